@@ -1,0 +1,3 @@
+"""Segmentation quality assessment for whole hearts: error maps, quality indicators and cross-validated experiments."""
+
+__version__ = "0.1.0"

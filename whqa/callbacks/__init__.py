@@ -1,0 +1,1 @@
+"""Lightning callbacks: they drive metrics and write tables, pictures and masks."""

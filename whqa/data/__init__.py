@@ -1,0 +1,1 @@
+"""Cohorts, preprocessing, cache, folds, patches and the data module."""

@@ -1,0 +1,64 @@
+"""A case is one image with or without a reference label map; a cohort is the cases of one data set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from whqa.errors import InputError
+from whqa.structures import LabelScheme
+
+Modality = Literal["ct", "mr"]
+SpacingRule = Literal["pixdim", "affine", "refuse"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image of one patient.
+
+    Attributes:
+        id: unique in the cohort; names files and rows.
+        patient: the unit of cross-validation and of the bootstrap.
+        modality: "ct" or "mr"; chooses the normalisation.
+        image: path of the image file.
+        label: path of the reference label map, or None for an unlabelled case.
+    """
+
+    id: str
+    patient: str
+    modality: Modality
+    image: Path
+    label: Path | None = None
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The cases of one data set with the label scheme of its files.
+
+    `spacing_rule` says what holds where a header's pixdim and affine disagree: "pixdim", "affine" or "refuse".
+    """
+
+    name: str
+    cases: tuple[Case, ...]
+    scheme: LabelScheme
+    spacing_rule: SpacingRule = "pixdim"
+
+    def __post_init__(self) -> None:
+        if not self.cases:
+            raise InputError(f"cohort {self.name!r} has no cases")
+        twice = [name for name, count in Counter(c.id for c in self.cases).items() if count > 1]
+        if twice:
+            raise InputError(f"cohort {self.name!r}: case id(s) {twice[:5]} occur more than once")
+
+    def __getitem__(self, case_id: str) -> Case:
+        for case in self.cases:
+            if case.id == case_id:
+                return case
+        raise InputError(f"cohort {self.name!r} has no case {case_id!r}")
+
+    @property
+    def labelled(self) -> Cohort:
+        """The cases that have a reference; cross-validation needs it."""
+        return Cohort(self.name, tuple(c for c in self.cases if c.label), self.scheme, self.spacing_rule)

@@ -1,0 +1,1 @@
+"""Readers of public data layouts: one small file a layout."""

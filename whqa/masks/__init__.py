@@ -1,0 +1,1 @@
+"""Masks under judgement: which segmenter makes them (plan) and where they lie (store)."""

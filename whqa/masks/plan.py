@@ -1,0 +1,96 @@
+"""Mask plans: which segmenter makes the masks that judge which fold.
+
+A segmenter makes almost no errors on cases it was trained on, so the error-map network must learn from masks of unseen
+cases. S{j} is the segmenter trained without fold j, S{j,k} the one trained without folds j and k; k is the outer test
+fold of the error-map network.
+
+    out_of_fold  masks of fold j come from S{j}. n trainings. Standard practice; slight leak: S{j} was trained on fold k.
+    nested       masks of a training fold j come from S{j,k}, those of the test fold from S{k}. S{j,k} serves both j and
+                 k, so n folds need n (n - 1) / 2 + n trainings (5 folds: 15, not 25). No leak.
+    in_sample    masks of every fold come from S{k}, which was trained on the training folds. An ablation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal, get_args
+
+from whqa.errors import InputError
+
+PlanName = Literal["out_of_fold", "nested", "in_sample"]
+MaskKind = Literal["final", "side1", "side2", "side3", "side4", "early"]
+MASK_KINDS: tuple[MaskKind, ...] = get_args(MaskKind)
+
+
+@dataclass(frozen=True)
+class SegmenterJob:
+    """One segmenter to train: the folds it never sees, and the folds whose cases it makes masks of."""
+
+    held_out: tuple[int, ...]
+    masks_of: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Directory name: "0" or "0-1"."""
+        return fold_name(self.held_out)
+
+
+def fold_name(held_out: tuple[int, ...]) -> str:
+    """(0,) -> "0"; (1, 0) -> "0-1"."""
+    return "-".join(str(k) for k in sorted(held_out))
+
+
+def parse_fold(name: str | int, n_folds: int) -> tuple[int, ...]:
+    """ "0" -> (0,); "0-1" -> (0, 1).
+
+    Raises:
+        InputError: not fold numbers below `n_folds`.
+    """
+    try:
+        folds = tuple(sorted({int(part) for part in str(name).split("-")}))
+    except ValueError:
+        folds = ()
+    if not folds or len(folds) > 2 or folds[0] < 0 or folds[-1] >= n_folds:
+        raise InputError(f"fold={name}: must be one of 0..{n_folds - 1}, or a pair such as 0-1")
+    return folds
+
+
+@dataclass(frozen=True)
+class MaskPlan:
+    """Which segmenters exist for `n_folds` folds and who judges whom."""
+
+    name: PlanName
+    n_folds: int
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(PlanName):
+            raise InputError(f"mask plan {self.name!r}: must be one of {', '.join(get_args(PlanName))}")
+        if self.n_folds < 2 or (self.name == "nested" and self.n_folds < 3):
+            raise InputError(f"mask plan {self.name!r} needs at least {3 if self.name == 'nested' else 2} folds")
+
+    @property
+    def segmenters(self) -> tuple[SegmenterJob, ...]:
+        """All segmenters that the plan needs."""
+        everyone = tuple(range(self.n_folds))
+        single = tuple(SegmenterJob((k,), everyone if self.name == "in_sample" else (k,)) for k in everyone)
+        if self.name != "nested":
+            return single
+        return single + tuple(SegmenterJob(pair, pair) for pair in combinations(everyone, 2))
+
+    def segmenter_of(self, test_fold: int, case_fold: int) -> str:
+        """Name of the segmenter whose masks of `case_fold` serve the error-map network of `test_fold`."""
+        if self.name == "in_sample":
+            return fold_name((test_fold,))
+        if self.name == "nested" and case_fold != test_fold:
+            return fold_name((test_fold, case_fold))
+        return fold_name((case_fold,))
+
+    def needed_by(self, test_fold: int) -> tuple[str, ...]:
+        """Names of all segmenters that the error-map network of `test_fold` waits for."""
+        return tuple(sorted({self.segmenter_of(test_fold, j) for j in range(self.n_folds)}))
+
+    @property
+    def asserts_unseen(self) -> bool:
+        """Whether training masks must come from segmenters that have not seen the case."""
+        return self.name != "in_sample"

@@ -1,0 +1,1 @@
+"""Metrics as torchmetrics classes over functional cores."""
