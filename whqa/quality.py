@@ -46,7 +46,7 @@ def one_minus_mean(values: Tensor, region: Tensor | None = None) -> float:
 
 
 def heart_region(mask: Tensor, spacing: Sequence[float], margin_mm: float = HEART_MARGIN_MM) -> Tensor:
-    """The mask's foreground dilated by `margin_mm`, as bool (D, H, W); a mask without foreground gives the whole volume.
+    """The mask's foreground dilated by `margin_mm`, bool (D, H, W); without any foreground the whole volume.
 
     Args:
         mask: labels (D, H, W).

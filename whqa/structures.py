@@ -126,6 +126,8 @@ def label_scheme(scheme: str | Mapping[str, int] | LabelScheme) -> LabelScheme:
         return scheme
     if isinstance(scheme, str):
         if scheme not in SCHEMES:
-            raise InputError(f"no label scheme {scheme!r}; there are {sorted(SCHEMES)}, or state structure: value pairs")
+            raise InputError(
+                f"no label scheme {scheme!r}; there are {sorted(SCHEMES)}, or state structure: value pairs"
+            )
         return SCHEMES[scheme]
     return LabelScheme("custom", {str(k): int(v) for k, v in scheme.items()})

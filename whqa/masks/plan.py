@@ -4,7 +4,7 @@ A segmenter makes almost no errors on cases it was trained on, so the error-map 
 cases. S{j} is the segmenter trained without fold j, S{j,k} the one trained without folds j and k; k is the outer test
 fold of the error-map network.
 
-    out_of_fold  masks of fold j come from S{j}. n trainings. Standard practice; slight leak: S{j} was trained on fold k.
+    out_of_fold  masks of fold j come from S{j}. n trainings. Standard practice; slight leak: S{j} has seen fold k.
     nested       masks of a training fold j come from S{j,k}, those of the test fold from S{k}. S{j,k} serves both j and
                  k, so n folds need n (n - 1) / 2 + n trainings (5 folds: 15, not 25). No leak.
     in_sample    masks of every fold come from S{k}, which was trained on the training folds. An ablation.
