@@ -97,14 +97,11 @@ class VoxResNet(nn.Module):
             self.norms.append(nn.BatchNorm3d(channels))
             self.sides.append(SideOutput(channels, out_channels, total))
         self.divisor: Triple = total
-        # bf16 convolutions are about 1.4 times faster on CPU (and use tensor cores on GPU) in this layout.
-        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward(self, x_BCDHW: Tensor) -> list[Tensor]:
         """Logits, each (B, out_channels, D, H, W): [sum of the sides, side1 (full size), ..., side4 (coarsest)]."""
         size = x_BCDHW.shape[2:]
-        x = pad_to_multiple(x_BCDHW, self.divisor).contiguous(memory_format=torch.channels_last_3d)
-        x = self.stem(x)
+        x = self.stem(pad_to_multiple(x_BCDHW, self.divisor))
         sides: list[Tensor] = []
         for level, (norm, side) in enumerate(zip(self.norms, self.sides, strict=True)):
             if level:
