@@ -1,0 +1,188 @@
+"""Folds for cross-validation: patient-wise, stratified by modality, seeded, kept as JSON beside the runs they made.
+
+The patients of each modality are shuffled and dealt one by one to the fold that has fewest cases of that modality, then
+fewest cases at all. So no fold is empty, fold sizes differ by at most one patient a modality, and unlike scikit-learn's
+StratifiedGroupKFold the deal works where each modality alone has fewer patients than there are folds.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from whqa.data.case import Case, Cohort
+from whqa.errors import InputError
+from whqa.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Case ids fold by fold; disjoint.
+
+    Attributes:
+        folds: `folds[k]` are the ids of fold k, sorted.
+        seed: that dealt them.
+    """
+
+    folds: tuple[tuple[str, ...], ...]
+    seed: int
+
+    @property
+    def n(self) -> int:
+        """Number of folds."""
+        return len(self.folds)
+
+    def cases(self, fold: int) -> tuple[str, ...]:
+        """Case ids of one fold, sorted."""
+        return self.folds[fold]
+
+    def fold_of(self, case_id: str) -> int:
+        """Fold of a case.
+
+        Raises:
+            InputError: the case is in no fold.
+        """
+        for fold, cases in enumerate(self.folds):
+            if case_id in cases:
+                return fold
+        raise InputError(f"case {case_id!r} is in no fold")
+
+    def without(self, held_out: Sequence[int]) -> tuple[str, ...]:
+        """Case ids of all other folds, sorted: the training cases."""
+        return tuple(sorted(chain(*(cases for fold, cases in enumerate(self.folds) if fold not in held_out))))
+
+
+def make_folds(cohort: Cohort, n: int, seed: int) -> Folds:
+    """Deal the labelled cases of a cohort to `n` folds; the same cohort, n and seed give the same folds.
+
+    Raises:
+        InputError: fewer than 2 folds, or fewer patients with labels than folds.
+    """
+    patients = _patients(cohort)
+    if n < 2:
+        raise InputError(f"{n} fold(s): cross-validation needs at least 2")
+    if len(patients) < n:
+        raise InputError(
+            f"cohort {cohort.name!r}: {len(patients)} labelled patient(s) are fewer than {n} folds; add cases or ask "
+            f"for {max(2, len(patients))} folds or fewer"
+        )
+    order = np.random.default_rng(seed).permutation(len(patients))
+    shuffled = [list(patients.values())[i] for i in order]
+    dealt: list[list[Case]] = [[] for _ in range(n)]
+    # the largest patients first, so that the small ones even out what is left
+    for cases in sorted(shuffled, key=lambda cases: (_stratum(cases), -len(cases))):
+        stratum = _stratum(cases)
+        alike = [sum(c.modality in stratum for c in fold) for fold in dealt]
+        dealt[min(range(n), key=lambda k: (alike[k], len(dealt[k]), k))] += cases
+    folds = Folds(tuple(tuple(sorted(c.id for c in fold)) for fold in dealt), seed)
+    check_folds(folds, cohort, f"cohort {cohort.name!r}")
+    return folds
+
+
+def check_folds(folds: Folds, cohort: Cohort, source: str) -> None:
+    """Whether folds are disjoint, cover the labelled cases of the cohort and keep each patient in one fold.
+
+    Raises:
+        InputError: they do not; `source` opens the message.
+    """
+    placed = list(chain(*folds.folds))
+    twice = sorted({case for case in placed if placed.count(case) > 1})
+    if twice:
+        raise InputError(f"{source}: case(s) {twice[:5]} are in more than one fold")
+    wanted = {case.id: case for cases in _patients(cohort).values() for case in cases}
+    if set(placed) != set(wanted):
+        missing, surplus = sorted(set(wanted) - set(placed)), sorted(set(placed) - set(wanted))
+        raise InputError(f"{source}: folds do not cover the cohort, missing {missing[:5]}, unknown {surplus[:5]}")
+    home: dict[str, int] = {}
+    for case in placed:
+        fold = folds.fold_of(case)
+        if home.setdefault(wanted[case].patient, fold) != fold:
+            raise InputError(f"{source}: patient {wanted[case].patient!r} is in more than one fold")
+    if not all(folds.folds):
+        raise InputError(f"{source}: a fold is empty")
+
+
+def load_or_make_folds(path: Path, cohort: Cohort, n: int, seed: int, plan: str) -> Folds:
+    """Folds of a run directory: read and checked where the file exists, else made and written.
+
+    Several processes may ask at once: the first writer wins, the others read its file.
+
+    Args:
+        path: `runs/<experiment>/folds.json`.
+        cohort: whose labelled cases are dealt.
+        n: number of folds.
+        seed: of the deal.
+        plan: name of the mask plan; kept so that one run directory holds one plan.
+
+    Raises:
+        InputError: as `make_folds`, or the file was made for other cases, n, seed or plan.
+    """
+    if not path.exists():
+        _write_if_absent(path, _record(make_folds(cohort, n, seed), cohort, plan))
+    return _read(path, cohort, n, seed, plan)
+
+
+def _patients(cohort: Cohort) -> dict[str, list[Case]]:
+    """Labelled cases by patient, both in a fixed order, whatever order the cohort has."""
+    patients: dict[str, list[Case]] = {}
+    for case in sorted((c for c in cohort.cases if c.label is not None), key=lambda c: (c.patient, c.id)):
+        patients.setdefault(case.patient, []).append(case)
+    return patients
+
+
+def _stratum(cases: list[Case]) -> str:
+    return "+".join(sorted({case.modality for case in cases}))
+
+
+def _record(folds: Folds, cohort: Cohort, plan: str) -> dict[str, Any]:
+    cases = sorted(chain(*_patients(cohort).values()), key=lambda c: c.id)
+    return {
+        "cohort": {"name": cohort.name, "structures": list(cohort.scheme.keys), "cases": len(cases)},
+        "plan": plan,
+        "seed": folds.seed,
+        "patients": {c.id: c.patient for c in cases},
+        "modalities": {c.id: c.modality for c in cases},
+        "folds": [list(fold) for fold in folds.folds],
+    }
+
+
+def _write_if_absent(path: Path, record: dict[str, Any]) -> None:
+    """Written beside, then linked into place: unlike a rename, a link never replaces what another process wrote."""
+    temporary = path.parent / f".{uuid.uuid4().hex[:8]}.{path.name}"
+    try:
+        write_json(temporary, record)
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError:
+        # file systems without hard links: the content is the same whoever writes it
+        write_json(path, record)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path, cohort: Cohort, n: int, seed: int, plan: str) -> Folds:
+    found = read_json(path)
+    remedy = f"remove or rename {path.parent}, or choose another experiment name"
+    try:
+        folds = Folds(tuple(tuple(str(case) for case in fold) for fold in found["folds"]), int(found["seed"]))
+        told = {**found["cohort"], "folds": folds.n, "seed": folds.seed, "plan": found["plan"]}
+        people = {"patients": found["patients"], "modalities": found["modalities"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a file of folds ({type(error).__name__}: {error}); {remedy}") from None
+    wanted = _record(folds, cohort, plan)
+    asked = {**wanted["cohort"], "folds": n, "seed": seed, "plan": plan}
+    for what, value in asked.items():
+        if told.get(what) != value:
+            raise InputError(f"{path}: made for {what} {told.get(what)!r}, not {value!r}; {remedy}")
+    if people != {key: wanted[key] for key in people}:
+        raise InputError(f"{path}: made for other cases, patients or modalities than the cohort now has; {remedy}")
+    check_folds(folds, cohort, str(path))
+    return folds
