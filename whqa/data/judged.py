@@ -1,4 +1,4 @@
-"""What every judge of masks works on, the error-map network and the baselines alike: a case and its mask, and a verdict.
+"""What every judge of masks works on, the error-map network and the baselines alike: a case with its mask; a verdict.
 
 Shapes: (D, H, W) on the cache grid; labels are indices 0..C.
 """

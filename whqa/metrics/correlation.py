@@ -1,0 +1,98 @@
+"""Does the quality indicator follow the accuracy: Pearson, Spearman, mean absolute error and a constant's error.
+
+Pairs with a nan are left out. Correlations are nan for fewer than three pairs or where one side does not vary;
+`why_undefined` says which, for tables that print a reason beside every missing number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+from torch import Tensor
+
+from whqa.metrics.per_case import CaseMetric, FloatArray
+
+
+def finite_pairs(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Both as 1-D float64 without the pairs that hold a nan.
+
+    Raises:
+        ValueError: not 1-D, or of different lengths.
+    """
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"need two vectors of one length, got shapes {a.shape} and {b.shape}")
+    kept = ~(np.isnan(a) | np.isnan(b))
+    return a[kept], b[kept]
+
+
+def why_undefined(x: npt.ArrayLike, y: npt.ArrayLike) -> str | None:
+    """Why the correlation of x and y is nan, or None where it is defined."""
+    a, b = finite_pairs(x, y)
+    if a.size < 3:
+        return f"only {a.size} case(s); a correlation needs 3"
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return "no variation: all cases have the same value"
+    return None
+
+
+def pearson(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Pearson correlation in [-1, 1]; nan as `why_undefined` says."""
+    if why_undefined(x, y):
+        return float("nan")
+    a, b = (v - v.mean() for v in finite_pairs(x, y))
+    # dividing each side first keeps products of tiny deviations from underflowing
+    return float(np.clip(np.dot(a / np.linalg.norm(a), b / np.linalg.norm(b)), -1.0, 1.0))
+
+
+def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Spearman correlation: Pearson of ranks, ties get their mean rank; nan as `why_undefined` says."""
+    a, b = finite_pairs(x, y)
+    return pearson(rankdata(a), rankdata(b))
+
+
+def mae(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Mean absolute error; nan without any pair."""
+    a, b = finite_pairs(x, y)
+    return float(np.abs(a - b).mean()) if a.size else float("nan")
+
+
+def mae_constant(accuracy: npt.ArrayLike, constant: float | npt.ArrayLike | None = None) -> float:
+    """MAE of predicting a constant: the training mean of Acc, one number or one a case.
+
+    None stands for the mean of `accuracy` itself: it has seen the test cases, so it flatters the constant.
+    """
+    truth = np.asarray(accuracy, dtype=np.float64)
+    if constant is None:
+        constant = float(np.nanmean(truth)) if np.isfinite(truth).any() else float("nan")
+    return mae(np.broadcast_to(np.asarray(constant, dtype=np.float64), truth.shape), truth)
+
+
+class QIAccuracyCorrelation(CaseMetric):
+    """PCC, Spearman and MAE between QI and Acc over cases, and the constant predictor's MAE.
+
+    Args:
+        constant: training mean of Acc; None takes the mean over the evaluated cases (see `mae_constant`).
+    """
+
+    def __init__(self, constant: float | None = None, **kwargs: Any) -> None:
+        super().__init__(("qi", "acc"), **kwargs)
+        self.constant = constant
+
+    def update(self, index: int | Tensor, qi: float | Tensor, acc: float | Tensor) -> None:
+        """Add one case."""
+        self.record(index, {"qi": qi, "acc": acc})
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scalars "pcc", "spearman", "mae", "mae_constant"."""
+        columns = self.columns()
+        qi, acc = columns["qi"], columns["acc"]
+        return {
+            "pcc": self.scalar(pearson(qi, acc)),
+            "spearman": self.scalar(spearman(qi, acc)),
+            "mae": self.scalar(mae(qi, acc)),
+            "mae_constant": self.scalar(mae_constant(acc, self.constant)),
+        }

@@ -1,0 +1,124 @@
+"""How well a predicted error map finds the wrong voxels: Dice and the area under the precision-recall curve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whqa.metrics.per_case import CaseMetric, mean_defined
+
+
+@dataclass(frozen=True)
+class ErrorCounts:
+    """Voxel counts of one case: true errors, predicted errors and their overlap."""
+
+    error: int
+    predicted: int
+    hit: int
+
+    @property
+    def dice(self) -> float:
+        """2 |Ê ∩ E| / (|Ê| + |E|); 1 where there is no error and none is predicted."""
+        return dice_of_counts(self.error, self.predicted, self.hit)
+
+
+def dice_of_counts(error: float, predicted: float, hit: float) -> float:
+    """Dice from voxel counts; 1 where both maps are empty."""
+    return 2.0 * hit / (error + predicted) if error + predicted else 1.0
+
+
+def error_counts(predicted: Tensor, true: Tensor) -> ErrorCounts:
+    """Counts of two bool maps of the same shape.
+
+    Raises:
+        ValueError: not bool, or the shapes differ.
+    """
+    if predicted.dtype != torch.bool or true.dtype != torch.bool or predicted.shape != true.shape:
+        raise ValueError(
+            f"error maps must be bool and of one shape, got {predicted.dtype} {tuple(predicted.shape)} "
+            f"and {true.dtype} {tuple(true.shape)}"
+        )
+    return ErrorCounts(*(int(torch.count_nonzero(m)) for m in (true, predicted, predicted & true)))
+
+
+def error_dice(predicted: Tensor, true: Tensor) -> float:
+    """Dice of two bool error maps of any one shape; 1 where there is no error and none is predicted."""
+    return error_counts(predicted, true).dice
+
+
+def average_precision(score: Tensor, true: Tensor) -> float:
+    """Area under the precision-recall curve as average precision, sum_n (R_n - R_{n-1}) P_n over distinct scores.
+
+    Equal scores enter together, so ties are right; the number is scikit-learn's `average_precision_score`. Recall rises
+    only at scores that a wrong voxel has, so scores below the lowest of those are never sorted.
+
+    Args:
+        score: float, any shape; higher means more likely wrong. Must be finite.
+        true: bool, same shape.
+
+    Returns:
+        In (0, 1]; nan where no voxel is wrong, because recall is then undefined. Means leave such cases out.
+    """
+    if true.shape != score.shape:
+        raise ValueError(f"score {tuple(score.shape)} and error map {tuple(true.shape)} differ in shape")
+    positive = _sort(score[true])
+    if positive.numel() == 0:
+        return float("nan")
+    everything = _sort(score[score >= positive[0]])
+    level, count = torch.unique_consecutive(positive, return_counts=True)
+    found = positive.numel() - torch.searchsorted(positive, level)
+    called = everything.numel() - torch.searchsorted(everything, level)
+    return float((count.double() * found / called).sum() / positive.numel())
+
+
+def _sort(values: Tensor) -> Tensor:
+    # numpy sorts plain floats several times faster than torch does on a CPU, which also sorts the indices
+    if values.device.type != "cpu" or values.dtype == torch.bfloat16:
+        return torch.sort(values).values
+    array = values.detach().numpy().copy()
+    array.sort()
+    return torch.from_numpy(array)
+
+
+class ErrorMapDice(CaseMetric):
+    """Dice of predicted error maps: mean over cases, or pooled over all voxels of all cases."""
+
+    higher_is_better = True
+
+    def __init__(self, pooled: bool = False, **kwargs: Any) -> None:
+        super().__init__(("error", "predicted", "hit"), **kwargs)
+        self.pooled = pooled
+
+    def update(self, index: int | Tensor, predicted: Tensor, true: Tensor) -> None:
+        """Add one case: bool maps of one shape."""
+        self.record(index, vars(error_counts(predicted, true)))
+
+    def compute(self) -> Tensor:
+        """Scalar; nan without any case."""
+        columns = self.columns()
+        counts = [columns[name] for name in ("error", "predicted", "hit")]
+        if not counts[0].size:
+            return self.scalar(float("nan"))
+        if self.pooled:
+            return self.scalar(dice_of_counts(*(float(c.sum()) for c in counts)))
+        return self.scalar(mean_defined([dice_of_counts(*row) for row in zip(*counts, strict=True)]))
+
+
+class ErrorMapAUPRC(CaseMetric):
+    """Mean over cases of the average precision of error probabilities; cases without a wrong voxel are left out."""
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(("auprc",), **kwargs)
+
+    def update(self, index: int | Tensor, probability: Tensor, true: Tensor) -> None:
+        """Add one case: float and bool maps of one shape."""
+        self.record(index, {"auprc": average_precision(probability, true)})
+
+    def compute(self) -> Tensor:
+        """Scalar; nan where no case has an error."""
+        return self.scalar(mean_defined(self.columns()["auprc"]))

@@ -1,0 +1,61 @@
+"""Failure detection: does a confidence rank good cases before bad ones.
+
+For n cases in order of falling confidence, the selective risk at coverage i / n is the mean risk of the first i cases;
+AURC is its mean over i = 1..n (Geifman, Uziel & El-Yaniv, ICLR 2019, "Bias-reduced uncertainty estimation", eq. 5 and
+6), and E-AURC subtracts the AURC of the best possible order. Pairs with a nan are left out; nan without any pair.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+from whqa.metrics.correlation import finite_pairs
+from whqa.metrics.per_case import FloatArray
+
+
+def risk_coverage(confidence: npt.ArrayLike, risk: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Coverage i / n and expected selective risk at it, both (n,).
+
+    Cases of equal confidence come in random order; the expectation over all such orders is exact, since every case
+    of a tied group then counts with the group's mean risk.
+    """
+    trust, loss = finite_pairs(confidence, risk)
+    if not trust.size:
+        return np.empty(0), np.empty(0)
+    _, group = np.unique(trust, return_inverse=True)
+    expected = (np.bincount(group, weights=loss) / np.bincount(group))[group]
+    count = np.arange(1, trust.size + 1)
+    return count / trust.size, np.cumsum(expected[np.argsort(-trust, kind="stable")]) / count
+
+
+def aurc(confidence: npt.ArrayLike, risk: npt.ArrayLike) -> float:
+    """Area under the risk-coverage curve, lower is better; e.g. confidence QI and risk 1 - Acc or 1 - Dice."""
+    _, selective = risk_coverage(confidence, risk)
+    return float(selective.mean()) if selective.size else float("nan")
+
+
+def e_aurc(confidence: npt.ArrayLike, risk: npt.ArrayLike) -> float:
+    """Excess AURC: AURC minus that of the order by true risk; 0 is perfect."""
+    trust, loss = finite_pairs(confidence, risk)
+    return aurc(trust, loss) - aurc(-loss, loss)
+
+
+def auroc(score: npt.ArrayLike, positive: npt.ArrayLike) -> float:
+    """Chance that a positive case scores above a negative one, ties count half (Mann-Whitney U).
+
+    Args:
+        score: (n,), higher means more likely positive.
+        positive: (n,) bool or 0/1.
+
+    Returns:
+        nan where all cases are of one kind.
+    """
+    values, truth = finite_pairs(score, np.asarray(positive, dtype=np.float64))
+    chosen = truth > 0
+    n_positive, n_negative = int(chosen.sum()), int((~chosen).sum())
+    if not n_positive or not n_negative:
+        return float("nan")
+    rank_sum = rankdata(values)[chosen].sum()
+    return float((rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))

@@ -1,0 +1,73 @@
+"""Dice of a mask, structure by structure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from whqa.metrics.per_case import CaseMetric, FloatArray, mean_defined
+
+
+def segmentation_dice(mask: Tensor, reference: Tensor, n_classes: int) -> FloatArray:
+    """Dice of structures 1..C from one pass over the voxels.
+
+    Args:
+        mask, reference: labels 0..C of any one shape.
+        n_classes: C + 1.
+
+    Returns:
+        (C,) float64. A structure that both lack is nan and drops out of means; one that either lacks is 0.
+
+    Raises:
+        ValueError: shapes differ, or a label is not below `n_classes`.
+    """
+    confusion = _confusion(mask, reference, n_classes)
+    overlap = np.diag(confusion)[1:]
+    total = confusion.sum(axis=0)[1:] + confusion.sum(axis=1)[1:]
+    return np.divide(2.0 * overlap, total, out=np.full(n_classes - 1, np.nan), where=total > 0)
+
+
+def _confusion(mask: Tensor, reference: Tensor, n_classes: int) -> np.ndarray:
+    if mask.shape != reference.shape:
+        raise ValueError(f"mask {tuple(mask.shape)} and reference {tuple(reference.shape)} differ in shape")
+    highest = max((int(m.max()) for m in (mask, reference) if m.numel()), default=0)
+    if highest >= n_classes:
+        raise ValueError(f"label {highest} does not fit {n_classes} classes")
+    small = torch.uint8 if n_classes <= 15 else torch.int64
+    pair = mask.to(small) * n_classes + reference.to(small)
+    return torch.bincount(pair.flatten(), minlength=n_classes**2).reshape(n_classes, n_classes).cpu().numpy()
+
+
+class SegmentationDice(CaseMetric):
+    """Dice per structure, mean over cases.
+
+    Args:
+        structures: keys in index order (structure i + 1 is structures[i]).
+    """
+
+    higher_is_better = True
+
+    def __init__(self, structures: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(tuple(f"dice_{key}" for key in structures), **kwargs)
+
+    def update(self, index: int | Tensor, mask: Tensor, reference: Tensor) -> None:
+        """Add one case: labels (D, H, W)."""
+        dice = segmentation_dice(mask, reference, len(self.column_names) + 1)
+        self.record(index, dict(zip(self.column_names, dice, strict=True)))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scalars: "dice_<structure>", and "dice", the mean over cases of each case's mean over its structures."""
+        return mean_by_structure(self, "dice", self.column_names)
+
+
+def mean_by_structure(metric: CaseMetric, name: str, keys: Sequence[str]) -> dict[str, Tensor]:
+    """The mean over cases of each column of `keys`, and under `name` of each case's mean of them; nan is left out."""
+    columns = metric.columns()
+    table = np.stack([columns[key] for key in keys], axis=1)
+    overall = mean_defined([mean_defined(row) for row in table])
+    by_structure = {key: metric.scalar(mean_defined(columns[key])) for key in keys}
+    return {name: metric.scalar(overall)} | by_structure
