@@ -1,0 +1,281 @@
+"""Training patches: where they are cut, how they are augmented.
+
+A patch is cut and warped in one step: its affine map into the volume is drawn first, then only the box that it touches
+is read from the memory map. Everything is drawn from a generator keyed by (seed, epoch, position in the epoch).
+
+Shape suffixes: C channels, D, H, W the axes of the cache grid; `spacing` is mm along D, H, W.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from whqa.data.sampling import PatchRequest
+
+if TYPE_CHECKING:
+    from whqa.data.cache import PreparedCase
+    from whqa.masks.store import MaskItem
+
+Triple = tuple[int, int, int]
+POINTS = 4096
+MASK_CACHE_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a training patch; those of space act on image, label and mask alike.
+
+    Attributes:
+        rotate_deg: largest angle about the D, H and W axes; (0, 0, 30) turns in the D-H plane only.
+        scale: largest relative change of size, e.g. 0.15 for 0.85..1.15.
+        flip: axes (0, 1, 2) mirrored with probability 0.5 each; none by default because hearts have a left and a right.
+        intensity_scale: largest relative change of contrast.
+        intensity_shift: largest shift, in units of the normalised image.
+        noise: largest standard deviation of Gaussian noise, in the same units.
+        gamma: largest relative change of the exponent on intensities brought to [0, 1].
+        probability: with which each of rotation, scale, contrast, shift, noise and gamma is applied to a patch.
+    """
+
+    rotate_deg: tuple[float, float, float] = (15.0, 15.0, 15.0)
+    scale: float = 0.15
+    flip: tuple[int, ...] = ()
+    intensity_scale: float = 0.15
+    intensity_shift: float = 0.1
+    noise: float = 0.1
+    gamma: float = 0.2
+    probability: float = 0.5
+
+    def draw_affine(self, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+        """(3, 3) map of offsets from the centre in mm: patch -> volume."""
+        angles = np.deg2rad(self.rotate_deg) * rng.uniform(-1, 1, 3) * (rng.random() < self.probability)
+        zoom = 1 + self.scale * rng.uniform(-1, 1) * (rng.random() < self.probability)
+        mirror = np.where(rng.random(3) < 0.5, -1.0, 1.0)
+        mirror[[a for a in range(3) if a not in self.flip]] = 1.0
+        return _rotation(angles) @ np.diag(mirror) / zoom
+
+    def change_intensity(self, image: Tensor, rng: np.random.Generator) -> Tensor:
+        """Contrast, shift, gamma and noise; any shape, float32."""
+        factors = rng.uniform(-1, 1, 4) * (rng.random(4) < self.probability)
+        contrast, shift, gamma, noise = factors * [self.intensity_scale, self.intensity_shift, self.gamma, self.noise]
+        if gamma:
+            low, high = (float(v) for v in image.aminmax())
+            extent = max(high - low, 1e-6)
+            image = ((image - low) / extent).clamp_(0, 1).pow_(1 + gamma).mul_(extent).add_(low)
+        if contrast or shift:
+            mean = float(image.mean())
+            image = (image - mean).mul_(1 + contrast).add_(mean + shift)
+        if noise:
+            white = torch.from_numpy(rng.standard_normal(tuple(image.shape), dtype=np.float32))
+            image = image + white.mul_(abs(noise))
+        return image
+
+
+def _rotation(angles: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    matrix = np.eye(3)
+    for axis, angle in enumerate(angles):
+        i, j = [a for a in range(3) if a != axis]
+        turn = np.eye(3)
+        turn[i, i] = turn[j, j] = np.cos(angle)
+        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+        matrix = matrix @ turn
+    return matrix
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where a patch lies: voxel i of the patch is at `matrix @ (i - (size - 1) / 2) + centre` of the volume."""
+
+    size: Triple
+    centre: npt.NDArray[np.float64]
+    matrix: npt.NDArray[np.float64]
+
+    def box(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """First and last + 1 voxel, along D, H, W, that the patch touches; may lie outside the volume."""
+        reach = np.abs(self.matrix) @ ((np.array(self.size) - 1) / 2)
+        first = np.floor(self.centre - reach + 1e-6).astype(np.int64)
+        return first, np.ceil(self.centre + reach - 1e-6).astype(np.int64) + 1
+
+    @property
+    def is_crop(self) -> bool:
+        """Whether the patch is a plain box of voxels."""
+        return bool(np.array_equal(self.matrix, np.eye(3)))
+
+
+def place_window(
+    shape: Sequence[int],
+    size: Sequence[int],
+    centre: npt.NDArray[np.integer],
+    affine_mm: npt.NDArray[np.float64],
+    spacing: Sequence[float],
+) -> Window:
+    """The patch around `centre`, moved inside the volume where it fits, in its middle where it does not.
+
+    Args:
+        shape: of the volume.
+        size: of the patch.
+        centre: voxel to be in the middle.
+        affine_mm: (3, 3) map of offsets in mm, so that rotations stay rotations on anisotropic voxels.
+        spacing: mm along D, H, W.
+    """
+    n, p = np.array(shape), np.array(size)
+    start = np.where(n > p, np.clip(centre - p // 2, 0, np.maximum(n - p, 0)), (n - p) // 2)
+    matrix = np.diag(1 / np.array(spacing)) @ affine_mm @ np.diag(spacing)
+    if np.allclose(matrix, np.eye(3)):
+        matrix = np.eye(3)
+    return Window((int(p[0]), int(p[1]), int(p[2])), start + (p - 1) / 2, matrix)
+
+
+def cut(volume_DHW: npt.NDArray[np.generic], window: Window, fill: float, linear: bool) -> Tensor:
+    """The patch as float32 (D, H, W); voxels outside the volume are `fill`.
+
+    Args:
+        volume_DHW: any numeric type, may be a memory map.
+        linear: trilinear interpolation; else nearest, for labels.
+    """
+    first, last = window.box()
+    low, high = np.maximum(first, 0), np.minimum(last, volume_DHW.shape)
+    box = np.full(tuple(last - first), fill, dtype=np.float32)
+    inside = tuple(slice(a - f, b - f) for a, b, f in zip(low, high, first, strict=True))
+    box[inside] = volume_DHW[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    values = torch.from_numpy(box)
+    if window.is_crop:
+        return values
+    grid = _grid(window, first, last)
+    mode = "bilinear" if linear else "nearest"
+    return F.grid_sample(values[None, None], grid, mode=mode, padding_mode="border", align_corners=True)[0, 0]
+
+
+def _grid(window: Window, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]) -> Tensor:
+    # grid_sample counts from -1 at the first voxel's centre to 1 at the last one's, and its axes run W, H, D.
+    half_box = np.maximum(last - first - 1, 1) / 2
+    half_patch = (np.array(window.size) - 1) / 2
+    linear = window.matrix * half_patch[None, :] / half_box[:, None]
+    shift = (window.centre - (first + (last - first - 1) / 2)) / half_box
+    theta = np.concatenate([linear[::-1, ::-1], shift[::-1, None]], axis=1)
+    return F.affine_grid(torch.from_numpy(theta.astype(np.float32))[None], [1, 1, *window.size], align_corners=True)
+
+
+class MaskMemory:
+    """Masks as uint8 (D, H, W), read from disk once; the least recently used leave when `max_bytes` are exceeded."""
+
+    def __init__(self, max_bytes: int = MASK_CACHE_BYTES) -> None:
+        self.max_bytes, self.bytes = max_bytes, 0
+        self._kept: OrderedDict[str, npt.NDArray[np.uint8]] = OrderedDict()
+
+    def load(self, item: MaskItem) -> npt.NDArray[np.uint8]:
+        """The mask of `item`."""
+        key = str(item.path)
+        if key not in self._kept:
+            self._kept[key] = item.load()[0]
+            self.bytes += self._kept[key].nbytes
+            while self.bytes > self.max_bytes and len(self._kept) > 1:
+                self.bytes -= self._kept.popitem(last=False)[1].nbytes
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+
+@dataclass(frozen=True)
+class _CaseFacts:
+    """What placing patches needs to know of a case: its darkest value and points of each structure present."""
+
+    minimum: float
+    structures: list[npt.NDArray[np.int16]]
+
+
+class PatchDataset(Dataset[dict[str, Tensor]]):
+    """Augmented training patches, asked for by a `PatchRequest`.
+
+    Items are cases or, with `masks`, the masks under judgement. A patch is a dict of image float32 (1, D, H, W), label
+    int64 (D, H, W), with masks also mask int64 (D, H, W), and index, the item's number.
+
+    Args:
+        cases: prepared cases by id.
+        items: case ids, or masks under judgement.
+        size: of the patch in voxels.
+        foreground: probability that a patch is centred on a random voxel of a random structure; with masks on a random
+            wrong voxel, if there is any. Other centres are uniform over the volume.
+        augmentation: None cuts plain boxes.
+        seed: of all random draws, together with epoch and position.
+    """
+
+    def __init__(
+        self,
+        cases: Mapping[str, PreparedCase],
+        items: Sequence[str | MaskItem],
+        size: Sequence[int],
+        foreground: float,
+        augmentation: Augmentation | None,
+        seed: int,
+    ) -> None:
+        self.cases, self.items, self.size = cases, list(items), tuple(size)
+        self.foreground, self.augmentation, self.seed = foreground, augmentation, seed
+        self._facts: dict[str, _CaseFacts] = {}
+        self._wrong: dict[int, npt.NDArray[np.int16]] = {}
+        self._masks = MaskMemory()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, request: PatchRequest | int) -> dict[str, Tensor]:
+        # Lightning's overfit_batches replaces the sampler by one of plain numbers: the same patches every epoch.
+        epoch, position, number = request if isinstance(request, tuple) else (0, request, request)
+        rng = np.random.default_rng((self.seed, epoch, position))
+        item = self.items[number]
+        case = self.cases[item if isinstance(item, str) else item.case]
+        facts = self._facts_of(case)
+        centre = self._centre(number, case, facts, rng)
+        affine = self.augmentation.draw_affine(rng) if self.augmentation else np.eye(3)
+        window = place_window(case.shape, self.size, centre, affine, case.spacing)
+        image = cut(case.image(), window, facts.minimum, linear=True)
+        if self.augmentation:
+            image = self.augmentation.change_intensity(image, rng)
+        patch = {"image": image[None], "label": cut(case.label(), window, 0, linear=False).long()}
+        if not isinstance(item, str):
+            patch["mask"] = cut(self._masks.load(item), window, 0, linear=False).long()
+        return patch | {"index": torch.tensor(number)}
+
+    def _centre(
+        self, number: int, case: PreparedCase, facts: _CaseFacts, rng: np.random.Generator
+    ) -> npt.NDArray[np.integer]:
+        if rng.random() < self.foreground:
+            wrong = self._wrong_voxels(number, case)
+            if len(wrong):
+                return rng.choice(wrong)
+            if facts.structures:
+                return rng.choice(facts.structures[rng.integers(len(facts.structures))])
+        return rng.integers(0, case.shape)
+
+    def _facts_of(self, case: PreparedCase) -> _CaseFacts:
+        if case.id not in self._facts:
+            label = np.asarray(case.label())
+            indices = np.flatnonzero(label)
+            values = label.reshape(-1)[indices]
+            structures = [_points(indices[values == v], label.shape) for v in np.unique(values)]
+            self._facts[case.id] = _CaseFacts(float(case.image().min()), structures)
+        return self._facts[case.id]
+
+    def _wrong_voxels(self, number: int, case: PreparedCase) -> npt.NDArray[np.int16]:
+        item = self.items[number]
+        if isinstance(item, str):
+            return np.empty((0, 3), np.int16)
+        if number not in self._wrong:
+            wrong = self._masks.load(item) != case.label()
+            self._wrong[number] = _points(np.flatnonzero(wrong), wrong.shape)
+        return self._wrong[number]
+
+
+def _points(flat: npt.NDArray[np.intp], shape: Sequence[int]) -> npt.NDArray[np.int16]:
+    """At most POINTS of the voxels with these flat indices, evenly spread over them, as (n, 3)."""
+    if len(flat) > POINTS:
+        flat = flat[np.linspace(0, len(flat) - 1, POINTS).astype(np.intp)]
+    return np.stack(np.unravel_index(flat, tuple(shape)), axis=1).astype(np.int16)
