@@ -1,0 +1,293 @@
+"""From a scan's own grid to the experiment's grid and back.
+
+    reorient to the closest R, A, S axes (flips and swaps, no rotation)
+    crop     a box of fixed size in mm round a centre that needs no labels
+    resample to the experiment's spacing
+    normalise to [-1, 1]: CT by a window in HU, MR by percentiles of the crop
+
+Crop and resampling are one linear map an axis (`resample.Line`), kept with the orientation in a `Geometry`, so that
+label maps and probability maps return to the scan's own voxels.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+from whqa.data.case import Modality
+from whqa.data.nifti import Volume, header_from_bytes, header_to_bytes, voxel_sizes
+from whqa.data.resample import Line, interpolate, interpolate_labels
+from whqa.errors import InputError
+
+Centre = Literal["image", "tissue"]
+Triple = tuple[float, float, float]
+
+# Soft tissue to contrast-filled blood, in HU: leaves out air, lung, fat and dense bone.
+_CT_TISSUE = (0.0, 600.0)
+# A grid this close to the wanted spacing is left alone: interpolation would only blur it.
+_SAME_SPACING = 1e-3
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Settings of the experiment's grid.
+
+    Attributes:
+        spacing: mm along R, A, S; None keeps an axis as it is (the slices of short-axis MR).
+        crop_mm: size of the box along R, A, S; None keeps the whole volume, as does a volume that is smaller.
+        centre: of the box: the middle of the image, or the centroid of its tissue (CT: voxels of 0 to 600 HU; MR:
+            foreground by Otsu's threshold).
+        ct_window: HU that become -1 and 1.
+        mr_percentiles: of the cropped image, that become -1 and 1.
+    """
+
+    spacing: tuple[float | None, float | None, float | None]
+    crop_mm: Triple | None = None
+    centre: Centre = "image"
+    ct_window: tuple[float, float] = (-250.0, 650.0)
+    mr_percentiles: tuple[float, float] = (0.5, 99.5)
+
+    def __post_init__(self) -> None:
+        _set_tuple(self, "spacing", 3)
+        _set_tuple(self, "crop_mm", 3)
+        _set_tuple(self, "ct_window", 2)
+        _set_tuple(self, "mr_percentiles", 2)
+        if not all(s is None or s > 0 for s in self.spacing) or not all(s > 0 for s in self.crop_mm or ()):
+            raise InputError(f"preprocess: spacing {self.spacing} and crop_mm {self.crop_mm} must be positive")
+        if self.centre not in get_args(Centre):
+            raise InputError(f"preprocess: centre {self.centre!r} must be one of {', '.join(get_args(Centre))}")
+        low, high = self.mr_percentiles
+        if self.ct_window[0] >= self.ct_window[1] or not 0 <= low < high <= 100:
+            raise InputError(
+                f"preprocess: ct_window {self.ct_window} and mr_percentiles {self.mr_percentiles} must each be "
+                "(low, high), percentiles within 0..100"
+            )
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Everything needed to return to the original grid.
+
+    Attributes:
+        shape: of the cache grid (D, H, W).
+        spacing: mm of the cache grid along D, H, W.
+        start, step: cache voxel i of an axis lies at `start + i * step` voxels of the reoriented original.
+        original_shape: of the file.
+        affine: of the file after the spacing rule, 4 x 4, voxel -> RAS mm.
+        orientation: nibabel orientation (axis, flip) of each file axis.
+        header_base64: the file's own header, or None.
+    """
+
+    shape: tuple[int, int, int]
+    spacing: Triple
+    start: Triple
+    step: Triple
+    original_shape: tuple[int, int, int]
+    affine: tuple[tuple[float, float, float, float], ...]
+    orientation: tuple[tuple[int, int], ...]
+    header_base64: str | None = None
+
+    @property
+    def header(self) -> nib.Nifti1Header | None:
+        """Header of the original file, for `write_volume(path, array, None, geometry.header)`."""
+        return None if self.header_base64 is None else header_from_bytes(base64.b64decode(self.header_base64))
+
+    @property
+    def reoriented_shape(self) -> tuple[int, int, int]:
+        """Shape of the original after its axes are brought to R, A, S."""
+        shape = [0, 0, 0]
+        for size, (axis, _) in zip(self.original_shape, self.orientation, strict=True):
+            shape[axis] = size
+        return shape[0], shape[1], shape[2]
+
+    @property
+    def cache_affine(self) -> npt.NDArray[np.float64]:
+        """(4, 4), voxel of the cache grid -> RAS mm."""
+        place = np.diag([*self.step, 1.0])
+        place[:3, 3] = self.start
+        return np.asarray(np.array(self.affine) @ inv_ornt_aff(np.array(self.orientation), self.original_shape) @ place)
+
+    def lines(self) -> tuple[Line, Line, Line]:
+        """From the reoriented original to the cache grid."""
+        first, second, third = map(Line, self.start, self.step, self.shape)
+        return first, second, third
+
+    def lines_back(self) -> tuple[Line, Line, Line]:
+        """From the cache grid to the reoriented original."""
+        first, second, third = (
+            line.inverse(size) for line, size in zip(self.lines(), self.reoriented_shape, strict=True)
+        )
+        return first, second, third
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it; `from_dict` returns an equal record."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Geometry:
+        """Back from `to_dict`, with or without a trip through JSON."""
+        return cls(**{key: _tuples(value) for key, value in record.items()})
+
+
+def preprocess_image(
+    volume: Volume, modality: Modality, settings: Preprocess
+) -> tuple[npt.NDArray[np.float32], Geometry]:
+    """Image on the experiment's grid, (D, H, W) float32 in [-1, 1], and the way back."""
+    orientation = io_orientation(volume.affine).astype(int)
+    array = apply_orientation(volume.array, orientation)
+    sizes = np.empty(3)
+    sizes[orientation[:, 0]] = voxel_sizes(volume.affine)
+    centre = _tissue_centre(array, modality) if settings.centre == "tissue" else (np.array(array.shape) - 1) / 2
+    lines = [
+        _line(array.shape[k], float(sizes[k]), settings.spacing[k], settings.crop_mm and settings.crop_mm[k], centre[k])
+        for k in range(3)
+    ]
+    geometry = _geometry(volume, orientation, sizes, lines)
+    if modality == "ct":
+        # clipped first, so that metal does not bleed into its neighbours
+        low, high = settings.ct_window
+        return _to_unit(interpolate(np.clip(array, low, high), lines), low, high), geometry
+    values = interpolate(array, lines)
+    low, high = (float(p) for p in np.percentile(values, settings.mr_percentiles))
+    if low >= high:
+        low, high = float(values.min()), float(values.max())
+    return _to_unit(values, low, high), geometry
+
+
+def preprocess_label(volume: Volume, geometry: Geometry) -> npt.NDArray[np.uint8]:
+    """Label indices on the grid of their preprocessed image: (D, H, W) uint8."""
+    return interpolate_labels(_reoriented(volume, geometry), geometry.lines())
+
+
+def lost_voxels(volume: Volume, geometry: Geometry) -> dict[int, float]:
+    """For each label index of a label map on the original grid: the share of its voxels that the crop cuts away."""
+    array = _reoriented(volume, geometry)
+    kept = [line.inside(size) for line, size in zip(geometry.lines_back(), geometry.shape, strict=True)]
+    box = tuple(slice(int(np.flatnonzero(k)[0]), int(np.flatnonzero(k)[-1]) + 1) for k in kept)
+    total = np.bincount(array.ravel(order="K"))
+    inside = np.bincount(array[box].ravel(order="K"), minlength=total.size)
+    return {int(i): 1 - float(inside[i] / total[i]) for i in np.flatnonzero(total) if i}
+
+
+def restore_labels(indices: npt.NDArray[np.uint8], geometry: Geometry) -> npt.NDArray[np.uint8]:
+    """Label indices (D, H, W) of the cache grid on the original grid; background outside the crop."""
+    _check_shape(indices, geometry)
+    return _original(interpolate_labels(indices, geometry.lines_back()), geometry)
+
+
+def restore_map(values: npt.NDArray[np.floating], geometry: Geometry, outside: float = 0.0) -> npt.NDArray[np.float32]:
+    """A map (D, H, W) of the cache grid, such as an error probability, on the original grid.
+
+    Args:
+        values: on the cache grid.
+        geometry: of the case.
+        outside: value of the voxels that the crop left out.
+    """
+    _check_shape(values, geometry)
+    return _original(interpolate(values, geometry.lines_back(), outside), geometry)
+
+
+def _line(size: int, native: float, spacing: float | None, extent_mm: float | None, centre: float) -> Line:
+    """Where the cache grid's voxels lie on one axis of `size` voxels of `native` mm."""
+    step = 1.0 if spacing is None or abs(spacing / native - 1) < _SAME_SPACING else spacing / native
+    # a hair less than a voxel too many is rounding, not anatomy
+    whole = max(1, int(np.ceil(size / step - 1e-3)))
+    length = whole if extent_mm is None else min(whole, max(1, round(extent_mm / (native * step))))
+    if length * step >= size:
+        start = (size - 1) / 2 - (length - 1) / 2 * step
+    else:
+        half = length * step / 2
+        start = float(np.clip(centre, half - 0.5, size - 0.5 - half)) - (length - 1) / 2 * step
+    return Line(float(np.clip(round(start), 0, size - length)) if step == 1 else float(start), step, length)
+
+
+def _geometry(
+    volume: Volume, orientation: npt.NDArray[np.int_], sizes: npt.NDArray[np.float64], lines: list[Line]
+) -> Geometry:
+    header = None if volume.header is None else base64.b64encode(header_to_bytes(volume.header)).decode("ascii")
+    return Geometry(
+        shape=_tuples([line.length for line in lines]),
+        spacing=_tuples([float(line.step * size) for line, size in zip(lines, sizes, strict=True)]),
+        start=_tuples([line.start for line in lines]),
+        step=_tuples([line.step for line in lines]),
+        original_shape=_tuples([int(n) for n in volume.shape]),
+        affine=_tuples(volume.affine.tolist()),
+        orientation=_tuples(orientation.tolist()),
+        header_base64=header,
+    )
+
+
+def _tissue_centre(array: npt.NDArray[np.float32], modality: Modality) -> npt.NDArray[np.float64]:
+    """Centroid of tissue in voxels (3,); the middle of the image where there is none."""
+    low, high = _CT_TISSUE if modality == "ct" else (_otsu(array), np.inf)
+    tissue = (array >= low) & (array <= high)
+    centre = (np.array(array.shape) - 1) / 2
+    for axis in range(3):
+        along = tissue.sum(axis=tuple(k for k in range(3) if k != axis), dtype=np.float64)
+        if along.any():
+            centre[axis] = np.average(np.arange(along.size), weights=along)
+    return centre
+
+
+def _otsu(array: npt.NDArray[np.float32]) -> float:
+    """Threshold with the largest variance between classes (Otsu 1979), over 256 bins up to the 99.5th percentile."""
+    values = array.ravel(order="K")
+    values = values[:: max(1, values.size // 1_000_000)]
+    low, high = float(values.min()), float(np.percentile(values, 99.5))
+    if low >= high:
+        return low
+    counts, edges = np.histogram(np.minimum(values, high), bins=256, range=(low, high))
+    middles = (edges[:-1] + edges[1:]) / 2
+    below, sums = np.cumsum(counts), np.cumsum(counts * middles)
+    above = below[-1] - below
+    sound = (below > 0) & (above > 0)
+    between = np.zeros(256)
+    difference = sums[sound] / below[sound] - (sums[-1] - sums[sound]) / above[sound]
+    between[sound] = below[sound] * above[sound] * difference.astype(np.float64) ** 2
+    return float(edges[int(between.argmax()) + 1])
+
+
+def _to_unit(values: npt.NDArray[np.float32], low: float, high: float) -> npt.NDArray[np.float32]:
+    """low -> -1, high -> 1, clipped; all -1 where there is no contrast at all."""
+    scaled = (values - np.float32(low)) * np.float32(2 / (high - low) if high > low else 0) - np.float32(1)
+    return np.ascontiguousarray(np.clip(scaled, -1, 1))
+
+
+def _reoriented(volume: Volume, geometry: Geometry) -> npt.NDArray[Any]:
+    if tuple(volume.shape) != geometry.original_shape:
+        raise ValueError(f"{volume.path}: shape {volume.shape} is not {geometry.original_shape} of its image")
+    return np.asarray(apply_orientation(volume.array, np.array(geometry.orientation)))
+
+
+def _original(array: npt.NDArray[Any], geometry: Geometry) -> npt.NDArray[Any]:
+    """From R, A, S axes to the file's own; the inverse of `apply_orientation`."""
+    flipped = array
+    for axis, flip in geometry.orientation:
+        if flip < 0:
+            flipped = np.flip(flipped, axis)
+    return np.ascontiguousarray(np.transpose(flipped, [axis for axis, _ in geometry.orientation]))
+
+
+def _check_shape(array: npt.NDArray[Any], geometry: Geometry) -> None:
+    if tuple(array.shape) != geometry.shape:
+        raise ValueError(f"array of shape {array.shape} is not on the cache grid {geometry.shape}")
+
+
+def _set_tuple(settings: Preprocess, name: str, length: int) -> None:
+    """Lists, such as Hydra's, become tuples, so that equal settings have equal hashes."""
+    value = getattr(settings, name)
+    if value is None and name == "crop_mm":
+        return
+    if isinstance(value, (str, int, float)) or value is None or len(value) != length:
+        raise InputError(f"preprocess: {name} must be {length} numbers, got {value!r}")
+    object.__setattr__(settings, name, tuple(None if v is None else float(v) for v in value))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
