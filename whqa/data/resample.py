@@ -1,8 +1,9 @@
 """Resampling along the axes of a volume, as one small matrix an axis.
 
 A `Line` maps index i of the target axis to position `start + i * step` on the source axis, both in voxels. Linear
-interpolation is a triangle kernel of one source voxel; where the target is coarser the triangle widens to one target
-voxel, which removes what the coarse grid cannot show (anti-aliasing). Rows are normalised, so edges are replicated.
+interpolation is a triangle kernel of one source voxel; for images on a coarser target the triangle widens to one target
+voxel, which removes what the coarse grid cannot show (anti-aliasing). Label maps keep the narrow kernel: widening wears
+thin walls away. Rows are normalised, so edges are replicated.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ class Line:
         positions = self.positions()
         return (positions >= -0.5 - 1e-6) & (positions <= source - 0.5 + 1e-6)
 
-    def weights(self, source: int) -> Floats:
+    def weights(self, source: int, widen: bool = True) -> Floats:
         """(length, source); rows of target voxels outside the source are zero, all others sum to one."""
         positions = np.clip(self.positions(), 0, source - 1)[:, None]
-        triangle = 1 - np.abs(positions - np.arange(source)) / max(1.0, self.step)
+        triangle = 1 - np.abs(positions - np.arange(source)) / (max(1.0, self.step) if widen else 1.0)
         weights = np.clip(triangle, 0, None) * self.inside(source)[:, None]
         return (weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
@@ -93,7 +94,7 @@ def _class_weight(mask: npt.NDArray[np.bool_], lines: Sequence[Line]) -> tuple[F
     for axis, line in enumerate(lines):
         used = np.flatnonzero(mask.any(axis=tuple(k for k in range(3) if k != axis)))
         source = slice(int(used[0]), int(used[-1]) + 1)
-        matrix = line.weights(mask.shape[axis])[:, source]
+        matrix = line.weights(mask.shape[axis], widen=False)[:, source]
         reached = np.flatnonzero(matrix.any(axis=1))
         target = slice(int(reached[0]), int(reached[-1]) + 1) if reached.size else slice(0, 0)
         matrices.append(matrix[target])
