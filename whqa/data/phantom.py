@@ -91,7 +91,7 @@ def make_phantom(
     affine[:3, 3] += scanner.uniform(-40, 40, 3).round(1)
     thorax, points = to_heart(world, subject)
     heart = build_heart(points, subject)
-    truth = _true_labels(heart, subject, 0.0, 0.0).reshape(shape)
+    truth = _without_islands(_true_labels(heart, subject, 0.0, 0.0).reshape(shape))
     label = _annotate(heart, subject, shape, spacing, annotator)
     tissue = (ct_tissue if modality == "ct" else mr_tissue)(scanner, difficulty)
     signal = paint_scene(thorax, points, heart, tissue, spacing, body).reshape(shape)
@@ -162,7 +162,17 @@ def _annotate(
     voxels = np.indices(shape, dtype=np.float32)
     for axis in range(3):
         voxels[axis] += np.float32(wander) * smooth_noise(rng, shape, spacing, 9.0)
-    return np.asarray(ndimage.map_coordinates(drawn, voxels, order=0, mode="nearest"), dtype=np.uint8)
+    return _without_islands(ndimage.map_coordinates(drawn, voxels, order=0, mode="nearest"))
+
+
+def _without_islands(label: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Each structure's largest part: where two surfaces touch, voxels come loose."""
+    kept = np.zeros_like(label)
+    for index in range(1, MMWHS.n_classes):
+        parts, n = ndimage.label(label == index)
+        if n:
+            kept[parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])] = index
+    return kept
 
 
 def write_phantoms(

@@ -72,13 +72,13 @@ def draw_subject(rng: np.random.Generator, diseases: Sequence[str] | None = None
     size = (1.04 if male else 0.95) * (1 + 0.02 * common)
     ill = {d: (g if d in found else 0.0) for d, g in zip(DISEASES, grade, strict=True)}
     return Subject(
-        lv_radius=size * (25.8 + 1.1 * own[0]) * (1 + 0.26 * ill["dilated_lv"]),
+        lv_radius=size * (26.4 + 0.9 * own[0]) * (1 + 0.26 * ill["dilated_lv"]),
         lv_length=size * (48.5 + 1.8 * own[1]) * (1 + 0.08 * ill["dilated_lv"]),
         wall=size * (7.2 + 0.6 * own[2]) * (1 + 0.8 * ill["thick_wall"]),
         rv=size * (1 + 0.04 * own[3]) * (1 + 0.16 * ill["pulmonary_hypertension"]),
         la=size * (1 + 0.06 * own[4]) * (1 + 0.32 * ill["large_la"]),
         ra=size * (1 + 0.06 * own[5]) * (1 + 0.12 * ill["pulmonary_hypertension"]),
-        ao_radius=size * (15.2 + 0.8 * own[6]) * (1 + 0.35 * ill["dilated_aorta"]),
+        ao_radius=size * (15.2 + 0.8 * own[6]) * (1 + 0.3 * ill["dilated_aorta"]),
         pa_radius=size * (12.4 + 0.7 * own[7]) * (1 + 0.3 * ill["pulmonary_hypertension"]),
         rotation=_rotation(rng.normal(0, [5, 5, 7]).clip(-14, 14)),
         offset=rng.uniform(-7, 7, 3),
@@ -118,7 +118,7 @@ def to_heart(world: Array, subject: Subject) -> tuple[Array, Array]:
     return bent, subject.rotation.astype(np.float32) @ (bent - centre) + centre
 
 
-HEART_CENTRE = np.array([34.0, -2.0, 20.0])
+HEART_CENTRE = np.array([34.0, -8.0, 20.0])
 """Centre of the whole heart in heart coordinates; lies at the centre of the field of view."""
 
 
@@ -141,7 +141,7 @@ def ellipsoid(
 
 
 def tube(points: Array, nodes: npt.ArrayLike, radii: npt.ArrayLike, pieces: int = 3) -> tuple[Array, Array]:
-    """Field of a tapered tube along a spline through `nodes` (M, 3), and the length (mm) along it of the nearest bit."""
+    """Field of a tapered tube along a spline through `nodes` (M, 3), and the length (mm) along it of the nearest."""
     nodes, radii = np.asarray(nodes, dtype=np.float64), np.asarray(radii, dtype=np.float64)
     knots = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(nodes, axis=0), axis=1))])
     fine = np.interp(np.linspace(0, len(knots) - 1, pieces * (len(knots) - 1) + 1), np.arange(len(knots)), knots)
@@ -297,13 +297,18 @@ def _pulmonary_artery(points: Array, s: Subject) -> tuple[Array, Array]:
 
 def _pulmonary_valve(s: Subject) -> npt.NDArray[np.float64]:
     reach = s.lv_radius + s.wall
-    return _lv(0.62 * reach, 1.28 * reach, _base(s) - 2) + s.jitter[3]
+    return _lv(0.62 * reach, 1.28 * reach, _base(s) - 2) + s.jitter[3] + _yield_to_aorta(s, (-0.8, 0.7, 0.2))
+
+
+def _yield_to_aorta(s: Subject, direction: tuple[float, float, float]) -> npt.NDArray[np.float64]:
+    """How far a neighbour of the aorta moves aside for a wide one."""
+    return np.asarray(max(0.0, s.ao_radius - 15) * np.array(direction))
 
 
 def _right_heart(points: Array, s: Subject, along: Array, beyond: Array) -> tuple[Array, Array, Array]:
     """Right atrium, right ventricle and venae cavae; the tricuspid plane parts the first two."""
     reach = s.lv_radius + s.wall
-    centre = _lv(1.48 * reach, -20, 0.97 * s.lv_length) + s.jitter[4]
+    centre = _lv(1.48 * reach, -20, 0.97 * s.lv_length) + s.jitter[4] + _yield_to_aorta(s, (0.7, 0.2, 0))
     inlet = _lv(1.2 * reach, -12, 0.15 * s.lv_length)
     plane = _side(points, 0.48 * centre + 0.52 * inlet, centre - inlet)
     funnel, _ = tube(points, [inlet, centre], [19 * s.rv, 17 * s.ra], 1)

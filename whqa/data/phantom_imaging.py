@@ -87,8 +87,8 @@ def paint_scene(
     """
     canvas = Canvas(thorax.shape[1], spacing, tissue.lung)
     _paint_lungs(canvas, thorax, tissue, rng)
-    _paint_mediastinum(canvas, thorax, tissue, rng)
-    _paint_heart(canvas, points, heart, tissue, rng)
+    descending = _paint_mediastinum(canvas, thorax, tissue, rng)
+    _paint_heart(canvas, points, heart, descending, tissue, rng)
     _paint_abdomen(canvas, thorax, heart, tissue, rng)
     _paint_chest_wall(canvas, thorax, tissue, rng)
     return canvas.values
@@ -102,7 +102,8 @@ def _paint_lungs(canvas: Canvas, thorax: Array, tissue: Tissue, rng: np.random.G
         canvas.paint(tube(thorax, [start, end], [rng.uniform(2.5, 4.5), 1.2], 1)[0], tissue.right_blood)
 
 
-def _paint_mediastinum(canvas: Canvas, thorax: Array, tissue: Tissue, rng: np.random.Generator) -> None:
+def _paint_mediastinum(canvas: Canvas, thorax: Array, tissue: Tissue, rng: np.random.Generator) -> Array:
+    """Fat, oesophagus, trachea and the descending aorta, whose field is returned."""
     middle = rng.normal(0, 2)
     canvas.paint(tube(thorax, [[42 + middle, -38, -90], [42, -30, 60], [40, 0, 130]], [26, 28, 38], 1)[0], tissue.fat)
     canvas.paint(ellipsoid(thorax, [40, 45, 40], [16, 26, 60]), tissue.fat)
@@ -115,25 +116,31 @@ def _paint_mediastinum(canvas: Canvas, thorax: Array, tissue: Tissue, rng: np.ra
     trachea = tube(thorax, [[44, -38, 90], [44, -34, 140]], [9, 9], 1)[0]
     canvas.paint(trachea - 1.5, tissue.muscle)
     canvas.paint(trachea, tissue.gas)
+    return wall + np.float32(1.5)
 
 
-def _paint_heart(canvas: Canvas, points: Array, heart: Heart, tissue: Tissue, rng: np.random.Generator) -> None:
+def _paint_heart(
+    canvas: Canvas, points: Array, heart: Heart, descending: Array, tissue: Tissue, rng: np.random.Generator
+) -> None:
     f = heart.fields
     right = np.minimum(f["rv"], f["ra"])
     vessels = np.minimum(np.minimum(f["ao"], f["pa"]), f["cavae"])
     shell = np.minimum(np.minimum(f["epi"], right), np.minimum(f["la"], vessels + 3))
-    canvas.paint(shell - float(rng.uniform(4, 8)), tissue.fat)
+    wave = rng.normal(0, 0.05, 3).astype(np.float32) @ points
+    canvas.paint(shell - float(rng.uniform(3.5, 7)) - 3 * np.sin(wave), tissue.fat)
     canvas.paint(np.minimum(right - 3.0, f["la"] - 2.0), tissue.myocardium)
     canvas.paint(np.minimum(vessels, f["veins"]) - 1.5, tissue.muscle)
     canvas.paint(f["veins"], tissue.left_blood)
     canvas.paint(f["cavae"], tissue.vein_blood)
-    canvas.paint(f["ra"], tissue.right_blood)
+    # contrast from the upper vena cava mixes with blood without contrast in the atrium
+    mixed = np.clip((points[2] - 10) / 40, 0, 1) * np.float32(0.6 * (tissue.vein_blood - tissue.right_blood))
+    canvas.paint(f["ra"], tissue.right_blood + mixed)
     canvas.paint(f["rv"], tissue.right_blood)
     canvas.paint(f["pa"], tissue.right_blood)
     canvas.paint(f["epi"], tissue.myocardium)
     canvas.paint(np.maximum(f["la"] - 1.5, -f["ra"]), tissue.myocardium)
     canvas.paint(f["la"], tissue.left_blood)
-    canvas.paint(f["ao"] - 1.2, tissue.muscle)
+    canvas.paint(np.maximum(f["ao"] - 1.2, -descending), tissue.muscle)
     canvas.paint(f["lv"], tissue.left_blood)
     canvas.paint(f["ao"], tissue.left_blood)
     canvas.paint(f["papillary"], tissue.myocardium)
@@ -165,7 +172,7 @@ def _paint_chest_wall(canvas: Canvas, thorax: Array, tissue: Tissue, rng: np.ran
     canvas.paint(np.maximum(rib, np.abs(wall + 6) - 4), tissue.bone)
     canvas.paint(np.maximum(rib + 1.5, np.abs(wall + 6) - 2.5), 0.45 * tissue.bone)
     canvas.paint(ellipsoid(thorax, [MIDLINE_MM, deep - 13, 20], [17, 6, 90]), 0.5 * tissue.bone)
-    spine = tube(thorax, [[MIDLINE_MM, -98, -110], [MIDLINE_MM, -96, 140]], [21, 18], 1)[0]
+    spine = tube(thorax, [[MIDLINE_MM, -94, -110], [MIDLINE_MM, -92, 140]], [21, 18], 1)[0]
     disc = np.abs(np.mod(z + 7, 28) - 14) - 4
     canvas.paint(spine, tissue.bone)
     canvas.paint(spine + 2, 0.55 * tissue.bone)
