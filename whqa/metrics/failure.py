@@ -51,8 +51,13 @@ def auroc(score: npt.ArrayLike, positive: npt.ArrayLike) -> float:
 
     Returns:
         nan where all cases are of one kind.
+
+    Raises:
+        ValueError: `positive` holds anything but 0 and 1.
     """
     values, truth = finite_pairs(score, np.asarray(positive, dtype=np.float64))
+    if not np.isin(truth, (0.0, 1.0)).all():
+        raise ValueError("positive must hold only 0 and 1")
     chosen = truth > 0
     n_positive, n_negative = int(chosen.sum()), int((~chosen).sum())
     if not n_positive or not n_negative:

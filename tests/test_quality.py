@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+
+from whqa.quality import HEART_MARGIN_MM, error_map, heart_region, one_minus_mean
+
+
+def within(mask: np.ndarray, spacing: tuple[float, ...], margin: float) -> np.ndarray:
+    """Voxels at most `margin` mm from the foreground, by comparing all pairs."""
+    places = np.argwhere(np.ones(mask.shape)) * spacing
+    return (cdist(places, np.argwhere(mask) * spacing).min(axis=1) <= margin).reshape(mask.shape)
+
+
+def test_error_map_is_where_labels_differ() -> None:
+    mask, reference = torch.tensor([0, 1, 2, 2], dtype=torch.uint8), torch.tensor([0, 1, 1, 0])
+    assert error_map(mask, reference).tolist() == [False, False, True, True]
+    with pytest.raises(ValueError, match="differ in shape"):
+        error_map(mask, reference[:3])
+
+
+def test_accuracy_and_indicator_over_a_region() -> None:
+    values, region = torch.tensor([1.0, 0.5, 0.0, 0.25]), torch.tensor([True, True, False, False])
+    assert one_minus_mean(values) == pytest.approx(1 - 1.75 / 4)
+    assert one_minus_mean(values, region) == pytest.approx(0.25)
+    assert one_minus_mean(values > 0, region) == 0.0
+    assert one_minus_mean(values, torch.zeros(4, dtype=torch.bool)) == 1.0
+
+
+def test_the_mean_of_a_large_volume_keeps_single_voxels() -> None:
+    values = torch.zeros(2**25, dtype=torch.bool)
+    values[:3] = True
+    assert 1 - one_minus_mean(values) == pytest.approx(3 / 2**25, rel=1e-6)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (4.0, 2.5, 10.0), (1.5, 3.0, 7.0)])
+@pytest.mark.parametrize("margin", [0.0, 4.0, HEART_MARGIN_MM])
+def test_heart_region_is_the_mask_dilated_in_mm(spacing: tuple[float, float, float], margin: float) -> None:
+    mask = np.zeros((13, 12, 11), dtype=np.int64)
+    mask[5:7, 4, 5], mask[0, 0, 0], mask[8, 9, 2] = 3, 1, 7
+    found = heart_region(torch.from_numpy(mask), spacing, margin)
+    assert found.dtype == torch.bool
+    np.testing.assert_array_equal(found.numpy(), within(mask, spacing, margin))
+
+
+def test_heart_region_does_not_change_with_the_crop() -> None:
+    mask = torch.zeros(40, 40, 40, dtype=torch.uint8)
+    mask[18:22, 17:23, 19:21] = 2
+    inner = (slice(4, 36),) * 3
+    assert torch.equal(heart_region(mask, (1, 1, 1))[inner], heart_region(mask[inner], (1, 1, 1)))
+    assert heart_region(mask, (1, 1, 1)).sum() == heart_region(mask[inner], (1, 1, 1)).sum()
+
+
+def test_heart_region_without_foreground_is_the_volume() -> None:
+    assert heart_region(torch.zeros(3, 4, 5, dtype=torch.uint8), (1, 1, 1)).all()
