@@ -78,6 +78,11 @@ class WholeHeartDataModule(pl.LightningDataModule):
         super().__init__()
         if balance not in ("quality", "none"):
             raise InputError(f"balance={balance}: must be quality or none")
+        if len(patch) != 3 or min(*patch, batch_size, steps_per_epoch) < 1 or not 0 <= foreground <= 1:
+            raise InputError(
+                f"patch={list(patch)}, batch_size={batch_size}, steps_per_epoch={steps_per_epoch}, "
+                f"foreground={foreground}: a patch has three edges, all are at least 1 and foreground is in 0..1"
+            )
         self.cases, self.masks = cases, None if masks is None else _by_item(masks)
         self.patch, self.batch_size, self.steps_per_epoch = tuple(patch), batch_size, steps_per_epoch
         self.foreground, self.augmentation, self.seed = foreground, augmentation, seed

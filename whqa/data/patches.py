@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from whqa.data.sampling import PatchRequest
+from whqa.errors import InputError
 
 if TYPE_CHECKING:
     from whqa.data.cache import PreparedCase
@@ -37,7 +38,7 @@ class Augmentation:
     """Random changes of a training patch; those of space act on image, label and mask alike.
 
     Attributes:
-        rotate_deg: largest angle about the D, H and W axes; (0, 0, 30) turns in the D-H plane only.
+        rotate_deg: largest angle about the D, H and W axes; (0, 0, 30) turns within the D-H plane.
         scale: largest relative change of size, e.g. 0.15 for 0.85..1.15.
         flip: axes (0, 1, 2) mirrored with probability 0.5 each; none by default because hearts have a left and a right.
         intensity_scale: largest relative change of contrast.
@@ -55,6 +56,12 @@ class Augmentation:
     noise: float = 0.1
     gamma: float = 0.2
     probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not set(self.flip) <= {0, 1, 2}:
+            raise InputError(f"augmentation.flip={list(self.flip)}: axes are 0, 1 and 2")
+        if len(self.rotate_deg) != 3:
+            raise InputError(f"augmentation.rotate_deg={list(self.rotate_deg)}: give three angles, about D, H and W")
 
     def draw_affine(self, rng: np.random.Generator) -> npt.NDArray[np.float64]:
         """(3, 3) map of offsets from the centre in mm: patch -> volume."""

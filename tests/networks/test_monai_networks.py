@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from whqa.networks.monai_networks import dynunet, enlarge
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return dynunet(2, 3, width=4)
+
+
+def test_interface(network: torch.nn.Module) -> None:
+    assert (network.divisor, network.n_sides) == ((8, 8, 8), 2)
+    for mode in (True, False):
+        outputs = network.train(mode)(torch.randn(2, 2, 18, 16, 9))
+        assert [tuple(y.shape) for y in outputs] == [(2, 3, 18, 16, 9)] * 3
+
+
+def test_outputs_are_those_of_monai(network: torch.nn.Module) -> None:
+    torch.manual_seed(1)
+    x = torch.randn(2, 2, 16, 16, 16)
+    inner = network.train().network
+    ours = network(x)
+    theirs = inner(x).unbind(1)
+    torch.testing.assert_close(ours[0], theirs[0])
+    # MONAI enlarges its heads by nearest neighbours, this project smoothly: their means over blocks agree inside.
+    small = [F.avg_pool3d(y, f) for y, f in zip(theirs[1:], (2, 4), strict=True)]
+    for side, head in zip(ours[1:], small, strict=True):
+        torch.testing.assert_close(side, F.interpolate(head, size=(16, 16, 16), mode="trilinear"))
+
+
+def test_side_outputs_are_the_same_in_training_and_evaluation(network: torch.nn.Module) -> None:
+    x = torch.randn(1, 2, 16, 16, 16)
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm3d)]
+    network.train()
+    for norm in norms:
+        norm.eval()
+    for ours, theirs in zip(network(x), network.eval()(x), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_no_graph_is_kept_after_a_step(network: torch.nn.Module) -> None:
+    network.train()(torch.randn(2, 2, 16, 16, 16))
+    assert all(head.grad_fn is None for head in network.network.heads)
+
+
+def test_every_parameter_learns(network: torch.nn.Module) -> None:
+    network.train().zero_grad()
+    sum(y.square().mean() for y in network(torch.randn(2, 2, 16, 16, 16))).backward()
+    assert [n for n, p in network.named_parameters() if p.grad is None] == []
+
+
+def test_anisotropic_strides_and_number_of_sides() -> None:
+    network = dynunet(1, 2, width=4, strides=[[2, 2, 1], [2, 2, 1], [2, 2, 2], [2, 2, 1]], n_sides=3).eval()
+    assert network.divisor == (16, 16, 2)
+    assert [tuple(y.shape) for y in network(torch.zeros(1, 1, 20, 16, 5))] == [(1, 2, 20, 16, 5)] * 4
+    with pytest.raises(ValueError, match="n_sides=3"):
+        dynunet(1, 2, n_sides=3)
+
+
+def test_enlarge_is_trilinear() -> None:
+    x = torch.randn(2, 3, 4, 5, 6)
+    torch.testing.assert_close(enlarge(x, (8, 5, 24)), F.interpolate(x, size=(8, 5, 24), mode="trilinear"))
