@@ -1,0 +1,149 @@
+"""Figures show what the arrays and tables say, without pyplot."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+
+from whqa.report import figures
+from whqa.structures import MMWHS
+
+SPACING = (1.0, 2.0, 3.0)
+
+
+@pytest.fixture(scope="module")
+def volume():
+    mask = np.zeros((20, 24, 16), np.uint8)
+    mask[4:14, 6:18, 3:12] = 1
+    mask[8:12, 8:14, 5:9] = 5
+    reference = mask.copy()
+    reference[12:14, 10:16, 7:9] = 0
+    image = np.random.default_rng(0).normal(size=mask.shape).astype(np.float16)
+    return image, mask, reference
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.default_rng(0)
+    rows = [
+        {"case": str(i), "method": method, "mask_kind": kind, "error_dice": rng.random(), "dice_lv": rng.random()}
+        | {f"{q}_{r}": 0.9 + 0.1 * rng.random() for q in ("acc", "qi", "qi_soft") for r in ("volume", "heart")}
+        for i in range(5)
+        for method in ("errormap", "constant", "tta")
+        for kind in ("final", "side1", "corrupted")
+    ]
+    return pd.DataFrame(rows)
+
+
+def _images(axis):
+    return [i.get_array() for i in axis.images]
+
+
+def test_overlay_goes_through_the_slice_with_most_errors(volume):
+    image, mask, reference = volume
+    wrong = mask != reference
+    figure = figures.overlay_figure(
+        image, mask, reference, 0.5 * wrong, wrong, SPACING, MMWHS.colours, MMWHS.titles, "case <1> $x_"
+    )
+    axes = figure.axes
+    assert [a.get_title() for a in axes[:3]] == ["image and mask", "true error", "predicted error"]
+    assert [axes[i].get_ylabel().split()[0] for i in (0, 3, 6)] == ["axial", "coronal", "sagittal"]
+    worst = int(wrong.sum(axis=(0, 1)).argmax())
+    assert axes[0].get_ylabel() == f"axial {worst + 1}/16"
+    true, predicted = _images(axes[1])[1], _images(axes[2])[1]
+    np.testing.assert_array_equal(true[..., 3] > 0, wrong[:, :, worst].T)
+    np.testing.assert_allclose(predicted[..., 3], 0.5 * true[..., 3])
+    assert figures.png(figure).startswith(b"\x89PNG")
+
+
+def test_planes_have_their_size_in_mm_and_the_right_on_the_left(volume):
+    image, mask, _ = volume
+    nothing = np.zeros(mask.shape, bool)
+    figure = figures.overlay_figure(image, mask, None, None, nothing, SPACING, MMWHS.colours, MMWHS.titles, "t")
+    assert len(figure.axes) == 6
+    axial, sagittal = figure.axes[0], figure.axes[4]
+    assert axial.get_xlim() == (20, 0)
+    assert axial.get_ylim() == (0, 48)
+    assert sagittal.get_xlim() == (0, 48)
+    assert sagittal.get_ylim() == (0, 48)
+    np.testing.assert_array_equal(_images(sagittal)[0], image[8].T)  # middle of 4..13
+
+
+def test_contours_have_the_colours_of_the_structures(volume):
+    image, mask, _ = volume
+    figure = figures.contact_sheet([("a", image, mask, SPACING)], MMWHS.colours, MMWHS.titles)
+    drawn = {tuple(np.round(c.get_edgecolor()[0][:3], 4)) for c in figure.axes[0].collections}
+    assert drawn == {tuple(np.round(to_rgb(MMWHS.colours[i]), 4)) for i in (0, 4)}
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == list(MMWHS.titles)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 7])
+def test_contact_sheet_shows_every_case_with_or_without_label(volume, n):
+    image, mask, _ = volume
+    cases = [(f"case{i}", image, mask if i % 2 else None, SPACING) for i in range(n)]
+    figure = figures.contact_sheet(cases, MMWHS.colours, MMWHS.titles)
+    titles = [a.get_title() for a in figure.axes]
+    assert [t for t in titles if t.startswith("case")] == [f"case{i}" for i in range(n)]
+    assert figures.png(figure, dpi=40).startswith(b"\x89PNG")
+
+
+def test_flat_image_and_whole_volume_labels_are_drawn(volume):
+    flat = np.ones((6, 6, 6), np.float32)
+    figure = figures.contact_sheet([("flat", flat, flat.astype(np.uint8), SPACING)], MMWHS.colours, MMWHS.titles)
+    assert figures.png(figure, dpi=40).startswith(b"\x89PNG")
+
+
+def test_scatter_shows_every_row_of_every_method(table):
+    figure = figures.scatter_figure(table, "heart", "t")
+    panels = [a for a in figure.axes if a.get_visible()]
+    assert [a.get_title() for a in panels] == ["errormap", "constant", "tta"]
+    for axis, method in zip(panels, ("errormap", "constant", "tta"), strict=True):
+        drawn = np.concatenate([np.column_stack(line.get_data()) for line in axis.lines if line.get_marker() != "None"])
+        rows = table[table["method"] == method]
+        expected = rows[["acc_heart", "qi_heart"]].to_numpy()
+        np.testing.assert_allclose(np.sort(drawn, axis=0), np.sort(expected, axis=0))
+        assert len({line.get_marker() for line in axis.lines} - {"None"}) == 3
+    assert figures.scatter_figure(table, "volume", qi="qi_soft").axes[0].get_ylabel() == "soft QI (volume)"
+
+
+def test_bland_altman_lines_are_bias_and_limits(table):
+    rows = table[table["method"] == "errormap"]
+    difference = rows["qi_volume"] - rows["acc_volume"]
+    axis = figures.bland_altman_figure(table, "volume", "errormap").axes[0]
+    levels = {round(float(line.get_ydata()[0]), 9) for line in axis.lines if line.get_marker() == "None"}
+    limits = [difference.mean() + z * difference.std() for z in (0, 1.96, -1.96)]
+    assert levels == {0.0, *(round(float(v), 9) for v in limits)}
+
+
+def test_risk_coverage_ends_at_the_mean_risk(table):
+    axis = figures.risk_coverage_figure(table, ("lv",)).axes[0]
+    rows = table[table["method"] == "errormap"]
+    curves = {line.get_label(): line.get_ydata() for line in axis.lines}
+    assert set(curves) == {"perfect order", "errormap", "constant", "tta"}
+    assert curves["errormap"][-1] == pytest.approx(1 - rows["dice_lv"].mean())
+    assert curves["errormap"][0] == pytest.approx(1 - rows.loc[rows["qi_volume"].idxmax(), "dice_lv"])
+    assert np.ptp(curves["constant"]) < 1e-12
+
+
+def test_strips_skip_what_is_empty(table):
+    some = table.copy()
+    some.loc[some["method"] == "tta", "error_dice"] = np.nan
+    assert figures.png(figures.error_dice_figure(some), dpi=40).startswith(b"\x89PNG")
+    labels = [t.get_text() for t in figures.segmentation_figure(table, ["lv"]).axes[0].get_xticklabels()]
+    assert labels == ["lv"]
+
+
+def test_colours_of_methods_do_not_depend_on_what_else_is_shown():
+    assert figures.method_colours(["entropy"])["entropy"] == figures.method_colours(["errormap", "zz"])["entropy"]
+    colours = figures.method_colours(["errormap", "constant", "boundary", "entropy", "qcresunet", "tta"])
+    assert len(set(colours.values())) == 6
+
+
+def test_no_figure_is_left_with_pyplot(table):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    before = pyplot.get_fignums()
+    figures.scatter_figure(table, "heart")
+    figures.error_dice_figure(table)
+    assert pyplot.get_fignums() == before

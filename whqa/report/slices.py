@@ -1,0 +1,195 @@
+"""Pictures of volumes: overlays of one judged mask, and a contact sheet of a cohort.
+
+Arrays are (D, H, W) along (R, A, S), so a plane across axis 0 is sagittal, 1 coronal, 2 axial. Planes are shown in
+radiological convention: the patient's right on the left, up is anterior (axial) or superior.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.colors
+import matplotlib.lines
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+PLANES = ((2, "axial"), (1, "coronal"), (0, "sagittal"))
+TRUE_ERROR, PREDICTED_ERROR = "#D55E00", "#F0389B"
+
+
+def overlay_figure(
+    image: npt.NDArray,
+    mask: npt.NDArray,
+    reference: npt.NDArray | None,
+    error_probability: npt.NDArray | None,
+    error_map: npt.NDArray,
+    spacing: Sequence[float],
+    scheme_colours: Sequence[str],
+    scheme_titles: Sequence[str],
+    title: str,
+) -> Figure:
+    """Three planes through the voxel where errors are densest: mask | true error (with a reference) | predicted error.
+
+    Args:
+        image: (D, H, W) intensities.
+        mask: (D, H, W) indices 0..C.
+        reference: (D, H, W) indices, or None: then there is no column of the true error.
+        error_probability: (D, H, W) in [0, 1], or None: then only the map is drawn.
+        error_map: (D, H, W) bool.
+        spacing: mm along D, H, W.
+        scheme_colours: one colour a structure, in index order.
+        scheme_titles: one name a structure, in index order.
+        title: printed above, never interpreted as markup.
+    """
+    true_error = None if reference is None else np.asarray(mask) != np.asarray(reference)
+    at = _worst_voxel(true_error if true_error is not None and true_error.any() else error_map, mask)
+    columns = ["image and mask", *(["true error"] if true_error is not None else []), "predicted error"]
+    figure = _figure(2.9 * len(columns), 8.6)
+    axes = figure.subplots(3, len(columns), squeeze=False)
+    window = _window(image)
+    for row, (axis_index, plane) in zip(axes, PLANES, strict=True):
+        for axis, column in zip(row, columns, strict=True):
+            _show(axis, image, axis_index, at, spacing, window)
+            if column == "image and mask":
+                _contours(axis, mask, axis_index, at, scheme_colours)
+                axis.set_ylabel(f"{plane} {at[axis_index] + 1}/{image.shape[axis_index]}", fontsize=9)
+            elif column == "true error" and true_error is not None:
+                _tint(axis, true_error.astype(float), axis_index, at, TRUE_ERROR)
+            else:
+                probability = np.asarray(error_map if error_probability is None else error_probability, dtype=float)
+                _tint(axis, probability, axis_index, at, PREDICTED_ERROR)
+                _outline(axis, np.asarray(error_map, dtype=bool), axis_index, at, "#FFFFFF")
+    for axis, column in zip(axes[0], columns, strict=True):
+        axis.set_title(column, fontsize=9)
+    figure.suptitle(title, fontsize=10, parse_math=False)
+    _structure_legend(figure, scheme_colours, scheme_titles)
+    return figure
+
+
+def contact_sheet(
+    cases: Sequence[tuple[str, npt.NDArray, npt.NDArray | None, Sequence[float]]],
+    colours: Sequence[str],
+    titles: Sequence[str],
+) -> Figure:
+    """Three planes of every case through the middle of its label, with contours: one look at a whole cohort.
+
+    Args:
+        cases: (title, image (D, H, W), label (D, H, W) of indices or None, spacing in mm).
+        colours: one colour a structure, in index order.
+        titles: one name a structure, in index order.
+    """
+    across = 1 if len(cases) <= 3 else 2
+    n_rows = max(1, -(-len(cases) // across))
+    figure = _figure(5.4 * across, 1.9 * n_rows + 0.6)
+    axes = figure.subplots(n_rows, 3 * across, squeeze=False)
+    for axis in axes.ravel():
+        axis.set_axis_off()
+    for i, (title, image, label, spacing) in enumerate(cases):
+        row, block = divmod(i, across)
+        at = _middle(image if label is None else np.asarray(label))
+        window = _window(image)
+        for axis, (axis_index, plane) in zip(axes[row, 3 * block : 3 * block + 3], PLANES, strict=True):
+            axis.set_axis_on()
+            _show(axis, image, axis_index, at, spacing, window)
+            if label is not None:
+                _contours(axis, label, axis_index, at, colours)
+            axis.set_title(title if plane == "axial" else plane, fontsize=8, parse_math=False)
+    _structure_legend(figure, colours, titles)
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _worst_voxel(error: npt.NDArray, mask: npt.NDArray) -> tuple[int, ...]:
+    """Per axis the slice with most wrong voxels; the middle of the mask where none is wrong."""
+    error = np.asarray(error, dtype=bool)
+    if not error.any():
+        return _middle(np.asarray(mask))
+    return tuple(int(error.sum(axis=tuple(j for j in range(3) if j != i)).argmax()) for i in range(3))
+
+
+def _middle(label: npt.NDArray) -> tuple[int, ...]:
+    """Centre of mass of what is not 0; the centre of the volume where nothing is, or where everything is."""
+    foreground = label != 0
+    if not foreground.any() or foreground.all():
+        return tuple(n // 2 for n in label.shape)
+    return tuple(round(float(i.mean())) for i in np.nonzero(foreground))
+
+
+def _window(image: npt.NDArray) -> tuple[float, float]:
+    low, high = np.percentile(np.asarray(image, dtype=np.float32), [1, 99.5])
+    return (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
+
+
+def _plane(volume: npt.NDArray, axis_index: int, at: Sequence[int]) -> npt.NDArray:
+    """The slice as (rows from below, columns from the patient's right or posterior side)."""
+    return np.take(np.asarray(volume), at[axis_index], axis=axis_index).T
+
+
+def _extent(volume: npt.NDArray, axis_index: int, spacing: Sequence[float]) -> tuple[float, float, float, float]:
+    across, up = (i for i in range(3) if i != axis_index)
+    return (0.0, volume.shape[across] * spacing[across], 0.0, volume.shape[up] * spacing[up])
+
+
+def _show(
+    axis: Axes,
+    image: npt.NDArray,
+    axis_index: int,
+    at: Sequence[int],
+    spacing: Sequence[float],
+    window: tuple[float, float],
+) -> None:
+    plane = _plane(image, axis_index, at).astype(np.float32)
+    extent = _extent(image, axis_index, spacing)
+    axis.imshow(plane, cmap="gray", vmin=window[0], vmax=window[1], origin="lower", extent=extent)
+    axis.set(xlim=extent[:2], ylim=extent[2:], xticks=[], yticks=[])
+    if axis_index != 0:
+        axis.invert_xaxis()
+
+
+def _grid(axis: Axes, shape: tuple[int, ...]) -> dict[str, Any]:
+    extent = axis.images[0].get_extent()
+    x = (np.arange(shape[1]) + 0.5) * extent[1] / shape[1]
+    y = (np.arange(shape[0]) + 0.5) * extent[3] / shape[0]
+    return {"x": x, "y": y, "extent": extent}
+
+
+def _contours(axis: Axes, mask: npt.NDArray, axis_index: int, at: Sequence[int], colours: Sequence[str]) -> None:
+    plane = _plane(mask, axis_index, at)
+    for index, colour in enumerate(colours, start=1):
+        _outline_plane(axis, plane == index, colour)
+
+
+def _outline(axis: Axes, volume: npt.NDArray, axis_index: int, at: Sequence[int], colour: str) -> None:
+    _outline_plane(axis, _plane(volume, axis_index, at), colour)
+
+
+def _outline_plane(axis: Axes, plane: npt.NDArray, colour: str) -> None:
+    if not plane.any() or min(plane.shape) < 2:
+        return
+    grid = _grid(axis, plane.shape)
+    axis.contour(grid["x"], grid["y"], plane.astype(float), levels=[0.5], colors=[colour], linewidths=1.0)
+
+
+def _tint(axis: Axes, volume: npt.NDArray, axis_index: int, at: Sequence[int], colour: str) -> None:
+    """Colour whose opacity is the value in [0, 1]."""
+    plane = _plane(volume, axis_index, at)
+    rgba = np.empty((*plane.shape, 4))
+    rgba[..., :3] = matplotlib.colors.to_rgb(colour)
+    rgba[..., 3] = 0.85 * np.clip(plane, 0, 1)
+    axis.imshow(rgba, origin="lower", extent=axis.images[0].get_extent())
+    extent = axis.images[0].get_extent()
+    axis.set(ylim=extent[2:], xlim=extent[:2] if axis_index == 0 else (extent[1], extent[0]))
+
+
+def _structure_legend(figure: Figure, colours: Sequence[str], titles: Sequence[str]) -> None:
+    handles = [matplotlib.lines.Line2D([], [], color=c, label=t) for c, t in zip(colours, titles, strict=True)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)

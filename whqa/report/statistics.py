@@ -1,0 +1,177 @@
+"""Case tables -> the numbers of summary.json: every entry has a `mean`, an interval by patient, or null and a reason.
+
+Point estimates come from `whqa.metrics`, intervals from `whqa.report.bootstrap`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from whqa.metrics import correlation, failure
+from whqa.report import bootstrap
+from whqa.report.tables import RunTables, view
+
+Statistic = Callable[[npt.NDArray, npt.NDArray], float]
+Resampled = Callable[..., bootstrap.Floats]
+POOR_DICE = 0.7
+REGIONS = ("volume", "heart")
+
+DEFINITIONS: dict[str, str] = {
+    "error map": "E = [M ≠ G], M the mask under judgement and G the reference labels. A method predicts a probability "
+    "P of E and a map Ê = [P ≥ τ]; τ is 0.5 or was chosen on training cases, never on test cases.",
+    "error Dice": "2|E∩Ê| / (|E|+|Ê|) a case, then averaged; 1 where a case has no error and none is predicted. "
+    "Pooled: from voxel counts summed over all cases.",
+    "error AUPRC": "average precision of P for E, a case, then averaged over the cases that have an error.",
+    "Acc and QI": 'Acc = 1 - mean(E), QI = 1 - mean(Ê), soft QI = 1 - mean(P), each over a region. Region "volume": '
+    'the whole preprocessed crop around the heart. Region "heart": the mask\'s foreground dilated by 10 mm.',
+    "PCC, Spearman, MAE": "Pearson and rank correlation of QI with Acc over masks, and the mean of |QI - Acc|. Beside "
+    "each MAE stands that of a constant: the mean Acc of the training masks (of final masks where these are judged, of "
+    "all kinds otherwise). The constant itself varies only between folds, so it has no correlation.",
+    "final and all": "final: only the segmenter's final masks. all: side outputs and early checkpoints as well; their "
+    "wide range of quality alone raises PCC.",
+    "failure": "risk = 1 - mean Dice of the mask's structures, confidence = QI (volume). AURC: mean risk of the i most "
+    "confident masks, averaged over i (lower is better); e-AURC: AURC minus that of the perfect order; AUROC: of "
+    f'"a structure\'s Dice is below {POOR_DICE}" by -QI.',
+    "interval": f"95 % percentile bootstrap by patient, {bootstrap.N_RESAMPLES} resamples; one patient's masks stay "
+    "together.",
+    "seconds per case": "wall clock of one prediction on the machine that ran the fold.",
+}
+
+
+def summary_numbers(tables: RunTables) -> dict[str, Any]:
+    """The entries "segmentation" and "methods" of summary.json."""
+    methods: dict[str, Any] = {}
+    for method in tables.methods:
+        methods[method] = {
+            masks: _method_numbers(rows[rows["method"] == method], tables.structures)
+            for masks, rows in (("final", view(tables.judged, "final")), ("all", view(tables.judged, "all")))
+        }
+    return {"segmentation": segmentation_numbers(tables.segmented, tables.structures), "methods": methods}
+
+
+def entry(value: float, ci95: tuple[float, float] | None, reason: str) -> dict[str, Any]:
+    """{"mean", "ci95"}, with null and a reason for what is not defined."""
+    if not math.isfinite(value):
+        return {"mean": None, "ci95": None, "reason": reason}
+    if ci95 is None:
+        return {"mean": float(value), "ci95": None, "reason": "too few patients with a defined value for an interval"}
+    return {"mean": float(value), "ci95": [ci95[0], ci95[1]]}
+
+
+def mean_entry(values: pd.Series, patients: pd.Series, reason: str) -> dict[str, Any]:
+    """Mean over the rows that have a value; `n` says how many where some have none."""
+    defined = values.notna()
+    if not defined.any():
+        return entry(math.nan, None, reason)
+    x = values[defined].to_numpy(float)
+    found = entry(float(x.mean()), bootstrap.ci95(bootstrap.mean, x, patients=list(patients[defined])), reason)
+    return found if defined.all() else {**found, "n": int(defined.sum())}
+
+
+def segmentation_numbers(segmented: pd.DataFrame, structures: tuple[str, ...]) -> dict[str, Any]:
+    """Dice and HD95 of the final masks, over structures and for each."""
+    final = segmented[segmented["mask_kind"] == "final"]
+    found = {}
+    for name, prefix in (("dice", "dice_"), ("hd95_mm", "hd95_")):
+        reason = f"no final mask has a {prefix}<structure> value"
+        columns = final.reindex(columns=[f"{prefix}{key}" for key in structures])
+        found[name] = mean_entry(columns.mean(axis=1), final["patient"], reason) | {
+            "per_structure": {
+                key: mean_entry(columns[f"{prefix}{key}"], final["patient"], reason) for key in structures
+            }
+        }
+    return found
+
+
+def _method_numbers(rows: pd.DataFrame, structures: tuple[str, ...]) -> dict[str, Any]:
+    """K: one method on final masks or on all kinds."""
+    hits, predicted, true = (rows[c].to_numpy(float) for c in ("hit_voxels", "predicted_voxels", "error_voxels"))
+    pooled = bootstrap.pooled_dice(hits, predicted, true, np.ones((1, len(rows))))
+    found: dict[str, Any] = {
+        "n": len(rows),
+        "error_dice": mean_entry(rows["error_dice"], rows["patient"], "no case has an error Dice")
+        | {
+            "pooled": float(pooled[0]),
+        },
+        "error_auprc": mean_entry(rows["error_auprc"], rows["patient"], "no judged mask has an error"),
+    }
+    for region in REGIONS:
+        found[region] = _quality_numbers(rows, region, f"qi_{region}")
+        if f"qi_soft_{region}" in rows and rows[f"qi_soft_{region}"].notna().all():
+            found[f"{region}_soft"] = _quality_numbers(rows, region, f"qi_soft_{region}")
+    found["failure"] = _failure_numbers(rows, structures)
+    seconds = rows["seconds"] if "seconds" in rows else pd.Series(np.nan, index=rows.index)
+    found["seconds_per_case"] = mean_entry(seconds, rows["patient"], "no time was recorded")
+    return found
+
+
+def _quality_numbers(rows: pd.DataFrame, region: str, column: str) -> dict[str, Any]:
+    """Q: how well a QI column follows Acc of a region."""
+    acc, constant = rows[f"acc_{region}"].to_numpy(float), rows[f"constant_{region}"].to_numpy(float)
+    qi = rows[column].to_numpy(float)
+    patients = list(rows["patient"])
+    is_constant = bool((rows["method"] == "constant").all())
+    spread: dict[str, Any] = {"mean": float(acc.mean()), "std": float(acc.std(ddof=1)) if len(acc) > 1 else None}
+    if len(acc) < 2:
+        spread["reason"] = "one mask has no spread"
+
+    def correlated(core: Statistic, resampled: Resampled) -> dict[str, Any]:
+        if is_constant:
+            return entry(math.nan, None, "a constant has no correlation; it differs only between folds")
+        reason = correlation.why_undefined(qi, acc)
+        found = None if reason else bootstrap.ci95(resampled, qi, acc, patients=patients)
+        return entry(core(qi, acc), found, reason or "not defined")
+
+    def distance(prediction: npt.NDArray[np.float64]) -> dict[str, Any]:
+        found = bootstrap.ci95(bootstrap.mean, np.abs(prediction - acc), patients=patients)
+        return entry(correlation.mae(prediction, acc), found, "QI or Acc is missing")
+
+    return {
+        "acc": spread,
+        "pcc": correlated(correlation.pearson, bootstrap.pearson),
+        "spearman": correlated(correlation.spearman, bootstrap.spearman),
+        "mae": distance(qi),
+        "mae_constant": distance(constant),
+    }
+
+
+def confidence_and_risk(rows: pd.DataFrame, structures: tuple[str, ...]) -> tuple[bootstrap.Floats, bootstrap.Floats]:
+    """Confidence (QI over the volume) and risk (1 - mean true Dice) of one method's rows whose mask has a Dice.
+
+    The constant gets one confidence for all: it cannot rank, and its differences between folds are chance.
+    """
+    dice = rows[[f"dice_{key}" for key in structures]].mean(axis=1)
+    known = rows[dice.notna()]
+    confidence = known["qi_volume"].to_numpy(float)
+    if (known["method"] == "constant").all():
+        confidence = np.zeros_like(confidence)
+    return confidence, 1 - dice[dice.notna()].to_numpy(float)
+
+
+def _failure_numbers(rows: pd.DataFrame, structures: tuple[str, ...]) -> dict[str, Any]:
+    dice = rows[[f"dice_{key}" for key in structures]]
+    rows = rows[dice.notna().any(axis=1)]
+    if rows.empty:
+        nothing = entry(math.nan, None, "no judged mask has a Dice")
+        return {"aurc": nothing, "e_aurc": nothing, "auroc": nothing}
+    confidence, risk = confidence_and_risk(rows, structures)
+    poor = (rows[dice.columns] < POOR_DICE).any(axis=1).to_numpy()
+    some = "every mask has" if poor.all() else "no mask has"
+    one_class = f"one class only: {some} a structure with Dice below {POOR_DICE}"
+
+    def ranked(core: Statistic, resampled: Resampled, score: npt.NDArray, truth: npt.NDArray) -> dict[str, Any]:
+        found = bootstrap.ci95(resampled, score, truth, patients=list(rows["patient"]))
+        return entry(core(score, truth), found, one_class)
+
+    return {
+        "aurc": ranked(failure.aurc, bootstrap.aurc, confidence, risk),
+        "e_aurc": ranked(failure.e_aurc, bootstrap.e_aurc, confidence, risk),
+        "auroc": ranked(failure.auroc, bootstrap.auroc, -confidence, poor),
+        "positives": int(poor.sum()),
+    }

@@ -1,0 +1,264 @@
+"""The case tables of all folds, read, checked and joined: nothing missing, nothing twice, nothing in a foreign fold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from whqa.errors import InputError
+from whqa.files import read_json
+from whqa.masks.plan import MASK_KINDS
+
+TEXT_COLUMNS = ("case", "patient", "mask_kind", "method", "modality", "segmenter")
+METHOD_ORDER = ("errormap", "constant", "boundary", "entropy")
+CONTRACT_COLUMNS = (
+    *("case", "fold", "mask_kind", "method", "error_dice", "error_auprc"),
+    *("acc_volume", "qi_volume", "acc_heart", "qi_heart"),
+)
+COUNT_COLUMNS = ("error_voxels", "predicted_voxels", "hit_voxels")
+CONSTANT_COLUMNS = ("constant_volume", "constant_heart", "constant_volume_kind", "constant_heart_kind")
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """What a cross-validated experiment left on disk.
+
+    Attributes:
+        judged: one row per (case, mask kind, method), numbers as floats, `patient` filled in from folds.json.
+        text: the same rows and columns as the folds wrote them, so that joining loses no digit.
+        segmented: one row per (case, mask kind) of the single-fold segmenters.
+        folds: the content of folds.json.
+    """
+
+    judged: pd.DataFrame
+    text: pd.DataFrame
+    segmented: pd.DataFrame
+    folds: dict[str, Any]
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """Structure keys in index order."""
+        return tuple(self.folds["cohort"]["structures"])
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Methods in the order of the tables: the network, the baselines that every table carries, the rest."""
+        return in_order(self.judged["method"].unique(), METHOD_ORDER)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Mask kinds, final first."""
+        return in_order(self.judged["mask_kind"].unique(), MASK_KINDS)
+
+
+def in_order(names: Iterable[str], order: Sequence[str]) -> tuple[str, ...]:
+    """`names` with those of `order` first and the rest by name."""
+    return tuple(sorted(names, key=lambda n: (order.index(n) if n in order else len(order), n)))
+
+
+def read_run(run_dir: Path) -> RunTables:
+    """Read and check folds.json and the case tables of every fold below `run_dir`.
+
+    Raises:
+        InputError: a fold is missing or unfinished, a case is judged twice, missing or in a foreign fold, the folds
+            differ in methods or mask kinds, or a table does not hold what it must.
+    """
+    folds = _read_folds(run_dir / "folds.json")
+    _refuse_missing(run_dir, len(folds["folds"]))
+    _refuse_surplus(run_dir / "errormap", len(folds["folds"]))
+    structures = folds["cohort"]["structures"]
+    dice = [f"dice_{key}" for key in structures]
+    needed = [*CONTRACT_COLUMNS, *dice, *COUNT_COLUMNS, *CONSTANT_COLUMNS]
+    text = _join(run_dir / "errormap", folds, needed, ("case", "mask_kind", "method"))
+    text = _sorted(text, dice)
+    judged = _numbers(text, run_dir / "errormap")
+    _refuse_empty(judged, [*CONTRACT_COLUMNS[6:], *COUNT_COLUMNS, *CONSTANT_COLUMNS], run_dir / "errormap")
+    judged["patient"] = judged["case"].map(folds["patients"])
+    needed = ["case", "fold", "mask_kind", *dice]
+    segmented = _numbers(_join(run_dir / "segmenter", folds, needed, ("case", "mask_kind")), run_dir / "segmenter")
+    segmented["patient"] = segmented["case"].map(folds["patients"])
+    return RunTables(judged, text, segmented, folds)
+
+
+def _read_folds(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file; {path.parent} is no run directory. `make cv EXP={path.parent.name}` makes one"
+        )
+    folds = read_json(path)
+    try:
+        named = [case for fold in folds["folds"] for case in fold]
+        sound = (
+            len(folds["folds"]) >= 2
+            and len(set(named)) == len(named)
+            and set(named) == set(folds["patients"])
+            and bool(folds["cohort"]["structures"])
+            and isinstance(folds["cohort"]["name"], str)
+        )
+    except (KeyError, TypeError):
+        sound = False
+    if not sound:
+        raise InputError(
+            f"{path}: does not hold a partition of the cases into folds; rename {path.parent} and start anew"
+        )
+    return dict(folds)
+
+
+def _refuse_missing(run_dir: Path, n_folds: int) -> None:
+    missing = []
+    for stage in ("segmenter", "errormap"):
+        for k in range(n_folds):
+            fold = run_dir / stage / str(k)
+            if not (fold / "COMPLETED").is_file():
+                missing.append(f"{stage}/{k}" + (" (not completed)" if fold.is_dir() else ""))
+            elif not (fold / "cases.csv").is_file():
+                missing.append(f"{stage}/{k} (no cases.csv)")
+    if missing:
+        raise InputError(
+            f"{run_dir}: missing fold(s) {', '.join(missing)}; `make cv EXP={run_dir.name}` makes what is missing"
+        )
+
+
+def _refuse_surplus(stage: Path, n_folds: int) -> None:
+    known = {str(k) for k in range(n_folds)}
+    surplus = sorted(p.parent.name for p in stage.glob("*/cases.csv") if p.parent.name not in known)
+    if surplus:
+        raise InputError(
+            f"{stage}: fold(s) {', '.join(surplus)} do not belong to the {n_folds} folds of folds.json; remove them"
+        )
+
+
+def _join(stage: Path, folds: dict[str, Any], needed: Sequence[str], key: tuple[str, ...]) -> pd.DataFrame:
+    """Tables of all folds below `stage` as text, after the checks."""
+    foreign_allowed = stage.name == "segmenter" and folds["plan"] == "in_sample"
+    tables = []
+    for k in range(len(folds["folds"])):
+        table = _read_table(stage / str(k) / "cases.csv", needed).assign(_directory=str(k))
+        # In-sample segmenters also write rows of the cases that they were trained on; only unseen ones count.
+        tables.append(table[table["fold"] == str(k)] if foreign_allowed else table)
+    joined = pd.concat(tables, ignore_index=True).fillna("")
+    _refuse_twice(stage, joined, key)
+    _refuse_foreign(stage, joined, folds)
+    _refuse_holes(stage, joined, folds, key)
+    return joined.drop(columns="_directory")
+
+
+def _read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not readable as CSV ({error}); remove its fold and train it again") from None
+    lacking = [column for column in needed if column not in table]
+    if lacking:
+        raise InputError(f"{path}: lacks column(s) {', '.join(lacking)}; it was written by another version of whqa")
+    return table
+
+
+def _refuse_twice(stage: Path, table: pd.DataFrame, key: tuple[str, ...]) -> None:
+    twice = table[table.duplicated(list(key), keep=False)]
+    if twice.empty:
+        return
+    first = twice.iloc[0]
+    same = twice[(twice[list(key)] == first[list(key)]).all(axis=1)]
+    where = " and ".join(f"fold {name}" for name in same["_directory"])
+    what = ", ".join(f"{column} {first[column]}" for column in key[1:])
+    raise InputError(
+        f"{stage}: case {first['case']} ({what}) is judged twice, in {where}; "
+        f"remove the one that does not belong there and run `make cv EXP={stage.parent.name}`"
+    )
+
+
+def _refuse_foreign(stage: Path, table: pd.DataFrame, folds: dict[str, Any]) -> None:
+    home = {case: str(k) for k, fold in enumerate(folds["folds"]) for case in fold}
+    for case, fold, directory in table[["case", "fold", "_directory"]].drop_duplicates().itertuples(index=False):
+        if case not in home:
+            raise InputError(f"{stage}/{directory}/cases.csv: case {case} is not in folds.json; retrain that fold")
+        if not home[case] == directory == fold:
+            raise InputError(
+                f"{stage}/{directory}/cases.csv: case {case} belongs to fold {home[case]} by folds.json "
+                f"(its row says {fold}); it may have been trained on. Retrain that fold"
+            )
+
+
+def _refuse_holes(stage: Path, table: pd.DataFrame, folds: dict[str, Any], key: tuple[str, ...]) -> None:
+    """Every case must have a row for every combination of mask kind (and method) that occurs anywhere."""
+    rest = list(key[1:])
+    combinations = set(table[rest].itertuples(index=False, name=None))
+    if ("final",) not in {c[:1] for c in combinations}:
+        raise InputError(f"{stage}: no row has mask_kind final; retrain with the final masks")
+    present = set(table[list(key)].itertuples(index=False, name=None))
+    for k, fold in enumerate(folds["folds"]):
+        for case in fold:
+            lacking = sorted(c for c in combinations if (case, *c) not in present)
+            if lacking:
+                what = "every row" if len(lacking) == len(combinations) else " / ".join(lacking[0])
+                raise InputError(
+                    f"{stage}/{k}/cases.csv: case {case} lacks {what}, which other cases have; remove "
+                    f"{stage}/{k}/COMPLETED and run `make cv EXP={stage.parent.name}`"
+                )
+
+
+def _refuse_empty(table: pd.DataFrame, columns: Sequence[str], stage: Path) -> None:
+    for column in columns:
+        empty = table[table[column].isna()]
+        if len(empty):
+            row = empty.iloc[0]
+            raise InputError(
+                f"{stage}/{row['fold']}/cases.csv: case {row['case']} ({row['mask_kind']}, {row['method']}) has no "
+                f"{column}; retrain that fold"
+            )
+
+
+def _sorted(text: pd.DataFrame, dice: Sequence[str]) -> pd.DataFrame:
+    """Rows by case, fold, mask kind, method; columns in the order of the contract."""
+    predicted = [f"{name}_predicted" for name in dice if f"{name}_predicted" in text]
+    first = [*CONTRACT_COLUMNS, *dice, *predicted]
+    kinds = in_order(text["mask_kind"].unique(), MASK_KINDS)
+    methods = in_order(text["method"].unique(), METHOD_ORDER)
+    order = pd.DataFrame(
+        {
+            "case": text["case"],
+            "fold": text["fold"].astype(int),
+            "mask_kind": text["mask_kind"].map(kinds.index),
+            "method": text["method"].map(methods.index),
+        }
+    ).sort_values(["case", "fold", "mask_kind", "method"], kind="stable")
+    columns = [*first, *(c for c in text.columns if c not in first)]
+    return text.loc[order.index, columns].reset_index(drop=True)
+
+
+def _numbers(text: pd.DataFrame, stage: Path) -> pd.DataFrame:
+    """Text -> floats (fold: int) wherever a column is not a name; empty fields are NaN."""
+    table = text.copy()
+    for column in [c for c in text.columns if c not in TEXT_COLUMNS]:
+        try:
+            values = pd.Series([float(v or "nan") for v in text[column]], index=text.index)
+        except ValueError as error:
+            # Columns beyond the contract may hold words.
+            if column.startswith(("dice_", "hd95_", *CONTRACT_COLUMNS[4:], *COUNT_COLUMNS, *CONSTANT_COLUMNS)):
+                raise InputError(f"{stage}/*/cases.csv: column {column}: {error}; retrain that fold") from None
+            continue
+        if np.isinf(values).any():
+            raise InputError(f"{stage}/*/cases.csv: column {column} holds an infinite value; retrain that fold")
+        table[column] = values.astype(int) if column == "fold" else values
+    return table
+
+
+def view(judged: pd.DataFrame, masks: str) -> pd.DataFrame:
+    """The rows of one half of a table: "final" masks or "all" mask kinds.
+
+    Adds `constant_*` columns that fit the half: the training mean of Acc over final masks where only these are judged,
+    over all kinds otherwise. The constant baseline's QI is that mean.
+    """
+    rows = judged[judged["mask_kind"] == "final"].copy() if masks == "final" else judged.copy()
+    for region in ("volume", "heart"):
+        if masks == "final":
+            rows[f"constant_{region}"] = rows[f"constant_{region}_kind"]
+        constant = rows["method"] == "constant"
+        rows.loc[constant, f"qi_{region}"] = rows.loc[constant, f"constant_{region}"]
+    return rows

@@ -1,0 +1,124 @@
+"""Folds -> one table, one file of numbers, one page: `whqa summarize runs/<experiment>`.
+
+Reads what the folds left behind, refuses what is missing or doubled, and writes beside them `cases.csv`,
+`summary.json` and `summary.html`. Everything is computed from the case tables; no network runs here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from whqa.files import atomic_path, write_json, write_text
+from whqa.report.environment import environment
+from whqa.report.page import MASKS, Columns, render_page, show_entry, show_interval
+from whqa.report.statistics import summary_numbers
+from whqa.report.tables import read_run
+
+ERRORS: Columns = (
+    ("AUPRC", "error_auprc", 3),
+    ("AURC", "failure.aurc", 3),
+    ("seconds", "seconds_per_case", 2),
+)
+QUALITY: Columns = (
+    ("PCC vol", "volume.pcc", 3),
+    ("rho vol", "volume.spearman", 3),
+    ("MAE vol", "volume.mae", 4),
+    ("const.", "volume.mae_constant", 4),
+    ("PCC heart", "heart.pcc", 3),
+    ("MAE heart", "heart.mae", 4),
+    ("const.", "heart.mae_constant", 4),
+)
+WIDE = 124
+
+
+def summarize(run_dir: Path, console: Console | None = None) -> dict[str, Any]:
+    """Join the folds of `run_dir` and write cases.csv, summary.json and summary.html there.
+
+    Args:
+        run_dir: `runs/<experiment>` with folds.json and all folds of both stages completed.
+        console: where the table is printed; standard output by default.
+
+    Returns:
+        The content of summary.json.
+
+    Raises:
+        InputError: a fold is missing, a case is judged twice or nowhere, or a table is damaged.
+    """
+    run_dir = Path(run_dir).resolve()
+    tables = read_run(run_dir)
+    cohort = tables.folds["cohort"]
+    summary = {
+        "experiment": run_dir.name,
+        "cohort": {
+            "name": cohort["name"],
+            "cases": len(tables.folds["patients"]),
+            "folds": len(tables.folds["folds"]),
+            "structures": list(tables.structures),
+        },
+        "plan": tables.folds["plan"],
+        "environment": environment(),
+        **summary_numbers(tables),
+    }
+    page = render_page(tables, summary, run_dir)
+    with atomic_path(run_dir / "cases.csv") as temporary:
+        tables.text.to_csv(temporary, index=False, lineterminator="\n")
+    write_json(run_dir / "summary.json", summary)
+    write_text(run_dir / "summary.html", page)
+    _print(summary, run_dir, console or Console())
+    return summary
+
+
+def _print(summary: dict[str, Any], run_dir: Path, console: Console) -> None:
+    n_folds = summary["cohort"]["folds"]
+    console.print(escape(f"{summary['experiment']}: {n_folds} folds, mean [95 % by patient]"), highlight=False)
+    # One table where it fits; a narrow terminal gets two instead of cells cut in the middle of a number.
+    for with_dice, columns in (
+        [(True, ERRORS + QUALITY)] if console.width >= WIDE else [(True, ERRORS), (False, QUALITY)]
+    ):
+        console.print(_table(summary, with_dice, columns))
+    segmentation = summary["segmentation"]
+    console.print(
+        f"segmentation (final masks): Dice {_with_interval(segmentation['dice'], 3)}, "
+        f"HD95 {_with_interval(segmentation['hd95_mm'], 1)} mm",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(
+        "vol: whole crop; heart: mask's foreground + 10 mm; const.: MAE of the training mean of Acc", style="dim"
+    )
+    for name in ("cases.csv", "summary.json", "summary.html"):
+        console.print(escape(f"{run_dir / name}"), soft_wrap=True, highlight=False)
+
+
+def _table(summary: dict[str, Any], with_dice: bool, columns: Columns) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for label in ("masks", "method", *(["error Dice"] if with_dice else []), *(label for label, _, _ in columns)):
+        left = label in ("masks", "method")
+        table.add_column(label, justify="left" if left else "right", no_wrap=left or label == "error Dice")
+    for masks in MASKS:
+        for method, halves in summary["methods"].items():
+            dice = [_with_interval(halves[masks]["error_dice"], 3)] if with_dice else []
+            table.add_row(masks, escape(method), *dice, *_cells(halves[masks], columns))
+        table.add_section()
+    return table
+
+
+def _cells(numbers: dict[str, Any], columns: Columns) -> list[str]:
+    cells = []
+    for _, path, digits in columns:
+        found = numbers
+        for key in path.split("."):
+            found = found[key]
+        cells.append(show_entry(found, digits))
+    return cells
+
+
+def _with_interval(entry: dict[str, Any], digits: int) -> str:
+    shown = show_interval(entry["ci95"], digits)
+    return show_entry(entry, digits) + (escape(f" [{shown}]") if shown else "")
