@@ -127,9 +127,11 @@ def _paint_heart(
     vessels = np.minimum(np.minimum(f["ao"], f["pa"]), f["cavae"])
     shell = np.minimum(np.minimum(f["epi"], right), np.minimum(f["la"], vessels + 3))
     wave = rng.normal(0, 0.05, 3).astype(np.float32) @ points
-    canvas.paint(shell - float(rng.uniform(3.5, 7)) - 3 * np.sin(wave), tissue.fat)
+    # the arch runs into the descending aorta: nothing of the heart's coat lies inside that
+    outside = np.float32(1.5) - descending
+    canvas.paint(np.maximum(shell - float(rng.uniform(3.5, 7)) - 3 * np.sin(wave), outside), tissue.fat)
     canvas.paint(np.minimum(right - 3.0, f["la"] - 2.0), tissue.myocardium)
-    canvas.paint(np.minimum(vessels, f["veins"]) - 1.5, tissue.muscle)
+    canvas.paint(np.maximum(np.minimum(vessels, f["veins"]) - 1.5, outside), tissue.muscle)
     canvas.paint(f["veins"], tissue.left_blood)
     canvas.paint(f["cavae"], tissue.vein_blood)
     # contrast from the upper vena cava mixes with blood without contrast in the atrium
