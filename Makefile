@@ -1,0 +1,55 @@
+# `make help` lists the targets. PYTHON picks the interpreter (3.11-3.13) that .venv is made from.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXP ?= demo
+JOBS ?= 2
+ARGS ?=
+# Empty for the newest torch of the index; a CUDA build comes from its own index, see README.
+TORCH ?= torch==2.13.0
+export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
+export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format cv summary sweep bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.installed ## create .venv and install whqa with the tools of its tests
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+demo: setup ## the main job on built-in phantoms: both stages, all folds, one table (a few minutes on 2 cores)
+	@$(BIN)/whqa cv experiment=demo --jobs $(JOBS)
+
+test: setup ## the default tests (no slow, no gpu)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m pytest
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## let ruff rewrite the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+cv: setup ## full cross-validation, resumed where it stopped: make cv EXP=acdc JOBS=2 ARGS="data.root=..."
+	@$(BIN)/whqa cv experiment=$(EXP) $(ARGS) --jobs $(JOBS)
+
+summary: setup ## table and page of a finished experiment again: make summary EXP=demo
+	@$(BIN)/whqa summarize runs/$(EXP)
+
+sweep: setup ## a Hydra multirun: make sweep EXP=demo SWEEP=learning_rate
+	@$(BIN)/whqa train experiment=$(EXP) sweep=$(or $(SWEEP),learning_rate) $(ARGS)
+
+bench: setup ## time the parts (training step, inference, metrics, data)
+	@$(BIN)/python -m pytest tests/bench -m bench -q -s -o addopts=
+
+clean: ## remove caches of the tools, never runs or data
+	rm -rf .pytest_cache .mypy_cache .ruff_cache build dist

@@ -1,0 +1,189 @@
+"""Stage two's evaluation: monitoring, calibration on unseen training cases, and the table of all methods."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.trainer.states import TrainerFn
+
+from whqa.baselines import Baseline, Constant
+from whqa.calibration import LogitHistogram, fit_calibration
+from whqa.callbacks.tables import judged_case, write_rows
+from whqa.data.judged import ErrorPrediction, JudgedCase
+from whqa.files import atomic_path, write_json
+from whqa.metrics.correlation import QIAccuracyCorrelation
+from whqa.metrics.errormap import ErrorMapAUPRC, ErrorMapDice
+from whqa.metrics.judge import JUDGE_COLUMNS, judge
+from whqa.metrics.per_case import CaseTable
+from whqa.metrics.segmentation import segmentation_dice
+from whqa.quality import one_minus_mean
+
+NETWORK = "errormap"
+
+
+class MonitorErrorMap(pl.Callback):
+    """Logs `val/error_dice`, `val/error_auprc`, `val/qi_pcc`, `val/qi_spearman`, `val/qi_mae` at tau = 0.5, uncalibrated."""
+
+    def __init__(self) -> None:
+        self.dice, self.auprc = ErrorMapDice(), ErrorMapAUPRC()
+        self.correlation = QIAccuracyCorrelation()
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Forget the last epoch; the trainer moves modules, not the metrics of callbacks."""
+        for metric in (self.dice, self.auprc, self.correlation):
+            metric.to(module.device)
+            metric.reset()
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        """Add one judged mask."""
+        index, error = batch["index"][0], batch["mask"][0] != batch["label"][0]
+        predicted = outputs > 0
+        self.dice.update(index, predicted, error)
+        self.auprc.update(index, outputs, error)
+        self.correlation.update(index, one_minus_mean(predicted), one_minus_mean(error))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Log the numbers over all masks of all ranks."""
+        if not self.dice.update_count:
+            return
+        values = {"error_dice": self.dice.compute(), "error_auprc": self.auprc.compute()}
+        values |= {f"qi_{k}": v for k, v in self.correlation.compute().items()}
+        module.log_dict({f"val/{k}": v for k, v in values.items() if v.isfinite()}, rank_zero_only=True)
+
+
+class Calibrate(pl.Callback):
+    """In a validation loop of its own, after training: fits the module's calibration on the held-back training cases."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.histograms: dict[int, LogitHistogram] = {}
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start afresh."""
+        self.histograms = {}
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        """Count one mask's logits."""
+        error = batch["mask"][0] != batch["label"][0]
+        self.histograms[int(batch["index"][0])] = LogitHistogram.of(outputs, error)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Fit on the masks of all ranks, each once; keep the result beside the checkpoint."""
+        if trainer.state.fn != TrainerFn.VALIDATING:
+            return
+        everyone = _gather(self.histograms)
+        module.calibration = fit_calibration([everyone[i] for i in sorted(everyone)])  # type: ignore[assignment]
+        if trainer.is_global_zero:
+            write_json(self.path, module.calibration.to_dict())  # type: ignore[union-attr,operator]
+
+
+def _gather(mine: dict[int, LogitHistogram]) -> dict[int, LogitHistogram]:
+    if not torch.distributed.is_initialized():
+        return mine
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, mine)
+    return {index: histogram for part in parts for index, histogram in part.items()}
+
+
+class JudgeMasks(pl.Callback):
+    """In the test loop: the network and every baseline judge every mask; writes cases.csv and the error maps.
+
+    Args:
+        run_dir: of the error-map network of this fold.
+        baselines: fitted on training cases.
+        constant: the fitted constant predictor; its training means stand beside every row.
+        structures: keys in index order.
+        identity: (case, kind) -> columns that say what the row is about (fold, patient, modality, segmenter).
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        baselines: Sequence[Baseline],
+        constant: Constant,
+        structures: Sequence[str],
+        identity: Mapping[tuple[str, str], Mapping[str, Any]],
+    ) -> None:
+        self.dir = run_dir
+        self.baselines = tuple(baselines)
+        self.constant = constant
+        self.identity = identity
+        self.dice_columns = tuple(f"dice_{s}" for s in structures)
+        self.tables: dict[str, CaseTable] = {}
+        self._started = 0.0
+
+    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """One table a method."""
+        columns = (*JUDGE_COLUMNS, *self.dice_columns, "seconds")
+        names = [NETWORK, *(b.name for b in self.baselines)]
+        self.tables = {name: CaseTable(columns).to(module.device) for name in names}
+
+    def on_test_batch_start(self, *args: Any) -> None:
+        """Start the clock of the network."""
+        self._started = time.perf_counter()
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        """Judge one mask with every method."""
+        seconds = time.perf_counter() - self._started
+        case = judged_case(batch)
+        assert case.reference is not None
+        dice = segmentation_dice(case.mask, case.reference, len(self.dice_columns) + 1)
+        masks = dict(zip(self.dice_columns, dice, strict=True))
+        self._store(case, outputs)
+        self._record(batch, NETWORK, case, outputs, seconds, masks)
+        for baseline in self.baselines:
+            started = time.perf_counter()
+            prediction = baseline.predict(case)
+            self._record(batch, baseline.name, case, prediction, time.perf_counter() - started, masks)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Gather all ranks' rows, log the network's headline numbers, write the table once."""
+        items = trainer.datamodule.test_items  # type: ignore[attr-defined]
+        rows = []
+        for method, table in self.tables.items():
+            columns = table.compute()
+            for i, index in enumerate(columns["index"].tolist()):
+                values = {k: float(v[i]) for k, v in columns.items() if k != "index"}
+                rows.append(self._row(method, *items[index], values))
+        network = [r["error_dice"] for r in rows if r["method"] == NETWORK]
+        module.log("test/error_dice", float(np.mean(network)), rank_zero_only=True)
+        if trainer.is_global_zero:
+            write_rows(self.dir / "cases.csv", list(rows[0]), rows)
+
+    def _record(
+        self, batch: Any, method: str, case: JudgedCase, prediction: ErrorPrediction, seconds: float, dice: Any
+    ) -> None:
+        self.tables[method].update(batch["index"][0], judge(case, prediction) | dice | {"seconds": seconds})
+
+    def _store(self, case: JudgedCase, prediction: ErrorPrediction) -> None:
+        probability = (prediction.probability * 255).round().to(torch.uint8).cpu().numpy()
+        with atomic_path(self.dir / "masks" / case.case / f"{case.kind}.npz") as temporary:
+            np.savez_compressed(
+                temporary, error_probability=probability, error_map=prediction.error_map.cpu().numpy().astype(np.uint8)
+            )
+
+    def _row(self, method: str, case: str, kind: str, values: Mapping[str, float]) -> dict[str, Any]:
+        constants = self.constant.parameters()
+        identity = self.identity[case, kind]
+        mean = {r: constants[f"acc_{r}"] for r in ("volume", "heart")}
+        mean_kind = {r: constants.get(f"acc_{r}/{kind}", mean[r]) for r in mean}
+        if method == self.constant.name:
+            values = dict(values) | self.constant.quality()
+        first = ("error_dice", "error_auprc", "acc_volume", "qi_volume", "acc_heart", "qi_heart", *self.dice_columns)
+        row = {"case": case, "fold": identity["fold"], "mask_kind": kind, "method": method}
+        row |= {k: values[k] for k in first} | {k: v for k, v in identity.items() if k != "fold"}
+        row |= {k: v for k, v in values.items() if k not in first}
+        row |= {f"constant_{r}": m for r, m in mean.items()}
+        return row | {f"constant_{r}_kind": m for r, m in mean_kind.items()}

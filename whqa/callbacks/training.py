@@ -1,0 +1,65 @@
+"""Callbacks of the training loop: seeds, early weights, progress for whoever watches from outside."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+
+from whqa.files import atomic_path, write_text
+
+
+class SeedSteps(pl.Callback):
+    """Seed the global generator from (seed, step) before every step, so that a resumed run equals an undisturbed one."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Seed for this step."""
+        torch.manual_seed(self.seed * 1_000_003 + trainer.global_step)
+
+
+class KeepEarlyWeights(pl.Callback):
+    """Save the network's weights after `step` optimiser steps: they make the masks of kind "early"."""
+
+    def __init__(self, step: int, path: Path) -> None:
+        self.step = step
+        self.path = path
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
+        """Save once, when the step has been reached."""
+        if trainer.global_step == self.step and trainer.is_global_zero:
+            with atomic_path(self.path) as temporary:
+                torch.save({k: v.cpu() for k, v in module.network.state_dict().items()}, temporary)  # type: ignore[union-attr,operator]
+
+
+class ProgressFile(pl.Callback):
+    """Write `progress.json` ({"phase", "done"}; done from 0 to 1) about once a second for the cross-validation's display."""
+
+    def __init__(self, path: Path, every_s: float = 1.0) -> None:
+        self.path = path
+        self.every_s = every_s
+        self._last = 0.0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Report training progress."""
+        total = max(1, int((trainer.max_epochs or 1) * trainer.num_training_batches))
+        self._report("training", min(1.0, trainer.global_step / total))
+
+    def on_test_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Report that training is over."""
+        self._last = 0.0
+        self._report("testing", 1.0)
+
+    @rank_zero_only
+    def _report(self, phase: str, done: float) -> None:
+        now = time.monotonic()
+        if now - self._last >= self.every_s:
+            self._last = now
+            write_text(self.path, json.dumps({"phase": phase, "done": round(done, 4)}))

@@ -1,0 +1,108 @@
+"""`whqa train | cv | summarize | data phantom | info`: thin wrappers around the functions that do the work."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from whqa import __version__
+from whqa.errors import InputError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the console script; exits with 0, 1 (a run failed) or 2 (bad arguments or input)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["train"]:
+        _train(arguments[1:])
+        return
+    options, extra = _parser().parse_known_args(arguments)
+    try:
+        overrides = _overrides(options, extra)
+        code = options.run(options, overrides)
+    except InputError as error:
+        print(f"whqa {options.command}: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="whqa", description="Whole-heart segmentation quality assessment.")
+    parser.add_argument("--version", action="version", version=f"whqa {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("train", help="one stage of one fold through Hydra: whqa train experiment=demo fold=0")
+
+    cv = commands.add_parser("cv", help="full cross-validation: whqa cv experiment=demo --jobs 2")
+    cv.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
+    cv.set_defaults(run=_cv)
+
+    summarize = commands.add_parser("summarize", help="folds -> cases.csv, summary.json, summary.html")
+    summarize.add_argument("directory", type=Path, help="runs/<experiment>")
+    summarize.set_defaults(run=_summarize)
+
+    info = commands.add_parser("info", help="versions, device, experiments, networks, baselines, label schemes")
+    info.add_argument("--json", action="store_true", help="for machines")
+    info.set_defaults(run=_info)
+
+    phantom = commands.add_parser("data", help="data phantom: write the built-in phantom cohort")
+    kinds = phantom.add_subparsers(dest="what", required=True)
+    write = kinds.add_parser("phantom", help="NIfTI files in MMWHS layout")
+    write.add_argument("--cases", type=int, default=20)
+    write.add_argument("--modality", choices=("ct", "mr", "both"), default="ct")
+    write.add_argument("--seed", type=int, default=0)
+    write.add_argument("--spacing", type=float, default=2.0, help="mm")
+    write.add_argument("--out", type=Path, required=True)
+    write.set_defaults(run=_phantom)
+    return parser
+
+
+def _overrides(options: argparse.Namespace, extra: list[str]) -> list[str]:
+    if extra and options.command != "cv":
+        raise InputError(f"unknown argument {extra[0]!r}; see whqa {options.command} --help")
+    wrong = [e for e in extra if e.startswith("-") or "=" not in e]
+    if wrong:
+        raise InputError(f"unknown argument {wrong[0]!r}; settings are key=value, see whqa cv --help")
+    return extra
+
+
+def _train(arguments: list[str]) -> None:
+    import whqa.train
+
+    # Lightning starts the other processes of a DDP run as `python <argv[0]> <arguments>`.
+    sys.argv = [str(Path(whqa.train.__file__).resolve()), *arguments]
+    whqa.train.main()
+
+
+def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
+    from whqa.cv import cross_validate
+
+    if options.jobs < 1:
+        raise InputError(f"--jobs {options.jobs}: must be at least 1")
+    return cross_validate(overrides, options.jobs)
+
+
+def _summarize(options: argparse.Namespace, overrides: list[str]) -> int:
+    from whqa.summarize import summarize
+
+    summarize(options.directory)
+    return 0
+
+
+def _info(options: argparse.Namespace, overrides: list[str]) -> int:
+    from whqa.info import info, info_text
+
+    found = info()
+    print(json.dumps(found, indent=2) if options.json else info_text(found))
+    return 0
+
+
+def _phantom(options: argparse.Namespace, overrides: list[str]) -> int:
+    from whqa.data.phantom import write_phantoms
+
+    write_phantoms(options.out, options.cases, options.modality, options.seed, options.spacing)
+    print(f"{options.cases} phantom(s) in {options.out}")
+    return 0

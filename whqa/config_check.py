@@ -1,0 +1,133 @@
+"""Words of the command line, checked before anything runs: a mistake gets one line with the nearest right word."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from whqa.config import Config, config_dir
+from whqa.errors import InputError
+
+_OPTIONS_WITH_VALUE = {
+    *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name"),
+    *("-cd", "--config-dir", "-e", "--experimental-rerun", "-i", "--info"),
+}
+_NO_CHECK = {"-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion", "-cd", "--config-dir"}
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that these overrides give, without running anything.
+
+    Raises:
+        InputError: an unknown key, group or option, or a value of the wrong type; names the nearest right one.
+    """
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            config = compose("config", overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_explain(error)) from None
+    unknown = next(_unknown_keys(config, Config), None)
+    if unknown:
+        raise InputError(f"no key {unknown!r} in the configuration{_nearest(unknown, _known_keys())}")
+    return config
+
+
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Compose every choice of a command line once.
+
+    Raises:
+        InputError: see `compose_config`.
+    """
+    if _NO_CHECK & {a.split("=", 1)[0] for a in arguments}:
+        return
+    words = list(_overrides(arguments))
+    try:
+        parsed = OverridesParser.create().parse_overrides(words)
+    except HydraException as error:
+        raise InputError(_explain(error)) from None
+    choices = [_choices(o) for o in parsed]
+    first = [c[0] for c in choices]
+    compose_config(first)
+    for i, others in enumerate(choices):
+        for other in others[1:]:
+            compose_config([*first[:i], other, *first[i + 1 :]])
+
+
+def _overrides(arguments: Iterable[str]) -> Iterator[str]:
+    skip = False
+    for argument in arguments:
+        if not skip and not argument.startswith("-"):
+            yield argument
+        skip = argument in _OPTIONS_WITH_VALUE
+
+
+def _choices(override: Override) -> list[str]:
+    text = override.input_line or ""
+    if not override.is_sweep_override():
+        return [text]
+    key = text.split("=", 1)[0]
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _explain(error: BaseException) -> str:
+    text = str(error)
+    if isinstance(error, MissingConfigException):
+        found = re.search(r"Could not find '([\w-]+)/([^']*)'", text)
+        options = [line.strip() for line in re.findall(r"^\t+([\w-]+)$", text, flags=re.MULTILINE)]
+        if found:
+            group, name = found.groups()
+            return f"no {group} {name!r}{_nearest(name, options)} There are: {', '.join(options)}"
+    missing = re.search(r"Could not override '([^']+)'", text)
+    if missing:
+        key = missing.group(1)
+        return f"no key {key!r} in the configuration{_nearest(key, _known_keys())}"
+    cause = error.__cause__
+    reason = str(cause).splitlines()[0] if cause and str(cause) else ""
+    first = text.splitlines()[0] if text else type(error).__name__
+    details = text.splitlines()[1] if "parsing" in first and len(text.splitlines()) > 1 else reason
+    return f"{first}: {details}" if details else first
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    known = list(words)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    leaf = difflib.get_close_matches(word.split(".")[-1], [k.split(".")[-1] for k in known], n=1, cutoff=0.75)
+    if not near and leaf:
+        near = [next(k for k in known if k.split(".")[-1] == leaf[0])]
+    return f"; did you mean {near[0]!r}?" if near else "."
+
+
+def _known_keys() -> list[str]:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("config")
+    groups = [p.name for p in config_dir().iterdir() if p.is_dir()]
+    return sorted({*groups, *_flatten(OmegaConf.to_container(config))})
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[str]:
+    for key, child in value.items():
+        yield f"{prefix}{key}"
+        if isinstance(child, dict):
+            yield from _flatten(child, f"{prefix}{key}.")
+
+
+def _unknown_keys(config: DictConfig, schema: type, prefix: str = "") -> Iterator[str]:
+    hints = get_type_hints(schema)
+    for key in config:
+        if key not in hints:
+            yield f"{prefix}{key}"
+        elif dataclasses.is_dataclass(hints[str(key)]):
+            yield from _unknown_keys(config[key], hints[str(key)], f"{prefix}{key}.")

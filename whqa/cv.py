@@ -1,0 +1,270 @@
+"""Full cross-validation of one experiment: a graph of runs, each its own process, resumed where it stopped.
+
+    whqa cv experiment=demo --jobs 2          (= make cv EXP=demo JOBS=2)
+
+Every run is `python -m whqa.train ...` with its own directory and COMPLETED stamp; a run starts when the runs that it
+needs are complete. A failed run is named at the end together with its log; what does not depend on it still runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from whqa.config import run_name
+from whqa.config_check import compose_config
+from whqa.masks.store import COMPLETED
+
+POLL_S = 0.3
+LINE_EVERY_S = 20.0
+TRAINING_SHARE = 0.85
+
+
+@dataclass(frozen=True)
+class Run:
+    """One node of the graph: a stage of a fold, with the names of the runs that it waits for."""
+
+    stage: str
+    fold: str
+    directory: Path
+    steps: int
+    needs: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """ "segmenter/0-1" """
+        return f"{self.stage}/{self.fold}"
+
+    @property
+    def complete(self) -> bool:
+        """Whether its stamp is there."""
+        return (self.directory / COMPLETED).exists()
+
+    @property
+    def done(self) -> float:
+        """Share of the work that is done, 0 to 1."""
+        if self.complete:
+            return 1.0
+        with suppress(OSError, ValueError, KeyError):
+            return TRAINING_SHARE * float(json.loads((self.directory / "progress.json").read_text())["done"])
+        return 0.0
+
+
+@dataclass
+class Graph:
+    """The runs of an experiment and what has become of them."""
+
+    runs: list[Run]
+    command: list[str]
+    jobs: int
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+
+    def ready(self) -> list[Run]:
+        """Runs that can start now."""
+        complete = {r.name for r in self.runs if r.complete}
+        return [r for r in self.runs if self._waiting(r) and r.needs <= complete]
+
+    def blocked(self) -> list[Run]:
+        """Runs that cannot start because something they need has failed."""
+        return [r for r in self.runs if self._waiting(r)]
+
+    def _waiting(self, run: Run) -> bool:
+        return not run.complete and run.name not in self.running and run.name not in self.failed
+
+    def start(self, run: Run) -> None:
+        """Start one run in its own process; what it prints goes to train.log in its directory."""
+        run.directory.mkdir(parents=True, exist_ok=True)
+        with (run.directory / "train.log").open("ab") as log:
+            self.running[run.name] = subprocess.Popen(
+                [*self.command, f"stage={run.stage}", f"fold={run.fold}"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=run_environment(self.jobs),
+                start_new_session=True,
+            )
+
+    def reap(self) -> None:
+        """Take note of the processes that have ended."""
+        for name, process in list(self.running.items()):
+            code = process.poll()
+            if code is None:
+                continue
+            del self.running[name]
+            run = next(r for r in self.runs if r.name == name)
+            if code != 0 or not run.complete:
+                self.failed[name] = code
+
+    def stop(self) -> None:
+        """End all processes; they resume from their last checkpoint the next time."""
+        for process in self.running.values():
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in self.running.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=10)
+
+
+def run_environment(jobs: int) -> dict[str, str]:
+    """Environment of a run: its share of the cores, a quiet allocator, and whom to follow into the grave.
+
+    Two processes that each use all cores wait for each other in spinning threads; and glibc returns and refetches the
+    large buffers of 3-D convolutions at every step unless told to keep them.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = str(max(1, cores // max(1, jobs)))
+    defaults = {
+        "OMP_NUM_THREADS": threads,
+        "MALLOC_MMAP_THRESHOLD_": str(2**32),
+        "MALLOC_TRIM_THRESHOLD_": str(2**33),
+    }
+    return defaults | dict(os.environ) | {"WHQA_PARENT": str(os.getpid())}
+
+
+def plan_runs(cfg: Any, experiment_dir: Path, plan: Any) -> list[Run]:
+    """The graph of an experiment: all segmenters of its mask plan, then the error-map networks."""
+    runs = [
+        Run("segmenter", job.name, experiment_dir / "segmenter" / job.name, cfg.segmenter.steps)
+        for job in plan.segmenters
+    ]
+    for fold in range(plan.n_folds):
+        needs = frozenset(f"segmenter/{name}" for name in plan.needed_by(fold))
+        directory = experiment_dir / "errormap" / str(fold)
+        runs.append(Run("errormap", str(fold), directory, cfg.errormap.steps, needs))
+    return runs
+
+
+def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None = None) -> int:
+    """Run what is missing of an experiment's cross-validation, then summarise it.
+
+    Args:
+        overrides: Hydra overrides, e.g. ["experiment=demo"].
+        jobs: runs side by side.
+
+    Returns:
+        0, or 1 where a run failed (each is named with its log).
+
+    Raises:
+        InputError: the configuration or the data are wrong.
+    """
+    from whqa.summarize import summarize
+    from whqa.train import make_study
+
+    console = console or Console(stderr=True)
+    cfg = compose_config(overrides)
+    experiment_dir = Path(cfg.runs_dir) / run_name(cfg.name, overrides)
+    study = make_study(cfg, experiment_dir)
+    runs = plan_runs(cfg, experiment_dir, study.plan)
+    graph = Graph(runs, [sys.executable, "-m", "whqa.train", *overrides], jobs)
+    _work(graph, console)
+    if graph.failed or graph.blocked():
+        _name_failures(graph, console)
+        return 1
+    summarize(experiment_dir)
+    return 0
+
+
+def _work(graph: Graph, console: Console) -> None:
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with _Display(graph, console) as display:
+            while graph.running or graph.ready():
+                for run in graph.ready()[: graph.jobs - len(graph.running)]:
+                    graph.start(run)
+                time.sleep(POLL_S)
+                graph.reap()
+                display.update()
+    except KeyboardInterrupt:
+        graph.stop()
+        console.print("stopped; the same command continues from here", highlight=False)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _name_failures(graph: Graph, console: Console) -> None:
+    for name, code in sorted(graph.failed.items()):
+        log = next(r.directory for r in graph.runs if r.name == name) / "train.log"
+        console.print(f"failed: {name} (exit code {code}): {_last_line(log)}\n        log: {log}", highlight=False)
+    for run in graph.blocked():
+        missing = sorted(run.needs & graph.failed.keys()) or sorted(run.needs)
+        console.print(f"not run: {run.name} waits for {', '.join(missing)}", highlight=False)
+    console.print("the same command runs again what is missing", highlight=False)
+
+
+def _last_line(log: Path) -> str:
+    with suppress(OSError):
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        return lines[-1] if lines else "no output"
+    return "no log"
+
+
+class _Display:
+    """A bar with the time left on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, graph: Graph, console: Console) -> None:
+        self.graph, self.console = graph, console
+        self.total = sum(r.steps for r in graph.runs)
+        self.begun = time.monotonic()
+        self.at_begin = self._done()
+        self.last_line = -LINE_EVERY_S
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> _Display:
+        self.bars.start()
+        self.overall = self.bars.add_task(f"{len(self.graph.runs)} runs", total=self.total, completed=self._done())
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.update()
+        self.bars.stop()
+
+    def update(self) -> None:
+        self.bars.update(self.overall, completed=self._done())
+        for run in self.graph.runs:
+            if run.name in self.graph.running and run.name not in self.tasks:
+                self.tasks[run.name] = self.bars.add_task(run.name, total=run.steps)
+            if run.name in self.tasks:
+                self.bars.update(self.tasks[run.name], completed=run.done * run.steps)
+        if not self.console.is_terminal and time.monotonic() - self.last_line > LINE_EVERY_S:
+            self.last_line = time.monotonic()
+            self.console.print(self._line(), highlight=False)
+
+    def _done(self) -> float:
+        return sum(r.done * r.steps for r in self.graph.runs)
+
+    def _line(self) -> str:
+        done, elapsed = self._done(), time.monotonic() - self.begun
+        speed = (done - self.at_begin) / elapsed if elapsed > 0 else 0.0
+        left = time.strftime("%H:%M:%S", time.gmtime((self.total - done) / speed)) if speed > 0 else "--:--:--"
+        complete = sum(r.complete for r in self.graph.runs)
+        now = ", ".join(sorted(self.graph.running)) or "nothing"
+        return f"{100 * done / self.total:3.0f} %  {complete}/{len(self.graph.runs)} runs  left {left}  running {now}"

@@ -1,0 +1,137 @@
+"""Masks under judgement on disk: one compressed file a (case, kind), which says who made it and that the case was unseen.
+
+    runs/<experiment>/segmenter/<name>/masks/<case>/<kind>.npz
+        mask      uint8 (D, H, W)   label indices on the cache grid
+        entropy   uint8 (D, H, W)   round(255 * entropy of the segmenter's softmax / log(C + 1))
+        segmenter, unseen           who made it; whether the case was outside the segmenter's training folds
+
+The segmenter's `cases.csv` is the index: one row a mask, with its share of wrong voxels (`error_rate`).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from whqa.data.folds import Folds
+from whqa.errors import InputError
+from whqa.files import atomic_path
+from whqa.masks.plan import MaskPlan
+
+COMPLETED = "COMPLETED"
+
+
+@dataclass(frozen=True)
+class MaskItem:
+    """One stored mask.
+
+    Attributes:
+        case: case id.
+        kind: "final", "side1", ..., "early".
+        path: of the .npz file.
+        segmenter: name of the segmenter that made it, e.g. "0-1".
+        unseen: whether the case was outside the segmenter's training folds.
+        error_rate: share of wrong voxels in the whole crop (1 - Acc).
+    """
+
+    case: str
+    kind: str
+    path: Path
+    segmenter: str
+    unseen: bool
+    error_rate: float
+
+    def load(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mask uint8 (D, H, W) and normalised entropy float32 (D, H, W) in [0, 1]."""
+        with _open(self.path) as arrays:
+            return arrays["mask"], arrays["entropy"].astype(np.float32) / 255.0
+
+
+def mask_path(segmenter_dir: Path, case: str, kind: str) -> Path:
+    """Where the mask of that kind of that case lies."""
+    return segmenter_dir / "masks" / case / f"{kind}.npz"
+
+
+def write_mask(path: Path, mask: np.ndarray, entropy: np.ndarray, segmenter: str, unseen: bool) -> None:
+    """Write one mask atomically; `entropy` is normalised to [0, 1]."""
+    quantised = np.rint(np.clip(entropy, 0.0, 1.0) * 255.0).astype(np.uint8)
+    with atomic_path(path) as temporary:
+        np.savez_compressed(
+            temporary,
+            mask=mask.astype(np.uint8),
+            entropy=quantised,
+            segmenter=np.array(segmenter),
+            unseen=np.array(unseen),
+        )
+
+
+def collect_masks(
+    experiment_dir: Path, plan: MaskPlan, folds: Folds, test_fold: int, kinds: Iterable[str] | None = None
+) -> list[MaskItem]:
+    """All masks that serve the error-map network of `test_fold`, training folds and test fold alike.
+
+    Args:
+        experiment_dir: runs/<experiment>.
+        kinds: mask kinds to take; None takes all that were made.
+
+    Raises:
+        InputError: a segmenter has not finished, a mask is missing, was made by another segmenter, or its case had been
+            seen in training although the plan forbids it.
+    """
+    _refuse_unfinished(experiment_dir, plan, test_fold)
+    wanted = None if kinds is None else set(kinds)
+    items = []
+    for case_fold in range(folds.n):
+        name = plan.segmenter_of(test_fold, case_fold)
+        rows = _index(experiment_dir / "segmenter" / name)
+        for case in folds.cases(case_fold):
+            found = [r for r in rows if r["case"] == case and (wanted is None or r["mask_kind"] in wanted)]
+            if not found:
+                raise InputError(
+                    f"{experiment_dir}/segmenter/{name}: no masks of case {case}; remove COMPLETED and rerun"
+                )
+            must_be_unseen = plan.asserts_unseen or case_fold == test_fold
+            items += [_item(experiment_dir / "segmenter" / name, name, row, must_be_unseen) for row in found]
+    return items
+
+
+def _refuse_unfinished(experiment_dir: Path, plan: MaskPlan, test_fold: int) -> None:
+    names = plan.needed_by(test_fold)
+    missing = [n for n in names if not (experiment_dir / "segmenter" / n / COMPLETED).exists()]
+    if missing:
+        raise InputError(
+            f"{experiment_dir}: the error-map network of fold {test_fold} needs the segmenters {', '.join(missing)}, "
+            f"which have not finished; run stage=segmenter with fold={','.join(missing)} first, or `make cv`"
+        )
+
+
+def _index(segmenter_dir: Path) -> list[dict[str, str]]:
+    with (segmenter_dir / "cases.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _item(segmenter_dir: Path, name: str, row: dict[str, str], must_be_unseen: bool) -> MaskItem:
+    path = mask_path(segmenter_dir, row["case"], row["mask_kind"])
+    with _open(path) as arrays:
+        maker, unseen = str(arrays["segmenter"]), bool(arrays["unseen"])
+    if maker != name:
+        raise InputError(f"{path}: made by segmenter {maker!r}, expected {name!r}; remove {segmenter_dir} and rerun")
+    if must_be_unseen and not unseen:
+        raise InputError(
+            f"{path}: segmenter {name!r} was trained on case {row['case']}; its masks must not be used here"
+        )
+    return MaskItem(row["case"], row["mask_kind"], path, name, unseen, float(row["error_rate"]))
+
+
+def _open(path: Path) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such mask; remove COMPLETED in its segmenter's folder and rerun") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not readable as a mask ({error})") from None

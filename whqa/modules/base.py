@@ -1,0 +1,112 @@
+"""What both LightningModules share: a deeply supervised network, its loss and its optimiser.
+
+Shape suffixes: B batch, C classes or channels, DHW space (axes R, A, S of the cache grid).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from whqa.inference import forward_volume
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+FINAL_SIDE_WEIGHT = 0.001
+
+
+def side_weight(step: int, total_steps: int) -> float:
+    """Weight of the side outputs' losses: falls geometrically from 1 to 0.001 over the training (Chen et al. 2018)."""
+    return float(FINAL_SIDE_WEIGHT ** min(1.0, step / max(1, total_steps)))
+
+
+def deep_supervision(outputs: list[Tensor], target: Tensor, loss: Loss, weight: float) -> Tensor:
+    """Loss on the final output plus `weight` times the mean loss on the side outputs.
+
+    Args:
+        outputs: [final, side1, ...], each logits (B, C, D, H, W).
+        target: whatever `loss` compares with.
+    """
+    total = loss(outputs[0].float(), target)
+    if len(outputs) > 1:
+        total = total + weight * torch.stack([loss(o.float(), target) for o in outputs[1:]]).mean()
+    return total
+
+
+class DeepSupervisionModule(pl.LightningModule):
+    """AdamW with a one-cycle schedule around a network that returns [final logits, side logits...].
+
+    Args:
+        network: maps (B, C_in, D, H, W) to a list of (B, C_out, D, H, W).
+        total_steps: length of the schedule in optimiser steps.
+        learning_rate: peak of the one-cycle schedule.
+        weight_decay: of AdamW.
+        warmup: share of the steps in which the learning rate rises.
+        channels_last: keep weights and inputs in channels_last_3d (faster convolutions on CPUs and GPUs).
+        max_voxels: volumes above this size are predicted in overlapping tiles.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        total_steps: int,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 1e-4,
+        warmup: float = 0.1,
+        channels_last: bool = True,
+        max_voxels: int = 8_000_000,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["network"])
+        self.total_steps = total_steps
+        self.memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
+        self.network = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.max_voxels = max_voxels
+
+    def inputs(self, batch: dict[str, Any]) -> Tensor:
+        """Network input (B, C_in, D, H, W) of a batch."""
+        raise NotImplementedError
+
+    def target(self, batch: dict[str, Any]) -> Tensor:
+        """What the loss compares the logits with."""
+        raise NotImplementedError
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Loss of one output, float32."""
+        raise NotImplementedError
+
+    def forward(self, inputs_BCDHW: Tensor) -> list[Tensor]:
+        """Logits [final, side1, ...] of a patch."""
+        outputs: list[Tensor] = self.network(inputs_BCDHW.contiguous(memory_format=self.memory_format))
+        return outputs
+
+    def forward_volume(self, inputs_BCDHW: Tensor) -> list[Tensor]:
+        """Logits [final, side1, ...], float32, of a whole volume of any size."""
+        volume = inputs_BCDHW.contiguous(memory_format=self.memory_format)
+        return forward_volume(self.network, volume, self.max_voxels)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """One optimiser step on a batch of patches."""
+        outputs = self(self.inputs(batch))
+        weight = side_weight(self.global_step, self.total_steps)
+        with torch.autocast(self.device.type, enabled=False):
+            loss = deep_supervision(outputs, self.target(batch), self.loss, weight)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["index"]))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and a one-cycle learning rate, stepped every batch."""
+        optimiser = torch.optim.AdamW(
+            self.parameters(), lr=self.hparams["learning_rate"], weight_decay=self.hparams["weight_decay"]
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser,
+            max_lr=self.hparams["learning_rate"],
+            total_steps=max(2, self.total_steps),
+            pct_start=self.hparams["warmup"],
+        )
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

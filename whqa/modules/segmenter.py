@@ -1,0 +1,76 @@
+"""Stage one: the segmenter, whose masks of unseen cases are what the second stage learns to judge."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from monai.losses import DiceCELoss
+from torch import Tensor, nn
+
+from whqa.modules.base import DeepSupervisionModule
+
+
+class SegmenterModule(DeepSupervisionModule):
+    """Image -> label logits with Dice + cross entropy and deep supervision.
+
+    Args:
+        network: (B, 1, D, H, W) -> list of (B, C + 1, D, H, W).
+        early_network: the same network with weights of an early step, set before `test` to add masks of kind "early".
+        kwargs: see `DeepSupervisionModule`.
+    """
+
+    def __init__(self, network: nn.Module, **kwargs: Any) -> None:
+        super().__init__(network, **kwargs)
+        self.dice_ce = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False, batch=True)
+        self.early_weights: dict[str, Tensor] | None = None
+
+    def inputs(self, batch: dict[str, Any]) -> Tensor:
+        """The image (B, 1, D, H, W)."""
+        image: Tensor = batch["image"]
+        return image
+
+    def target(self, batch: dict[str, Any]) -> Tensor:
+        """Reference labels (B, 1, D, H, W)."""
+        label: Tensor = batch["label"][:, None]
+        return label
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Dice over the structures, pooled over the batch, plus cross entropy."""
+        value: Tensor = self.dice_ce(logits, target)
+        return value
+
+    def masks(self, batch: dict[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Mask kinds of a whole volume: kind -> (mask uint8 (D, H, W), normalised entropy float32 (D, H, W)).
+
+        "final" and "side<i>" come from the current weights, "early" from `early_weights` where these are set.
+        """
+        final, *sides = self.forward_volume(self.inputs(batch))
+        logits = {"final": final} | {f"side{i}": side for i, side in enumerate(sides, start=1)}
+        if self.early_weights is not None:
+            logits["early"] = self._early_logits(batch)
+        return {kind: mask_and_entropy(values[0]) for kind, values in logits.items()}
+
+    def _early_logits(self, batch: dict[str, Any]) -> Tensor:
+        current = {k: v.clone() for k, v in self.network.state_dict().items()}
+        try:
+            self.network.load_state_dict(self.early_weights or current)
+            return self.forward_volume(self.inputs(batch))[0]
+        finally:
+            self.network.load_state_dict(current)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, tuple[Tensor, Tensor]]:
+        """Masks of a whole volume; callbacks turn them into numbers."""
+        return {"final": mask_and_entropy(self.forward_volume(self.inputs(batch))[0][0])}
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, tuple[Tensor, Tensor]]:
+        """Masks of all kinds of a whole volume; callbacks store and measure them."""
+        return self.masks(batch)
+
+
+def mask_and_entropy(logits_CDHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Most probable label uint8 (D, H, W) and softmax entropy / log(C + 1) float32 (D, H, W)."""
+    log_p = torch.log_softmax(logits_CDHW.float(), dim=0)
+    entropy = -(log_p.exp() * log_p).sum(dim=0) / math.log(len(log_p))
+    return log_p.argmax(dim=0).to(torch.uint8), entropy

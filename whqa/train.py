@@ -1,0 +1,241 @@
+"""One stage of one fold through Hydra: `whqa train experiment=demo stage=segmenter fold=0` = `python -m whqa.train ...`.
+
+Reading guide: `main` checks the words, `run` turns a configuration into objects, `whqa.stages` does the work with them.
+A run directory is finished when it holds COMPLETED; without it, the same command resumes from the last checkpoint.
+
+    python -m whqa.train experiment=demo stage=segmenter fold=0
+    python -m whqa.train experiment=demo stage=errormap fold=0           # after the segmenters of its mask plan
+    python -m whqa.train -m experiment=demo stage=segmenter fold=0,1,2 segmenter.learning_rate=1e-3,2e-3
+    python -m whqa.train experiment=demo stage=errormap fold=0 fit=false # test again from the checkpoint
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from whqa.callbacks.history import CsvHistory
+from whqa.config import config_dir, differences, run_name
+from whqa.config_check import check_overrides
+from whqa.data.cache import Cache, prepare_cohort
+from whqa.data.case import Cohort
+from whqa.data.datamodule import WholeHeartDataModule
+from whqa.data.folds import Folds, load_or_make_folds
+from whqa.data.patches import Augmentation
+from whqa.data.preprocess import Preprocess
+from whqa.errors import InputError
+from whqa.files import write_text
+from whqa.masks.plan import MaskPlan, SegmenterJob, parse_fold
+from whqa.masks.store import COMPLETED, collect_masks
+from whqa.modules import ErrorMapModule, SegmenterModule
+from whqa.stages import Study, run_errormap, run_segmenter
+
+OPTIMISER_KEYS = ("learning_rate", "weight_decay", "warmup", "channels_last", "max_voxels")
+LOADER_KEYS = ("patch", "batch_size", "steps_per_epoch", "foreground", "validation_fraction", "num_workers")
+
+
+def run(cfg: DictConfig, run_dir: Path) -> None:
+    """Run the configured stage of the configured fold in `run_dir`.
+
+    Raises:
+        InputError: bad data, a missing predecessor, or a directory that holds a run with other settings.
+    """
+    debug = bool(cfg.trainer.get("fast_dev_run")) or bool(cfg.trainer.get("overfit_batches"))
+    _guard_settings(cfg, run_dir)
+    if (run_dir / COMPLETED).exists() and cfg.fit:
+        print(f"{run_dir} is complete; nothing to do (remove {run_dir / COMPLETED} to run it again)")
+        return
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    study = make_study(cfg, run_dir.parent.parent)
+    if cfg.stage == "segmenter":
+        _segmenter(cfg, study, run_dir)
+    else:
+        _errormap(cfg, study, run_dir)
+    if not debug:
+        _complete(run_dir)
+
+
+def make_study(cfg: DictConfig, experiment_dir: Path) -> Study:
+    """Cohort, folds, plan and cache of an experiment; what is missing on disk is made.
+
+    Raises:
+        InputError: the data are missing or wrong, or the directory belongs to another study.
+    """
+    cohort: Cohort = instantiate(cfg.data, _convert_="all").labelled
+    plan = MaskPlan(cfg.masks.plan, cfg.folds)
+    folds = load_or_make_folds(experiment_dir / "folds.json", cohort, cfg.folds, cfg.seed, plan.name)
+    settings = Preprocess(**_plain(cfg.preprocess))
+    cases = prepare_cohort(cohort, Cache(Path(cfg.cache_dir), settings))
+    return Study(experiment_dir, cohort, folds, plan, cases)
+
+
+def _segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> None:
+    options = cfg.segmenter
+    held_out = parse_fold(cfg.fold, study.folds.n)
+    jobs = {job.held_out: job for job in study.plan.segmenters}
+    if held_out not in jobs:
+        names = ", ".join(job.name for job in study.plan.segmenters)
+        raise InputError(f"fold={cfg.fold}: mask plan {study.plan.name!r} has the segmenters {names}")
+    job: SegmenterJob = jobs[held_out]
+    n_classes = study.cohort.scheme.n_classes
+    network = instantiate(cfg.network, in_channels=1, out_channels=n_classes, _convert_="all")
+    module = SegmenterModule(network, total_steps=options.steps, **_pick(options, OPTIMISER_KEYS))
+    data = _data_module(cfg, study, held_out, test_folds=job.masks_of)
+    run_segmenter(
+        study, job, module, data, _trainer(cfg, run_dir), run_dir, early=options.early, seed=cfg.seed, fit=cfg.fit
+    )
+
+
+def _errormap(cfg: DictConfig, study: Study, run_dir: Path) -> None:
+    options = cfg.errormap
+    (fold,) = _single_fold(cfg.fold, study.folds)
+    masks = collect_masks(study.directory, study.plan, study.folds, fold, cfg.masks.kinds)
+    n_classes = study.cohort.scheme.n_classes
+    network = instantiate(cfg.network, in_channels=1 + n_classes, out_channels=1, _convert_="all")
+    module = ErrorMapModule(
+        network,
+        n_classes=n_classes,
+        total_steps=options.steps,
+        dice_weight=options.dice_weight,
+        positive_weight=options.positive_weight,
+        **_pick(options, OPTIMISER_KEYS),
+    )
+    data = _data_module(cfg, study, (fold,), masks=masks, balance=options.balance)
+    run_errormap(
+        study,
+        fold,
+        module,
+        data,
+        _trainer(cfg, run_dir),
+        run_dir,
+        masks=masks,
+        baselines=list(options.baselines),
+        baseline_masks=options.baseline_masks,
+        overlays=options.overlays,
+        seed=cfg.seed,
+        fit=cfg.fit,
+    )
+
+
+def _single_fold(name: str, folds: Folds) -> tuple[int]:
+    held_out = parse_fold(name, folds.n)
+    if len(held_out) != 1:
+        raise InputError(f"fold={name}: the error-map network is tested on one fold, 0..{folds.n - 1}")
+    return (held_out[0],)
+
+
+def _data_module(cfg: DictConfig, study: Study, held_out: tuple[int, ...], **kwargs: Any) -> WholeHeartDataModule:
+    options = cfg[str(cfg.stage)]
+    return WholeHeartDataModule(
+        study.cases,
+        study.folds,
+        held_out,
+        augmentation=Augmentation(**_plain(cfg.augmentation)),
+        seed=cfg.seed,
+        **_pick(options, LOADER_KEYS),
+        **kwargs,
+    )
+
+
+def _trainer(cfg: DictConfig, run_dir: Path) -> pl.Trainer:
+    options = cfg[str(cfg.stage)]
+    if options.steps % options.steps_per_epoch:
+        raise InputError(
+            f"{cfg.stage}.steps={options.steps} is not a multiple of {cfg.stage}.steps_per_epoch="
+            f"{options.steps_per_epoch}; a run is saved and resumed between epochs"
+        )
+    places = {"checkpoint": {"dirpath": str(run_dir / "checkpoints")}}
+    loggers = [CsvHistory(run_dir / "metrics.csv")]
+    loggers += [
+        instantiate(c, run_dir=str(run_dir), stage=str(cfg.stage), _convert_="all") for c in cfg.logger.values()
+    ]
+    return instantiate(
+        cfg.trainer,
+        max_epochs=options.steps // options.steps_per_epoch,
+        check_val_every_n_epoch=options.validate_every,
+        default_root_dir=str(run_dir),
+        use_distributed_sampler=True,
+        callbacks=[instantiate(c, **places.get(name, {})) for name, c in cfg.callbacks.items()],
+        logger=loggers,
+        _convert_="all",
+    )
+
+
+def _guard_settings(cfg: DictConfig, run_dir: Path) -> None:
+    saved = run_dir / "config.yaml"
+    if saved.exists() and ((run_dir / "checkpoints").exists() or (run_dir / COMPLETED).exists()):
+        changed = differences(OmegaConf.load(saved), cfg)  # type: ignore[arg-type]
+        if changed:
+            raise InputError(
+                f"{run_dir}: holds a run with other settings ({', '.join(changed[:5])}); "
+                "choose another name=..., or remove the directory"
+            )
+    write_text(saved, OmegaConf.to_yaml(cfg, resolve=True))
+
+
+def _complete(run_dir: Path) -> None:
+    if pl.utilities.rank_zero_only.rank == 0:
+        write_text(run_dir / COMPLETED, "")
+        print(f"done: {run_dir}")
+
+
+def _pick(options: DictConfig, keys: tuple[str, ...]) -> dict[str, Any]:
+    plain = _plain(options)
+    return {k: plain[k] for k in keys}
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(k): v for k, v in container.items()}
+
+
+def run_dir_of(cfg: DictConfig, overrides: list[str]) -> Path:
+    """runs/<experiment>/<stage>/<fold>, the same directory that Hydra makes."""
+    return Path(cfg.runs_dir) / run_name(cfg.name, overrides) / str(cfg.stage) / cfg.fold
+
+
+@hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
+def _job(cfg: DictConfig) -> None:
+    context = HydraConfig.get()
+    try:
+        _guard_sweep(cfg, context)
+        run(cfg, run_dir_of(cfg, list(context.overrides.task)))
+    except InputError as error:
+        print(f"whqa train: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _guard_sweep(cfg: DictConfig, context: Mapping[str, Any]) -> None:
+    strategy = str(cfg.trainer.get("strategy", ""))
+    launched = any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS"))
+    if context["mode"] == RunMode.MULTIRUN and strategy.startswith("ddp") and "spawn" not in strategy and not launched:
+        raise InputError(
+            "a sweep (-m) with trainer.strategy=ddp would start the whole sweep once a process; use "
+            "`torchrun --nproc-per-node=N -m whqa.train -m ...`, or `whqa cv`, which starts one run at a time"
+        )
+
+
+def main() -> None:
+    """Entry point of `whqa train` and `python -m whqa.train`."""
+    try:
+        check_overrides(sys.argv[1:])
+    except InputError as error:
+        print(f"whqa train: {error}", file=sys.stderr)
+        sys.exit(2)
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    _job()
+
+
+if __name__ == "__main__":
+    main()
