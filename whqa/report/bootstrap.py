@@ -8,6 +8,7 @@ often as their weight says. So 1,000 resamples cost a few matrix products and no
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,9 +21,17 @@ SEED = 20190712
 
 def patient_weights(patients: Sequence[str], n_resamples: int = N_RESAMPLES, seed: int = SEED) -> Floats:
     """Weights (n_resamples, n) of rows whose patients are `patients` (n,); independent of the order of the rows."""
+    return _weights(tuple(patients), n_resamples, seed)
+
+
+# Every entry of a table asks for the weights of the same rows.
+@functools.lru_cache(maxsize=4)
+def _weights(patients: tuple[str, ...], n_resamples: int, seed: int) -> Floats:
     names, index = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_resamples)
-    return drawn[:, index].astype(np.float64)
+    weights = drawn.astype(np.float64)[:, index]
+    weights.flags.writeable = False
+    return weights
 
 
 def interval(values: Floats) -> tuple[float, float] | None:
