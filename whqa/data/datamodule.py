@@ -88,17 +88,23 @@ class WholeHeartDataModule(pl.LightningDataModule):
         self.foreground, self.augmentation, self.seed = foreground, augmentation, seed
         self.num_workers, self.balance = num_workers, balance
         available = folds.without(held_out)
-        self.val_cases = _validation_cases(available, cases, validation_fraction, seed)
-        self.train_cases = tuple(c for c in available if c not in self.val_cases)
         tested = held_out if test_folds is None else test_folds
         self.test_cases = tuple(c for fold in tested for c in folds.cases(fold))
-        if not self.train_cases or not self.test_cases:
+        if not available or not self.test_cases:
             raise InputError(
                 f"fold {list(held_out)}: no case is left to train or test on; use fewer folds or more cases"
             )
+        self.val_cases = _validation_cases(available, cases, validation_fraction, seed)
+        self.train_cases = tuple(c for c in available if c not in self.val_cases)
         self.train_items = self._items(self.train_cases)
         self.val_items = self._items(self.val_cases)
         self.test_items = self._items(self.test_cases)
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook before each stage."""
+        if stage == "fit" and not self.val_items and self.trainer is not None:
+            # Lightning warns of an empty validation as of a mistake; here it is a choice.
+            self.trainer.limit_val_batches = 0
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Batches {image (B, 1, D, H, W) float32, label (B, D, H, W) int64, [mask like label], index (B,) int64}."""

@@ -60,7 +60,7 @@ class VoxResNet(nn.Module):
         in_channels: of the input, e.g. 1 image, or 1 + classes for an image and a one-hot mask.
         out_channels: logits a voxel.
         width: channels at full size; twice as many below (paper: 32 and 64).
-        strides: of the three strided convolutions along D, H, W; (1, 2, 2) first suits thick slices.
+        strides: of the three strided convolutions along D, H, W; (2, 2, 1) suits thick slices.
 
     Attributes:
         divisor: total stride along D, H, W; other input sizes are padded inside and cropped back.
