@@ -54,6 +54,15 @@ def test_row_is_an_independent_computation(seed: int) -> None:
     assert found == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.gpu
+def test_row_is_the_same_on_a_gpu() -> None:
+    case, prediction = judged(0)
+    image, mask, reference = (values.cuda() for values in (case.image, case.mask, case.reference))
+    there = JudgedCase("c", "final", image, mask, reference, None, SPACING)
+    found = judge(there, ErrorPrediction(prediction.probability.cuda(), prediction.error_map.cuda()))
+    assert found == pytest.approx(judge(case, prediction), abs=1e-9)
+
+
 def test_a_perfect_mask() -> None:
     case, prediction = judged(0)
     perfect = JudgedCase("c", "final", case.image, case.mask, case.mask, None, SPACING)
