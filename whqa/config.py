@@ -25,7 +25,7 @@ class Stage(StrEnum):
 class PreprocessConfig:
     """See `whqa.data.preprocess.Preprocess`."""
 
-    spacing: list[float] = field(default_factory=lambda: [1.5, 1.5, 1.5])
+    spacing: list[float | None] = field(default_factory=lambda: [1.5, 1.5, 1.5])
     crop_mm: list[float] | None = None
     centre: str = "tissue"
     ct_window: list[float] = field(default_factory=lambda: [-250.0, 650.0])

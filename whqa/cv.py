@@ -27,6 +27,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from whqa.config import run_name
 from whqa.config_check import compose_config
 from whqa.masks.store import COMPLETED
+from whqa.process import PARENT
 
 POLL_S = 0.3
 LINE_EVERY_S = 20.0
@@ -132,7 +133,7 @@ def run_environment(jobs: int) -> dict[str, str]:
         "MALLOC_MMAP_THRESHOLD_": str(2**32),
         "MALLOC_TRIM_THRESHOLD_": str(2**33),
     }
-    return defaults | dict(os.environ) | {"WHQA_PARENT": str(os.getpid())}
+    return defaults | dict(os.environ) | {PARENT: str(os.getpid())}
 
 
 def plan_runs(cfg: Any, experiment_dir: Path, plan: Any) -> list[Run]:

@@ -1,4 +1,4 @@
-"""One stage of one fold through Hydra: `whqa train experiment=demo stage=segmenter fold=0` = `python -m whqa.train ...`.
+"""One stage of one fold through Hydra: `whqa train experiment=demo stage=segmenter fold=0`.
 
 Reading guide: `main` checks the words, `run` turns a configuration into objects, `whqa.stages` does the work with them.
 A run directory is finished when it holds COMPLETED; without it, the same command resumes from the last checkpoint.
@@ -38,6 +38,7 @@ from whqa.files import write_text
 from whqa.masks.plan import MaskPlan, SegmenterJob, parse_fold
 from whqa.masks.store import COMPLETED, collect_masks
 from whqa.modules import ErrorMapModule, SegmenterModule
+from whqa.process import follow_parent, locked
 from whqa.stages import Study, run_errormap, run_segmenter
 
 OPTIMISER_KEYS = ("learning_rate", "weight_decay", "warmup", "channels_last", "max_voxels")
@@ -210,7 +211,9 @@ def _job(cfg: DictConfig) -> None:
     context = HydraConfig.get()
     try:
         _guard_sweep(cfg, context)
-        run(cfg, run_dir_of(cfg, list(context.overrides.task)))
+        run_dir = run_dir_of(cfg, list(context.overrides.task))
+        with locked(run_dir):
+            run(cfg, run_dir)
     except InputError as error:
         print(f"whqa train: {error}", file=sys.stderr)
         sys.exit(2)
@@ -234,6 +237,7 @@ def main() -> None:
         print(f"whqa train: {error}", file=sys.stderr)
         sys.exit(2)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    follow_parent()
     _job()
 
 

@@ -28,7 +28,7 @@ NETWORK = "errormap"
 
 
 class MonitorErrorMap(pl.Callback):
-    """Logs `val/error_dice`, `val/error_auprc`, `val/qi_pcc`, `val/qi_spearman`, `val/qi_mae` at tau = 0.5, uncalibrated."""
+    """Logs `val/error_dice`, `val/error_auprc` and `val/qi_{pcc,spearman,mae}` at tau = 0.5, uncalibrated."""
 
     def __init__(self) -> None:
         self.dice, self.auprc = ErrorMapDice(), ErrorMapAUPRC()
@@ -52,15 +52,13 @@ class MonitorErrorMap(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Log the numbers over all masks of all ranks."""
-        if not self.dice.update_count:
-            return
         values = {"error_dice": self.dice.compute(), "error_auprc": self.auprc.compute()}
         values |= {f"qi_{k}": v for k, v in self.correlation.compute().items()}
         module.log_dict({f"val/{k}": v for k, v in values.items() if v.isfinite()}, rank_zero_only=True)
 
 
 class Calibrate(pl.Callback):
-    """In a validation loop of its own, after training: fits the module's calibration on the held-back training cases."""
+    """In a validation loop of its own, after training: fits the calibration on the held-back training cases."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -42,9 +42,8 @@ class MonitorSegmentation(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Log the means over cases."""
-        if self.dice.update_count:
-            values = self.dice.compute() | {"hd95": self.hd95.compute()["hd95"]}
-            module.log_dict({f"val/{k}": v for k, v in values.items()}, rank_zero_only=True)
+        values = self.dice.compute() | {"hd95": self.hd95.compute()["hd95"]}
+        module.log_dict({f"val/{k}": v for k, v in values.items()}, rank_zero_only=True)
 
 
 class StoreMasks(pl.Callback):

@@ -15,7 +15,7 @@ from whqa.files import atomic_path, write_text
 
 
 class SeedSteps(pl.Callback):
-    """Seed the global generator from (seed, step) before every step, so that a resumed run equals an undisturbed one."""
+    """Seed the global generator from (seed, step) before every step: a resumed run equals an undisturbed one."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -40,7 +40,7 @@ class KeepEarlyWeights(pl.Callback):
 
 
 class ProgressFile(pl.Callback):
-    """Write `progress.json` ({"phase", "done"}; done from 0 to 1) about once a second for the cross-validation's display."""
+    """Write `progress.json` ({"phase", "done": 0 to 1}) about once a second for the cross-validation's display."""
 
     def __init__(self, path: Path, every_s: float = 1.0) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""Masks under judgement on disk: one compressed file a (case, kind), which says who made it and that the case was unseen.
+"""Masks under judgement on disk: one file a (case, kind), which says who made it and that the case was unseen.
 
     runs/<experiment>/segmenter/<name>/masks/<case>/<kind>.npz
         mask      uint8 (D, H, W)   label indices on the cache grid

@@ -1,0 +1,59 @@
+"""A run is one process: it locks its directory, and it ends when the process that started it is gone."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from whqa.errors import InputError
+
+PARENT = "WHQA_PARENT"
+WAIT_S = 15.0
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the directory's lock; the other ranks of a DDP run share rank 0's.
+
+    Raises:
+        InputError: another process works in the directory.
+    """
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        yield
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as file:
+        _acquire(file.fileno(), directory)
+        yield
+
+
+def _acquire(descriptor: int, directory: Path) -> None:
+    # a killed cross-validation's runs notice within about a second that they are orphans
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise InputError(f"{directory}: another process is at work here; wait for it or stop it") from None
+            time.sleep(0.5)
+
+
+def follow_parent() -> None:
+    """Where the environment names a parent, end this process as soon as that parent is gone."""
+    parent = os.environ.get(PARENT, "")
+    if not parent.isdigit() or os.getppid() != int(parent):
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="follow-parent").start()
