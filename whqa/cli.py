@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     write.add_argument("--seed", type=int, default=0)
     write.add_argument("--spacing", type=float, default=2.0, help="mm")
     write.add_argument("--out", type=Path, required=True)
+    write.add_argument("--preview", type=Path, help="PNG: three planes of every case with label contours")
     write.set_defaults(run=_phantom)
     return parser
 
@@ -101,8 +102,14 @@ def _info(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _phantom(options: argparse.Namespace, overrides: list[str]) -> int:
-    from whqa.data.phantom import write_phantoms
+    from whqa.data.phantom import phantom_cohort
 
-    write_phantoms(options.out, options.cases, options.modality, options.seed, options.spacing)
-    print(f"{options.cases} phantom(s) in {options.out}")
+    cohort = phantom_cohort(options.out, options.cases, options.modality, options.seed, options.spacing)
+    print(f"{len(cohort.cases)} phantom(s) in {options.out}")
+    if options.preview:
+        from whqa.data.preprocess import Preprocess
+        from whqa.report.cohort import write_contact_sheet
+
+        write_contact_sheet(cohort, options.preview, Preprocess((options.spacing,) * 3))
+        print(options.preview)
     return 0
