@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 
     summarize = commands.add_parser("summarize", help="folds -> cases.csv, summary.json, summary.html")
     summarize.add_argument("directory", type=Path, help="runs/<experiment>")
+    summarize.add_argument("--wandb", action="store_true", help="log it to W&B as well (offline, or WANDB_MODE)")
     summarize.set_defaults(run=_summarize)
 
     info = commands.add_parser("info", help="versions, device, experiments, networks, baselines, label schemes")
@@ -87,9 +88,14 @@ def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _summarize(options: argparse.Namespace, overrides: list[str]) -> int:
+    from whqa.callbacks.tracking import log_summary, options_of, require_wandb
     from whqa.summarize import summarize
 
-    summarize(options.directory)
+    if options.wandb:
+        require_wandb()
+    summary = summarize(options.directory)
+    if options.wandb:
+        log_summary(options.directory, summary, **options_of(options.directory))
     return 0
 
 

@@ -162,11 +162,15 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
     Raises:
         InputError: the configuration or the data are wrong.
     """
+    from whqa.callbacks.tracking import log_summary, require_wandb
     from whqa.summarize import summarize
     from whqa.train import make_study
 
     console = console or Console(stderr=True)
     cfg = compose_config(overrides)
+    tracked = dict(cfg.logger.get("wandb") or {})
+    if tracked:
+        require_wandb()
     experiment_dir = Path(cfg.runs_dir) / run_name(cfg.name, overrides)
     study = make_study(cfg, experiment_dir)
     runs = plan_runs(cfg, experiment_dir, study.plan)
@@ -175,7 +179,9 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
     if graph.failed or graph.blocked():
         _name_failures(graph, console)
         return 1
-    summarize(experiment_dir)
+    summary = summarize(experiment_dir)
+    if tracked:
+        log_summary(experiment_dir, summary, **{k: v for k, v in tracked.items() if k != "_target_"})
     return 0
 
 

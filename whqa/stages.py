@@ -16,6 +16,7 @@ from whqa.calibration import Calibration
 from whqa.callbacks.errormap import Calibrate, JudgeMasks, MonitorErrorMap
 from whqa.callbacks.overlays import Overlays
 from whqa.callbacks.segmentation import MonitorSegmentation, StoreMasks
+from whqa.callbacks.tracking import TrackRun
 from whqa.callbacks.training import KeepEarlyWeights, ProgressFile, SeedSteps
 from whqa.data.cache import PreparedCase
 from whqa.data.case import Cohort
@@ -63,6 +64,7 @@ def run_segmenter(
         KeepEarlyWeights(max(1, round(early * module.total_steps)), early_path),
         MonitorSegmentation(structures),
         StoreMasks(run_dir, structures, _fold_of(study), _patient_of(study), seen),
+        TrackRun(run_dir, study.cohort.scheme),
     )
     _fit(trainer, module, data, run_dir, fit)
     if early_path.exists():
@@ -93,6 +95,7 @@ def run_errormap(
         ProgressFile(run_dir / "progress.json"),
         MonitorErrorMap(),
         Calibrate(calibration),
+        TrackRun(run_dir, study.cohort.scheme),
     )
     _fit(trainer, module, data, run_dir, fit)
     if not fit and calibration.exists():

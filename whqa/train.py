@@ -25,6 +25,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from whqa.callbacks.history import CsvHistory
+from whqa.callbacks.tracking import finished_run
 from whqa.config import config_dir, differences, run_name
 from whqa.config_check import check_overrides
 from whqa.data.cache import Cache, prepare_cohort
@@ -58,10 +59,11 @@ def run(cfg: DictConfig, run_dir: Path) -> None:
         return
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     study = make_study(cfg, run_dir.parent.parent)
-    if cfg.stage == "segmenter":
-        _segmenter(cfg, study, run_dir)
-    else:
-        _errormap(cfg, study, run_dir)
+    with finished_run():
+        if cfg.stage == "segmenter":
+            _segmenter(cfg, study, run_dir)
+        else:
+            _errormap(cfg, study, run_dir)
     if not debug:
         _complete(run_dir)
 

@@ -14,7 +14,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from whqa.baselines import Baseline, Constant
 from whqa.calibration import LogitHistogram, fit_calibration
-from whqa.callbacks.tables import judged_case, write_rows
+from whqa.callbacks.tables import gather_by_index, judged_case, write_rows
 from whqa.data.judged import ErrorPrediction, JudgedCase
 from whqa.files import atomic_path, write_json
 from whqa.metrics.correlation import QIAccuracyCorrelation
@@ -79,18 +79,10 @@ class Calibrate(pl.Callback):
         """Fit on the masks of all ranks, each once; keep the result beside the checkpoint."""
         if trainer.state.fn != TrainerFn.VALIDATING:
             return
-        everyone = _gather(self.histograms)
+        everyone = gather_by_index(self.histograms)
         module.calibration = fit_calibration([everyone[i] for i in sorted(everyone)])  # type: ignore[assignment]
         if trainer.is_global_zero:
             write_json(self.path, module.calibration.to_dict())  # type: ignore[union-attr,operator]
-
-
-def _gather(mine: dict[int, LogitHistogram]) -> dict[int, LogitHistogram]:
-    if not torch.distributed.is_initialized():
-        return mine
-    parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, mine)
-    return {index: histogram for part in parts for index, histogram in part.items()}
 
 
 class JudgeMasks(pl.Callback):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from whqa.data.judged import JudgedCase
 from whqa.files import atomic_path
+
+T = TypeVar("T")
 
 
 def judged_case(batch: Mapping[str, Any]) -> JudgedCase:
@@ -31,6 +33,15 @@ def spacing_of(batch: Mapping[str, Any]) -> tuple[float, float, float]:
     """mm per voxel along D, H, W of a batch of size 1."""
     d, h, w = (float(s) for s in batch["spacing"][0])
     return d, h, w
+
+
+def gather_by_index(mine: dict[int, T]) -> dict[int, T]:
+    """What all processes hold, by index; all of them must call this. One process gets its own back."""
+    if not torch.distributed.is_initialized():
+        return mine
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, mine)
+    return {index: value for part in parts for index, value in part.items()}
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

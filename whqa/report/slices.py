@@ -6,7 +6,7 @@ radiological convention: the patient's right on the left, up is anterior (axial)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.colors
@@ -46,7 +46,7 @@ def overlay_figure(
         title: printed above, never interpreted as markup.
     """
     true_error = None if reference is None else np.asarray(mask) != np.asarray(reference)
-    at = _worst_voxel(true_error if true_error is not None and true_error.any() else error_map, mask)
+    at = worst_voxel(true_error if true_error is not None and true_error.any() else error_map, mask)
     columns = ["image and mask", *(["true error"] if true_error is not None else []), "predicted error"]
     figure = _figure(2.9 * len(columns), 8.6)
     axes = figure.subplots(3, len(columns), squeeze=False)
@@ -90,7 +90,7 @@ def contact_sheet(
         axis.set_axis_off()
     for i, (title, image, label, spacing) in enumerate(cases):
         row, block = divmod(i, across)
-        at = _middle(image if label is None else np.asarray(label))
+        at = middle(image if label is None else np.asarray(label))
         window = _window(image)
         for axis, (axis_index, plane) in zip(axes[row, 3 * block : 3 * block + 3], PLANES, strict=True):
             axis.set_axis_on()
@@ -102,26 +102,56 @@ def contact_sheet(
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+def side_by_side(
+    image: npt.NDArray, layers: Mapping[str, npt.NDArray], at: Sequence[int], spacing: Sequence[float]
+) -> tuple[npt.NDArray[np.uint8], dict[str, npt.NDArray[np.uint8]]]:
+    """Axial, coronal and sagittal plane in one row of about square pixels, for viewers that draw layers themselves.
+
+    Args:
+        image: (D, H, W) intensities.
+        layers: name -> (D, H, W) whole numbers below 256.
+        at: the voxel that the planes go through.
+        spacing: mm along D, H, W.
+
+    Returns:
+        Grey image and layers, all (H', W') uint8, the first row on top.
+    """
+    low, high = _window(image)
+    grey = np.clip((np.asarray(image, dtype=np.float32) - low) / (high - low), 0, 1) * 255
+    return _row_of_planes(grey, at, spacing), {k: _row_of_planes(v, at, spacing) for k, v in layers.items()}
 
 
-def _worst_voxel(error: npt.NDArray, mask: npt.NDArray) -> tuple[int, ...]:
+def _row_of_planes(volume: npt.NDArray, at: Sequence[int], spacing: Sequence[float]) -> npt.NDArray[np.uint8]:
+    repeats = [max(1, round(s / min(spacing))) for s in spacing]
+    planes = []
+    for axis_index, _ in PLANES:
+        across, up = (i for i in range(3) if i != axis_index)
+        plane = _plane(volume, axis_index, at)[::-1, :: 1 if axis_index == 0 else -1].astype(np.uint8)
+        planes.append(plane.repeat(repeats[up], axis=0).repeat(repeats[across], axis=1))
+    height = max(len(plane) for plane in planes)
+    return np.hstack([np.pad(plane, ((0, height - len(plane)), (0, 0))) for plane in planes])
+
+
+def worst_voxel(error: npt.NDArray, mask: npt.NDArray) -> tuple[int, ...]:
     """Per axis the slice with most wrong voxels; the middle of the mask where none is wrong."""
     error = np.asarray(error, dtype=bool)
     if not error.any():
-        return _middle(np.asarray(mask))
+        return middle(np.asarray(mask))
     return tuple(int(error.sum(axis=tuple(j for j in range(3) if j != i)).argmax()) for i in range(3))
 
 
-def _middle(label: npt.NDArray) -> tuple[int, ...]:
+def middle(label: npt.NDArray) -> tuple[int, ...]:
     """Centre of mass of what is not 0; the centre of the volume where nothing is, or where everything is."""
     foreground = label != 0
     if not foreground.any() or foreground.all():
         return tuple(n // 2 for n in label.shape)
     return tuple(round(float(i.mean())) for i in np.nonzero(foreground))
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def _window(image: npt.NDArray) -> tuple[float, float]:
