@@ -1,12 +1,18 @@
 """Calibration of predicted error probabilities on training cases that the error-map network has not seen.
 
-Two steps, both from one histogram of logits a mask: Platt scaling (Platt 1999: sigmoid(a x + b) by maximum likelihood)
-makes the probabilities, and so the soft QI, honest; then tau is the threshold with the best mean error Dice.
+Platt scaling (Platt 1999: sigmoid(a x + b) by maximum likelihood) from one histogram of logits a mask makes the
+probabilities, and so the soft QI, honest. Then the error map follows by one of two rules:
+
+    matched  tau of each mask is such that as many voxels are called wrong as are expected to be, |Ê| = sum(P): the hard QI
+             agrees with the soft one, on good masks and on bad ones
+    dice     one tau for all masks, with the best mean error Dice on those cases: bad masks decide, good ones get too much
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,24 +24,36 @@ from whqa.data.judged import ErrorPrediction
 
 LOGIT_RANGE = 12.0
 BINS = 1024
+Rule = Literal["matched", "dice"]
+SCALE_RANGE = (0.01, 10.0)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """P = sigmoid(scale * logit + bias); a voxel is called wrong where P >= threshold."""
+    """P = sigmoid(scale * logit + bias); wrong is where P >= threshold, None stands for the matched threshold."""
 
     scale: float = 1.0
     bias: float = 0.0
-    threshold: float = 0.5
+    threshold: float | None = 0.5
 
     def predict(self, logit_DHW: Tensor) -> ErrorPrediction:
         """Calibrated probability float32 (D, H, W) and error map bool (D, H, W)."""
         probability = torch.sigmoid(self.scale * logit_DHW.float() + self.bias)
-        return ErrorPrediction(probability, probability >= self.threshold)
+        threshold = matched_threshold(probability) if self.threshold is None else self.threshold
+        return ErrorPrediction(probability, probability >= threshold)
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float | None]:
         """Plain numbers for calibration.json."""
         return asdict(self)
+
+
+def matched_threshold(probability: Tensor) -> float:
+    """tau such that |[P >= tau]| = round(sum P), but for ties; above 1 where no wrong voxel is expected."""
+    expected = round(float(probability.double().sum()))
+    if expected == 0:
+        return 2.0
+    flat = probability.flatten()
+    return float(flat.kthvalue(flat.numel() - expected + 1).values)
 
 
 @dataclass(frozen=True)
@@ -60,20 +78,33 @@ def bin_logits() -> Tensor:
     return torch.linspace(-LOGIT_RANGE, LOGIT_RANGE, BINS, dtype=torch.float64)
 
 
-def fit_calibration(histograms: list[LogitHistogram]) -> Calibration:
-    """Platt scaling over all voxels, every mask with equal weight, then the threshold with the best mean error Dice."""
+def fit_calibration(
+    histograms: Sequence[LogitHistogram], weights: Sequence[float] | None = None, rule: Rule = "dice"
+) -> Calibration:
+    """Platt scaling over all voxels, then the rule's threshold.
+
+    Args:
+        histograms: one a mask; none at all leaves logits as they are, with tau = 0.5.
+        weights: of the masks, all alike by default.
+    """
     if not histograms:
         return Calibration()
-    scale, bias = _platt(histograms)
-    cut = int(_mean_dice_by_cut(histograms).argmax())
+    share = torch.ones(len(histograms)) if weights is None else torch.tensor(weights)
+    share = share.double() / share.double().sum()
+    scale, bias = _platt(histograms, share)
+    if rule == "matched":
+        return Calibration(scale, bias, None)
+    cut = int((share[:, None] * _dice_by_cut(histograms)).sum(dim=0).argmax())
     # Half a bin below the first logit that counts as wrong, so that rounding cannot move a voxel across tau.
     logit = bin_logits()[cut] - LOGIT_RANGE / (BINS - 1)
     return Calibration(scale, bias, float(torch.sigmoid(scale * logit + bias)))
 
 
-def _platt(histograms: list[LogitHistogram]) -> tuple[float, float]:
-    right = torch.stack([h.right / (h.right.sum() + h.wrong.sum()) for h in histograms]).mean(dim=0)
-    wrong = torch.stack([h.wrong / (h.right.sum() + h.wrong.sum()) for h in histograms]).mean(dim=0)
+def _platt(histograms: Sequence[LogitHistogram], share: Tensor) -> tuple[float, float]:
+    size = torch.stack([h.right.sum() + h.wrong.sum() for h in histograms])
+    weight = (share / size)[:, None]
+    right = (weight * torch.stack([h.right for h in histograms])).sum(dim=0)
+    wrong = (weight * torch.stack([h.wrong for h in histograms])).sum(dim=0)
     if wrong.sum() == 0 or right.sum() == 0:
         return 1.0, 0.0
     x, r, w = bin_logits().numpy(), right.numpy(), wrong.numpy()
@@ -84,15 +115,17 @@ def _platt(histograms: list[LogitHistogram]) -> tuple[float, float]:
         value = (w * np.logaddexp(0, -z) + r * np.logaddexp(0, z)).sum()
         return float(value), np.array([(residual * np.exp(raw[0]) * x).sum(), residual.sum()])
 
-    log_scale, bias = minimize(negative_log_likelihood, np.zeros(2), jac=True, method="L-BFGS-B").x
+    # Within these bounds float32 probabilities tell neighbouring bins apart; separable or reversed logits hit them.
+    bounds = [tuple(np.log(SCALE_RANGE)), (None, None)]
+    log_scale, bias = minimize(negative_log_likelihood, np.zeros(2), jac=True, bounds=bounds, method="L-BFGS-B").x
     return float(np.exp(log_scale)), float(bias)
 
 
-def _mean_dice_by_cut(histograms: list[LogitHistogram]) -> Tensor:
+def _dice_by_cut(histograms: Sequence[LogitHistogram]) -> Tensor:
     curves = []
     for h in histograms:
         hit = h.wrong.flip(0).cumsum(0).flip(0)
         called = hit + h.right.flip(0).cumsum(0).flip(0)
         size = called + h.wrong.sum()
         curves.append(torch.where(size > 0, 2 * hit / size.clamp(min=1), torch.ones_like(size)))
-    return torch.stack(curves).mean(dim=0)
+    return torch.stack(curves)

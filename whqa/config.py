@@ -11,7 +11,13 @@ from typing import Any
 
 import torch
 from hydra.core.config_store import ConfigStore
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from whqa.errors import InputError
 
 
 class Stage(StrEnum):
@@ -19,6 +25,13 @@ class Stage(StrEnum):
 
     segmenter = "segmenter"
     errormap = "errormap"
+
+
+class ThresholdRule(StrEnum):
+    """How the error map follows from its probabilities, see `whqa.calibration`."""
+
+    matched = "matched"
+    dice = "dice"
 
 
 @dataclass
@@ -86,7 +99,8 @@ class ErrorMapConfig(StageConfig):
 
     dice_weight: float = 1.0
     positive_weight: float = 1.0
-    balance: str = "quality"
+    balance: str = "final"
+    threshold: ThresholdRule = ThresholdRule.matched
     baselines: list[str] = field(default_factory=lambda: ["constant", "boundary", "entropy"])
     baseline_masks: int = 60
     overlays: int = 2
@@ -165,6 +179,24 @@ def _leaves(config: DictConfig, ignored: set[str], prefix: str = "") -> Iterable
             yield from _leaves(OmegaConf.create(value), ignored, f"{path}.")
         else:
             yield path, value
+
+
+def make(config: DictConfig, **arguments: Any) -> Any:
+    """`hydra.utils.instantiate` with plain containers; what the user can put right comes out as InputError.
+
+    Raises:
+        InputError: the target's own, a missing value, or an argument that the target refuses; names the group.
+    """
+    try:
+        return instantiate(config, _convert_="all", **arguments)
+    except (InstantiationException, OmegaConfBaseException) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, InputError):
+            raise cause from None
+        if isinstance(cause, TypeError | ValueError | OmegaConfBaseException | MisconfigurationException):
+            first = str(cause).splitlines()[0]
+            raise InputError(f"{config._get_full_key(None)}: {first}") from error
+        raise
 
 
 def register() -> None:

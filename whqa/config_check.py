@@ -38,6 +38,8 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
             config = compose("config", overrides=list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_explain(error)) from None
+    except ValueError as error:  # Hydra's answer to a number where a group's option belongs
+        raise InputError(f"{' '.join(overrides)}: {error}") from None
     unknown = next(_unknown_keys(config, Config), None)
     if unknown:
         raise InputError(f"no key {unknown!r} in the configuration{_nearest(unknown, _known_keys())}")

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
+from whqa.errors import InputError
 from whqa.files import atomic_path, write_text
 
 
@@ -23,6 +24,23 @@ class SeedSteps(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         """Seed for this step."""
         torch.manual_seed(self.seed * 1_000_003 + trainer.global_step)
+
+
+class RefuseDivergence(pl.Callback):
+    """After every epoch, before its checkpoint: a loss that is not finite ends the run, so checkpoints are sound."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Look at the last step's loss; weights once spoilt never recover, so it tells of the whole epoch.
+
+        Raises:
+            InputError: the training diverged.
+        """
+        loss = trainer.callback_metrics["train/loss"]
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"training diverged: loss is {float(loss)} at step {trainer.global_step}; lower learning_rate, or set "
+                "trainer.precision=32-true"
+            )
 
 
 class KeepEarlyWeights(pl.Callback):

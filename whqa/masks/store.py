@@ -11,17 +11,18 @@ The segmenter's `cases.csv` is the index: one row a mask, with its share of wron
 from __future__ import annotations
 
 import csv
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from whqa.data.folds import Folds
 from whqa.errors import InputError
 from whqa.files import atomic_path
-from whqa.masks.plan import MaskPlan
+from whqa.masks.plan import MASK_KINDS, MaskPlan
 
 COMPLETED = "COMPLETED"
 
@@ -48,8 +49,8 @@ class MaskItem:
 
     def load(self) -> tuple[np.ndarray, np.ndarray]:
         """Mask uint8 (D, H, W) and normalised entropy float32 (D, H, W) in [0, 1]."""
-        with _open(self.path) as arrays:
-            return arrays["mask"], arrays["entropy"].astype(np.float32) / 255.0
+        mask, entropy = _read(self.path, "mask", "entropy")
+        return mask, entropy.astype(np.float32) / 255.0
 
 
 def mask_path(segmenter_dir: Path, case: str, kind: str) -> Path:
@@ -83,8 +84,11 @@ def collect_masks(
         InputError: a segmenter has not finished, a mask is missing, was made by another segmenter, or its case had been
             seen in training although the plan forbids it.
     """
-    _refuse_unfinished(experiment_dir, plan, test_fold)
     wanted = None if kinds is None else set(kinds)
+    unknown = sorted((wanted or set()) - set(MASK_KINDS))
+    if unknown:
+        raise InputError(f"masks.kinds: no kind {unknown[0]!r}; there are {', '.join(MASK_KINDS)}")
+    _refuse_unfinished(experiment_dir, plan, test_fold)
     items = []
     for case_fold in range(folds.n):
         name = plan.segmenter_of(test_fold, case_fold)
@@ -111,14 +115,17 @@ def _refuse_unfinished(experiment_dir: Path, plan: MaskPlan, test_fold: int) -> 
 
 
 def _index(segmenter_dir: Path) -> list[dict[str, str]]:
-    with (segmenter_dir / "cases.csv").open(newline="", encoding="utf-8") as file:
+    path = segmenter_dir / "cases.csv"
+    if not path.exists():
+        raise InputError(f"{path}: no such table; remove {segmenter_dir / COMPLETED} and rerun")
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def _item(segmenter_dir: Path, name: str, row: dict[str, str], must_be_unseen: bool) -> MaskItem:
     path = mask_path(segmenter_dir, row["case"], row["mask_kind"])
-    with _open(path) as arrays:
-        maker, unseen = str(arrays["segmenter"]), bool(arrays["unseen"])
+    segmenter, record = _read(path, "segmenter", "unseen")
+    maker, unseen = str(segmenter), bool(record)
     if maker != name:
         raise InputError(f"{path}: made by segmenter {maker!r}, expected {name!r}; remove {segmenter_dir} and rerun")
     if must_be_unseen and not unseen:
@@ -128,10 +135,12 @@ def _item(segmenter_dir: Path, name: str, row: dict[str, str], must_be_unseen: b
     return MaskItem(row["case"], row["mask_kind"], path, name, unseen, float(row["error_rate"]))
 
 
-def _open(path: Path) -> Any:
+def _read(path: Path, *names: str) -> list[np.ndarray]:
     try:
-        return np.load(path, allow_pickle=False)
+        # opened here because np.load forgets to close a file that is no archive
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return [arrays[name] for name in names]
     except FileNotFoundError:
         raise InputError(f"{path}: no such mask; remove COMPLETED in its segmenter's folder and rerun") from None
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not readable as a mask ({error})") from None
+    except (ValueError, OSError, EOFError, KeyError, BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: not readable as a mask ({error}); remove its segmenter's folder and rerun") from None

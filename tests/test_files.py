@@ -1,0 +1,70 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from whqa.errors import InputError
+from whqa.files import atomic_path, read_json, write_json, write_text
+
+
+def test_a_file_appears_when_it_is_finished_only(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "a.nii.gz"
+    with atomic_path(target) as temporary:
+        assert temporary.name.endswith(".a.nii.gz")
+        assert temporary.parent == target.parent
+        temporary.write_text("x")
+        assert not target.exists()
+    assert target.read_text() == "x"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    write_text(target, "old")
+
+    def fail() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        fail()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_text_is_utf8(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "τ ≥ ½")
+    assert (tmp_path / "a").read_bytes() == "τ ≥ ½".encode()
+
+
+def test_json_returns_what_was_written(tmp_path: Path) -> None:
+    value = {"a": [1, 2.5, None, "ü"], "b": {"c": True}}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    assert (tmp_path / "a.json").read_text().endswith("}\n")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_json_has_no_nan(tmp_path: Path, number: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"x": number})
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_json_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"missing\.json: no such file"):
+        read_json(tmp_path / "missing.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(InputError, match=r"bad\.json: not readable as JSON"):
+        read_json(tmp_path / "bad.json")
+    (tmp_path / "latin.json").write_bytes(b'{"a": "\xfc"}')
+    with pytest.raises(InputError, match=r"latin\.json: not readable as JSON"):
+        read_json(tmp_path / "latin.json")
+
+
+def test_an_error_message_is_one_line() -> None:
+    assert str(InputError("a\n  b\n\tc")) == "a b c"
