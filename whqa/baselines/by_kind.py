@@ -1,0 +1,56 @@
+"""A baseline fitted once for every kind of mask: the strongest form of it, for it is told what the network is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from whqa.baselines.baseline import Baseline, CaseSource
+from whqa.data.judged import ErrorPrediction, JudgedCase
+from whqa.errors import InputError
+
+
+class ByKind:
+    """Fits `make()` on the training masks of each kind and on all of them; a kind not seen in training gets the latter.
+
+    One threshold for good and bad masks alike would make a straw man of a baseline: the best band or entropy threshold
+    of final masks is far from that of side outputs.
+    """
+
+    def __init__(self, make: Callable[[], Baseline]) -> None:
+        self._make = make
+        self._all = make()
+        self._kinds: dict[str, Baseline] = {}
+        self.name = self._all.name
+
+    def fit(self, cases: CaseSource) -> None:
+        """See `Baseline.fit`."""
+        self._all.fit(cases)
+        self._kinds = {}
+        for kind in sorted({case.kind for case in cases()}):
+            self._kinds[kind] = self._make()
+            self._kinds[kind].fit(lambda kind=kind: self._of_kind(cases, kind))  # type: ignore[misc]
+
+    def predict(self, case: JudgedCase) -> ErrorPrediction:
+        """See `Baseline.predict`."""
+        return self._kinds.get(case.kind, self._all).predict(case)
+
+    def parameters(self) -> dict[str, float]:
+        """The numbers fitted on all masks by their names, and "<name>/<kind>" for each kind."""
+        found = self._all.parameters()
+        for kind, baseline in self._kinds.items():
+            found |= {f"{name}/{kind}": value for name, value in baseline.parameters().items()}
+        return found
+
+    def load(self, parameters: Mapping[str, float]) -> None:
+        """See `Baseline.load`."""
+        if not parameters:
+            raise InputError(f"baseline {self.name!r}: no parameters; fit it again")
+        self._all.load({k: v for k, v in parameters.items() if "/" not in k})
+        self._kinds = {}
+        for kind in sorted({k.split("/", 1)[1] for k in parameters if "/" in k}):
+            self._kinds[kind] = self._make()
+            self._kinds[kind].load({k.split("/")[0]: v for k, v in parameters.items() if k.endswith(f"/{kind}")})
+
+    @staticmethod
+    def _of_kind(cases: CaseSource, kind: str) -> Iterator[JudgedCase]:
+        return (case for case in cases() if case.kind == kind)
