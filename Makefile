@@ -49,7 +49,7 @@ sweep: setup ## a Hydra multirun: make sweep EXP=demo SWEEP=learning_rate
 	@$(BIN)/whqa train experiment=$(EXP) sweep=$(or $(SWEEP),learning_rate) $(ARGS)
 
 bench: setup ## time the parts (training step, inference, metrics, data)
-	@$(BIN)/python -m pytest tests/bench -m bench -q -s -o addopts=
+	@$(BIN)/python tests/bench/bench.py
 
 clean: ## remove caches of the tools, never runs or data
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build dist

@@ -12,12 +12,12 @@ import pytorch_lightning as pl
 import torch
 
 from whqa.baselines import BASELINES, Baseline, Constant
-from whqa.calibration import Calibration
+from whqa.calibration import Calibration, Rule
 from whqa.callbacks.errormap import Calibrate, JudgeMasks, MonitorErrorMap
 from whqa.callbacks.overlays import Overlays
 from whqa.callbacks.segmentation import MonitorSegmentation, StoreMasks
 from whqa.callbacks.tracking import TrackRun
-from whqa.callbacks.training import KeepEarlyWeights, ProgressFile, SeedSteps
+from whqa.callbacks.training import KeepEarlyWeights, ProgressFile, RefuseDivergence, SeedSteps
 from whqa.data.cache import PreparedCase
 from whqa.data.case import Cohort
 from whqa.data.datamodule import WholeHeartDataModule
@@ -60,6 +60,7 @@ def run_segmenter(
     _add_callbacks(
         trainer,
         SeedSteps(seed),
+        RefuseDivergence(),
         ProgressFile(run_dir / "progress.json"),
         KeepEarlyWeights(max(1, round(early * module.total_steps)), early_path),
         MonitorSegmentation(structures),
@@ -84,6 +85,7 @@ def run_errormap(
     baselines: Sequence[str],
     baseline_masks: int,
     overlays: int,
+    rule: Rule,
     seed: int,
     fit: bool = True,
 ) -> None:
@@ -92,9 +94,10 @@ def run_errormap(
     _add_callbacks(
         trainer,
         SeedSteps(seed),
+        RefuseDivergence(),
         ProgressFile(run_dir / "progress.json"),
         MonitorErrorMap(),
-        Calibrate(calibration),
+        Calibrate(calibration, rule),
         TrackRun(run_dir, study.cohort.scheme),
     )
     _fit(trainer, module, data, run_dir, fit)
@@ -122,8 +125,10 @@ def _fit(trainer: pl.Trainer, module: pl.LightningModule, data: WholeHeartDataMo
         return
     if not last.exists():
         raise InputError(f"{last}: no such checkpoint; fit=false tests a trained run, leave it out to train one")
-    weights = torch.load(last, map_location="cpu", weights_only=True)["state_dict"]
-    module.load_state_dict(weights)
+    saved = torch.load(last, map_location="cpu", weights_only=True)
+    module.load_state_dict(saved["state_dict"])
+    # what is logged now belongs to the step of these weights; at step 0 it would hide the training's log
+    trainer.fit_loop.epoch_loop._batches_that_stepped = saved["global_step"]
 
 
 def _add_callbacks(trainer: pl.Trainer, *callbacks: pl.Callback) -> None:

@@ -21,12 +21,11 @@ import hydra
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from whqa.callbacks.history import CsvHistory
 from whqa.callbacks.tracking import finished_run
-from whqa.config import config_dir, differences, run_name
+from whqa.config import config_dir, differences, make, run_name
 from whqa.config_check import check_overrides
 from whqa.data.cache import Cache, prepare_cohort
 from whqa.data.case import Cohort
@@ -74,7 +73,7 @@ def make_study(cfg: DictConfig, experiment_dir: Path) -> Study:
     Raises:
         InputError: the data are missing or wrong, or the directory belongs to another study.
     """
-    cohort: Cohort = instantiate(cfg.data, _convert_="all").labelled
+    cohort: Cohort = make(cfg.data).labelled
     plan = MaskPlan(cfg.masks.plan, cfg.folds)
     folds = load_or_make_folds(experiment_dir / "folds.json", cohort, cfg.folds, cfg.seed, plan.name)
     settings = Preprocess(**_plain(cfg.preprocess))
@@ -91,7 +90,7 @@ def _segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> None:
         raise InputError(f"fold={cfg.fold}: mask plan {study.plan.name!r} has the segmenters {names}")
     job: SegmenterJob = jobs[held_out]
     n_classes = study.cohort.scheme.n_classes
-    network = instantiate(cfg.network, in_channels=1, out_channels=n_classes, _convert_="all")
+    network = make(cfg.network, in_channels=1, out_channels=n_classes)
     module = SegmenterModule(network, total_steps=options.steps, **_pick(options, OPTIMISER_KEYS))
     data = _data_module(cfg, study, held_out, test_folds=job.masks_of)
     run_segmenter(
@@ -104,7 +103,7 @@ def _errormap(cfg: DictConfig, study: Study, run_dir: Path) -> None:
     (fold,) = _single_fold(cfg.fold, study.folds)
     masks = collect_masks(study.directory, study.plan, study.folds, fold, cfg.masks.kinds)
     n_classes = study.cohort.scheme.n_classes
-    network = instantiate(cfg.network, in_channels=1 + n_classes, out_channels=1, _convert_="all")
+    network = make(cfg.network, in_channels=1 + n_classes, out_channels=1)
     module = ErrorMapModule(
         network,
         n_classes=n_classes,
@@ -125,6 +124,7 @@ def _errormap(cfg: DictConfig, study: Study, run_dir: Path) -> None:
         baselines=list(options.baselines),
         baseline_masks=options.baseline_masks,
         overlays=options.overlays,
+        rule=options.threshold,
         seed=cfg.seed,
         fit=cfg.fit,
     )
@@ -159,18 +159,15 @@ def _trainer(cfg: DictConfig, run_dir: Path) -> pl.Trainer:
         )
     places = {"checkpoint": {"dirpath": str(run_dir / "checkpoints")}}
     loggers = [CsvHistory(run_dir / "metrics.csv")]
-    loggers += [
-        instantiate(c, run_dir=str(run_dir), stage=str(cfg.stage), _convert_="all") for c in cfg.logger.values()
-    ]
-    return instantiate(
+    loggers += [make(c, run_dir=str(run_dir), stage=str(cfg.stage)) for c in cfg.logger.values()]
+    return make(
         cfg.trainer,
         max_epochs=options.steps // options.steps_per_epoch,
         check_val_every_n_epoch=options.validate_every,
         default_root_dir=str(run_dir),
         use_distributed_sampler=True,
-        callbacks=[instantiate(c, **places.get(name, {})) for name, c in cfg.callbacks.items()],
+        callbacks=[make(c, **places.get(name, {})) for name, c in cfg.callbacks.items()],
         logger=loggers,
-        _convert_="all",
     )
 
 

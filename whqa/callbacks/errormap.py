@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.trainer.states import TrainerFn
 
 from whqa.baselines import Baseline, Constant
-from whqa.calibration import LogitHistogram, fit_calibration
+from whqa.calibration import LogitHistogram, Rule, fit_calibration
 from whqa.callbacks.tables import gather_by_index, judged_case, write_rows
 from whqa.data.judged import ErrorPrediction, JudgedCase
 from whqa.files import atomic_path, write_json
@@ -58,10 +58,14 @@ class MonitorErrorMap(pl.Callback):
 
 
 class Calibrate(pl.Callback):
-    """In a validation loop of its own, after training: fits the calibration on the held-back training cases."""
+    """In a validation loop of its own, after training: fits the calibration on the held-back training cases.
 
-    def __init__(self, path: Path) -> None:
+    Final masks, which are what is judged in practice, weigh as much as all other kinds together.
+    """
+
+    def __init__(self, path: Path, rule: Rule) -> None:
         self.path = path
+        self.rule = rule
         self.histograms: dict[int, LogitHistogram] = {}
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -80,7 +84,10 @@ class Calibrate(pl.Callback):
         if trainer.state.fn != TrainerFn.VALIDATING:
             return
         everyone = gather_by_index(self.histograms)
-        module.calibration = fit_calibration([everyone[i] for i in sorted(everyone)])  # type: ignore[assignment]
+        kinds = [trainer.datamodule.val_items[i][1] for i in sorted(everyone)]  # type: ignore[attr-defined]
+        weights = [1 / (kinds.count("final") if k == "final" else len(kinds) - kinds.count("final")) for k in kinds]
+        histograms = [everyone[i] for i in sorted(everyone)]
+        module.calibration = fit_calibration(histograms, weights, self.rule)  # type: ignore[assignment]
         if trainer.is_global_zero:
             write_json(self.path, module.calibration.to_dict())  # type: ignore[union-attr,operator]
 

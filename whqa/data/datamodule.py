@@ -45,8 +45,9 @@ class WholeHeartDataModule(pl.LightningDataModule):
         augmentation: of training patches; None for none.
         seed: of the validation split, the order and every patch.
         num_workers: processes that cut patches; 0 cuts them in the training process.
-        balance: "quality" draws masks from bins of their error rate alike (QCResUNet, arXiv 2412.07156), "none" draws
-            all masks alike. Without masks it has no meaning.
+        balance: "quality" draws masks from bins of their error rate alike (QCResUNet, arXiv 2412.07156), "final" does so
+            for one half and draws final masks for the other, "none" draws all masks alike. Without masks it has no
+            meaning.
 
     Attributes:
         train_cases, val_cases, test_cases: case ids.
@@ -73,11 +74,11 @@ class WholeHeartDataModule(pl.LightningDataModule):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         num_workers: int = 0,
-        balance: Literal["quality", "none"] = "quality",
+        balance: Literal["final", "quality", "none"] = "final",
     ) -> None:
         super().__init__()
-        if balance not in ("quality", "none"):
-            raise InputError(f"balance={balance}: must be quality or none")
+        if balance not in ("final", "quality", "none"):
+            raise InputError(f"balance={balance}: must be final, quality or none")
         if len(patch) != 3 or min(*patch, batch_size, steps_per_epoch) < 1 or not 0 <= foreground <= 1:
             raise InputError(
                 f"patch={list(patch)}, batch_size={batch_size}, steps_per_epoch={steps_per_epoch}, "
@@ -168,7 +169,9 @@ class WholeHeartDataModule(pl.LightningDataModule):
     def _bins(self) -> list[list[int]] | None:
         if self.masks is None or self.balance == "none":
             return None
-        return quality_bins([self.masks[item].error_rate for item in self.train_items])
+        bins = quality_bins([self.masks[item].error_rate for item in self.train_items])
+        final = [i for i, (_, kind) in enumerate(self.train_items) if kind == "final"]
+        return bins + [final] * len(bins) if self.balance == "final" and final else bins
 
 
 class VolumeDataset(Dataset[dict[str, Any]]):
