@@ -134,8 +134,14 @@ def test_differences_name_what_changes_the_science_only() -> None:
 
 
 def test_a_list_that_grows_is_a_difference() -> None:
-    base, other = compose_config([]), compose_config(["errormap.baselines=[constant]"])
+    stage = "stage=errormap"
+    base, other = compose_config([stage]), compose_config([stage, "errormap.baselines=[constant]"])
     assert differences(base, other) == ["errormap.baselines"]
+
+
+def test_a_segmenter_does_not_depend_on_the_second_stage() -> None:
+    base, other = compose_config([]), compose_config(["errormap.steps=7", "masks.kinds=[final]"])
+    assert differences(base, other) == []
 
 
 def test_bf16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,8 +164,13 @@ def cpu_precision() -> str:
 
 
 def differences(saved: DictConfig, current: DictConfig) -> list[str]:
-    """Keys whose values differ between two configurations, without those that only say how or where to run."""
+    """Keys whose values differ between two configurations of one run, without those that only say how or where to run.
+
+    A segmenter does not depend on the settings of the error-map stage.
+    """
     ignored = {"fit", "runs_dir", "cache_dir", "data_dir", "trainer", "callbacks", "logger"}
+    if current.stage == Stage.segmenter:
+        ignored |= {"errormap", "masks"}
     flat_saved, flat_current = (dict(_leaves(c, ignored)) for c in (saved, current))
     return sorted(k for k in flat_saved.keys() | flat_current.keys() if flat_saved.get(k) != flat_current.get(k))
 
