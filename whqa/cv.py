@@ -162,13 +162,13 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
     Raises:
         InputError: the configuration or the data are wrong.
     """
-    from whqa.callbacks.tracking import log_summary, require_wandb
+    from whqa.callbacks.tracking import log_summary, require_wandb, wandb_options
     from whqa.summarize import summarize
     from whqa.train import make_study
 
     console = console or Console(stderr=True)
     cfg = compose_config(overrides)
-    tracked = dict(cfg.logger.get("wandb") or {})
+    tracked = wandb_options(cfg)
     if tracked:
         require_wandb()
     experiment_dir = Path(cfg.runs_dir) / run_name(cfg.name, overrides)
@@ -181,7 +181,7 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
         return 1
     summary = summarize(experiment_dir)
     if tracked:
-        log_summary(experiment_dir, summary, **{k: v for k, v in tracked.items() if k != "_target_"})
+        log_summary(experiment_dir, summary, **tracked)
     return 0
 
 

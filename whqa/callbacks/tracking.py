@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytorch_lightning as pl
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
 
@@ -321,11 +321,15 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, floa
             yield (prefix if key == "mean" else name), float(value)
 
 
+def wandb_options(config: DictConfig) -> dict[str, Any]:
+    """Arguments of `log_summary` that a run's configuration states; empty without logger=wandb."""
+    loggers: Any = OmegaConf.to_container(config.get("logger") or OmegaConf.create(), resolve=True)
+    return {k: v for k, v in loggers.get("wandb", {}).items() if k != "_target_"}
+
+
 def options_of(experiment_dir: Path) -> dict[str, Any]:
-    """Arguments for `log_summary` as the experiment's own runs had them; the mode is WANDB_MODE, else offline."""
+    """Arguments of `log_summary` as the experiment's own runs had them; the mode is WANDB_MODE, else offline."""
     options: dict[str, Any] = {"project": os.environ.get("WANDB_PROJECT", "whqa")}
     for path in sorted(experiment_dir.glob("errormap/*/config.yaml")):
-        saved = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-        logged = (saved.get("logger") or {}).get("wandb", {}) if isinstance(saved, dict) else {}
-        options |= {k: v for k, v in logged.items() if k != "_target_"}
+        options |= wandb_options(OmegaConf.load(path))  # type: ignore[arg-type]
     return options | {"mode": os.environ.get("WANDB_MODE", "offline")}

@@ -1,0 +1,438 @@
+"""W&B without a network: what reaches a run, what lies in an offline run's file, and what happens without wandb."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import shutil
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.trainer.states import TrainerFn
+from rich.console import Console
+
+import whqa.summarize
+import whqa.train
+from whqa.callbacks import tracking
+from whqa.callbacks.tracking import TrackRun, fixed_items, headline_numbers, log_summary, run_id, wandb_logger
+from whqa.cli import main
+from whqa.config_check import compose_config
+from whqa.data.judged import ErrorPrediction
+from whqa.errors import InputError
+from whqa.files import write_text
+from whqa.structures import ACDC
+
+wandb = pytest.importorskip("wandb")
+SHAPE = (6, 5, 4)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("WANDB_PROJECT", "WANDB_API_KEY", "WANDB_DIR", "WANDB_RUN_GROUP"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    yield
+    wandb.finish()
+
+
+class FakeRun:
+    """Remembers what is logged."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+        self.logged: list[dict[str, Any]] = []
+        self.summary: dict[str, Any] = {}
+
+    def log(self, values: dict[str, Any]) -> None:
+        self.logged.append(values)
+
+    def keys(self) -> list[set[str]]:
+        return [set(entry) - {"trainer/global_step"} for entry in self.logged]
+
+
+def records(run_file: Path) -> Iterator[Any]:
+    """The records of an offline run: a LevelDB log (blocks of 32 KiB, records split over them) of protobuf messages."""
+    from wandb.proto import wandb_internal_pb2 as messages
+
+    data, at, whole = run_file.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        _, size, kind = struct.unpack_from("<IHB", data, at)
+        whole += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):
+            yield messages.Record.FromString(whole)
+            whole = b""
+
+
+def the_run(directory: Path) -> SimpleNamespace:
+    """What the only offline run below a directory holds."""
+    (run_file,) = directory.glob("wandb/offline-run-*/*.wandb")
+    # wandb's service may still be writing when finish() returns
+    for _ in range(50):
+        found = list(records(run_file))
+        if any(r.HasField("exit") for r in found):
+            break
+        time.sleep(0.1)
+    begun = next(r.run for r in found if r.HasField("run"))
+    rows = [
+        {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in r.history.item}
+        for r in found
+        if r.HasField("history")
+    ]
+    ends = [r.exit.exit_code for r in found if r.HasField("exit")]
+    config = {u.key: json.loads(u.value_json) for u in begun.config.update}
+    return SimpleNamespace(begun=begun, rows=rows, ends=ends, config=config)
+
+
+def fake_trainer(run: FakeRun, **items: list[tuple[str, str]]) -> Any:
+    stepped = SimpleNamespace(epoch_loop=SimpleNamespace(_batches_that_stepped=7))
+    return SimpleNamespace(
+        loggers=[WandbLogger(experiment=run)],
+        state=SimpleNamespace(fn=TrainerFn.FITTING),
+        sanity_checking=False,
+        is_global_zero=True,
+        datamodule=SimpleNamespace(**items),
+        fit_loop=stepped,
+    )
+
+
+def volume(seed: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 4, (1, *SHAPE)))
+
+
+def batch(index: int, case: str, kind: str = "") -> dict[str, Any]:
+    image = torch.from_numpy(np.random.default_rng(index).random((1, 1, *SHAPE), dtype=np.float32))
+    found = {"image": image, "label": volume(index), "spacing": torch.tensor([[1.0, 1.0, 1.0]])}
+    if kind:
+        found["mask"] = volume(100 + index)
+    return found | {"index": torch.tensor([index]), "case": [case], "kind": [kind]}
+
+
+def pixels(layer: Any) -> np.ndarray:
+    return np.asarray(layer._val["mask_data"])
+
+
+# ids and settings
+
+
+def test_an_id_follows_from_the_run_and_nothing_else() -> None:
+    assert run_id("demo", "segmenter", "0-1") == run_id("demo", "segmenter", "0-1")
+    names = [
+        ("demo", "segmenter", "0"),
+        ("demo", "segmenter", "1"),
+        ("demo", "errormap", "0"),
+        ("d=1", "segmenter", "0"),
+    ]
+    names += [
+        ("d_1", "segmenter", "0"),
+        ("d,1", "segmenter", "0"),
+        ("x" * 300, "segmenter", "0"),
+        ("x" * 301, "a", "0"),
+    ]
+    ids = [run_id(*name) for name in names]
+    assert len(set(ids)) == len(names)
+    assert max(map(len, ids)) <= 64
+    for one in ids:
+        assert wandb.Settings(run_id=one).run_id == one
+        assert "/" not in one
+
+
+def test_an_unknown_mode_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"WANDB_MODE.*offline, online"):
+        wandb_logger(tmp_path / "demo" / "segmenter" / "0", "segmenter", mode="offlin")
+
+
+# several jobs in one process
+
+
+def job(root: Path, fold: int) -> tuple[DictConfig, Path]:
+    words = ["experiment=demo", "logger=wandb", f"runs_dir={root}", f"fold={fold}", "stage=segmenter"]
+    return compose_config([*words, "+logger.wandb.tags=[tiny]"]), root / "demo" / "segmenter" / str(fold)
+
+
+def test_every_job_of_a_process_has_its_own_run_and_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(cfg: DictConfig, study: None, run_dir: Path) -> None:
+        logger = wandb_logger(str(run_dir), "segmenter", mode="offline", tags=["tiny"])
+        logger.log_metrics({"number": 10 + int(cfg.fold)}, step=3)
+        if cfg.fold == "1":
+            raise ValueError("the job fails")
+
+    monkeypatch.setattr(whqa.train, "make_study", lambda cfg, directory: None)
+    monkeypatch.setattr(whqa.train, "_segmenter", work)
+    whqa.train.run(*job(tmp_path, 0))
+    assert wandb.run is None
+    with pytest.raises(ValueError, match="the job fails"):
+        whqa.train.run(*job(tmp_path, 1))
+    assert wandb.run is None
+    for fold, code in ((0, 0), (1, 1)):
+        found = the_run(tmp_path / "demo" / "segmenter" / str(fold))
+        assert found.begun.run_group == "demo"
+        assert found.begun.job_type == "segmenter"
+        assert found.begun.display_name == f"segmenter/{fold}"
+        assert found.begun.run_id == run_id("demo", "segmenter", str(fold))
+        assert found.begun.project == "whqa"
+        assert list(found.begun.tags) == ["tiny"]
+        assert found.config["segmenter"]["steps"] == 250
+        assert [row["number"] for row in found.rows] == [10 + fold]
+        assert found.ends == [code]
+
+
+def test_disabled_writes_nothing(tmp_path: Path) -> None:
+    run_dir = tmp_path / "demo" / "segmenter" / "0"
+    with tracking.finished_run():
+        wandb_logger(run_dir, "segmenter", mode="disabled").log_metrics({"number": 1.0}, step=1)
+    assert not any(p for p in run_dir.rglob("*") if p.is_file())
+
+
+# pictures and tables
+
+
+def test_the_same_cases_under_the_same_keys_every_epoch() -> None:
+    run, callback = FakeRun(), TrackRun(Path("nowhere"), ACDC, n=2)
+    items = [("a", ""), ("b", ""), ("c", "")]
+    trainer: Any = fake_trainer(run, val_items=items)
+    for epoch in range(2):
+        for index, (case, _) in enumerate(items):
+            outputs = {"final": (volume(50 + 10 * epoch + index)[0].to(torch.uint8), None)}
+            callback.on_validation_batch_end(trainer, pl.LightningModule(), outputs, batch(index, case), index)
+        callback.on_validation_epoch_end(trainer, pl.LightningModule())
+    assert run.keys() == [{"val/overlay/1", "val/overlay/2"}] * 2
+    assert [entry["trainer/global_step"] for entry in run.logged] == [7, 7]
+    first, second = (entry["val/overlay/1"] for entry in run.logged)
+    assert first._caption == second._caption == "a, final mask"
+    np.testing.assert_array_equal(np.asarray(first._image), np.asarray(second._image))
+    np.testing.assert_array_equal(pixels(first._masks["reference"]), pixels(second._masks["reference"]))
+    assert (pixels(first._masks["mask"]) != pixels(second._masks["mask"])).any()
+    wrong = pixels(first._masks["mask"]) != pixels(first._masks["reference"])
+    np.testing.assert_array_equal(pixels(first._masks["true error"]), wrong * 4)
+    assert set(first._masks) == {"mask", "reference", "true error"}
+    assert first._masks["mask"]._val["class_labels"] == {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
+    assert first._masks["true error"]._val["class_labels"] == {4: "true error"}
+
+
+def test_pictures_show_three_planes_through_one_voxel_the_right_way_round() -> None:
+    from whqa.report.slices import side_by_side
+
+    layer = np.arange(np.prod(SHAPE)).reshape(SHAPE)
+    at = (4, 1, 2)
+    grey, flat = side_by_side(layer, {"numbers": layer}, at, (1.0, 1.0, 2.0))
+    axial = layer[:, :, 2].T[::-1, ::-1]
+    coronal = np.repeat(layer[:, 1, :].T[::-1, ::-1], 2, axis=0)
+    sagittal = np.repeat(layer[4].T[::-1], 2, axis=0)
+    assert grey.shape == flat["numbers"].shape == (8, 6 + 6 + 5)
+    np.testing.assert_array_equal(flat["numbers"][:5, :6], axial)
+    np.testing.assert_array_equal(flat["numbers"][:, 6:12], coronal)
+    np.testing.assert_array_equal(flat["numbers"][:, 12:], sagittal)
+    assert not flat["numbers"][5:, :6].any()
+    assert grey.dtype == np.uint8
+
+
+def test_stage_two_shows_the_predicted_error_in_validation_and_test() -> None:
+    run, callback = FakeRun(), TrackRun(Path("nowhere"), ACDC, n=3)
+    items = [("a", "side1"), ("a", "final"), ("b", "side1"), ("b", "final")]
+    trainer: Any = fake_trainer(run, val_items=items, test_items=items)
+    module = pl.LightningModule()
+    for index, item in enumerate(items):
+        logit = volume(70 + index)[0].float() - 1.5
+        callback.on_validation_batch_end(trainer, module, logit, batch(index, *item), index)
+    callback.on_validation_epoch_end(trainer, module)
+    trainer.state.fn = TrainerFn.VALIDATING
+    callback.on_validation_batch_end(trainer, module, volume(70)[0].float(), batch(1, *items[1]), 0)
+    callback.on_validation_epoch_end(trainer, module)
+    for index, item in enumerate(items):
+        logit = volume(70 + index)[0].float() - 1.5
+        callback.on_test_batch_end(trainer, module, ErrorPrediction(logit.sigmoid(), logit > 0), batch(index, *item), 0)
+    callback.on_test_epoch_end(trainer, module)
+    assert run.keys() == [{"val/overlay/1", "val/overlay/2"}, {"test/overlay/1", "test/overlay/2"}]
+    shown, tested = run.logged[0]["val/overlay/2"], run.logged[1]["test/overlay/2"]
+    assert shown._caption == "b, final mask"
+    assert set(shown._masks) == {"mask", "reference", "true error", "predicted error"}
+    for name in shown._masks:
+        np.testing.assert_array_equal(pixels(shown._masks[name]), pixels(tested._masks[name]))
+    assert set(np.unique(pixels(shown._masks["predicted error"]))) == {0, 5}
+
+
+def test_final_masks_are_shown_where_there_are_any() -> None:
+    assert fixed_items([("a", "side1"), ("a", "final"), ("b", "final"), ("b", "early"), ("c", "final")], 2) == [1, 2]
+    assert fixed_items([("a", "side1"), ("a", "early")], 2) == [0]
+    assert fixed_items([], 3) == []
+
+
+def test_a_wandb_logger_is_the_only_reason_to_do_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    trainer: Any = fake_trainer(FakeRun(), val_items=[("a", "")], test_items=[("a", "")])
+    trainer.loggers = []
+    callback = TrackRun(tmp_path, ACDC)
+    callback.on_validation_batch_end(trainer, pl.LightningModule(), None, batch(0, "a"), 0)
+    callback.on_validation_epoch_end(trainer, pl.LightningModule())
+    callback.on_test_end(trainer, pl.LightningModule())
+
+
+def test_ranks_other_than_zero_log_nothing(tmp_path: Path) -> None:
+    run = FakeRun()
+    trainer: Any = fake_trainer(run, test_items=[("a", "")])
+    trainer.is_global_zero = False
+    callback = TrackRun(tmp_path, ACDC)
+    outputs = {"final": (volume(1)[0], None)}
+    callback.on_test_batch_end(trainer, pl.LightningModule(), outputs, batch(0, "a"), 0)
+    callback.on_test_epoch_end(trainer, pl.LightningModule())
+    callback.on_test_end(trainer, pl.LightningModule())
+    assert run.logged == []
+
+
+# end to end
+
+
+def test_a_real_run_mirrors_its_csv_files(
+    tmp_path: Path,
+    segmented: Path,
+    train: Callable[..., int],
+    tiny: Callable[[Path], list[str]],
+    rows_of: Callable[[Path], list[dict[str, str]]],
+) -> None:
+    shutil.copytree(segmented, tmp_path, dirs_exist_ok=True)
+    assert train(*tiny(tmp_path), "stage=errormap", "fold=0", "logger=wandb") == 0
+    run_dir = tmp_path / "runs" / "tiny" / "errormap" / "0"
+    found = the_run(run_dir)
+    assert found.begun.run_id == run_id("tiny", "errormap", "0")
+    assert found.config["stage"] == "errormap"
+    for row in rows_of(run_dir / "metrics.csv"):
+        numbers = {k: float(v) for k, v in row.items() if v and k not in ("step", "epoch")}
+        for key, value in numbers.items():
+            mirrored = [r[key] for r in found.rows if key in r and r["trainer/global_step"] == int(row["step"])]
+            assert mirrored
+            assert mirrored[-1] == pytest.approx(value, rel=1e-6)
+    media = {key.removesuffix("/_type") for row in found.rows for key in row if key.endswith("/_type")}
+    assert {"test/overlay/1", "test/overlay/2", "test/cases", "test/qi_accuracy_volume"} <= media
+    steps = {
+        name: [r["trainer/global_step"] for r in found.rows if any(k.startswith(name) for k in r)]
+        for name in ("val/overlay/1/", "val/error_dice")
+    }
+    # the last numbers are those of the calibration, which needs no pictures
+    assert steps["val/overlay/1/"] == steps["val/error_dice"][:-1]
+    assert len(steps["val/overlay/1/"]) == 2
+    (table,) = run_dir.glob("wandb/offline-run-*/files/media/table/test/cases_*.table.json")
+    logged = json.loads(table.read_text())
+    written = rows_of(run_dir / "cases.csv")
+    assert logged["columns"] == list(written[0])
+    assert len(logged["data"]) == len(written)
+    for values, row in zip(logged["data"], written, strict=True):
+        assert float(values[logged["columns"].index("qi_heart")]) == float(row["qi_heart"])
+        assert values[logged["columns"].index("case")] == row["case"]
+
+
+def test_the_summary_run_holds_all_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished_study: tuple[Path, dict[str, Any]]
+) -> None:
+    directory, summary = finished_study
+    run = FakeRun()
+
+    def begin(**settings: Any) -> FakeRun:
+        run.settings = settings
+        return run
+
+    monkeypatch.setattr(wandb, "init", begin)
+    log_summary(directory, summary, project="p", mode="offline", entity="somebody")
+    assert run.settings["group"] == "demo"
+    assert run.settings["job_type"] == "summary"
+    assert run.settings["id"] == run_id("demo", "summary", "")
+    assert (run.settings["project"], run.settings["entity"]) == ("p", "somebody")
+    entry = summary["methods"]["errormap"]["final"]["error_dice"]
+    assert run.summary["final/errormap/error_dice"] == entry["mean"]
+    assert run.summary["final/errormap/error_dice_low"] == entry["ci95"][0]
+    assert run.summary["final/errormap/error_dice_high"] == entry["ci95"][1]
+    assert run.summary["all/boundary/heart/pcc"] == summary["methods"]["boundary"]["all"]["heart"]["pcc"]["mean"]
+    assert run.summary["segmentation/dice"] == summary["segmentation"]["dice"]["mean"]
+    assert "final/constant/heart/pcc" not in run.summary
+    assert all(math.isfinite(v) for v in run.summary.values())
+    (media,) = run.logged
+    assert {"cases", "page", "risk_coverage/final", "qi_accuracy/all_heart"} <= set(media)
+    assert len(media["cases"].data) == len(pd.read_csv(directory / "cases.csv"))
+
+
+def test_headline_numbers_of_a_small_summary() -> None:
+    both = {"final": {"n": 3, "heart": {"acc": {"mean": 0.5, "std": None}, "pcc": {"mean": None, "ci95": None}}}}
+    dice = {"mean": 0.25, "ci95": [0.125, 0.5], "per_structure": {"lv": {"mean": 1.0, "ci95": None, "reason": "few"}}}
+    assert headline_numbers({"segmentation": {"dice": dice}, "methods": {"m": both}}) == {
+        "segmentation/dice": 0.25,
+        "segmentation/dice_low": 0.125,
+        "segmentation/dice_high": 0.5,
+        "segmentation/dice/per_structure/lv": 1.0,
+        "final/m/n": 3.0,
+        "final/m/heart/acc": 0.5,
+    }
+
+
+@pytest.fixture(scope="module")
+def finished_study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    path = Path(__file__).parents[1] / "test_summarize.py"
+    spec = importlib.util.spec_from_file_location("synthetic_run", path)
+    assert spec is not None
+    assert spec.loader is not None
+    synthetic = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(synthetic)
+    directory = synthetic.write_run(tmp_path_factory.mktemp("runs") / "demo", n_cases=6)
+    with Path("/dev/null").open("w") as nowhere:
+        return directory, whqa.summarize.summarize(directory, Console(file=nowhere))
+
+
+def test_summarize_logs_when_asked_with_the_settings_of_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(whqa.summarize, "summarize", lambda directory: {})
+    monkeypatch.setattr(tracking, "log_summary", lambda directory, summary, **options: asked.append(options))
+    for words, expected in (([], []), (["--wandb"], [{"project": "whqa", "mode": "offline"}])):
+        with pytest.raises(SystemExit) as end:
+            main(["summarize", str(tmp_path), *words])
+        assert (end.value.code, asked) == (0, expected)
+    saved = "logger:\n  wandb:\n    _target_: x\n    project: hearts\n    mode: online\n    entity: lab\n"
+    write_text(tmp_path / "errormap" / "0" / "config.yaml", saved)
+    with pytest.raises(SystemExit):
+        main(["summarize", str(tmp_path), "--wandb"])
+    assert asked[-1] == {"project": "hearts", "entity": "lab", "mode": "offline"}
+
+
+# without wandb
+
+
+def test_without_wandb_the_message_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(InputError, match=r"pip install 'whqa\[wandb\]'"):
+        wandb_logger(tmp_path / "demo" / "segmenter" / "0", "segmenter")
+    with pytest.raises(SystemExit) as end:
+        main(["cv", "experiment=demo", "logger=wandb", f"runs_dir={tmp_path}", f"data_dir={tmp_path}"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith(
+        "whqa cv: logger=wandb: wandb is not installed; pip install 'whqa[wandb]'"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_imports_wandb_unasked() -> None:
+    code = (
+        "import sys, whqa.cli, whqa.cv, whqa.train, whqa.summarize, whqa.callbacks.tracking as t\n"
+        "with t.finished_run(): pass\n"
+        "sys.exit('wandb' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
