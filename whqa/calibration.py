@@ -3,9 +3,10 @@
 Platt scaling (Platt 1999: sigmoid(a x + b) by maximum likelihood) from one histogram of logits a mask makes the
 probabilities, and so the soft QI, honest. Then the error map follows by one of two rules:
 
-    matched  tau of each mask is such that as many voxels are called wrong as are expected to be, |Ê| = sum(P): the hard QI
-             agrees with the soft one, on good masks and on bad ones
-    dice     one tau for all masks, with the best mean error Dice on those cases: bad masks decide, good ones get too much
+    matched  each mask has its tau: as many voxels are called wrong as are expected to be, |Ê| = sum(P), so the hard
+             QI agrees with the soft one, on good masks and on bad ones
+    dice     one tau for all masks, with the best mean error Dice on those cases: bad masks decide, and good ones get
+             too large a map
 """
 
 from __future__ import annotations

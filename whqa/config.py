@@ -147,7 +147,7 @@ def run_name(name: str, overrides: Sequence[str]) -> str:
     if any(key == "name" for key, _ in keys):
         return name
     parts = sorted(text for key, text in keys if not _NOT_IN_NAME.match(key))
-    return ",".join([name, *(re.sub(r"[^\w.,=+~-]+", "_", p) for p in parts)])
+    return ",".join([name, *(re.sub(r"[^\w.,=+~-]+", "_", part) for part in parts)])
 
 
 def config_dir() -> Path:
@@ -177,7 +177,7 @@ def differences(saved: DictConfig, current: DictConfig) -> list[str]:
 
 def _leaves(config: DictConfig, ignored: set[str], prefix: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in OmegaConf.to_container(config, resolve=True).items():  # type: ignore[union-attr]
-        path = f"{prefix}{key}"
+        path = prefix + str(key)
         if path in ignored or path == "data.root" or path.endswith(".num_workers"):
             continue
         if isinstance(value, dict):

@@ -128,8 +128,8 @@ def _flatten(value: Any, prefix: str = "") -> Iterator[str]:
 
 def _unknown_keys(config: DictConfig, schema: type, prefix: str = "") -> Iterator[str]:
     hints = get_type_hints(schema)
-    for key in config:
+    for key in map(str, config):
         if key not in hints:
             yield f"{prefix}{key}"
-        elif dataclasses.is_dataclass(hints[str(key)]):
-            yield from _unknown_keys(config[key], hints[str(key)], f"{prefix}{key}.")
+        elif dataclasses.is_dataclass(hints[key]):
+            yield from _unknown_keys(config[key], hints[key], f"{prefix}{key}.")

@@ -247,7 +247,8 @@ class _Display:
 
     def __enter__(self) -> _Display:
         self.bars.start()
-        self.overall = self.bars.add_task(f"{len(self.graph.runs)} runs", total=self.total, completed=self._done())
+        self.overall = self.bars.add_task(f"{len(self.graph.runs)} runs", total=self.total)
+        self.update()
         return self
 
     def __exit__(self, *args: object) -> None:

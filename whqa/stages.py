@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,14 +122,18 @@ def run_errormap(
 def _fit(trainer: pl.Trainer, module: pl.LightningModule, data: WholeHeartDataModule, run_dir: Path, fit: bool) -> None:
     last = run_dir / "checkpoints" / "last.ckpt"
     if fit:
-        trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None)
+        with warnings.catch_warnings():
+            # resuming is what the directory is for
+            warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
+            trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None)
         return
     if not last.exists():
         raise InputError(f"{last}: no such checkpoint; fit=false tests a trained run, leave it out to train one")
     saved = torch.load(last, map_location="cpu", weights_only=True)
     module.load_state_dict(saved["state_dict"])
     # what is logged now belongs to the step of these weights; at step 0 it would hide the training's log
-    trainer.fit_loop.epoch_loop._batches_that_stepped = saved["global_step"]
+    trainer.fit_loop.load_state_dict(saved["loops"]["fit_loop"])
+    trainer.fit_loop.epoch_progress.increment_completed()  # the checkpoint is written just before
 
 
 def _add_callbacks(trainer: pl.Trainer, *callbacks: pl.Callback) -> None:

@@ -73,8 +73,8 @@ def make_study(cfg: DictConfig, experiment_dir: Path) -> Study:
     Raises:
         InputError: the data are missing or wrong, or the directory belongs to another study.
     """
-    cohort: Cohort = make(cfg.data).labelled
     plan = MaskPlan(cfg.masks.plan, cfg.folds)
+    cohort: Cohort = make(cfg.data).labelled
     folds = load_or_make_folds(experiment_dir / "folds.json", cohort, cfg.folds, cfg.seed, plan.name)
     settings = Preprocess(**_plain(cfg.preprocess))
     cases = prepare_cohort(cohort, Cache(Path(cfg.cache_dir), settings))
@@ -184,7 +184,7 @@ def _guard_settings(cfg: DictConfig, run_dir: Path) -> None:
 
 
 def _complete(run_dir: Path) -> None:
-    if pl.utilities.rank_zero_only.rank == 0:
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         write_text(run_dir / COMPLETED, "")
         print(f"done: {run_dir}")
 

@@ -1,4 +1,4 @@
-"""`make bench`: the parts that cost time, each beside an alternative in the same run. Trust the ratios, not the seconds."""
+"""`make bench`: the parts that cost time, each beside an alternative in one run. Trust the ratios, not the seconds."""
 
 from __future__ import annotations
 

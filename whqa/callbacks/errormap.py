@@ -153,7 +153,8 @@ class JudgeMasks(pl.Callback):
             columns = table.compute()
             for i, index in enumerate(columns["index"].tolist()):
                 values = {k: float(v[i]) for k, v in columns.items() if k != "index"}
-                rows.append(self._row(method, *items[index], values))
+                case, kind = items[index]
+                rows.append(self._row(method, case, kind, values))
         network = [r["error_dice"] for r in rows if r["method"] == NETWORK]
         module.log("test/error_dice", float(np.mean(network)), rank_zero_only=True)
         if trainer.is_global_zero:

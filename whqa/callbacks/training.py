@@ -54,7 +54,7 @@ class KeepEarlyWeights(pl.Callback):
         """Save once, when the step has been reached."""
         if trainer.global_step == self.step and trainer.is_global_zero:
             with atomic_path(self.path) as temporary:
-                torch.save({k: v.cpu() for k, v in module.network.state_dict().items()}, temporary)  # type: ignore[union-attr,operator]
+                torch.save({k: v.cpu() for k, v in module.network.state_dict().items()}, temporary)  # type: ignore[union-attr]
 
 
 class ProgressFile(pl.Callback):

@@ -104,8 +104,9 @@ def _paint_lungs(canvas: Canvas, thorax: Array, tissue: Tissue, rng: np.random.G
 
 def _paint_mediastinum(canvas: Canvas, thorax: Array, tissue: Tissue, rng: np.random.Generator) -> Array:
     """Fat, oesophagus, trachea and the descending aorta, whose field is returned."""
-    middle = rng.normal(0, 2)
-    canvas.paint(tube(thorax, [[42 + middle, -38, -90], [42, -30, 60], [40, 0, 130]], [26, 28, 38], 1)[0], tissue.fat)
+    middle = float(rng.normal(0, 2))
+    fat = np.array([[42 + middle, -38, -90], [42, -30, 60], [40, 0, 130]])
+    canvas.paint(tube(thorax, fat, [26, 28, 38], 1)[0], tissue.fat)
     canvas.paint(ellipsoid(thorax, [40, 45, 40], [16, 26, 60]), tissue.fat)
     canvas.paint(tube(thorax, [[30, -64, -90], [34, -58, 130]], [7, 7], 1)[0], tissue.muscle)
     x = MIDLINE_MM - 24 + rng.normal(0, 3)
@@ -173,7 +174,7 @@ def _paint_chest_wall(canvas: Canvas, thorax: Array, tissue: Tissue, rng: np.ran
     rib = np.abs(np.mod(drop, 26) - 13) - 5
     canvas.paint(np.maximum(rib, np.abs(wall + 6) - 4), tissue.bone)
     canvas.paint(np.maximum(rib + 1.5, np.abs(wall + 6) - 2.5), 0.45 * tissue.bone)
-    canvas.paint(ellipsoid(thorax, [MIDLINE_MM, deep - 13, 20], [17, 6, 90]), 0.5 * tissue.bone)
+    canvas.paint(ellipsoid(thorax, [MIDLINE_MM, float(deep) - 13, 20], [17, 6, 90]), 0.5 * tissue.bone)
     spine = tube(thorax, [[MIDLINE_MM, -94, -110], [MIDLINE_MM, -92, 140]], [21, 18], 1)[0]
     disc = np.abs(np.mod(z + 7, 28) - 14) - 4
     canvas.paint(spine, tissue.bone)

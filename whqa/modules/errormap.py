@@ -72,6 +72,6 @@ class ErrorMapModule(DeepSupervisionModule):
         """Uncalibrated error logit of a whole volume; callbacks calibrate and measure it."""
         return self.raw_logit(batch)
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> ErrorPrediction:
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> ErrorPrediction:  # type: ignore[override]
         """Calibrated prediction for a whole volume; callbacks store and measure it."""
         return self.calibration.predict(self.raw_logit(batch))
