@@ -103,10 +103,12 @@ class DeepSupervisionModule(pl.LightningModule):
         optimiser = torch.optim.AdamW(
             self.parameters(), lr=self.hparams["learning_rate"], weight_decay=self.hparams["weight_decay"]
         )
+        total = max(4, self.total_steps)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimiser,
             max_lr=self.hparams["learning_rate"],
-            total_steps=max(2, self.total_steps),
-            pct_start=self.hparams["warmup"],
+            total_steps=total,
+            # torch divides by (warm-up steps - 1)
+            pct_start=max(self.hparams["warmup"], 2 / total),
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
