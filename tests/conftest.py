@@ -20,7 +20,7 @@ TINY = (
     "data.n=6",
     "data.spacing_mm=6",
     "preprocess.spacing=[8,8,8]",
-    "network.width=2",
+    "network.width=4",
     "trainer.precision=32-true",
     "trainer.log_every_n_steps=1",
     "+trainer.enable_progress_bar=false",
@@ -30,7 +30,14 @@ TINY = (
     *(
         f"{stage}.{setting}"
         for stage in ("segmenter", "errormap")
-        for setting in ("steps=4", "steps_per_epoch=2", "patch=[16,16,16]", "validate_every=1", "batch_size=2")
+        for setting in (
+            "learning_rate=0.02",
+            "steps=24",
+            "steps_per_epoch=12",
+            "patch=[16,16,16]",
+            "validate_every=1",
+            "batch_size=2",
+        )
     ),
 )
 

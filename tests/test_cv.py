@@ -1,0 +1,240 @@
+"""The graph of a cross-validation, driven with stub commands in place of trainings."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import whqa.cv
+from whqa.config_check import compose_config
+from whqa.cv import Graph, Run, _name_failures, _work, cross_validate, plan_runs, run_environment
+from whqa.masks.plan import MaskPlan
+
+# Writes down when it began, does as told, leaves the stamp: `stub.py ROOT FAILING stage=... fold=...`
+STUB = """
+import os, sys, time, pathlib
+root, failing, stage, fold = sys.argv[1], sys.argv[2].split(), sys.argv[3].split("=")[1], sys.argv[4].split("=")[1]
+name = f"{stage}/{fold}"
+with open(f"{root}/order", "a") as f:
+    f.write(name + "\\n")
+print("working on", name, flush=True)
+if name in failing:
+    print(f"whqa train: {name}: no such luck", file=sys.stderr)
+    sys.exit(2)
+if f"{name}!" in failing:
+    sys.exit(0)
+if f"{name}*" in failing:
+    pathlib.Path(root, "pid").write_text(str(os.getpid()))
+    time.sleep(60)
+pathlib.Path(root, stage, fold, "COMPLETED").touch()
+"""
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whqa.cv, "POLL_S", 0.02)
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Callable[..., Graph]:
+    (tmp_path / "stub.py").write_text(textwrap.dedent(STUB))
+
+    def make(plan: MaskPlan | None = None, failing: str = "", jobs: int = 2) -> Graph:
+        cfg = compose_config(["experiment=demo"])
+        runs = plan_runs(cfg, tmp_path, plan or MaskPlan("out_of_fold", 3))
+        return Graph(runs, [sys.executable, "-S", str(tmp_path / "stub.py"), str(tmp_path), failing], jobs)
+
+    return make
+
+
+def _console() -> Console:
+    return Console(file=io.StringIO(), width=1000)
+
+
+def _order(root: Path) -> list[str]:
+    return (root / "order").read_text().split()
+
+
+@pytest.mark.parametrize(("plan", "n", "runs"), [("out_of_fold", 3, 6), ("nested", 3, 9), ("nested", 5, 20)])
+def test_an_error_map_network_waits_for_the_segmenters_of_its_plan(
+    graph: Callable[..., Graph], plan: str, n: int, runs: int
+) -> None:
+    made = MaskPlan(plan, n)
+    nodes = {r.name: r for r in graph(made).runs}
+    assert len(nodes) == runs
+    for fold in range(n):
+        assert nodes[f"errormap/{fold}"].needs == {f"segmenter/{s}" for s in made.needed_by(fold)}
+    assert all(not r.needs for r in nodes.values() if r.stage == "segmenter")
+    assert {r.directory.parent.name for r in nodes.values()} == {"segmenter", "errormap"}
+
+
+def test_runs_start_after_what_they_need(graph: Callable[..., Graph], tmp_path: Path) -> None:
+    made = graph(MaskPlan("nested", 3))
+    _work(made, _console())
+    order = _order(tmp_path)
+    assert sorted(order) == sorted(r.name for r in made.runs)
+    for run in made.runs:
+        assert all(order.index(need) < order.index(run.name) for need in run.needs)
+    assert not made.failed
+    assert not made.blocked()
+    assert "working on errormap/0" in (tmp_path / "errormap" / "0" / "train.log").read_text()
+
+
+def test_no_more_jobs_than_asked_for(graph: Callable[..., Graph], monkeypatch: pytest.MonkeyPatch) -> None:
+    most = []
+    made = graph(jobs=2)
+    started = Graph.start
+
+    def start(self: Graph, run: Run) -> None:
+        started(self, run)
+        most.append(len(self.running))
+
+    monkeypatch.setattr(Graph, "start", start)
+    _work(made, _console())
+    assert max(most) == 2
+
+
+def test_complete_runs_are_left_alone(graph: Callable[..., Graph], tmp_path: Path) -> None:
+    for name in ("segmenter/0", "segmenter/2", "errormap/1"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "COMPLETED").touch()
+    _work(graph(), _console())
+    assert sorted(_order(tmp_path)) == ["errormap/0", "errormap/2", "segmenter/1"]
+    again = graph()
+    _work(again, _console())
+    assert len(_order(tmp_path)) == 3
+
+
+def test_a_failed_run_is_named_with_its_log_and_the_others_run(graph: Callable[..., Graph], tmp_path: Path) -> None:
+    made = graph(MaskPlan("nested", 3), failing="segmenter/0-1")
+    console = _console()
+    _work(made, console)
+    assert made.failed == {"segmenter/0-1": 2}
+    assert {r.name for r in made.blocked()} == {"errormap/0", "errormap/1"}
+    assert (tmp_path / "errormap" / "2" / "COMPLETED").exists()
+    _name_failures(made, console)
+    text = console.file.getvalue()
+    assert "failed: segmenter/0-1 (exit code 2): whqa train: segmenter/0-1: no such luck" in text
+    assert f"log: {tmp_path / 'segmenter' / '0-1' / 'train.log'}" in text
+    assert "not run: errormap/0 waits for segmenter/0-1" in text
+    assert "errormap/2" not in text
+
+
+def test_a_run_that_ends_without_its_stamp_has_failed(graph: Callable[..., Graph]) -> None:
+    made = graph(failing="segmenter/1!")
+    _work(made, _console())
+    assert made.failed == {"segmenter/1": 0}
+
+
+def test_logs_of_several_attempts_follow_each_other(graph: Callable[..., Graph], tmp_path: Path) -> None:
+    _work(graph(failing="segmenter/1"), _console())
+    _work(graph(), _console())
+    assert (tmp_path / "segmenter" / "1" / "train.log").read_text().count("working on") == 2
+    assert (tmp_path / "errormap" / "1" / "COMPLETED").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_children(graph: Callable[..., Graph], tmp_path: Path, number: int) -> None:
+    made = graph(failing="segmenter/0*", jobs=1)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def send() -> None:
+        while not (tmp_path / "pid").exists():
+            time.sleep(0.02)
+        time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=send, daemon=True).start()
+    console = _console()
+    with pytest.raises(KeyboardInterrupt):
+        _work(made, console)
+    assert "the same command continues from here" in console.file.getvalue()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert _order(tmp_path) == ["segmenter/0"]
+
+
+def test_progress_counts_complete_and_running_runs(tmp_path: Path) -> None:
+    run = Run("segmenter", "0", tmp_path, steps=100)
+    assert run.done == 0.0
+    (tmp_path / "progress.json").write_text(json.dumps({"phase": "training", "done": 0.5}))
+    assert 0 < run.done < 0.5
+    (tmp_path / "progress.json").write_text("{")
+    assert run.done == 0.0
+    (tmp_path / "COMPLETED").touch()
+    assert run.done == 1.0
+
+
+def test_runs_share_the_cores_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    assert run_environment(2)["OMP_NUM_THREADS"] == "4"
+    assert run_environment(16)["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert run_environment(2)["OMP_NUM_THREADS"] == "3"
+
+
+def test_all_runs_of_a_finished_study_are_skipped_and_the_summary_made(
+    tmp_path: Path, phantoms: Path, tiny: Callable[[Path], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And with a failure the exit code is 1 and no summary is made."""
+    summarized: list[Path] = []
+    monkeypatch.setattr("whqa.summarize.summarize", summarized.append)
+    words = tiny(tmp_path)
+    words[words.index(f"data_dir={tmp_path / 'data'}")] = f"data_dir={phantoms / 'data'}"
+    monkeypatch.setattr(Graph, "start", lambda self, run: self.failed.update({run.name: 1}))
+    console = _console()
+    assert cross_validate(words, 1, console) == 1
+    assert "failed: segmenter/0" in console.file.getvalue()
+    assert summarized == []
+    for stage in ("segmenter", "errormap"):
+        for fold in "012":
+            directory = tmp_path / "runs" / "tiny" / stage / fold
+            directory.mkdir(parents=True)
+            (directory / "COMPLETED").touch()
+    assert cross_validate(words, 1, _console()) == 0
+    assert summarized == [tmp_path / "runs" / "tiny"]
+
+
+def test_a_child_follows_its_parent(tmp_path: Path) -> None:
+    """Where the cross-validation is killed outright, its runs end by themselves."""
+    child = textwrap.dedent("""
+        import os, time
+        from whqa.process import follow_parent
+        follow_parent()
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+    """)
+    parent = textwrap.dedent(f"""
+        import os, subprocess, sys
+        from whqa.process import PARENT
+        mine = os.environ | {{PARENT: str(os.getpid())}}
+        child = subprocess.Popen([sys.executable, "-c", {child!r}], env=mine, stdout=subprocess.PIPE)
+        print(child.stdout.readline().decode().strip(), flush=True)
+        os._exit(0)
+    """)
+    done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, timeout=60, check=True)
+    pid, deadline = int(done.stdout), time.monotonic() + 5
+    while _alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _alive(pid)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

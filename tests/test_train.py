@@ -1,0 +1,192 @@
+"""Bad input on the command line: exit code 2, one line that names the file and the cause, and nothing half-written."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+import whqa.train
+from whqa.config_check import compose_config
+
+CASE = "ct_train_1003"
+
+
+@pytest.fixture
+def own(tmp_path: Path, phantoms: Path) -> Path:
+    """A copy of the phantoms that a test may spoil."""
+    shutil.copytree(phantoms / "data" / "phantom-ct-6-6mm-seed0", tmp_path / "cases")
+    return tmp_path
+
+
+@pytest.fixture
+def refused(
+    own: Path,
+    train: Callable[..., int],
+    tiny: Callable[[Path], list[str]],
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., str]:
+    """Runs a command that must be refused; returns its one line after checking that nothing lies around."""
+
+    def run(*words: str) -> str:
+        before = _files(own / "cases")
+        settings = [w for w in tiny(own) if not w.startswith(("data.", "experiment="))]
+        code = train(*settings, "folds=3", "data=mmwhs", f"data.root={own / 'cases'}", *words)
+        out, err = capsys.readouterr()
+        assert code == 2, err
+        assert err.startswith("whqa train: ")
+        assert err.count("\n") == 1, err
+        assert "done" not in out
+        assert not list(own.rglob("COMPLETED"))
+        assert not list(own.rglob(".*.*.*")), "a temporary file was left behind"
+        assert _files(own / "cases") == before
+        assert not list(own.rglob("*.ckpt"))
+        return err
+
+    return run
+
+
+def _files(folder: Path) -> dict[str, int]:
+    return {str(p.relative_to(folder)): p.stat().st_size for p in folder.rglob("*")}
+
+
+def _spoil(own: Path, part: str, change: Callable[[np.ndarray], np.ndarray]) -> Path:
+    path = own / "cases" / f"{CASE}_{part}.nii.gz"
+    image = nib.load(path)
+    array = change(np.asanyarray(image.dataobj).astype(np.float32))
+    nib.save(nib.Nifti1Image(array, image.affine), path)
+    return path
+
+
+def test_a_data_folder_that_does_not_exist(refused: Callable[..., str]) -> None:
+    assert "/no/such/folder: data folder does not exist" in refused("data.root=/no/such/folder")
+
+
+def test_an_empty_data_folder(refused: Callable[..., str], own: Path) -> None:
+    (own / "empty").mkdir()
+    assert f"{own / 'empty'}" in refused(f"data.root={own / 'empty'}")
+
+
+def test_a_data_folder_that_was_never_stated(refused: Callable[..., str]) -> None:
+    assert "data.root" in refused("data=folder", "data.root=???")
+
+
+def test_fewer_cases_than_folds(refused: Callable[..., str]) -> None:
+    line = refused("folds=7")
+    assert "6 labelled patient(s) are fewer than 7 folds" in line
+
+
+def test_shapes_that_differ(refused: Callable[..., str], own: Path) -> None:
+    path = _spoil(own, "label", lambda a: a[:-1])
+    line = refused()
+    assert str(path) in line
+    assert f"{CASE}_image.nii.gz" in line
+
+
+def test_an_image_with_nan(refused: Callable[..., str], own: Path) -> None:
+    def spoil(array: np.ndarray) -> np.ndarray:
+        array[3, 3, 3] = np.nan
+        return array
+
+    path = _spoil(own, "image", spoil)
+    line = refused()
+    assert str(path) in line
+    assert "NaN" in line or "nan" in line
+
+
+def test_a_truncated_file(refused: Callable[..., str], own: Path) -> None:
+    path = own / "cases" / f"{CASE}_image.nii.gz"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert str(path) in refused()
+
+
+def test_a_truncated_volume_inside_a_sound_gzip(refused: Callable[..., str], own: Path) -> None:
+    path = own / "cases" / f"{CASE}_image.nii.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1000]))
+    assert str(path) in refused()
+
+
+def test_an_unknown_label_value(refused: Callable[..., str], own: Path) -> None:
+    path = _spoil(own, "label", lambda a: np.where(a == 500, 77, a))
+    line = refused()
+    assert str(path) in line
+    assert "[77]" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        (["fold=3"], "fold=3: must be one of 0..2"),
+        (["fold=x"], "fold=x"),
+        (["fold=0-1"], "mask plan 'out_of_fold' has the segmenters 0, 1, 2"),
+        (["stage=errormap", "fold=0-1"], "fold=0-1"),
+        (["stage=errormap"], "needs the segmenters 0, 1, 2"),
+        (["masks.plan=nestd"], "'nestd': must be one of out_of_fold, nested, in_sample"),
+        (["masks=nested", "folds=2"], "'nested' needs at least 3 folds"),
+        (["segmenter.steps=5"], "segmenter.steps=5 is not a multiple of segmenter.steps_per_epoch=12"),
+        (["segmenter.patch=[16,16]"], "patch=[16, 16]"),
+        (["segmenter.patch=[0,16,16]"], "patch=[0, 16, 16]"),
+        (["segmenter.batch_size=0"], "batch_size=0"),
+        (["segmenter.validation_fraction=1.5"], "validation_fraction=1.5"),
+        (["preprocess.centre=hart"], "centre 'hart'"),
+        (["preprocess.spacing=[-1,1,1]"], "must be positive"),
+        (["data.modality=pet"], "pet"),
+        (["data.modality=mr"], "mr"),
+        (["network.width=many"], "network: "),
+        (["network.strides=3"], "network: "),
+        (["+network.depht=3"], "depht"),
+        (["+data.rute=3"], "rute"),
+        (["trainer.precision=7"], "trainer: "),
+        (["masks.kinds=[finl]", "stage=errormap"], "masks.kinds: no kind 'finl'"),
+        (["fit=false"], "no such checkpoint"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_settings_that_cannot_be(refused: Callable[..., str], words: list[str], cause: str) -> None:
+    assert cause in refused(*words)
+
+
+def test_a_sweep_over_processes_is_refused_with_the_right_command(
+    train: Callable[..., int],
+    tiny: Callable[[Path], list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = [w for w in tiny(tmp_path) if not w.startswith("trainer.precision")]
+    assert train("-m", *words, "trainer=ddp_sim", "fold=0,1") == 2
+    err = capsys.readouterr().err
+    assert "torchrun --nproc-per-node=N -m whqa.train -m" in err
+    assert "whqa cv" in err
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("launcher", ["TORCHELASTIC_RUN_ID", "SLURM_NTASKS"])
+def test_a_sweep_over_processes_that_somebody_else_starts_is_allowed(
+    launcher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(launcher, "1")
+    whqa.train._guard_sweep(compose_config(["trainer=ddp_sim"]), {"mode": whqa.train.RunMode.MULTIRUN})
+
+
+def test_the_directory_is_the_one_that_hydra_makes(tmp_path: Path) -> None:
+    words = ["experiment=demo", "stage=errormap", "fold=2", "seed=3", f"runs_dir={tmp_path}"]
+    expected = tmp_path / "demo,seed=3" / "errormap" / "2"
+    assert whqa.train.run_dir_of(compose_config(words), words) == expected
+
+
+def test_the_printed_configuration_is_whole(
+    train: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train("experiment=demo", "--cfg", "job") == 0
+    printed = OmegaConf.create(capsys.readouterr().out)
+    assert printed.errormap.steps == compose_config(["experiment=demo"]).errormap.steps
+    assert sys.argv[0] != "whqa train"
+    assert not list(tmp_path.iterdir())
