@@ -121,3 +121,27 @@ def test_logits_that_say_the_opposite_keep_their_order() -> None:
 def test_the_numbers_survive_json() -> None:
     found = _fit([_case(0)])
     assert Calibration(**found.to_dict()) == found
+
+
+@pytest.mark.parametrize("bias", [-4.0, -1.0, 2.0])
+def test_the_matched_rule_calls_as_many_voxels_wrong_as_are_expected(bias: float) -> None:
+    logit, error = _case(0, bias=bias)
+    found = fit_calibration([LogitHistogram.of(logit, error)], rule="matched")
+    assert found.threshold is None
+    prediction = found.predict(logit)
+    expected = prediction.probability.double().sum()
+    assert abs(int(prediction.error_map.sum()) - float(expected)) <= 0.5
+    outside = prediction.probability[~prediction.error_map]
+    assert float(prediction.probability[prediction.error_map].min()) > float(outside.max())
+
+
+def test_the_matched_rule_calls_nothing_wrong_where_nothing_is_expected() -> None:
+    assert not Calibration(1.0, -30.0, None).predict(torch.zeros(3, 3, 3)).error_map.any()
+    assert Calibration(1.0, 30.0, None).predict(torch.zeros(3, 3, 3)).error_map.all()
+
+
+def test_weights_count_masks_as_often_as_they_say() -> None:
+    few, many = LogitHistogram.of(*_case(1, bias=2.0)), LogitHistogram.of(*_case(2, bias=-2.0))
+    weighted, repeated = fit_calibration([few, many], [3.0, 1.0]), fit_calibration([few, few, few, many])
+    for got, want in zip(weighted.to_dict().values(), repeated.to_dict().values(), strict=True):
+        assert got == pytest.approx(want, rel=1e-3)

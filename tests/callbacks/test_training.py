@@ -1,0 +1,76 @@
+"""Callbacks of the training loop, with a stand-in for the trainer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from whqa.callbacks.training import KeepEarlyWeights, ProgressFile, RefuseDivergence, SeedSteps
+from whqa.errors import InputError
+
+
+def _trainer(step: int, **extra: Any) -> Any:
+    return SimpleNamespace(global_step=step, is_global_zero=True, max_epochs=4, num_training_batches=5, **extra)
+
+
+def test_the_random_numbers_of_a_step_depend_on_seed_and_step_only() -> None:
+    def draw(seed: int, step: int) -> float:
+        SeedSteps(seed).on_train_batch_start(_trainer(step))
+        return float(torch.rand(()))
+
+    torch.rand(7)
+    first = draw(0, 5)
+    torch.rand(3)
+    assert draw(0, 5) == first
+    assert len({draw(seed, step) for seed in range(3) for step in range(20)}) == 60
+
+
+def test_early_weights_are_those_of_their_step(tmp_path: Path) -> None:
+    module = SimpleNamespace(network=nn.Linear(1, 1))
+    keep = KeepEarlyWeights(3, tmp_path / "checkpoints" / "early.pt")
+    for step in range(1, 6):
+        nn.init.constant_(module.network.weight, step)
+        keep.on_train_batch_end(_trainer(step), module)
+    assert float(torch.load(keep.path, weights_only=True)["weight"]) == 3.0
+    assert list(keep.path.parent.iterdir()) == [keep.path]
+
+
+def test_early_weights_are_kept_by_the_first_process_only(tmp_path: Path) -> None:
+    trainer = _trainer(3)
+    trainer.is_global_zero = False
+    KeepEarlyWeights(3, tmp_path / "early.pt").on_train_batch_end(trainer, SimpleNamespace(network=nn.Linear(1, 1)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_progress_is_told_in_shares(tmp_path: Path) -> None:
+    progress = ProgressFile(tmp_path / "progress.json", every_s=0.0)
+    progress.on_train_batch_end(_trainer(5))
+    assert json.loads(progress.path.read_text()) == {"phase": "training", "done": 0.25}
+    progress.on_test_start(_trainer(20))
+    assert json.loads(progress.path.read_text()) == {"phase": "testing", "done": 1.0}
+
+
+def test_progress_is_not_told_at_every_step(tmp_path: Path) -> None:
+    progress = ProgressFile(tmp_path / "progress.json", every_s=60.0)
+    for step in (1, 2, 3):
+        progress.on_train_batch_end(_trainer(step))
+    assert json.loads(progress.path.read_text())["done"] == 0.05
+    progress.on_test_start(_trainer(20))
+    assert json.loads(progress.path.read_text())["phase"] == "testing"
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_the_run(loss: float) -> None:
+    trainer = _trainer(7, callback_metrics={"train/loss": torch.tensor(loss)})
+    with pytest.raises(InputError, match=r"training diverged.*at step 7"):
+        RefuseDivergence().on_train_epoch_end(trainer)
+
+
+def test_a_finite_loss_passes() -> None:
+    RefuseDivergence().on_train_epoch_end(_trainer(7, callback_metrics={"train/loss": torch.tensor(3.0)}))
