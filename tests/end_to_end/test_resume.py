@@ -82,6 +82,18 @@ def test_an_interrupted_run_ends_where_an_undisturbed_one_does(
     assert _without_seconds(rows_of(run_dir / "cases.csv")) == _without_seconds(rows_of(undisturbed / "cases.csv"))
 
 
+@pytest.mark.parametrize("fraction", [0.0, 0.3])
+def test_every_epoch_leaves_a_checkpoint_also_without_validation(
+    fraction: float, phantoms: Path, tmp_path: Path, train: Train, tiny: Tiny, power_cut: Callable[[int], None]
+) -> None:
+    shutil.copytree(phantoms, tmp_path, dirs_exist_ok=True)
+    power_cut(17)
+    with pytest.raises(_PowerCutError):
+        train(*tiny(tmp_path), f"segmenter.validation_fraction={fraction}", "segmenter.validate_every=5")
+    (last,) = tmp_path.rglob("last.ckpt")
+    assert torch.load(last, weights_only=True)["global_step"] == 12
+
+
 def test_the_log_has_every_step_once(judged: Path, rows_of: Read) -> None:
     for stage in ("segmenter", "errormap"):
         rows = rows_of(judged / "runs" / "tiny" / stage / "0" / "metrics.csv")
