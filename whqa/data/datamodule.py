@@ -45,8 +45,8 @@ class WholeHeartDataModule(pl.LightningDataModule):
         augmentation: of training patches; None for none.
         seed: of the validation split, the order and every patch.
         num_workers: processes that cut patches; 0 cuts them in the training process.
-        balance: "quality" draws masks from bins of their error rate alike (QCResUNet, arXiv 2412.07156), "final" does so
-            for one half and draws final masks for the other, "none" draws all masks alike. Without masks it has no
+        balance: "quality" draws masks from bins of their error rate alike (QCResUNet, arXiv 2412.07156), "final" does
+            so for one half and draws final masks for the other, "none" draws all masks alike. Without masks it has no
             meaning.
 
     Attributes:
