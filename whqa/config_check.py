@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, get_type_hints
@@ -16,12 +17,21 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from whqa.config import Config, config_dir
+from whqa.config import Config, Stage, config_dir
 from whqa.errors import InputError
 
 _OPTIONS_WITH_VALUE = {
     *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name"),
     *("-cd", "--config-dir", "-e", "--experimental-rerun", "-i", "--info"),
+}
+# Of the seed and of the settings of both stages; what else is wrong, the objects made from it say themselves.
+_RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),
+    **dict.fromkeys(("steps", "steps_per_epoch", "batch_size", "validate_every"), (1, math.inf)),
+    **dict.fromkeys(("max_voxels", "baseline_masks"), (1, math.inf)),
+    **dict.fromkeys(("learning_rate", "weight_decay", "num_workers", "overlays"), (0, math.inf)),
+    **dict.fromkeys(("dice_weight", "positive_weight"), (0, math.inf)),
+    **dict.fromkeys(("warmup", "early", "foreground"), (0, 1)),
 }
 _NO_CHECK = {"-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion", "-cd", "--config-dir"}
 
@@ -43,6 +53,7 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     unknown = next(_unknown_keys(config, Config), None)
     if unknown:
         raise InputError(f"no key {unknown!r} in the configuration{_nearest(unknown, _known_keys())}")
+    _refuse_out_of_range(config)
     return config
 
 
@@ -65,6 +76,15 @@ def check_overrides(arguments: Sequence[str]) -> None:
     for i, others in enumerate(choices):
         for other in others[1:]:
             compose_config([*first[:i], other, *first[i + 1 :]])
+
+
+def _refuse_out_of_range(config: DictConfig) -> None:
+    for key, (low, high) in _RANGES.items():
+        for path in [key] if key == "seed" else [f"{stage}.{key}" for stage in Stage]:
+            value = OmegaConf.select(config, path)
+            if value is not None and not low <= value <= high:
+                limits = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}"
+                raise InputError(f"{path}={value}: must be {limits}")
 
 
 def _overrides(arguments: Iterable[str]) -> Iterator[str]:
