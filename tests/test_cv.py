@@ -15,11 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from rich.console import Console
 
 import whqa.cv
 from whqa.config_check import compose_config
 from whqa.cv import Graph, Run, _name_failures, _work, cross_validate, plan_runs, run_environment
+from whqa.errors import InputError
 from whqa.masks.plan import MaskPlan
 
 # Writes down when it began, does as told, leaves the stamp: `stub.py ROOT FAILING stage=... fold=...`
@@ -207,6 +209,25 @@ def test_all_runs_of_a_finished_study_are_skipped_and_the_summary_made(
             (directory / "COMPLETED").touch()
     assert cross_validate(words, 1, _console()) == 0
     assert summarized == [tmp_path / "runs" / "tiny"]
+
+
+def test_complete_runs_of_other_settings_are_not_taken_for_ones_of_these(
+    tmp_path: Path, phantoms: Path, tiny: Callable[[Path], list[str]]
+) -> None:
+    words = [*(w for w in tiny(tmp_path) if not w.startswith("data_dir=")), f"data_dir={phantoms / 'data'}"]
+    run_dir = tmp_path / "runs" / "tiny" / "segmenter" / "1"
+    run_dir.mkdir(parents=True)
+    (run_dir / "COMPLETED").touch()
+    trained = compose_config([*words, "fold=1", "segmenter.weight_decay=0.5", "errormap.steps=12"])
+    OmegaConf.save(trained, run_dir / "config.yaml", resolve=True)
+    with pytest.raises(InputError, match=r"segmenter/1: holds a run with other settings \(segmenter.weight_decay\)"):
+        cross_validate(words, 1, _console())
+
+
+@pytest.mark.parametrize("word", ["stage=errormap", "fold=0", "sweep=learning_rate"])
+def test_a_part_of_the_graph_is_not_a_cross_validation(word: str) -> None:
+    with pytest.raises(InputError, match="whqa train"):
+        cross_validate(["experiment=demo", word], 1, _console())
 
 
 def test_a_child_follows_its_parent(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import gzip
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +16,8 @@ from omegaconf import OmegaConf
 
 import whqa.train
 from whqa.config_check import compose_config
+from whqa.errors import InputError
+from whqa.process import locked
 
 CASE = "ct_train_1003"
 
@@ -118,6 +121,7 @@ def test_an_unknown_label_value(refused: Callable[..., str], own: Path) -> None:
     line = refused()
     assert str(path) in line
     assert "[77]" in line
+    assert not list(own.rglob("folds.json")), "without the bad case the folds would be others"
 
 
 @pytest.mark.parametrize(
@@ -146,6 +150,8 @@ def test_an_unknown_label_value(refused: Callable[..., str], own: Path) -> None:
         (["trainer.precision=7"], "trainer: "),
         (["masks.kinds=[finl]", "stage=errormap"], "masks.kinds: no kind 'finl'"),
         (["fit=false"], "no such checkpoint"),
+        (["fold=00"], "write fold=0"),
+        (["masks=nested", "fold=1-0"], "write fold=0-1"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
@@ -165,6 +171,35 @@ def test_a_sweep_over_processes_is_refused_with_the_right_command(
     assert "torchrun --nproc-per-node=N -m whqa.train -m" in err
     assert "whqa cv" in err
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize(("devices", "refused"), [("2", True), ("[0,1]", True), ("[1]", False), ("1", False)])
+def test_several_devices_are_several_processes(devices: str, refused: bool) -> None:
+    config = compose_config(["trainer=gpu", f"trainer.devices={devices}"])
+    with pytest.raises(InputError, match="torchrun") if refused else nullcontext():
+        whqa.train._guard_sweep(config, {"mode": whqa.train.RunMode.MULTIRUN})
+
+
+@pytest.mark.parametrize(
+    ("environment", "first"),
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "0"}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"RANK": "8", "LOCAL_RANK": "0"}, False),
+        ({"SLURM_PROCID": "0"}, True),
+        ({"SLURM_PROCID": "3", "SLURM_LOCALID": "3"}, False),
+    ],
+)
+def test_one_process_of_a_run_locks_its_directory_whoever_started_them(
+    environment: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with locked(tmp_path):
+        assert (tmp_path / ".lock").exists() == first
 
 
 @pytest.mark.parametrize("launcher", ["TORCHELASTIC_RUN_ID", "SLURM_NTASKS"])

@@ -81,6 +81,7 @@ class StageConfig:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     warmup: float = 0.1
+    freeze_norm: float = 0.5
     num_workers: int = 0
     channels_last: bool = True
     max_voxels: int = 8_000_000
@@ -95,7 +96,7 @@ class SegmenterConfig(StageConfig):
 
 @dataclass
 class ErrorMapConfig(StageConfig):
-    """Stage two. `baseline_masks` is how many training masks at most the baselines are fitted on."""
+    """Stage two. `baseline_masks` is how many training masks at most band and entropy threshold are chosen on."""
 
     dice_weight: float = 1.0
     positive_weight: float = 1.0

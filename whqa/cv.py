@@ -21,11 +21,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from whqa.config import run_name
 from whqa.config_check import compose_config
+from whqa.errors import InputError
 from whqa.masks.store import COMPLETED
 from whqa.process import PARENT
 
@@ -164,9 +166,12 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
     """
     from whqa.callbacks.tracking import log_summary, require_wandb, wandb_options
     from whqa.summarize import summarize
-    from whqa.train import make_study
+    from whqa.train import make_study, refuse_other_settings
 
     console = console or Console(stderr=True)
+    chosen = [o for o in overrides if o.split("=", 1)[0] in ("stage", "fold", "sweep")]
+    if chosen:
+        raise InputError(f"{chosen[0]}: cross-validation runs all stages and folds; use `whqa train` for one of them")
     cfg = compose_config(overrides)
     tracked = wandb_options(cfg)
     if tracked:
@@ -174,6 +179,8 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
     experiment_dir = Path(cfg.runs_dir) / run_name(cfg.name, overrides)
     study = make_study(cfg, experiment_dir)
     runs = plan_runs(cfg, experiment_dir, study.plan)
+    for run in runs:  # complete ones would be taken as they are
+        refuse_other_settings(OmegaConf.merge(cfg, {"stage": run.stage, "fold": run.fold}), run.directory)
     graph = Graph(runs, [sys.executable, "-m", "whqa.train", *overrides], jobs)
     _work(graph, console)
     if graph.failed or graph.blocked():

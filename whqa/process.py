@@ -16,6 +16,12 @@ PARENT = "WHQA_PARENT"
 WAIT_S = 15.0
 
 
+def is_first_rank() -> bool:
+    """Whether this is the first process of a run, whoever starts the others: Lightning, torchrun or Slurm."""
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return int(next((rank for rank in ranks if rank), "0")) == 0
+
+
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Hold the directory's lock; the other ranks of a DDP run share rank 0's.
@@ -23,7 +29,7 @@ def locked(directory: Path) -> Iterator[None]:
     Raises:
         InputError: another process works in the directory.
     """
-    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+    if not is_first_rank():
         yield
         return
     directory.mkdir(parents=True, exist_ok=True)

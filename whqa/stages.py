@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,11 @@ from whqa.callbacks.errormap import Calibrate, JudgeMasks, MonitorErrorMap
 from whqa.callbacks.overlays import Overlays
 from whqa.callbacks.segmentation import MonitorSegmentation, StoreMasks
 from whqa.callbacks.tracking import TrackRun
-from whqa.callbacks.training import KeepEarlyWeights, ProgressFile, RefuseDivergence, SeedSteps
+from whqa.callbacks.training import FreezeNorm, KeepEarlyWeights, ProgressFile, RefuseDivergence, SeedSteps
 from whqa.data.cache import PreparedCase
 from whqa.data.case import Cohort
 from whqa.data.datamodule import WholeHeartDataModule
 from whqa.data.folds import Folds
-from whqa.data.judged import JudgedCase
 from whqa.errors import InputError
 from whqa.files import read_json, write_json
 from whqa.masks.plan import MaskPlan, SegmenterJob
@@ -51,6 +51,7 @@ def run_segmenter(
     run_dir: Path,
     *,
     early: float,
+    freeze_norm: float,
     seed: int,
     fit: bool = True,
 ) -> None:
@@ -61,6 +62,7 @@ def run_segmenter(
     _add_callbacks(
         trainer,
         SeedSteps(seed),
+        FreezeNorm(freeze_norm, module.total_steps),
         RefuseDivergence(),
         ProgressFile(run_dir / "progress.json"),
         KeepEarlyWeights(max(1, round(early * module.total_steps)), early_path),
@@ -87,14 +89,19 @@ def run_errormap(
     baseline_masks: int,
     overlays: int,
     rule: Rule,
+    freeze_norm: float,
     seed: int,
     fit: bool = True,
 ) -> None:
     """Train the error-map network of one test fold, calibrate it, then judge the fold's masks with every method."""
+    unknown = sorted(set(baselines) - set(BASELINES))
+    if unknown:
+        raise InputError(f"errormap.baselines: no baseline {unknown[0]!r}; there are {', '.join(sorted(BASELINES))}")
     calibration = run_dir / "calibration.json"
     _add_callbacks(
         trainer,
         SeedSteps(seed),
+        FreezeNorm(freeze_norm, module.total_steps),
         RefuseDivergence(),
         ProgressFile(run_dir / "progress.json"),
         MonitorErrorMap(),
@@ -144,18 +151,13 @@ def _add_callbacks(trainer: pl.Trainer, *callbacks: pl.Callback) -> None:
 
 
 def _fit_baselines(names: Sequence[str], data: WholeHeartDataModule, at_most: int, seed: int) -> list[Baseline]:
-    unknown = sorted(set(names) - set(BASELINES))
-    if unknown:
-        raise InputError(f"errormap.baselines: no baseline {unknown[0]!r}; there are {', '.join(sorted(BASELINES))}")
+    """The constant is the mean over all training masks; the others, which read their masks many times, get a sample."""
     items = [*data.train_items, *data.val_items]
     chosen = np.random.default_rng(seed).permutation(len(items))[:at_most]
+    sample = [items[i] for i in sorted(chosen)]
     judges: list[Baseline] = [BASELINES[name]() for name in dict.fromkeys([Constant.name, *names])]
-
-    def cases() -> Iterator[JudgedCase]:
-        return data.judged([items[i] for i in sorted(chosen)])
-
     for judge in judges:
-        judge.fit(cases)
+        judge.fit(partial(data.judged, items if isinstance(judge, Constant) else sample))
     return judges
 
 

@@ -21,7 +21,7 @@ import hydra
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from whqa.callbacks.history import CsvHistory
 from whqa.callbacks.tracking import finished_run
@@ -30,18 +30,23 @@ from whqa.config_check import check_overrides
 from whqa.data.cache import Cache, prepare_cohort
 from whqa.data.case import Cohort
 from whqa.data.datamodule import WholeHeartDataModule
-from whqa.data.folds import Folds, load_or_make_folds
+from whqa.data.folds import Folds, load_or_make_folds, make_folds
 from whqa.data.patches import Augmentation
 from whqa.data.preprocess import Preprocess
 from whqa.errors import InputError
 from whqa.files import write_text
-from whqa.masks.plan import MaskPlan, SegmenterJob, parse_fold
+from whqa.masks.plan import MaskPlan, SegmenterJob, fold_name, parse_fold
 from whqa.masks.store import COMPLETED, collect_masks
 from whqa.modules import ErrorMapModule, SegmenterModule
-from whqa.process import follow_parent, locked
+from whqa.process import follow_parent, is_first_rank, locked
 from whqa.stages import Study, run_errormap, run_segmenter
 
 OPTIMISER_KEYS = ("learning_rate", "weight_decay", "warmup", "channels_last", "max_voxels")
+# Settings of Lightning's trainer that leave out training or cases: such a run is never stamped as complete.
+SHORTENING_KEYS = (
+    *("fast_dev_run", "overfit_batches", "max_steps", "max_time"),
+    *("limit_train_batches", "limit_val_batches", "limit_test_batches"),
+)
 LOADER_KEYS = ("patch", "batch_size", "steps_per_epoch", "foreground", "validation_fraction", "num_workers")
 
 
@@ -51,8 +56,8 @@ def run(cfg: DictConfig, run_dir: Path) -> None:
     Raises:
         InputError: bad data, a missing predecessor, or a directory that holds a run with other settings.
     """
-    debug = bool(cfg.trainer.get("fast_dev_run")) or bool(cfg.trainer.get("overfit_batches"))
-    _guard_settings(cfg, run_dir)
+    refuse_other_settings(cfg, run_dir)
+    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     if (run_dir / COMPLETED).exists() and cfg.fit:
         print(f"{run_dir} is complete; nothing to do (remove {run_dir / COMPLETED} to run it again)")
         return
@@ -63,8 +68,11 @@ def run(cfg: DictConfig, run_dir: Path) -> None:
             _segmenter(cfg, study, run_dir)
         else:
             _errormap(cfg, study, run_dir)
-    if not debug:
+    shortened = [key for key in SHORTENING_KEYS if cfg.trainer.get(key)]
+    if not shortened:
         _complete(run_dir)
+    elif is_first_rank():
+        print(f"{run_dir}: no result, trainer.{shortened[0]} cut the run short")
 
 
 def make_study(cfg: DictConfig, experiment_dir: Path) -> Study:
@@ -75,15 +83,17 @@ def make_study(cfg: DictConfig, experiment_dir: Path) -> Study:
     """
     plan = MaskPlan(cfg.masks.plan, cfg.folds)
     cohort: Cohort = make(cfg.data).labelled
-    folds = load_or_make_folds(experiment_dir / "folds.json", cohort, cfg.folds, cfg.seed, plan.name)
+    make_folds(cohort, cfg.folds, cfg.seed)  # too few patients show before all scans are read
     settings = Preprocess(**_plain(cfg.preprocess))
+    # folds are written last: a bad scan that is taken out must not leave folds that name it
     cases = prepare_cohort(cohort, Cache(Path(cfg.cache_dir), settings))
+    folds = load_or_make_folds(experiment_dir / "folds.json", cohort, cfg.folds, cfg.seed, plan.name)
     return Study(experiment_dir, cohort, folds, plan, cases)
 
 
 def _segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> None:
     options = cfg.segmenter
-    held_out = parse_fold(cfg.fold, study.folds.n)
+    held_out = _held_out(cfg.fold, study.folds)
     jobs = {job.held_out: job for job in study.plan.segmenters}
     if held_out not in jobs:
         names = ", ".join(job.name for job in study.plan.segmenters)
@@ -94,13 +104,23 @@ def _segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> None:
     module = SegmenterModule(network, total_steps=options.steps, **_pick(options, OPTIMISER_KEYS))
     data = _data_module(cfg, study, held_out, test_folds=job.masks_of)
     run_segmenter(
-        study, job, module, data, _trainer(cfg, run_dir), run_dir, early=options.early, seed=cfg.seed, fit=cfg.fit
+        study,
+        job,
+        module,
+        data,
+        _trainer(cfg, run_dir),
+        run_dir,
+        early=options.early,
+        freeze_norm=options.freeze_norm,
+        seed=cfg.seed,
+        fit=cfg.fit,
     )
 
 
 def _errormap(cfg: DictConfig, study: Study, run_dir: Path) -> None:
     options = cfg.errormap
     (fold,) = _single_fold(cfg.fold, study.folds)
+    _refuse_other_segmenters(cfg, study, fold)
     masks = collect_masks(study.directory, study.plan, study.folds, fold, cfg.masks.kinds)
     n_classes = study.cohort.scheme.n_classes
     network = make(cfg.network, in_channels=1 + n_classes, out_channels=1)
@@ -125,13 +145,21 @@ def _errormap(cfg: DictConfig, study: Study, run_dir: Path) -> None:
         baseline_masks=options.baseline_masks,
         overlays=options.overlays,
         rule=options.threshold,
+        freeze_norm=options.freeze_norm,
         seed=cfg.seed,
         fit=cfg.fit,
     )
 
 
-def _single_fold(name: str, folds: Folds) -> tuple[int]:
+def _held_out(name: str, folds: Folds) -> tuple[int, ...]:
     held_out = parse_fold(name, folds.n)
+    if name != fold_name(held_out):
+        raise InputError(f"fold={name}: write fold={fold_name(held_out)}, which also names the run's directory")
+    return held_out
+
+
+def _single_fold(name: str, folds: Folds) -> tuple[int]:
+    held_out = _held_out(name, folds)
     if len(held_out) != 1:
         raise InputError(f"fold={name}: the error-map network is tested on one fold, 0..{folds.n - 1}")
     return (held_out[0],)
@@ -171,7 +199,12 @@ def _trainer(cfg: DictConfig, run_dir: Path) -> pl.Trainer:
     )
 
 
-def _guard_settings(cfg: DictConfig, run_dir: Path) -> None:
+def refuse_other_settings(cfg: DictConfig, run_dir: Path) -> None:
+    """Compare the configuration with that of the run which the directory holds, if it holds one.
+
+    Raises:
+        InputError: they differ in what decides the result.
+    """
     saved = run_dir / "config.yaml"
     if saved.exists() and ((run_dir / "checkpoints").exists() or (run_dir / COMPLETED).exists()):
         changed = differences(OmegaConf.load(saved), cfg)  # type: ignore[arg-type]
@@ -180,11 +213,17 @@ def _guard_settings(cfg: DictConfig, run_dir: Path) -> None:
                 f"{run_dir}: holds a run with other settings ({', '.join(changed[:5])}); "
                 "choose another name=..., or remove the directory"
             )
-    write_text(saved, OmegaConf.to_yaml(cfg, resolve=True))
+
+
+def _refuse_other_segmenters(cfg: DictConfig, study: Study, fold: int) -> None:
+    for name in study.plan.needed_by(fold):
+        as_segmenter = OmegaConf.merge(cfg, {"stage": "segmenter", "fold": name})
+        assert isinstance(as_segmenter, DictConfig)
+        refuse_other_settings(as_segmenter, study.directory / "segmenter" / name)
 
 
 def _complete(run_dir: Path) -> None:
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+    if is_first_rank():
         write_text(run_dir / COMPLETED, "")
         print(f"done: {run_dir}")
 
@@ -219,7 +258,9 @@ def _job(cfg: DictConfig) -> None:
 
 
 def _guard_sweep(cfg: DictConfig, context: Mapping[str, Any]) -> None:
-    strategy = str(cfg.trainer.get("strategy", ""))
+    devices = cfg.trainer.get("devices", 1)
+    several = len(devices) > 1 if isinstance(devices, ListConfig) else str(devices) != "1"
+    strategy = str(cfg.trainer.get("strategy") or ("ddp" if several else "auto"))  # as Lightning chooses
     launched = any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS"))
     if context["mode"] == RunMode.MULTIRUN and strategy.startswith("ddp") and "spawn" not in strategy and not launched:
         raise InputError(

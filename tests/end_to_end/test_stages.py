@@ -224,6 +224,32 @@ def test_missing_segmenters_are_named(
     assert "fold 1 needs the segmenters 2," in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("word", "code", "says"),
+    [
+        ("segmenter.weight_decay=0.5", 2, "segmenter/0: holds a run with other settings (segmenter.weight_decay)"),
+        ("errormap.baselines=[entropie]", 2, "errormap.baselines: no baseline 'entropie'"),
+        ("+trainer.limit_train_batches=2", 0, "no result, trainer.limit_train_batches cut the run short"),
+    ],
+)
+def test_an_error_map_network_that_means_nothing_is_not_stamped(
+    word: str,
+    code: int,
+    says: str,
+    segmented: Path,
+    tmp_path: Path,
+    train: Callable[..., int],
+    tiny: Callable[[Path], list[str]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(segmented, tmp_path, dirs_exist_ok=True)
+    assert train(*tiny(tmp_path), word, "stage=errormap", "fold=0") == code
+    assert says in "".join(capsys.readouterr())
+    run_dir = _study(tmp_path) / "errormap" / "0"
+    assert not (run_dir / "COMPLETED").exists()
+    assert (code == 2) != (run_dir / "checkpoints").exists()
+
+
 def test_the_in_sample_ablation_trains_on_seen_cases_and_tests_on_unseen_ones(
     phantoms: Path, tmp_path: Path, train: Callable[..., int], tiny: Callable[[Path], list[str]], rows_of: Read
 ) -> None:
