@@ -139,6 +139,15 @@ def test_a_list_that_grows_is_a_difference() -> None:
     assert differences(base, other) == ["errormap.baselines"]
 
 
+def test_a_setting_that_a_run_is_older_than_does_not_disown_it() -> None:
+    saved = OmegaConf.create(OmegaConf.to_yaml(compose_config(["experiment=demo"]), resolve=True))
+    now = compose_config(["experiment=demo", "segmenter.warmup=0.5"])
+    del saved.segmenter["warmup"]
+    assert differences(saved, now) == []
+    del saved.data["n"]
+    assert differences(saved, now) == ["data.n"]
+
+
 def test_a_segmenter_does_not_depend_on_the_second_stage() -> None:
     base, other = compose_config([]), compose_config(["errormap.steps=7", "masks.kinds=[final]"])
     assert differences(base, other) == []

@@ -167,13 +167,17 @@ def cpu_precision() -> str:
 def differences(saved: DictConfig, current: DictConfig) -> list[str]:
     """Keys whose values differ between two configurations of one run, without those that only say how or where to run.
 
-    A segmenter does not depend on the settings of the error-map stage.
+    A segmenter does not depend on the settings of the error-map stage, and no run on a setting that came after it.
     """
     ignored = {"fit", "runs_dir", "cache_dir", "data_dir", "trainer", "callbacks", "logger"}
     if current.stage == Stage.segmenter:
         ignored |= {"errormap", "masks"}
-    flat_saved, flat_current = (dict(_leaves(c, ignored)) for c in (saved, current))
-    return sorted(k for k in flat_saved.keys() | flat_current.keys() if flat_saved.get(k) != flat_current.get(k))
+    flat_saved, flat_current, known = (
+        dict(_leaves(c, ignored)) for c in (saved, current, OmegaConf.structured(Config))
+    )
+    later = known.keys() - flat_saved.keys()
+    keys = (flat_saved.keys() | flat_current.keys()) - later
+    return sorted(k for k in keys if flat_saved.get(k) != flat_current.get(k))
 
 
 def _leaves(config: DictConfig, ignored: set[str], prefix: str = "") -> Iterable[tuple[str, Any]]:
