@@ -254,6 +254,17 @@ def test_a_child_follows_its_parent(tmp_path: Path) -> None:
     assert not _alive(pid)
 
 
+def test_a_child_whose_parent_died_before_it_looked_ends_too() -> None:
+    gone = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    gone.wait()
+    program = f"from whqa.process import follow_parent\nimport os\nos.environ['WHQA_PARENT'] = '{gone.pid}'\n"
+    alone = subprocess.run([sys.executable, "-c", program + "follow_parent()"], timeout=60, check=False)
+    assert alone.returncode == 1
+    rank = "os.environ['LOCAL_RANK'] = '1'\n"
+    further = subprocess.run([sys.executable, "-c", program + rank + "follow_parent()"], timeout=60, check=False)
+    assert further.returncode == 0
+
+
 def _alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"

@@ -164,6 +164,13 @@ def cpu_precision() -> str:
     return "bf16-mixed" if native else "32-true"
 
 
+def of_run(config: DictConfig, stage: str, fold: str) -> DictConfig:
+    """The configuration that another run of the same experiment has."""
+    changed = OmegaConf.merge(config, {"stage": stage, "fold": fold})
+    assert isinstance(changed, DictConfig)
+    return changed
+
+
 def differences(saved: DictConfig, current: DictConfig) -> list[str]:
     """Keys whose values differ between two configurations of one run, without those that only say how or where to run.
 

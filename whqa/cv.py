@@ -21,11 +21,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from whqa.config import run_name
+from whqa.config import of_run, run_name
 from whqa.config_check import compose_config
 from whqa.errors import InputError
 from whqa.masks.store import COMPLETED
@@ -180,7 +179,7 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
     study = make_study(cfg, experiment_dir)
     runs = plan_runs(cfg, experiment_dir, study.plan)
     for run in runs:  # complete ones would be taken as they are
-        refuse_other_settings(OmegaConf.merge(cfg, {"stage": run.stage, "fold": run.fold}), run.directory)
+        refuse_other_settings(of_run(cfg, run.stage, run.fold), run.directory)
     graph = Graph(runs, [sys.executable, "-m", "whqa.train", *overrides], jobs)
     _work(graph, console)
     if graph.failed or graph.blocked():

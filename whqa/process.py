@@ -54,7 +54,12 @@ def _acquire(descriptor: int, directory: Path) -> None:
 def follow_parent() -> None:
     """Where the environment names a parent, end this process as soon as that parent is gone."""
     parent = os.environ.get(PARENT, "")
-    if not parent.isdigit() or os.getppid() != int(parent):
+    if not parent.isdigit():
+        return
+    if os.getppid() != int(parent):
+        # a further process of the run, which lives as long as the first; or the parent died before we came here
+        if is_first_rank() and not Path(f"/proc/{parent}").exists() and Path("/proc/self").exists():
+            os._exit(1)
         return
 
     def watch() -> None:

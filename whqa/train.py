@@ -25,7 +25,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from whqa.callbacks.history import CsvHistory
 from whqa.callbacks.tracking import finished_run
-from whqa.config import config_dir, differences, make, run_name
+from whqa.config import config_dir, differences, make, of_run, run_name
 from whqa.config_check import check_overrides
 from whqa.data.cache import Cache, prepare_cohort
 from whqa.data.case import Cohort
@@ -217,9 +217,7 @@ def refuse_other_settings(cfg: DictConfig, run_dir: Path) -> None:
 
 def _refuse_other_segmenters(cfg: DictConfig, study: Study, fold: int) -> None:
     for name in study.plan.needed_by(fold):
-        as_segmenter = OmegaConf.merge(cfg, {"stage": "segmenter", "fold": name})
-        assert isinstance(as_segmenter, DictConfig)
-        refuse_other_settings(as_segmenter, study.directory / "segmenter" / name)
+        refuse_other_settings(of_run(cfg, "segmenter", name), study.directory / "segmenter" / name)
 
 
 def _complete(run_dir: Path) -> None:
