@@ -16,7 +16,7 @@ from rich.table import Table
 
 from whqa.files import atomic_path, write_json, write_text
 from whqa.report.environment import environment
-from whqa.report.page import MASKS, Columns, render_page, show_entry, show_interval
+from whqa.report.page import MASKS, Columns, at_path, render_page, show_entry, show_interval
 from whqa.report.statistics import summary_numbers
 from whqa.report.tables import read_run
 
@@ -110,13 +110,7 @@ def _table(summary: dict[str, Any], with_dice: bool, columns: Columns) -> Table:
 
 
 def _cells(numbers: dict[str, Any], columns: Columns) -> list[str]:
-    cells = []
-    for _, path, digits in columns:
-        found = numbers
-        for key in path.split("."):
-            found = found[key]
-        cells.append(show_entry(found, digits))
-    return cells
+    return [show_entry(at_path(numbers, path), digits) for _, path, digits in columns]
 
 
 def _with_interval(entry: dict[str, Any], digits: int) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from whqa.report import figures
+from whqa.report import figures, slices
 from whqa.structures import MMWHS
 
 SPACING = (1.0, 2.0, 3.0)
@@ -44,7 +44,7 @@ def _images(axis):
 def test_overlay_goes_through_the_slice_with_most_errors(volume):
     image, mask, reference = volume
     wrong = mask != reference
-    figure = figures.overlay_figure(
+    figure = slices.overlay_figure(
         image, mask, reference, 0.5 * wrong, wrong, SPACING, MMWHS.colours, MMWHS.titles, "case <1> $x_"
     )
     axes = figure.axes
@@ -61,7 +61,7 @@ def test_overlay_goes_through_the_slice_with_most_errors(volume):
 def test_planes_have_their_size_in_mm_and_the_right_on_the_left(volume):
     image, mask, _ = volume
     nothing = np.zeros(mask.shape, bool)
-    figure = figures.overlay_figure(image, mask, None, None, nothing, SPACING, MMWHS.colours, MMWHS.titles, "t")
+    figure = slices.overlay_figure(image, mask, None, None, nothing, SPACING, MMWHS.colours, MMWHS.titles, "t")
     assert len(figure.axes) == 6
     axial, sagittal = figure.axes[0], figure.axes[4]
     assert axial.get_xlim() == (20, 0)
@@ -73,7 +73,7 @@ def test_planes_have_their_size_in_mm_and_the_right_on_the_left(volume):
 
 def test_contours_have_the_colours_of_the_structures(volume):
     image, mask, _ = volume
-    figure = figures.contact_sheet([("a", image, mask, SPACING)], MMWHS.colours, MMWHS.titles)
+    figure = slices.contact_sheet([("a", image, mask, SPACING)], MMWHS.colours, MMWHS.titles)
     drawn = {tuple(np.round(c.get_edgecolor()[0][:3], 4)) for c in figure.axes[0].collections}
     assert drawn == {tuple(np.round(to_rgb(MMWHS.colours[i]), 4)) for i in (0, 4)}
     assert [t.get_text() for t in figure.legends[0].get_texts()] == list(MMWHS.titles)
@@ -83,7 +83,7 @@ def test_contours_have_the_colours_of_the_structures(volume):
 def test_contact_sheet_shows_every_case_with_or_without_label(volume, n):
     image, mask, _ = volume
     cases = [(f"case{i}", image, mask if i % 2 else None, SPACING) for i in range(n)]
-    figure = figures.contact_sheet(cases, MMWHS.colours, MMWHS.titles)
+    figure = slices.contact_sheet(cases, MMWHS.colours, MMWHS.titles)
     titles = [a.get_title() for a in figure.axes]
     assert [t for t in titles if t.startswith("case")] == [f"case{i}" for i in range(n)]
     assert figures.png(figure, dpi=40).startswith(b"\x89PNG")
@@ -91,7 +91,7 @@ def test_contact_sheet_shows_every_case_with_or_without_label(volume, n):
 
 def test_flat_image_and_whole_volume_labels_are_drawn(volume):
     flat = np.ones((6, 6, 6), np.float32)
-    figure = figures.contact_sheet([("flat", flat, flat.astype(np.uint8), SPACING)], MMWHS.colours, MMWHS.titles)
+    figure = slices.contact_sheet([("flat", flat, flat.astype(np.uint8), SPACING)], MMWHS.colours, MMWHS.titles)
     assert figures.png(figure, dpi=40).startswith(b"\x89PNG")
 
 

@@ -13,13 +13,11 @@ import matplotlib as mpl
 import matplotlib.lines
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from whqa.masks.plan import MASK_KINDS
 from whqa.metrics.failure import risk_coverage
-from whqa.report.slices import contact_sheet as contact_sheet
-from whqa.report.slices import overlay_figure as overlay_figure
+from whqa.report.slices import new_figure
 from whqa.report.statistics import confidence_and_risk
 from whqa.report.tables import METHOD_ORDER, in_order
 
@@ -35,13 +33,6 @@ STYLE = {
     "axes.axisbelow": True,
     "legend.frameon": False,
 }
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure in inches with its own Agg canvas."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def png(figure: Figure, dpi: int = 130) -> bytes:

@@ -48,7 +48,7 @@ def render_page(tables: RunTables, summary: dict[str, Any], run_dir: Path) -> st
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"entry": show_entry, "at": _at, "interval": show_interval}
+    environment.filters |= {"entry": show_entry, "at": at_path, "interval": show_interval}
     return environment.get_template("summary.html.j2").render(
         summary=summary,
         plan=tables.folds["plan"],
@@ -81,7 +81,8 @@ def show_entry(entry: dict[str, Any], digits: int) -> str:
     return show_number(entry["mean"], digits)
 
 
-def _at(numbers: dict[str, Any], path: str) -> Any:
+def at_path(numbers: dict[str, Any], path: str) -> Any:
+    """The entry at a dotted path such as "volume.pcc"."""
     for key in path.split("."):
         numbers = numbers[key]
     return numbers

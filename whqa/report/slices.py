@@ -48,7 +48,7 @@ def overlay_figure(
     true_error = None if reference is None else np.asarray(mask) != np.asarray(reference)
     at = worst_voxel(true_error if true_error is not None and true_error.any() else error_map, mask)
     columns = ["image and mask", *(["true error"] if true_error is not None else []), "predicted error"]
-    figure = _figure(2.9 * len(columns), 8.6)
+    figure = new_figure(2.9 * len(columns), 8.6)
     axes = figure.subplots(3, len(columns), squeeze=False)
     window = _window(image)
     for row, (axis_index, plane) in zip(axes, PLANES, strict=True):
@@ -84,7 +84,7 @@ def contact_sheet(
     """
     across = 1 if len(cases) <= 3 else 2
     n_rows = max(1, -(-len(cases) // across))
-    figure = _figure(5.4 * across, 1.9 * n_rows + 0.6)
+    figure = new_figure(5.4 * across, 1.9 * n_rows + 0.6)
     axes = figure.subplots(n_rows, 3 * across, squeeze=False)
     for axis in axes.ravel():
         axis.set_axis_off()
@@ -148,7 +148,8 @@ def middle(label: npt.NDArray) -> tuple[int, ...]:
     return tuple(round(float(i.mean())) for i in np.nonzero(foreground))
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure in inches with its own Agg canvas."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -13,6 +13,7 @@ import pandas as pd
 from whqa.errors import InputError
 from whqa.files import read_json
 from whqa.masks.plan import MASK_KINDS
+from whqa.masks.store import COMPLETED
 
 TEXT_COLUMNS = ("case", "patient", "mask_kind", "method", "modality", "segmenter")
 METHOD_ORDER = ("errormap", "constant", "boundary", "entropy")
@@ -99,6 +100,7 @@ def _read_folds(path: Path) -> dict[str, Any]:
             and set(named) == set(folds["patients"])
             and bool(folds["cohort"]["structures"])
             and isinstance(folds["cohort"]["name"], str)
+            and isinstance(folds["plan"], str)
         )
     except (KeyError, TypeError):
         sound = False
@@ -114,7 +116,7 @@ def _refuse_missing(run_dir: Path, n_folds: int) -> None:
     for stage in ("segmenter", "errormap"):
         for k in range(n_folds):
             fold = run_dir / stage / str(k)
-            if not (fold / "COMPLETED").is_file():
+            if not (fold / COMPLETED).is_file():
                 missing.append(f"{stage}/{k}" + (" (not completed)" if fold.is_dir() else ""))
             elif not (fold / "cases.csv").is_file():
                 missing.append(f"{stage}/{k} (no cases.csv)")
