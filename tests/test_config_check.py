@@ -32,6 +32,10 @@ MISTAKES = [
     ("netwrok=voxresnet", "network"),
 ]
 WRONG_VALUES = [
+    ("network.width=wide", "network.width=wide: must be a whole number, as 32 is"),
+    ("network.strides=2", "network.strides=2: must be a list"),
+    ("data.n=2.5", "data.n=2.5: must be a whole number"),
+    ("data.spacing_mm=fine", "data.spacing_mm=fine: must be a number"),
     ("seed=-1", "must be between 0 and"),
     ("segmenter.steps=-50", "segmenter.steps=-50: must be at least 1"),
     ("errormap.validate_every=0", "errormap.validate_every=0: must be at least 1"),

@@ -33,6 +33,13 @@ _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("dice_weight", "positive_weight"), (0, math.inf)),
     **dict.fromkeys(("warmup", "early", "foreground"), (0, 1)),
 }
+# Types that may stand where the first of them is the default's, and what to call them.
+_KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
+    ((bool,), "true or false"),
+    ((int,), "a whole number"),
+    ((float, int), "a number"),
+    ((list,), "a list"),
+)
 _NO_CHECK = {"-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion", "-cd", "--config-dir"}
 
 
@@ -46,6 +53,7 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             config = compose("config", overrides=list(overrides))
+            _refuse_wrong_types(config, overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_explain(error)) from None
     except ValueError as error:  # Hydra's answer to a number where a group's option belongs
@@ -76,6 +84,28 @@ def check_overrides(arguments: Sequence[str]) -> None:
     for i, others in enumerate(choices):
         for other in others[1:]:
             compose_config([*first[:i], other, *first[i + 1 :]])
+
+
+def _refuse_wrong_types(config: DictConfig, overrides: Sequence[str]) -> None:
+    """The schema leaves `data` and `network` to their targets: there a value must be of the kind of its default."""
+    changed = [o.split("=", 1)[0] for o in overrides if o.startswith(("data.", "network."))]
+    if not changed:
+        return
+    default = compose("config", overrides=[o for o in overrides if not o.startswith(("data.", "network."))])
+    for key in changed:
+        before, now = (_raw(c, key) for c in (default, config))
+        if now is None or str(now).startswith("${"):
+            continue
+        for types, kind in _KINDS:
+            if type(before) is types[0] and type(now) not in types:
+                raise InputError(f"{key}={now}: must be {kind}, as {before} is")
+
+
+def _raw(config: DictConfig, key: str) -> Any:
+    value: Any = OmegaConf.to_container(config)
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def _refuse_out_of_range(config: DictConfig) -> None:
