@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 demo: setup ## the main job on built-in phantoms: both stages, all folds, one table (a few minutes on 2 cores)
-	@$(BIN)/whqa cv experiment=demo --jobs $(JOBS)
+	@$(BIN)/whqa cv experiment=demo --jobs 3
 
 test: setup ## the default tests (no slow, no gpu)
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m pytest

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from whqa import __version__
+from whqa.console import plain_messages
 from whqa.errors import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the console script; exits with 0, 1 (a run failed) or 2 (bad arguments or input)."""
+    plain_messages()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["train"]:
         _train(arguments[1:])

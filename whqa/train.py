@@ -27,6 +27,7 @@ from whqa.callbacks.history import CsvHistory
 from whqa.callbacks.tracking import finished_run
 from whqa.config import config_dir, differences, make, of_run, run_name
 from whqa.config_check import check_overrides
+from whqa.console import plain_messages
 from whqa.data.cache import Cache, prepare_cohort
 from whqa.data.case import Cohort
 from whqa.data.datamodule import WholeHeartDataModule
@@ -269,6 +270,7 @@ def _guard_sweep(cfg: DictConfig, context: Mapping[str, Any]) -> None:
 
 def main() -> None:
     """Entry point of `whqa train` and `python -m whqa.train`."""
+    plain_messages()
     try:
         check_overrides(sys.argv[1:])
     except InputError as error:

@@ -26,6 +26,28 @@ class SeedSteps(pl.Callback):
         torch.manual_seed(self.seed * 1_000_003 + trainer.global_step)
 
 
+class FreezeNorm(pl.Callback):
+    """From a share of the training on, batch normalisation uses its running statistics, as it does on whole volumes.
+
+    A batch of two patches normalises away what tells a good mask from a bad one; trained to the end like that, the
+    network meets other activations in testing than it has learned from.
+
+    Args:
+        after: share of the steps; 1 never freezes.
+        total_steps: of the training.
+    """
+
+    def __init__(self, after: float, total_steps: int) -> None:
+        self.step = after * total_steps
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
+        """Switch the layers over; Lightning switches them back after every validation."""
+        if trainer.global_step >= self.step:
+            for layer in module.modules():
+                if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+                    layer.eval()
+
+
 class RefuseDivergence(pl.Callback):
     """After every epoch, before its checkpoint: a loss that is not finite ends the run, so checkpoints are sound."""
 

@@ -12,8 +12,8 @@ patients. Healthy hearts lie inside these adult ranges (mean ± 2 SD of both sex
     ascending aorta  24.9-41.9 mm across, 34.1 ± 3.9 (men), 31.9 ± 3.5 (women); Rogers et al., Am J Cardiol
                                  2013;111:1510-1516
 
-The reference label is not the noise-free truth: borders wander by about one voxel, and the aorta and the pulmonary
-artery end at levels that differ between annotators, as in MMWHS (Zhuang & Shen, Med Image Anal 2016;31:77-87).
+The reference label is not the noise-free truth: borders wander by about half a millimetre, and the aorta and the
+pulmonary artery end at levels that differ between annotators, as in MMWHS (Zhuang & Shen, Med Image Anal 2016;31:77-87).
 """
 
 from __future__ import annotations
@@ -156,9 +156,9 @@ def _true_labels(heart: Heart, subject: Subject, ao_shift: float, pa_shift: floa
 def _annotate(
     heart: Heart, subject: Subject, shape: tuple[int, int, int], spacing: float, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
-    """The label as drawn by hand: other vessel ends, and borders moved by a smooth random field of about 1 mm."""
+    """The label as drawn by hand: other vessel ends, and borders moved by a smooth random field of about half a mm."""
     drawn = _true_labels(heart, subject, *rng.normal(0, 5, 2).clip(-10, 10)).reshape(shape)
-    wander = rng.uniform(0.5, 1.1) / spacing
+    wander = rng.uniform(0.3, 0.7) / spacing
     voxels = np.indices(shape, dtype=np.float32)
     for axis in range(3):
         voxels[axis] += np.float32(wander) * smooth_noise(rng, shape, spacing, 9.0)
