@@ -13,7 +13,8 @@ patients. Healthy hearts lie inside these adult ranges (mean ± 2 SD of both sex
                                  2013;111:1510-1516
 
 The reference label is not the noise-free truth: borders wander by about half a millimetre, and the aorta and the
-pulmonary artery end at levels that differ between annotators, as in MMWHS (Zhuang & Shen, Med Image Anal 2016;31:77-87).
+pulmonary artery end at levels that differ between annotators, as in MMWHS (Zhuang & Shen, Med Image Anal
+2016;31:77-87).
 """
 
 from __future__ import annotations
