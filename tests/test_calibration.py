@@ -124,18 +124,19 @@ def test_the_numbers_survive_json() -> None:
 
 
 @pytest.mark.parametrize("bias", [-4.0, -1.0, 2.0])
-def test_the_matched_rule_calls_as_many_voxels_wrong_as_are_expected(bias: float) -> None:
+def test_the_expected_rule_finds_the_best_expected_dice_of_all_maps(bias: float) -> None:
     logit, error = _case(0, bias=bias)
-    found = fit_calibration([LogitHistogram.of(logit, error)], rule="matched")
+    found = fit_calibration([LogitHistogram.of(logit, error)], rule="expected")
     assert found.threshold is None
     prediction = found.predict(logit)
-    expected = prediction.probability.double().sum()
-    assert abs(int(prediction.error_map.sum()) - float(expected)) <= 0.5
-    outside = prediction.probability[~prediction.error_map]
-    assert float(prediction.probability[prediction.error_map].min()) > float(outside.max())
+    p = np.sort(prediction.probability.double().numpy().ravel())[::-1]
+    dice = 2 * p.cumsum() / (np.arange(1, p.size + 1) + p.sum())
+    chosen = prediction.probability[prediction.error_map].double().sum()
+    got = 2 * float(chosen) / (int(prediction.error_map.sum()) + p.sum())
+    assert got == pytest.approx(dice.max(), abs=1e-4)
 
 
-def test_the_matched_rule_calls_nothing_wrong_where_nothing_is_expected() -> None:
+def test_the_expected_rule_calls_nothing_wrong_where_nothing_is_expected() -> None:
     assert not Calibration(1.0, -30.0, None).predict(torch.zeros(3, 3, 3)).error_map.any()
     assert Calibration(1.0, 30.0, None).predict(torch.zeros(3, 3, 3)).error_map.all()
 

@@ -3,10 +3,9 @@
 Platt scaling (Platt 1999: sigmoid(a x + b) by maximum likelihood) from one histogram of logits a mask makes the
 probabilities, and so the soft QI, honest. Then the error map follows by one of two rules:
 
-    matched  each mask has its tau: as many voxels are called wrong as are expected to be, |Ê| = sum(P), so the hard
-             QI agrees with the soft one, on good masks and on bad ones
-    dice     one tau for all masks, with the best mean error Dice on those cases: bad masks decide, and good ones get
-             too large a map
+    expected  each mask has its tau, the one with the best Dice that P itself lets expect: a bad mask gets a large map,
+              a good one a small map
+    dice      one tau for all masks, with the best mean error Dice on those cases
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from whqa.data.judged import ErrorPrediction
 
 LOGIT_RANGE = 12.0
 BINS = 1024
-Rule = Literal["matched", "dice"]
+Rule = Literal["expected", "dice"]
 SCALE_RANGE = (0.01, 10.0)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """P = sigmoid(scale * logit + bias); wrong is where P >= threshold, None stands for the matched threshold."""
+    """P = sigmoid(scale * logit + bias); wrong is where P >= threshold, None stands for the rule "expected"."""
 
     scale: float = 1.0
     bias: float = 0.0
@@ -40,7 +39,7 @@ class Calibration:
     def predict(self, logit_DHW: Tensor) -> ErrorPrediction:
         """Calibrated probability float32 (D, H, W) and error map bool (D, H, W)."""
         probability = torch.sigmoid(self.scale * logit_DHW.float() + self.bias)
-        threshold = matched_threshold(probability) if self.threshold is None else self.threshold
+        threshold = expected_dice_threshold(probability) if self.threshold is None else self.threshold
         return ErrorPrediction(probability, probability >= threshold)
 
     def to_dict(self) -> dict[str, float | None]:
@@ -48,13 +47,20 @@ class Calibration:
         return asdict(self)
 
 
-def matched_threshold(probability: Tensor) -> float:
-    """tau such that |[P >= tau]| = round(sum P), but for ties; above 1 where no wrong voxel is expected."""
-    expected = round(float(probability.double().sum()))
-    if expected == 0:
+def expected_dice_threshold(probability: Tensor) -> float:
+    """tau whose map [P >= tau] has the best expected Dice; above 1 where not even half a wrong voxel is expected.
+
+    With P the truth's distribution, a map of k voxels has the expected Dice 2 sum(P in the map) / (k + sum(P)), up to
+    the expectation of the ratio (Lipton et al. 2014, arXiv 1402.1892, for F1). Candidates are k / 1024.
+    """
+    total = float(probability.double().sum())
+    if total < 0.5:
         return 2.0
-    flat = probability.flatten()
-    return float(flat.kthvalue(flat.numel() - expected + 1).values)
+    level = (probability.flatten() * BINS).long().clamp(0, BINS)
+    count = torch.bincount(level, minlength=BINS + 1).double()
+    mass = torch.bincount(level, weights=probability.flatten().double(), minlength=BINS + 1)
+    called, hit = (values.flip(0).cumsum(0).flip(0) for values in (count, mass))
+    return float((2 * hit / (called + total)).argmax()) / BINS
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ def fit_calibration(
     share = torch.ones(len(histograms)) if weights is None else torch.tensor(weights)
     share = share.double() / share.double().sum()
     scale, bias = _platt(histograms, share)
-    if rule == "matched":
+    if rule == "expected":
         return Calibration(scale, bias, None)
     cut = int((share[:, None] * _dice_by_cut(histograms)).sum(dim=0).argmax())
     # Half a bin below the first logit that counts as wrong, so that rounding cannot move a voxel across tau.

@@ -30,7 +30,7 @@ class Stage(StrEnum):
 class ThresholdRule(StrEnum):
     """How the error map follows from its probabilities, see `whqa.calibration`."""
 
-    matched = "matched"
+    expected = "expected"
     dice = "dice"
 
 
@@ -101,7 +101,7 @@ class ErrorMapConfig(StageConfig):
     dice_weight: float = 1.0
     positive_weight: float = 1.0
     balance: str = "final"
-    threshold: ThresholdRule = ThresholdRule.matched
+    threshold: ThresholdRule = ThresholdRule.expected
     baselines: list[str] = field(default_factory=lambda: ["constant", "boundary", "entropy"])
     baseline_masks: int = 60
     overlays: int = 2

@@ -100,14 +100,16 @@ def test_calibration_waits_for_the_validation_after_the_training(tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("rule", ["dice", "matched"])
-def test_calibration_weighs_final_masks_as_much_as_all_others(tmp_path: Path, rule: Any) -> None:
+@pytest.mark.parametrize("rule", ["dice", "expected"])
+def test_calibration_weighs_final_masks_nine_times_as_much_as_all_others(tmp_path: Path, rule: Any) -> None:
     module, trainer = _Module(calibration=None), _trainer(TrainerFn.VALIDATING)
     calibrate = Calibrate(tmp_path / "calibration.json", rule)
     calibrate.on_validation_epoch_start(trainer, module)
     _run(calibrate, _logit, module, trainer, "validation")
     histograms = [LogitHistogram.of(_logit(i), torch.from_numpy(_error(i))) for i in range(4)]
-    expected = fit_calibration(histograms, [0.5, 0.5, 0.5, 0.5], rule)
+    n_final = sum(kind == "final" for _, kind in ITEMS)
+    weights = [0.9 / n_final if kind == "final" else 0.1 / (len(ITEMS) - n_final) for _, kind in ITEMS]
+    expected = fit_calibration(histograms, weights, rule)
     assert module.calibration == expected
     assert Calibration(**json.loads((tmp_path / "calibration.json").read_text())) == expected
 

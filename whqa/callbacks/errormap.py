@@ -25,6 +25,7 @@ from whqa.metrics.segmentation import segmentation_dice
 from whqa.quality import one_minus_mean
 
 NETWORK = "errormap"
+FINAL_SHARE = 0.9
 
 
 class MonitorErrorMap(pl.Callback):
@@ -60,7 +61,8 @@ class MonitorErrorMap(pl.Callback):
 class Calibrate(pl.Callback):
     """In a validation loop of its own, after training: fits the calibration on the held-back training cases.
 
-    Final masks, which are what is judged in practice, weigh as much as all other kinds together.
+    Final masks are what is judged in practice, and their few errors would drown in those of the other kinds: they get
+    90 % of the weight.
     """
 
     def __init__(self, path: Path, rule: Rule) -> None:
@@ -85,7 +87,9 @@ class Calibrate(pl.Callback):
             return
         everyone = gather_by_index(self.histograms)
         kinds = [trainer.datamodule.val_items[i][1] for i in sorted(everyone)]  # type: ignore[attr-defined]
-        weights = [1 / (kinds.count("final") if k == "final" else len(kinds) - kinds.count("final")) for k in kinds]
+        n_final = kinds.count("final")
+        share = {True: FINAL_SHARE / max(1, n_final), False: (1 - FINAL_SHARE) / max(1, len(kinds) - n_final)}
+        weights = [share[kind == "final"] for kind in kinds]
         histograms = [everyone[i] for i in sorted(everyone)]
         module.calibration = fit_calibration(histograms, weights, self.rule)  # type: ignore[assignment]
         if trainer.is_global_zero:

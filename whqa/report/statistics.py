@@ -25,7 +25,7 @@ REGIONS = ("volume", "heart")
 DEFINITIONS: dict[str, str] = {
     "error map": "E = [M ≠ G], M the mask under judgement and G the reference labels. A method predicts a probability "
     "P of E and a map Ê = [P ≥ τ]. Nothing is fitted on test cases: τ was chosen on training cases, or follows from "
-    "the mask's own P (rule matched: as many voxels are called wrong as P, calibrated on training cases, lets expect).",
+    "the mask's own P (rule expected: the map whose Dice P, calibrated on training cases, lets expect to be best).",
     "error Dice": "2|E∩Ê| / (|E|+|Ê|) a case, then averaged; 1 where a case has no error and none is predicted. "
     "Pooled: from voxel counts summed over all cases.",
     "error AUPRC": "average precision of P for E, a case, then averaged over the cases that have an error.",
