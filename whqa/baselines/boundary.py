@@ -10,7 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from whqa.baselines.baseline import CaseSource, chosen, parameter
-from whqa.baselines.threshold import LevelSearch
+from whqa.baselines.by_level import fit_level
 from whqa.data.judged import ErrorPrediction, JudgedCase
 
 LIMIT_MM = 12.0
@@ -26,20 +26,24 @@ class Boundary:
     """
 
     name = "boundary"
+    n_levels = round(LIMIT_MM / STEP_MM)
 
     def __init__(self, width_mm: float | None = None) -> None:
         self.width_mm = width_mm
 
     def fit(self, cases: CaseSource) -> None:
         """Choose the width; see `Baseline.fit`."""
-        n = round(LIMIT_MM / STEP_MM)
-        search = LevelSearch(n)
-        for case in cases():
-            distance = boundary_distance(case.mask, case.spacing)
-            # widths k * STEP_MM >= d hold the voxel: the k-th widest band is prediction n + 1 - k of the search
-            widths = (distance / STEP_MM).ceil().clamp(max=n + 1)
-            search.update(n + 1 - widths.to(torch.int32), case.error)
-        self.width_mm = (n + 1 - search.best()[0]) * STEP_MM
+        fit_level(self, cases)
+
+    def levels(self, case: JudgedCase) -> Tensor:
+        """See `LevelBaseline.levels`: the k-th level is the band of width (n + 1 - k) * 0.25 mm."""
+        distance = boundary_distance(case.mask, case.spacing)
+        widths = (distance / STEP_MM).ceil().clamp(max=self.n_levels + 1)
+        return self.n_levels + 1 - widths.to(torch.int32)
+
+    def choose(self, level: int) -> None:
+        """See `LevelBaseline.choose`."""
+        self.width_mm = (self.n_levels + 1 - level) * STEP_MM
 
     def predict(self, case: JudgedCase) -> ErrorPrediction:
         """See `Baseline.predict`."""

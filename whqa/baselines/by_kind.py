@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
-from whqa.baselines.baseline import Baseline, CaseSource
+from whqa.baselines.baseline import CaseSource
+from whqa.baselines.by_level import LevelBaseline
+from whqa.baselines.threshold import LevelSearch
 from whqa.data.judged import ErrorPrediction, JudgedCase
 from whqa.errors import InputError
 
@@ -16,19 +18,23 @@ class ByKind:
     of final masks is far from that of side outputs.
     """
 
-    def __init__(self, make: Callable[[], Baseline]) -> None:
+    def __init__(self, make: Callable[[], LevelBaseline]) -> None:
         self._make = make
         self._all = make()
-        self._kinds: dict[str, Baseline] = {}
+        self._kinds: dict[str, LevelBaseline] = {}
         self.name = self._all.name
 
     def fit(self, cases: CaseSource) -> None:
-        """See `Baseline.fit`."""
-        self._all.fit(cases)
-        self._kinds = {}
-        for kind in sorted({case.kind for case in cases()}):
-            self._kinds[kind] = self._make()
-            self._kinds[kind].fit(lambda kind=kind: self._of_kind(cases, kind))  # type: ignore[misc]
+        """One pass over the cases, however many kinds there are; see `Baseline.fit`."""
+        everyone, by_kind = LevelSearch(self._all.n_levels), dict[str, LevelSearch]()
+        for case in cases():
+            levels = self._all.levels(case)
+            for search in (everyone, by_kind.setdefault(case.kind, LevelSearch(self._all.n_levels))):
+                search.update(levels, case.error)
+        self._all.choose(everyone.best()[0])
+        self._kinds = {kind: self._make() for kind in sorted(by_kind)}
+        for kind, baseline in self._kinds.items():
+            baseline.choose(by_kind[kind].best()[0])
 
     def predict(self, case: JudgedCase) -> ErrorPrediction:
         """See `Baseline.predict`."""
@@ -50,7 +56,3 @@ class ByKind:
         for kind in sorted({k.split("/", 1)[1] for k in parameters if "/" in k}):
             self._kinds[kind] = self._make()
             self._kinds[kind].load({k.split("/")[0]: v for k, v in parameters.items() if k.endswith(f"/{kind}")})
-
-    @staticmethod
-    def _of_kind(cases: CaseSource, kind: str) -> Iterator[JudgedCase]:
-        return (case for case in cases() if case.kind == kind)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from whqa.baselines.baseline import CaseSource, chosen, parameter
-from whqa.baselines.threshold import ThresholdSearch
+from whqa.baselines.by_level import fit_level
+from whqa.baselines.threshold import LEVELS, score_levels
 from whqa.data.judged import ErrorPrediction, JudgedCase
 from whqa.errors import InputError
 
@@ -16,16 +17,22 @@ class Entropy:
     """P is the normalised entropy; wrong is where it reaches a threshold with the best error Dice on training masks."""
 
     name = "entropy"
+    n_levels = LEVELS
 
     def __init__(self, threshold: float | None = None) -> None:
         self.threshold = threshold
 
     def fit(self, cases: CaseSource) -> None:
         """Choose the threshold; see `Baseline.fit`."""
-        search = ThresholdSearch()
-        for case in cases():
-            search.update(_entropy(case), case.error)
-        self.threshold = search.best()
+        fit_level(self, cases)
+
+    def levels(self, case: JudgedCase) -> Tensor:
+        """See `LevelBaseline.levels`: tau = k / 1024."""
+        return score_levels(_entropy(case))
+
+    def choose(self, level: int) -> None:
+        """See `LevelBaseline.choose`."""
+        self.threshold = level / LEVELS
 
     def predict(self, case: JudgedCase) -> ErrorPrediction:
         """See `Baseline.predict`.

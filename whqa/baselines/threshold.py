@@ -58,6 +58,18 @@ class LevelSearch:
         return k, float(mean[k - 1])
 
 
+def score_levels(score: Tensor) -> Tensor:
+    """Levels 0..1024 of scores in [0, 1]: score >= k / 1024 is level >= k.
+
+    Raises:
+        ValueError: a score is not in [0, 1].
+    """
+    low, high = (float(v) for v in torch.aminmax(score))
+    if not (low >= 0.0 and high <= 1.0):
+        raise ValueError(f"scores must be in [0, 1], got {low} to {high}")
+    return (score.float() * LEVELS).to(torch.int32)
+
+
 class ThresholdSearch:
     """Best threshold tau of Ê = [score >= tau] for scores in [0, 1], among k / 1024 with k = 1..1024.
 
@@ -76,10 +88,7 @@ class ThresholdSearch:
         """
         if score.shape != error.shape:
             raise ValueError(f"score {tuple(score.shape)} and error map {tuple(error.shape)} differ in shape")
-        low, high = (float(v) for v in torch.aminmax(score))
-        if not (low >= 0.0 and high <= 1.0):
-            raise ValueError(f"scores must be in [0, 1], got {low} to {high}")
-        self.search.update((score.float() * LEVELS).to(torch.int32), error)
+        self.search.update(score_levels(score), error)
 
     @property
     def cases(self) -> int:
