@@ -170,7 +170,7 @@ def test_a_signal_stops_the_children(graph: Callable[..., Graph], tmp_path: Path
 
 
 def test_progress_counts_complete_and_running_runs(tmp_path: Path) -> None:
-    run = Run("segmenter", "0", tmp_path, steps=100)
+    run = Run("segmenter", "0", tmp_path, work=100)
     assert run.done == 0.0
     (tmp_path / "progress.json").write_text(json.dumps({"phase": "training", "done": 0.5}))
     assert 0 < run.done < 0.5

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -42,7 +43,7 @@ class Run:
     stage: str
     fold: str
     directory: Path
-    steps: int
+    work: float
     needs: frozenset[str] = frozenset()
 
     @property
@@ -137,16 +138,21 @@ def run_environment(jobs: int) -> dict[str, str]:
     return defaults | dict(os.environ) | {PARENT: str(os.getpid())}
 
 
+def _work_of(options: Any) -> float:
+    """Millions of voxels that a training sees, for the estimate of the time left."""
+    return float(options.steps * options.batch_size * prod(options.patch)) / 1e6
+
+
 def plan_runs(cfg: Any, experiment_dir: Path, plan: Any) -> list[Run]:
     """The graph of an experiment: all segmenters of its mask plan, then the error-map networks."""
     runs = [
-        Run("segmenter", job.name, experiment_dir / "segmenter" / job.name, cfg.segmenter.steps)
+        Run("segmenter", job.name, experiment_dir / "segmenter" / job.name, _work_of(cfg.segmenter))
         for job in plan.segmenters
     ]
     for fold in range(plan.n_folds):
         needs = frozenset(f"segmenter/{name}" for name in plan.needed_by(fold))
         directory = experiment_dir / "errormap" / str(fold)
-        runs.append(Run("errormap", str(fold), directory, cfg.errormap.steps, needs))
+        runs.append(Run("errormap", str(fold), directory, _work_of(cfg.errormap), needs))
     return runs
 
 
@@ -235,7 +241,7 @@ class _Display:
 
     def __init__(self, graph: Graph, console: Console) -> None:
         self.graph, self.console = graph, console
-        self.total = sum(r.steps for r in graph.runs)
+        self.total = sum(r.work for r in graph.runs)
         self.begun = time.monotonic()
         self.at_begin = self._done()
         self.last_line = -LINE_EVERY_S
@@ -265,15 +271,15 @@ class _Display:
         self.bars.update(self.overall, completed=self._done())
         for run in self.graph.runs:
             if run.name in self.graph.running and run.name not in self.tasks:
-                self.tasks[run.name] = self.bars.add_task(run.name, total=run.steps)
+                self.tasks[run.name] = self.bars.add_task(run.name, total=run.work)
             if run.name in self.tasks:
-                self.bars.update(self.tasks[run.name], completed=run.done * run.steps)
+                self.bars.update(self.tasks[run.name], completed=run.done * run.work)
         if not self.console.is_terminal and time.monotonic() - self.last_line > LINE_EVERY_S:
             self.last_line = time.monotonic()
             self.console.print(self._line(), highlight=False)
 
     def _done(self) -> float:
-        return sum(r.done * r.steps for r in self.graph.runs)
+        return sum(r.done * r.work for r in self.graph.runs)
 
     def _line(self) -> str:
         done, elapsed = self._done(), time.monotonic() - self.begun

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from whqa.callbacks.training import KeepEarlyWeights, ProgressFile, RefuseDivergence, SeedSteps
+from whqa.callbacks.training import FreezeNorm, KeepEarlyWeights, ProgressFile, RefuseDivergence, SeedSteps
 from whqa.errors import InputError
 
 
@@ -74,3 +74,25 @@ def test_a_loss_that_is_no_number_ends_the_run(loss: float) -> None:
 
 def test_a_finite_loss_passes() -> None:
     RefuseDivergence().on_train_epoch_end(_trainer(7, callback_metrics={"train/loss": torch.tensor(3.0)}))
+
+
+def test_normalisation_freezes_at_its_step_and_again_after_every_validation() -> None:
+    module = nn.Sequential(nn.Conv3d(1, 2, 1), nn.BatchNorm3d(2), nn.Dropout())
+    freeze = FreezeNorm(0.3, total_steps=10)
+    for step in range(6):
+        module.train()
+        freeze.on_train_batch_start(_trainer(step), module)
+        assert [layer.training for layer in module] == [True, step < 3, True]
+
+
+def test_a_frozen_normalisation_gives_in_training_what_it_gives_in_testing() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.BatchNorm3d(2))
+    module(5 + 3 * torch.randn(4, 2, 3, 3, 3))
+    patch = torch.randn(1, 2, 3, 3, 3)
+    training = module(patch)
+    FreezeNorm(0.0, 1).on_train_batch_start(_trainer(0), module)
+    frozen = module(patch)
+    module.eval()
+    assert torch.equal(frozen, module(patch))
+    assert not torch.allclose(frozen, training)
