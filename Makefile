@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 EXP ?= demo
 JOBS ?= 2
 ARGS ?=
-# Empty for the newest torch of the index; a CUDA build comes from its own index, see README.
+# What pip installs as torch: another version, or "torch==... --index-url ..." for PyTorch's own CPU or CUDA builds.
 TORCH ?= torch==2.13.0
 export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
