@@ -190,7 +190,7 @@ def test_every_job_of_a_process_has_its_own_run_and_ends_it(tmp_path: Path, monk
         assert found.begun.run_id == run_id("demo", "segmenter", str(fold))
         assert found.begun.project == "whqa"
         assert list(found.begun.tags) == ["tiny"]
-        assert found.config["segmenter"]["steps"] == 250
+        assert found.config["segmenter"]["steps"] == job(tmp_path, fold)[0].segmenter.steps
         assert [row["number"] for row in found.rows] == [10 + fold]
         assert found.ends == [code]
 
