@@ -61,10 +61,7 @@ def run_segmenter(
     seen = frozenset(study.folds.without(job.held_out))
     _add_callbacks(
         trainer,
-        SeedSteps(seed),
-        FreezeNorm(freeze_norm, module.total_steps),
-        RefuseDivergence(),
-        ProgressFile(run_dir / "progress.json"),
+        *_training_callbacks(module.total_steps, run_dir, freeze_norm, seed),
         KeepEarlyWeights(max(1, round(early * module.total_steps)), early_path),
         MonitorSegmentation(structures),
         StoreMasks(run_dir, structures, _fold_of(study), _patient_of(study), seen),
@@ -100,10 +97,7 @@ def run_errormap(
     calibration = run_dir / "calibration.json"
     _add_callbacks(
         trainer,
-        SeedSteps(seed),
-        FreezeNorm(freeze_norm, module.total_steps),
-        RefuseDivergence(),
-        ProgressFile(run_dir / "progress.json"),
+        *_training_callbacks(module.total_steps, run_dir, freeze_norm, seed),
         MonitorErrorMap(),
         Calibrate(calibration, rule),
         TrackRun(run_dir, study.cohort.scheme),
@@ -141,6 +135,15 @@ def _fit(trainer: pl.Trainer, module: pl.LightningModule, data: WholeHeartDataMo
     # what is logged now belongs to the step of these weights; at step 0 it would hide the training's log
     trainer.fit_loop.load_state_dict(saved["loops"]["fit_loop"])
     trainer.fit_loop.epoch_progress.increment_completed()  # the checkpoint is written just before
+
+
+def _training_callbacks(total_steps: int, run_dir: Path, freeze_norm: float, seed: int) -> list[pl.Callback]:
+    return [
+        SeedSteps(seed),
+        FreezeNorm(freeze_norm, total_steps),
+        RefuseDivergence(),
+        ProgressFile(run_dir / "progress.json"),
+    ]
 
 
 def _add_callbacks(trainer: pl.Trainer, *callbacks: pl.Callback) -> None:
