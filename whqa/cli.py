@@ -1,4 +1,4 @@
-"""`whqa train | cv | summarize | data phantom | info`: thin wrappers around the functions that do the work."""
+"""`whqa train | cv | summarize | data ... | info`: thin wrappers around the functions that do the work."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from whqa import __version__
+from whqa.cli_data import add_data_commands
 from whqa.console import plain_messages
 from whqa.errors import InputError
 
@@ -40,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
 
     cv = commands.add_parser("cv", help="full cross-validation: whqa cv experiment=demo --jobs 2")
     cv.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
-    cv.set_defaults(run=_cv)
+    cv.set_defaults(run=_cv, takes_settings=True)
 
     summarize = commands.add_parser("summarize", help="folds -> cases.csv, summary.json, summary.html")
     summarize.add_argument("directory", type=Path, help="runs/<experiment>")
@@ -51,25 +52,17 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--json", action="store_true", help="for machines")
     info.set_defaults(run=_info)
 
-    phantom = commands.add_parser("data", help="data phantom: write the built-in phantom cohort")
-    kinds = phantom.add_subparsers(dest="what", required=True)
-    write = kinds.add_parser("phantom", help="NIfTI files in MMWHS layout")
-    write.add_argument("--cases", type=int, default=20)
-    write.add_argument("--modality", choices=("ct", "mr", "both"), default="ct")
-    write.add_argument("--seed", type=int, default=0)
-    write.add_argument("--spacing", type=float, default=2.0, help="mm")
-    write.add_argument("--out", type=Path, required=True)
-    write.add_argument("--preview", type=Path, help="PNG: three planes of every case with label contours")
-    write.set_defaults(run=_phantom)
+    add_data_commands(commands.add_parser("data", help="check, prepare or preview scans; write the built-in phantoms"))
     return parser
 
 
 def _overrides(options: argparse.Namespace, extra: list[str]) -> list[str]:
-    if extra and options.command != "cv":
-        raise InputError(f"unknown argument {extra[0]!r}; see whqa {options.command} --help")
+    command = " ".join([options.command, *filter(None, [getattr(options, "what", None)])])
+    if extra and not getattr(options, "takes_settings", False):
+        raise InputError(f"unknown argument {extra[0]!r}; see whqa {command} --help")
     wrong = [e for e in extra if e.startswith("-") or "=" not in e]
     if wrong:
-        raise InputError(f"unknown argument {wrong[0]!r}; settings are key=value, see whqa cv --help")
+        raise InputError(f"unknown argument {wrong[0]!r}; settings are key=value, see whqa {command} --help")
     return extra
 
 
@@ -106,18 +99,4 @@ def _info(options: argparse.Namespace, overrides: list[str]) -> int:
 
     found = info()
     print(json.dumps(found, indent=2) if options.json else info_text(found))
-    return 0
-
-
-def _phantom(options: argparse.Namespace, overrides: list[str]) -> int:
-    from whqa.data.phantom import phantom_cohort
-
-    cohort = phantom_cohort(options.out, options.cases, options.modality, options.seed, options.spacing)
-    print(f"{len(cohort.cases)} phantom(s) in {options.out}")
-    if options.preview:
-        from whqa.data.preprocess import Preprocess
-        from whqa.report.cohort import write_contact_sheet
-
-        write_contact_sheet(cohort, options.preview, Preprocess((options.spacing,) * 3))
-        print(options.preview)
     return 0

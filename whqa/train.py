@@ -34,6 +34,7 @@ from whqa.data.datamodule import WholeHeartDataModule
 from whqa.data.folds import Folds, load_or_make_folds, make_folds
 from whqa.data.patches import Augmentation
 from whqa.data.preprocess import Preprocess
+from whqa.data.sources.checks import checked
 from whqa.errors import InputError
 from whqa.files import write_text
 from whqa.masks.plan import MaskPlan, SegmenterJob, fold_name, parse_fold
@@ -83,7 +84,7 @@ def make_study(cfg: DictConfig, experiment_dir: Path) -> Study:
         InputError: the data are missing or wrong, or the directory belongs to another study.
     """
     plan = MaskPlan(cfg.masks.plan, cfg.folds)
-    cohort: Cohort = make(cfg.data).labelled
+    cohort: Cohort = checked(make(cfg.data)).labelled
     make_folds(cohort, cfg.folds, cfg.seed)  # too few patients show before all scans are read
     settings = Preprocess(**_plain(cfg.preprocess))
     # folds are written last: a bad scan that is taken out must not leave folds that name it

@@ -94,7 +94,7 @@ def test_a_second_time_reads_neither_scan(tmp_path: Path, monkeypatch: pytest.Mo
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr(cache_module, "read_image", fail)
+    monkeypatch.setattr(cache_module, "read_case", fail)
     monkeypatch.setattr(cache_module.hashlib, "file_digest", fail)
     assert Cache(tmp_path / "cache", SETTINGS).prepare(mine, mine.cases[0]) == first
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from whqa.data.nifti import HeaderConflictWarning
+from whqa.data.sources.checks import checked
 from whqa.data.sources.folder import read_folder
 from whqa.data.sources.mmwhs import read_mmwhs
 from whqa.errors import InputError
@@ -52,20 +53,20 @@ def test_mmwhs_finds_cases_wherever_they_lie(tmp_path: Path) -> None:
 def test_mmwhs_training_image_without_label(tmp_path: Path) -> None:
     (mmwhs(tmp_path) / "part1" / "ct_train_1002_label.nii.gz").unlink()
     with pytest.raises(InputError, match=r"ct_train_1002_image\.nii\.gz: label file ct_train_1002_label.* missing"):
-        read_mmwhs(tmp_path)
+        checked(read_mmwhs(tmp_path))
     assert read_mmwhs(tmp_path, modality="mr").cases
 
 
 def test_mmwhs_label_without_image(tmp_path: Path) -> None:
     (mmwhs(tmp_path) / "part2" / "ct_train_1002_image.nii.gz").unlink()
     with pytest.raises(InputError, match=r"ct_train_1002_label\.nii\.gz: image ct_train_1002_image.* missing"):
-        read_mmwhs(tmp_path)
+        checked(read_mmwhs(tmp_path))
 
 
 def test_mmwhs_case_twice(tmp_path: Path) -> None:
     put(mmwhs(tmp_path) / "copy" / "ct_train_1001_image.nii")
     with pytest.raises(InputError, match=r"same case is also at"):
-        read_mmwhs(tmp_path)
+        checked(read_mmwhs(tmp_path))
 
 
 @pytest.mark.parametrize("root", [None, "", "???"])
@@ -119,7 +120,7 @@ def test_folder_patients_and_missing_labels(tmp_path: Path) -> None:
     assert [c.patient for c in cohort.cases] == ["p1", "p1", "p2"]
     assert all(c.label is None for c in cohort.cases)
     with pytest.raises(InputError, match=r"p1_ed_image\.nii\.gz: label file .*p1_ed_label\.nii\.gz is missing"):
-        read_folder(tmp_path, scheme="acdc")
+        checked(read_folder(tmp_path, scheme="acdc"))
     with pytest.raises(InputError, match="finds nothing"):
         read_folder(tmp_path, label=None, scheme="acdc", patient=r"q\d")
     with pytest.raises(InputError, match="not a regular expression"):
@@ -141,7 +142,7 @@ def test_bad_settings(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must be ct, mr or null"):
         read_mmwhs(tmp_path, modality="us")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="spacing rule 'x'"):
-        read_folder(tmp_path, label=None, scheme="acdc", spacing_rule="x")  # type: ignore[arg-type]
+        checked(read_folder(tmp_path, label=None, scheme="acdc", spacing_rule="x"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no images"):
         read_folder(tmp_path, "*.mha", scheme="acdc")
 
@@ -150,13 +151,13 @@ def test_headers_are_checked_before_any_work(tmp_path: Path) -> None:
     put(tmp_path / "a_image.nii.gz")
     label = put(tmp_path / "a_label.nii.gz", shape=(4, 5, 7))
     with pytest.raises(InputError, match=r"a_label\.nii\.gz: shape .* differs from .*a_image\.nii\.gz"):
-        read_folder(tmp_path, scheme="acdc")
+        checked(read_folder(tmp_path, scheme="acdc"))
     put(label, shift=3)
     with pytest.raises(InputError, match=r"a_label\.nii\.gz: affine differs .*a_image\.nii\.gz.*3 mm apart"):
-        read_folder(tmp_path, scheme="acdc")
+        checked(read_folder(tmp_path, scheme="acdc"))
     put(label, shape=(4, 5, 6, 2))
     with pytest.raises(InputError, match=r"a_label\.nii\.gz: 4-D"):
-        read_folder(tmp_path, scheme="acdc")
+        checked(read_folder(tmp_path, scheme="acdc"))
 
 
 def test_contradicting_headers_are_announced_once(tmp_path: Path) -> None:
@@ -169,16 +170,16 @@ def test_contradicting_headers_are_announced_once(tmp_path: Path) -> None:
             )
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        read_folder(tmp_path, scheme="acdc", name="mine")
+        checked(read_folder(tmp_path, scheme="acdc", name="mine"))
     assert len(said) == 1
     assert said[0].category is HeaderConflictWarning
     assert "cohort 'mine': 6 of 6 headers contradict themselves" in str(said[0].message)
     with pytest.raises(InputError, match="a_image"):
-        read_folder(tmp_path, scheme="acdc", spacing_rule="refuse")
+        checked(read_folder(tmp_path, scheme="acdc", spacing_rule="refuse"))
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="real data are not beside the repository")
 def test_real_files() -> None:
-    assert [c.id for c in read_mmwhs(SHARED / "whole_heart").cases] == ["ct_train_1001", "ct_train_1002"]
+    assert [c.id for c in checked(read_mmwhs(SHARED / "whole_heart")).cases] == ["ct_train_1001", "ct_train_1002"]
     with pytest.warns(HeaderConflictWarning, match="198 of 198 headers"):
-        assert len(read_folder(SHARED / "acdc", scheme="acdc").cases) == 99
+        assert len(checked(read_folder(SHARED / "acdc", scheme="acdc")).cases) == 99

@@ -30,10 +30,11 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
-from whqa.data import nifti, preprocess, resample
+from whqa.data import nifti, preprocess, reading, resample
 from whqa.data.case import Case, Cohort, Modality
-from whqa.data.nifti import Volume, check_same_grid, read_image, read_label
+from whqa.data.nifti import Volume
 from whqa.data.preprocess import Geometry, Preprocess, lost_voxels, preprocess_image, preprocess_label
+from whqa.data.reading import read_case
 from whqa.errors import InputError
 from whqa.files import write_json, write_text
 
@@ -119,6 +120,7 @@ class Cache:
             "settings": asdict(self.settings),
             "image": self._hash(case.image),
             "label": None if case.label is None else self._hash(case.label),
+            "parts": {key: self._hash(path) for key, path in case.parts.items()},
             "modality": case.modality,
             "scheme": [list(cohort.scheme.values.items()), sorted(cohort.scheme.aliases.items())],
             "spacing_rule": cohort.spacing_rule,
@@ -140,11 +142,7 @@ class Cache:
         return digest
 
     def _make(self, place: Path, cohort: Cohort, case: Case) -> None:
-        image = read_image(case.image, cohort.spacing_rule, announce=False)
-        label = None
-        if case.label is not None:
-            label = read_label(case.label, cohort.scheme, cohort.spacing_rule, announce=False)
-            check_same_grid(image, label)
+        image, label = read_case(cohort, case)
         values, geometry = preprocess_image(image, case.modality, self.settings)
         arrays: dict[str, npt.NDArray[Any]] = {"image.npy": values.astype(np.float16)}
         lost: dict[str, float] = {}
@@ -175,7 +173,7 @@ def prepare_cohort(cohort: Cohort, cache: Cache, progress: bool = True) -> dict[
 @functools.cache
 def _code_version() -> str:
     """Digest of the modules that decide what the arrays are: a number raised by hand would be forgotten one day."""
-    modules = (nifti, preprocess, resample)
+    modules = (nifti, preprocess, reading, resample)
     return hashlib.sha256(b"".join(Path(str(m.__file__)).read_bytes() for m in modules)).hexdigest()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,9 @@ class Case:
         patient: the unit of cross-validation and of the bootstrap.
         modality: "ct" or "mr"; chooses the normalisation.
         image: path of the image file.
-        label: path of the reference label map, or None for an unlabelled case.
+        label: path of the reference label map, or None.
+        parts: in place of one label map: structure key -> path of its binary mask (TotalSegmentator). A case with
+            neither is unlabelled.
     """
 
     id: str
@@ -31,6 +34,22 @@ class Case:
     modality: Modality
     image: Path
     label: Path | None = None
+    parts: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def has_label(self) -> bool:
+        """Whether there is a reference, as one file or in parts."""
+        return self.label is not None or bool(self.parts)
+
+    @property
+    def label_files(self) -> tuple[Path, ...]:
+        """All files of the reference."""
+        return (self.label,) if self.label is not None else tuple(self.parts.values())
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The image and all files of the reference."""
+        return (self.image, *self.label_files)
 
 
 @dataclass(frozen=True)
@@ -38,16 +57,19 @@ class Cohort:
     """The cases of one data set with the label scheme of its files.
 
     `spacing_rule` says what holds where a header's pixdim and affine disagree: "pixdim", "affine" or "refuse".
+    `problems` are lines about files that the layout asks for and that are missing or superfluous: readers list them,
+    `whqa.data.sources.checks.checked` refuses a cohort that has any.
     """
 
     name: str
     cases: tuple[Case, ...]
     scheme: LabelScheme
     spacing_rule: SpacingRule = "pixdim"
+    problems: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.cases:
-            raise InputError(f"cohort {self.name!r} has no cases")
+            raise InputError(self.problems[0] if self.problems else f"cohort {self.name!r} has no cases")
         twice = [name for name, count in Counter(c.id for c in self.cases).items() if count > 1]
         if twice:
             raise InputError(f"cohort {self.name!r}: case id(s) {twice[:5]} occur more than once")
@@ -61,4 +83,4 @@ class Cohort:
     @property
     def labelled(self) -> Cohort:
         """The cases that have a reference; cross-validation needs it."""
-        return Cohort(self.name, tuple(c for c in self.cases if c.label), self.scheme, self.spacing_rule)
+        return replace(self, cases=tuple(c for c in self.cases if c.has_label))

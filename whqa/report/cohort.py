@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from whqa.data.case import Cohort
-from whqa.data.nifti import read_image, read_label
 from whqa.data.preprocess import Preprocess, preprocess_image, preprocess_label
+from whqa.data.reading import read_case
 from whqa.files import atomic_path
 from whqa.report.slices import contact_sheet
 
@@ -19,10 +19,9 @@ def write_contact_sheet(cohort: Cohort, path: Path, settings: Preprocess) -> Non
     """
     cases = []
     for case in cohort.cases:
-        image, geometry = preprocess_image(read_image(case.image, cohort.spacing_rule), case.modality, settings)
-        label = None
-        if case.label is not None:
-            label = preprocess_label(read_label(case.label, cohort.scheme, cohort.spacing_rule), geometry)
+        volume, reference = read_case(cohort, case)
+        image, geometry = preprocess_image(volume, case.modality, settings)
+        label = None if reference is None else preprocess_label(reference, geometry)
         cases.append((case.id, image, label, geometry.spacing))
     figure = contact_sheet(cases, cohort.scheme.colours, cohort.scheme.titles)
     with atomic_path(path) as temporary:

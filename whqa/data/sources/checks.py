@@ -1,4 +1,4 @@
-"""What every reader checks before a cohort leaves it: the folder and all headers, in seconds, voxels unread."""
+"""What is checked before a cohort is used: the folder and all headers, in seconds, voxels unread."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import warnings
 from pathlib import Path
 
 from whqa.data.case import Cohort
-from whqa.data.nifti import HeaderConflictWarning, check_same_grid, read_grid
+from whqa.data.nifti import HeaderConflictWarning
+from whqa.data.reading import grids
 from whqa.errors import InputError
 
 
@@ -31,23 +32,20 @@ def existing_folder(root: str | Path | None, expected: str) -> Path:
 
 
 def checked(cohort: Cohort) -> Cohort:
-    """The same cohort, once every header is sound and every label lies on its image's grid.
+    """The same cohort, once its layout is complete, every header is sound and every label lies on its image's grid.
 
     Warns once a cohort with `HeaderConflictWarning` where pixdim and affine disagree.
 
     Raises:
-        InputError: the first bad file.
+        InputError: the first problem of the layout, or the first bad file.
     """
-    files, conflicts = 0, []
-    for case in cohort.cases:
-        grids = [read_grid(path, cohort.spacing_rule) for path in (case.image, case.label) if path is not None]
-        if len(grids) == 2:
-            check_same_grid(*grids)
-        files += len(grids)
-        conflicts += [grid for grid in grids if grid.conflict]
+    if cohort.problems:
+        raise InputError(cohort.problems[0])
+    found = [grid for case in cohort.cases for grid in grids(cohort, case)]
+    conflicts = [grid for grid in found if grid.conflict]
     if conflicts:
         warnings.warn(
-            f"cohort {cohort.name!r}: {len(conflicts)} of {files} headers contradict themselves, e.g. "
+            f"cohort {cohort.name!r}: {len(conflicts)} of {len(found)} headers contradict themselves, e.g. "
             f"{conflicts[0].path}: {conflicts[0].conflict}; using {cohort.spacing_rule}",
             HeaderConflictWarning,
             stacklevel=3,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from whqa.data.case import Case, Cohort, Modality, SpacingRule
-from whqa.data.sources.checks import checked, existing_folder
+from whqa.data.sources.checks import existing_folder
 from whqa.errors import InputError
 from whqa.structures import LabelScheme, label_scheme
 
@@ -42,7 +42,7 @@ def read_folder(
         spacing_rule: what holds where a header's pixdim and affine disagree.
 
     Raises:
-        InputError: no such folder, no images, an image without its label, a bad pattern, or a bad header.
+        InputError: no such folder, no images, or a bad pattern. An image without its label is a problem of the cohort.
     """
     expected = f"a folder with images {image}" + (f" and label maps {label}" if label else "")
     if modality not in ("ct", "mr"):
@@ -54,11 +54,12 @@ def read_folder(
     images = _matches(folder, image, label)
     if not images:
         raise InputError(f"{folder}: no images {image} found; it should be {expected}")
+    problems: list[str] = []
     cases = tuple(
-        Case(key, _patient(key, patient), modality, path, _label(folder, key, path, label))
+        Case(key, _patient(key, patient), modality, path, _label(folder, key, path, label, problems))
         for key, path in sorted(images.items())
     )
-    return checked(Cohort(name, cases, label_scheme(scheme), spacing_rule))
+    return Cohort(name, cases, label_scheme(scheme), spacing_rule, tuple(problems))
 
 
 def _matches(folder: Path, pattern: str, other: str | None) -> dict[str, Path]:
@@ -80,12 +81,13 @@ def _key(inside: str, pattern: str) -> str | None:
     return match[1] if match else None
 
 
-def _label(folder: Path, key: str, image: Path, pattern: str | None) -> Path | None:
+def _label(folder: Path, key: str, image: Path, pattern: str | None, problems: list[str]) -> Path | None:
     if pattern is None:
         return None
     path = folder / pattern.replace("*", key)
     if not path.is_file():
-        raise InputError(f"{image}: label file {path} is missing; add it, remove the image or correct the pattern")
+        problems.append(f"{image}: label file {path} is missing; add it, remove the image or correct the pattern")
+        return None
     return path
 
 

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from whqa.data.case import Case, Cohort, Modality, SpacingRule
-from whqa.data.sources.checks import checked, existing_folder
+from whqa.data.sources.checks import existing_folder
 from whqa.errors import InputError
 from whqa.structures import MMWHS
 
@@ -37,37 +37,40 @@ def read_mmwhs(
         spacing_rule: what holds where a header's pixdim and affine disagree.
 
     Raises:
-        InputError: no such folder, nothing of that layout in it, a training image without its label, a label without
-            its image, a file that occurs twice, or a bad header.
+        InputError: no such folder, or nothing of that layout in it. A training image without its label, a label without
+            its image and a file that occurs twice are problems of the cohort.
     """
     if modality not in (None, "ct", "mr"):
         raise InputError(f"modality {modality!r}: must be ct, mr or null for both")
     folder = existing_folder(root, EXPECTED)
-    images, labels = _files(folder, modality)
+    images, labels, problems = _files(folder, modality)
     if not images:
         kind = f" of modality {modality}" if modality else ""
         raise InputError(f"{folder}: no MMWHS images{kind} found; it should be {EXPECTED}")
-    for case in labels.keys() - images.keys():
-        raise InputError(f"{labels[case]}: image {case}_image.nii.gz is missing anywhere below {folder}")
-    cases = tuple(_case(case_id, images[case_id], labels.get(case_id), folder) for case_id in sorted(images))
-    return checked(Cohort(name, cases, MMWHS, spacing_rule))
+    problems += [
+        f"{labels[case]}: image {case}_image.nii.gz is missing anywhere below {folder}; add it or remove the label"
+        for case in sorted(labels.keys() - images.keys())
+    ]
+    problems += [
+        f"{path}: label file {case}_label.nii.gz is missing anywhere below {folder}; add it or remove the image"
+        for case, path in sorted(images.items())
+        if case not in labels and "_train_" in case
+    ]
+    cases = tuple(
+        Case(case_id, case_id, "ct" if case_id.startswith("ct") else "mr", images[case_id], labels.get(case_id))
+        for case_id in sorted(images)
+    )
+    return Cohort(name, cases, MMWHS, spacing_rule, tuple(problems))
 
 
-def _files(folder: Path, modality: Modality | None) -> tuple[dict[str, Path], dict[str, Path]]:
+def _files(folder: Path, modality: Modality | None) -> tuple[dict[str, Path], dict[str, Path], list[str]]:
     found: dict[str, dict[str, Path]] = {"image": {}, "label": {}}
+    problems = []
     for path in sorted(folder.rglob("*.nii*")):
         match = _FILE.fullmatch(path.name)
         if match is None or (modality and match["modality"] != modality):
             continue
         first = found[match["what"]].setdefault(match["case"], path)
         if first != path:
-            raise InputError(f"{path}: the same case is also at {first}; remove one of them")
-    return found["image"], found["label"]
-
-
-def _case(case_id: str, image: Path, label: Path | None, folder: Path) -> Case:
-    if label is None and "_train_" in case_id:
-        raise InputError(
-            f"{image}: label file {case_id}_label.nii.gz is missing anywhere below {folder}; add it or remove the image"
-        )
-    return Case(case_id, case_id, "ct" if case_id.startswith("ct") else "mr", image, label)
+            problems.append(f"{path}: the same case is also at {first}; remove one of them")
+    return found["image"], found["label"], problems

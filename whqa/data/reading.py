@@ -1,0 +1,64 @@
+"""The files of a case as volumes on one grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from whqa.data.case import Case, Cohort
+from whqa.data.nifti import Grid, Volume, check_same_grid, read_grid, read_image, read_label
+from whqa.errors import InputError
+from whqa.structures import LabelScheme
+
+# A binary mask in a file of its own: whatever is not 0 is the structure.
+_PART = LabelScheme("binary mask", {"structure": 1}, aliases={255: "structure"})
+
+
+def read_case(cohort: Cohort, case: Case) -> tuple[Volume, Volume | None]:
+    """Image and reference of a case, the latter None for an unlabelled case.
+
+    Contradicting headers follow the cohort's spacing rule in silence: `checked` has spoken of them.
+
+    Raises:
+        InputError: a file is bad, or reference and image do not lie on one grid.
+    """
+    image = read_image(case.image, cohort.spacing_rule, announce=False)
+    return image, read_reference(cohort, case, image)
+
+
+def read_reference(cohort: Cohort, case: Case, image: Volume | Grid) -> Volume | None:
+    """The reference of a case as indices of the cohort's scheme, or None for an unlabelled case.
+
+    Parts that overlap: the structure that comes later in `Case.parts` wins.
+
+    Raises:
+        InputError: a file is bad or does not lie on the image's grid.
+    """
+    whole: Volume | None = None
+    if case.label is not None:
+        whole = read_label(case.label, cohort.scheme, cohort.spacing_rule, announce=False)
+        check_same_grid(image, whole)
+    for key, path in case.parts.items():
+        if key not in cohort.scheme.keys:
+            raise InputError(f"{path}: structure {key!r} is not of the scheme {cohort.scheme.name!r}")
+        part = read_label(path, _PART, cohort.spacing_rule, announce=False)
+        check_same_grid(image, part)
+        if whole is None:
+            whole = Volume(np.zeros_like(part.array), part.affine, path, part.header)
+        whole.array[part.array != 0] = cohort.scheme.keys.index(key) + 1
+    return whole
+
+
+def grids(cohort: Cohort, case: Case) -> Iterator[Grid]:
+    """Headers of the image and of the reference's files, in this order, voxels unread.
+
+    Raises:
+        InputError: a header is bad, or a file of the reference does not lie on the image's grid.
+    """
+    image = read_grid(case.image, cohort.spacing_rule)
+    yield image
+    for path in case.label_files:
+        grid = read_grid(path, cohort.spacing_rule)
+        check_same_grid(image, grid)
+        yield grid
