@@ -132,7 +132,7 @@ def load_or_make_folds(path: Path, cohort: Cohort, n: int, seed: int, plan: str)
 def _patients(cohort: Cohort) -> dict[str, list[Case]]:
     """Labelled cases by patient, both in a fixed order, whatever order the cohort has."""
     patients: dict[str, list[Case]] = {}
-    for case in sorted((c for c in cohort.cases if c.label is not None), key=lambda c: (c.patient, c.id)):
+    for case in sorted((c for c in cohort.cases if c.has_label), key=lambda c: (c.patient, c.id)):
         patients.setdefault(case.patient, []).append(case)
     return patients
 

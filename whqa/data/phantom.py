@@ -22,7 +22,7 @@ from __future__ import annotations
 import gzip
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -243,4 +243,4 @@ def phantom_cohort(
     write_phantoms(Path(root), n, modality, seed, spacing_mm)
     wanted = {_path(Path(root), case, "image").name for _, _, case in _names(n, modality)}
     cohort = read_mmwhs(Path(root), None if modality == "both" else modality, name)
-    return Cohort(name, tuple(c for c in cohort.cases if c.image.name in wanted), cohort.scheme, cohort.spacing_rule)
+    return replace(cohort, cases=tuple(c for c in cohort.cases if c.image.name in wanted))
