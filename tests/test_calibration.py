@@ -144,5 +144,11 @@ def test_the_expected_rule_calls_nothing_wrong_where_nothing_is_expected() -> No
 def test_weights_count_masks_as_often_as_they_say() -> None:
     few, many = LogitHistogram.of(*_case(1, bias=2.0)), LogitHistogram.of(*_case(2, bias=-2.0))
     weighted, repeated = fit_calibration([few, many], [3.0, 1.0]), fit_calibration([few, few, few, many])
-    for got, want in zip(weighted.to_dict().values(), repeated.to_dict().values(), strict=True):
-        assert got == pytest.approx(want, rel=1e-3)
+    for key in ("scale", "bias", "threshold"):
+        assert weighted.to_dict()[key] == pytest.approx(repeated.to_dict()[key], rel=1e-3)
+
+
+def test_the_correction_threshold_is_the_calibrated_probability_of_its_logit() -> None:
+    found = Calibration(2.0, -1.0, 0.5).corrected_from(1.5)
+    assert found.correction == pytest.approx(1 / (1 + np.exp(-2.0)))
+    assert found.corrected_from(None).correction is None

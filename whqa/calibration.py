@@ -11,7 +11,7 @@ probabilities, and so the soft QI, honest. Then the error map follows by one of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -30,17 +30,27 @@ SCALE_RANGE = (0.01, 10.0)
 
 @dataclass(frozen=True)
 class Calibration:
-    """P = sigmoid(scale * logit + bias); wrong is where P >= threshold, None stands for the rule "expected"."""
+    """P = sigmoid(scale * logit + bias); wrong is where P >= threshold, None stands for the rule "expected".
+
+    `correction` is the P from which a label head's correction helps; None leaves masks alone.
+    """
 
     scale: float = 1.0
     bias: float = 0.0
     threshold: float | None = 0.5
+    correction: float | None = None
 
     def predict(self, logit_DHW: Tensor) -> ErrorPrediction:
         """Calibrated probability float32 (D, H, W) and error map bool (D, H, W)."""
         probability = torch.sigmoid(self.scale * logit_DHW.float() + self.bias)
         threshold = expected_dice_threshold(probability) if self.threshold is None else self.threshold
         return ErrorPrediction(probability, probability >= threshold)
+
+    def corrected_from(self, logit: float | None) -> Calibration:
+        """The same with the correction threshold given as an uncalibrated logit."""
+        if logit is None:
+            return replace(self, correction=None)
+        return replace(self, correction=float(expit(self.scale * logit + self.bias)))
 
     def to_dict(self) -> dict[str, float | None]:
         """Plain numbers for calibration.json."""

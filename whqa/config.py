@@ -27,6 +27,14 @@ class Stage(StrEnum):
     errormap = "errormap"
 
 
+class Head(StrEnum):
+    """What the error-map network predicts, see `whqa.modules.errormap`."""
+
+    binary = "binary"
+    label = "label"
+    both = "both"
+
+
 class ThresholdRule(StrEnum):
     """How the error map follows from its probabilities, see `whqa.calibration`."""
 
@@ -98,6 +106,8 @@ class SegmenterConfig(StageConfig):
 class ErrorMapConfig(StageConfig):
     """Stage two. `baseline_masks` is how many training masks at most band and entropy threshold are chosen on."""
 
+    head: Head = Head.binary
+    label_weight: float = 1.0
     dice_weight: float = 1.0
     positive_weight: float = 1.0
     balance: str = "final"

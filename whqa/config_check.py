@@ -30,7 +30,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("steps", "steps_per_epoch", "batch_size", "validate_every"), (1, math.inf)),
     **dict.fromkeys(("max_voxels", "baseline_masks"), (1, math.inf)),
     **dict.fromkeys(("learning_rate", "weight_decay", "num_workers", "overlays"), (0, math.inf)),
-    **dict.fromkeys(("dice_weight", "positive_weight"), (0, math.inf)),
+    **dict.fromkeys(("dice_weight", "positive_weight", "label_weight"), (0, math.inf)),
     **dict.fromkeys(("warmup", "early", "foreground"), (0, 1)),
 }
 # Types that may stand where the first of them is the default's, and what to call them.

@@ -40,6 +40,7 @@ from whqa.files import write_text
 from whqa.masks.plan import MaskPlan, SegmenterJob, fold_name, parse_fold
 from whqa.masks.store import COMPLETED, collect_masks
 from whqa.modules import ErrorMapModule, SegmenterModule
+from whqa.modules.errormap import out_channels
 from whqa.process import follow_parent, is_first_rank, locked
 from whqa.stages import Study, run_errormap, run_segmenter
 
@@ -125,10 +126,13 @@ def _errormap(cfg: DictConfig, study: Study, run_dir: Path) -> None:
     _refuse_other_segmenters(cfg, study, fold)
     masks = collect_masks(study.directory, study.plan, study.folds, fold, cfg.masks.kinds)
     n_classes = study.cohort.scheme.n_classes
-    network = make(cfg.network, in_channels=1 + n_classes, out_channels=1)
+    head = str(options.head)
+    network = make(cfg.network, in_channels=1 + n_classes, out_channels=out_channels(head, n_classes))
     module = ErrorMapModule(
         network,
         n_classes=n_classes,
+        head=head,
+        label_weight=options.label_weight,
         total_steps=options.steps,
         dice_weight=options.dice_weight,
         positive_weight=options.positive_weight,

@@ -21,6 +21,7 @@ from whqa.calibration import Calibration, LogitHistogram, fit_calibration
 from whqa.callbacks.errormap import Calibrate, JudgeMasks, MonitorErrorMap
 from whqa.callbacks.tables import judged_case
 from whqa.data.judged import ErrorPrediction
+from whqa.modules.errormap import RawVerdict
 
 SHAPE = (6, 7, 8)
 ITEMS = [("a", "final"), ("a", "early"), ("b", "final"), ("b", "early")]
@@ -62,6 +63,10 @@ def _logit(index: int) -> Tensor:
     return torch.from_numpy(noise + 2.5 * _error(index)).float()
 
 
+def _raw(index: int) -> RawVerdict:
+    return RawVerdict(_logit(index), None)
+
+
 def _trainer(fn: TrainerFn = TrainerFn.FITTING, zero: bool = True) -> Any:
     data = SimpleNamespace(test_items=ITEMS, val_items=ITEMS)
     return SimpleNamespace(datamodule=data, is_global_zero=zero, state=SimpleNamespace(fn=fn))
@@ -80,7 +85,7 @@ def test_validation_logs_the_numbers_of_sklearn_and_scipy() -> None:
     monitor, module = MonitorErrorMap(), _Module()
     for _ in range(2):
         monitor.on_validation_epoch_start(_trainer(), module)
-        _run(monitor, _logit, module, _trainer(), "validation")
+        _run(monitor, _raw, module, _trainer(), "validation")
     error, logit = [_error(i) for i in range(4)], [_logit(i).numpy() for i in range(4)]
     dice = np.mean([f1_score(e.ravel(), x.ravel() > 0) for e, x in zip(error, logit, strict=True)])
     precision = np.mean([average_precision_score(e.ravel(), x.ravel()) for e, x in zip(error, logit, strict=True)])
@@ -95,7 +100,7 @@ def test_calibration_waits_for_the_validation_after_the_training(tmp_path: Path)
     module = _Module(calibration=None)
     calibrate = Calibrate(tmp_path / "calibration.json", "dice")
     calibrate.on_validation_epoch_start(_trainer(), module)
-    _run(calibrate, _logit, module, _trainer(), "validation")
+    _run(calibrate, _raw, module, _trainer(), "validation")
     assert module.calibration is None
     assert not list(tmp_path.iterdir())
 
@@ -105,7 +110,7 @@ def test_calibration_weighs_final_masks_nine_times_as_much_as_all_others(tmp_pat
     module, trainer = _Module(calibration=None), _trainer(TrainerFn.VALIDATING)
     calibrate = Calibrate(tmp_path / "calibration.json", rule)
     calibrate.on_validation_epoch_start(trainer, module)
-    _run(calibrate, _logit, module, trainer, "validation")
+    _run(calibrate, _raw, module, trainer, "validation")
     histograms = [LogitHistogram.of(_logit(i), torch.from_numpy(_error(i))) for i in range(4)]
     n_final = sum(kind == "final" for _, kind in ITEMS)
     weights = [0.9 / n_final if kind == "final" else 0.1 / (len(ITEMS) - n_final) for _, kind in ITEMS]

@@ -11,10 +11,12 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
 
 from whqa.baselines import Baseline, Constant
 from whqa.calibration import LogitHistogram, Rule, fit_calibration
 from whqa.callbacks.tables import gather_by_index, judged_case, write_rows
+from whqa.correction import correction_gain, most_probable_other
 from whqa.data.judged import ErrorPrediction, JudgedCase
 from whqa.files import atomic_path, write_json
 from whqa.metrics.correlation import QIAccuracyCorrelation
@@ -26,6 +28,8 @@ from whqa.quality import one_minus_mean
 
 NETWORK = "errormap"
 FINAL_SHARE = 0.9
+# Error logits, uncalibrated, from which masks are tried to be corrected.
+CORRECTION_LOGITS = torch.arange(-4.0, 8.01, 0.5)
 
 
 class MonitorErrorMap(pl.Callback):
@@ -46,9 +50,10 @@ class MonitorErrorMap(pl.Callback):
     ) -> None:
         """Add one judged mask."""
         index, error = batch["index"][0], batch["mask"][0] != batch["label"][0]
-        predicted = outputs > 0
+        logit = outputs.error_logit
+        predicted = logit > 0
         self.dice.update(index, predicted, error)
-        self.auprc.update(index, outputs, error)
+        self.auprc.update(index, logit, error)
         self.correlation.update(index, one_minus_mean(predicted), one_minus_mean(error))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -69,17 +74,26 @@ class Calibrate(pl.Callback):
         self.path = path
         self.rule = rule
         self.histograms: dict[int, LogitHistogram] = {}
+        self.gains: dict[int, Tensor] = {}
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start afresh."""
-        self.histograms = {}
+        self.histograms, self.gains = {}, {}
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, *args: Any
     ) -> None:
-        """Count one mask's logits."""
-        error = batch["mask"][0] != batch["label"][0]
-        self.histograms[int(batch["index"][0])] = LogitHistogram.of(outputs, error)
+        """Count one mask's logits, and what correcting it would gain."""
+        if trainer.state.fn != TrainerFn.VALIDATING:
+            return
+        index, mask, reference = int(batch["index"][0]), batch["mask"][0], batch["label"][0]
+        self.histograms[index] = LogitHistogram.of(outputs.error_logit, mask != reference)
+        if outputs.label_logits is not None:
+            other = most_probable_other(outputs.label_logits, mask)
+            n_classes = len(outputs.label_logits)
+            self.gains[index] = correction_gain(
+                mask, reference, other, outputs.error_logit, CORRECTION_LOGITS, n_classes
+            )
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Fit on the masks of all ranks, each once; keep the result beside the checkpoint."""
@@ -91,9 +105,21 @@ class Calibrate(pl.Callback):
         share = {True: FINAL_SHARE / max(1, n_final), False: (1 - FINAL_SHARE) / max(1, len(kinds) - n_final)}
         weights = [share[kind == "final"] for kind in kinds]
         histograms = [everyone[i] for i in sorted(everyone)]
-        module.calibration = fit_calibration(histograms, weights, self.rule)  # type: ignore[assignment]
+        calibration = fit_calibration(histograms, weights, self.rule)
+        gains = gather_by_index(self.gains)
+        if gains:
+            calibration = calibration.corrected_from(best_correction([gains[i] for i in sorted(gains)], weights))
+        module.calibration = calibration  # type: ignore[assignment]
         if trainer.is_global_zero:
             write_json(self.path, module.calibration.to_dict())  # type: ignore[union-attr,operator]
+
+
+def best_correction(gains: Sequence[Tensor], weights: Sequence[float]) -> float | None:
+    """The logit of `CORRECTION_LOGITS` with the best weighted mean gain; None where no correction gains anything."""
+    share = torch.tensor(weights, dtype=torch.float64)
+    mean = (share[:, None] * torch.stack(list(gains))).sum(dim=0) / share.sum()
+    best = int(mean.argmax())
+    return float(CORRECTION_LOGITS[best]) if mean[best] > 0 else None
 
 
 class JudgeMasks(pl.Callback):
@@ -120,12 +146,13 @@ class JudgeMasks(pl.Callback):
         self.constant = constant
         self.identity = identity
         self.dice_columns = tuple(f"dice_{s}" for s in structures)
+        self.label_columns = tuple(f"dice_{s}_{what}" for what in ("predicted", "corrected") for s in structures)
         self.tables: dict[str, CaseTable] = {}
         self._started = 0.0
 
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """One table a method."""
-        columns = (*JUDGE_COLUMNS, *self.dice_columns, "seconds")
+        columns = (*JUDGE_COLUMNS, *self.dice_columns, *self.label_columns, "seconds")
         names = [NETWORK, *(b.name for b in self.baselines)]
         self.tables = {name: CaseTable(columns).to(module.device) for name in names}
 
@@ -143,7 +170,7 @@ class JudgeMasks(pl.Callback):
         dice = segmentation_dice(case.mask, case.reference, len(self.dice_columns) + 1)
         masks = dict(zip(self.dice_columns, dice, strict=True))
         self._store(case, outputs)
-        self._record(batch, NETWORK, case, outputs, seconds, masks)
+        self._record(batch, NETWORK, case, outputs, seconds, masks | self._of_labels(case, outputs))
         for baseline in self.baselines:
             started = time.perf_counter()
             prediction = baseline.predict(case)
@@ -167,7 +194,17 @@ class JudgeMasks(pl.Callback):
     def _record(
         self, batch: Any, method: str, case: JudgedCase, prediction: ErrorPrediction, seconds: float, dice: Any
     ) -> None:
-        self.tables[method].update(batch["index"][0], judge(case, prediction) | dice | {"seconds": seconds})
+        empty = dict.fromkeys(self.label_columns, float("nan"))
+        self.tables[method].update(batch["index"][0], judge(case, prediction) | empty | dice | {"seconds": seconds})
+
+    def _of_labels(self, case: JudgedCase, prediction: ErrorPrediction) -> dict[str, float]:
+        """Expected Dice and Dice after correction, from a network with a label head."""
+        if prediction.expected_dice is None or prediction.corrected is None:
+            return {}
+        assert case.reference is not None
+        after = segmentation_dice(prediction.corrected, case.reference, len(self.dice_columns) + 1)
+        values = [*prediction.expected_dice.tolist(), *after.tolist()]
+        return dict(zip(self.label_columns, values, strict=True))
 
     def _store(self, case: JudgedCase, prediction: ErrorPrediction) -> None:
         probability = (prediction.probability * 255).round().to(torch.uint8).cpu().numpy()
@@ -183,7 +220,8 @@ class JudgeMasks(pl.Callback):
         mean_kind = {r: constants.get(f"acc_{r}/{kind}", mean[r]) for r in mean}
         if method == self.constant.name:
             values = dict(values) | self.constant.quality()
-        first = ("error_dice", "error_auprc", "acc_volume", "qi_volume", "acc_heart", "qi_heart", *self.dice_columns)
+        dice = (*self.dice_columns, *self.label_columns)
+        first = ("error_dice", "error_auprc", "acc_volume", "qi_volume", "acc_heart", "qi_heart", *dice)
         row = {"case": case, "fold": identity["fold"], "mask_kind": kind, "method": method}
         row |= {k: values[k] for k in first} | {k: v for k, v in identity.items() if k != "fold"}
         row |= {k: v for k, v in values.items() if k not in first}

@@ -64,15 +64,21 @@ class JudgedCase:
 
 @dataclass(frozen=True, eq=False)
 class ErrorPrediction:
-    """A verdict on one mask: P and the map Ê that follows from it.
+    """A verdict on one mask: P and the map Ê that follows from it; a label head also says what would be right.
 
     Attributes:
         probability: P, float32 (D, H, W) in [0, 1].
         error_map: Ê, bool (D, H, W).
+        other: the label that a voxel most probably has if the mask is wrong there, uint8 (D, H, W), or None.
+        expected_dice: of structures 1..C, float64 (C,), or None.
+        corrected: the corrected mask (D, H, W), or None.
     """
 
     probability: Tensor
     error_map: Tensor
+    other: Tensor | None = None
+    expected_dice: Tensor | None = None
+    corrected: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.error_map.dtype != torch.bool or self.error_map.shape != self.probability.shape:

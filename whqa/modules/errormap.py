@@ -1,11 +1,19 @@
 """Stage two: the error-map network, which sees an image and a mask of it and says which voxels are wrong.
 
-After Zhang & Chung, MICCAI 2019: error-map prediction is a segmentation problem for the same network family.
+After Zhang & Chung, MICCAI 2019: error-map prediction is a segmentation problem for the same network family. Beside the
+paper's binary head stands a label head, which also says what the right label is:
+
+    binary   1 logit e: the mask is wrong here, P = sigmoid(e)
+    label    C + 1 logits of the true label: P = 1 - p(M), so e = logsumexp of the others - logit of M
+    both     e from the binary head, and from the label head the distribution over the labels other than M
+
+Cross entropy of the true label is that of e plus, on wrong voxels, that over the other labels; so all heads share one
+loss, with the second term weighted by `label_weight`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +21,30 @@ from monai.losses import DiceLoss
 from torch import Tensor, nn
 
 from whqa.calibration import Calibration
+from whqa.correction import corrected_mask, expected_dice, most_probable_other, other_probabilities
 from whqa.data.judged import ErrorPrediction
+from whqa.errors import InputError
 from whqa.modules.base import DeepSupervisionModule
+
+Head = Literal["binary", "label", "both"]
+
+
+class RawVerdict(NamedTuple):
+    """Uncalibrated outputs for a volume: float32 (D, H, W) and (C + 1, D, H, W), the latter None without label head."""
+
+    error_logit: Tensor
+    label_logits: Tensor | None
+
+
+def out_channels(head: str, n_classes: int) -> int:
+    """Channels that a head needs.
+
+    Raises:
+        InputError: no such head.
+    """
+    if head not in get_args(Head):
+        raise InputError(f"errormap.head={head}: must be one of {', '.join(get_args(Head))}")
+    return {"binary": 1, "label": n_classes, "both": 1 + n_classes}[head]
 
 
 class ErrorMapModule(DeepSupervisionModule):
@@ -23,8 +53,10 @@ class ErrorMapModule(DeepSupervisionModule):
     Wrong voxels are rare; patches are centred on them (data module) and `positive_weight` weighs them in the loss.
 
     Args:
-        network: (B, 1 + C + 1, D, H, W) -> list of (B, 1, D, H, W).
+        network: (B, 1 + C + 1, D, H, W) -> list of (B, `out_channels(head)`, D, H, W).
         n_classes: C + 1.
+        head: "binary", "label" or "both", see above.
+        label_weight: weight of the cross entropy over the other labels on wrong voxels.
         dice_weight: weight of a soft Dice term beside cross entropy.
         positive_weight: weight of wrong voxels in the cross entropy.
         kwargs: see `DeepSupervisionModule`.
@@ -35,6 +67,8 @@ class ErrorMapModule(DeepSupervisionModule):
         network: nn.Module,
         *,
         n_classes: int,
+        head: str = "binary",
+        label_weight: float = 1.0,
         dice_weight: float = 1.0,
         positive_weight: float = 1.0,
         **kwargs: Any,
@@ -42,6 +76,8 @@ class ErrorMapModule(DeepSupervisionModule):
         super().__init__(network, **kwargs)
         self.save_hyperparameters(ignore=["network"])
         self.n_classes = n_classes
+        self.head = head
+        self.label_weight = label_weight
         self.dice_weight = dice_weight
         self.register_buffer("positive_weight", torch.tensor(float(positive_weight)), persistent=False)
         self.dice = DiceLoss(sigmoid=True, batch=True)
@@ -53,25 +89,68 @@ class ErrorMapModule(DeepSupervisionModule):
         return torch.cat([batch["image"], one_hot.to(batch["image"].dtype)], dim=1)
 
     def target(self, batch: dict[str, Any]) -> Tensor:
-        """The error map [M != G] as float (B, 1, D, H, W)."""
-        return (batch["mask"] != batch["label"])[:, None].float()
+        """Mask and reference labels, int64 (B, 2, D, H, W)."""
+        return torch.stack([batch["mask"].long(), batch["label"].long()], dim=1)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Weighted cross entropy plus `dice_weight` times soft Dice loss, pooled over the batch."""
+        """Weighted cross entropy plus `dice_weight` times soft Dice loss of the error logit, pooled over the batch.
+
+        A label head adds `label_weight` times the mean cross entropy over the other labels on wrong voxels.
+        """
+        mask, label = target[:, :1], target[:, 1:]
+        error = (mask != label).float()
+        error_logit, label_logits = self.split(logits, mask)
         pos_weight: Tensor = self.positive_weight  # type: ignore[assignment]
-        value = F.binary_cross_entropy_with_logits(logits, target, pos_weight=pos_weight)
+        value = F.binary_cross_entropy_with_logits(error_logit, error, pos_weight=pos_weight)
         if self.dice_weight:
-            value = value + self.dice_weight * self.dice(logits, target)
+            value = value + self.dice_weight * self.dice(error_logit, error)
+        if label_logits is not None and self.label_weight:
+            value = value + self.label_weight * _other_cross_entropy(label_logits, mask, label)
         return value
 
-    def raw_logit(self, batch: dict[str, Any]) -> Tensor:
-        """Uncalibrated error logit float32 (D, H, W) of a whole volume."""
-        return self.forward_volume(self.inputs(batch))[0][0, 0]
+    def split(self, logits_BCDHW: Tensor, mask_B1DHW: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Error logit (B, 1, D, H, W) and label logits (B, C + 1, D, H, W), the latter None for the binary head."""
+        if self.head == "binary":
+            return logits_BCDHW, None
+        if self.head == "both":
+            return logits_BCDHW[:, :1], logits_BCDHW[:, 1:]
+        own = logits_BCDHW.gather(1, mask_B1DHW)
+        return _without(logits_BCDHW, mask_B1DHW).logsumexp(dim=1, keepdim=True) - own, logits_BCDHW
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Uncalibrated error logit of a whole volume; callbacks calibrate and measure it."""
-        return self.raw_logit(batch)
+    def raw(self, batch: dict[str, Any]) -> RawVerdict:
+        """Uncalibrated outputs for a whole volume."""
+        final = self.forward_volume(self.inputs(batch))[0]
+        error_logit, label_logits = self.split(final, batch["mask"].long()[:, None])
+        return RawVerdict(error_logit[0, 0], None if label_logits is None else label_logits[0])
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> RawVerdict:  # type: ignore[override]
+        """Uncalibrated outputs for a whole volume; callbacks calibrate and measure them."""
+        return self.raw(batch)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> ErrorPrediction:  # type: ignore[override]
         """Calibrated prediction for a whole volume; callbacks store and measure it."""
-        return self.calibration.predict(self.raw_logit(batch))
+        return self.predict(self.raw(batch), batch["mask"][0])
+
+    def predict(self, raw: RawVerdict, mask_DHW: Tensor) -> ErrorPrediction:
+        """Calibrated verdict; with label logits also the most probable other labels, expected Dice, corrected mask."""
+        found = self.calibration.predict(raw.error_logit)
+        if raw.label_logits is None:
+            return found
+        other = most_probable_other(raw.label_logits, mask_DHW)
+        return ErrorPrediction(
+            found.probability,
+            found.error_map,
+            other,
+            expected_dice(found.probability, other_probabilities(raw.label_logits, mask_DHW), mask_DHW),
+            corrected_mask(mask_DHW, other, found.probability, self.calibration.correction),
+        )
+
+
+def _without(logits_BCDHW: Tensor, mask_B1DHW: Tensor) -> Tensor:
+    return logits_BCDHW.scatter(1, mask_B1DHW, torch.finfo(logits_BCDHW.dtype).min)
+
+
+def _other_cross_entropy(label_logits: Tensor, mask: Tensor, label: Tensor) -> Tensor:
+    wrong = mask != label
+    log_others = _without(label_logits, mask).log_softmax(dim=1).gather(1, label)
+    return -torch.where(wrong, log_others, 0.0).sum() / wrong.sum().clamp(min=1)
