@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from whqa.errors import InputError
-from whqa.structures import ACDC, MMWHS, SCHEMES, STRUCTURES, LabelScheme, label_scheme
+from whqa.structures import (
+    ACDC,
+    CARE_WHS,
+    MMWHS,
+    SCHEMES,
+    STRUCTURES,
+    TOTALSEGMENTATOR_HIGHRES,
+    TOTALSEGMENTATOR_V1,
+    LabelScheme,
+    label_scheme,
+)
 
 
 def test_mmwhs_has_the_values_of_the_challenge() -> None:
@@ -18,6 +28,21 @@ def test_mmwhs_has_the_values_of_the_challenge() -> None:
 
 def test_acdc_has_the_values_of_the_challenge() -> None:
     assert dict(ACDC.values) == {"rv": 1, "myo": 2, "lv": 3}
+
+
+def test_totalsegmentator_has_the_numbers_of_its_class_table() -> None:
+    total = {"ao": 7, "myo": 44, "la": 45, "lv": 46, "ra": 47, "rv": 48, "pa": 49}
+    highres = {"myo": 1, "la": 2, "lv": 3, "ra": 4, "rv": 5, "ao": 6, "pa": 7}
+    assert dict(TOTALSEGMENTATOR_V1.values) == total
+    assert dict(TOTALSEGMENTATOR_HIGHRES.values) == highres
+    # 1 spleen, 8 inferior vena cava, 104 urinary bladder and the like are other organs; there is no class 105
+    assert TOTALSEGMENTATOR_V1.to_indices(np.array([0, 1, 8, 46, 104]), "x").tolist() == [0, 0, 0, 1, 0]
+    with pytest.raises(InputError, match=r"unknown label value\(s\) \[105\]"):
+        TOTALSEGMENTATOR_V1.to_indices(np.array([105]), "x")
+
+
+def test_schemes_of_seven_structures_share_their_indices() -> None:
+    assert CARE_WHS.keys == MMWHS.keys == TOTALSEGMENTATOR_V1.keys == TOTALSEGMENTATOR_HIGHRES.keys
 
 
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=lambda s: s.name)
@@ -55,7 +80,7 @@ def test_schemes_by_name_by_mapping_and_as_they_are() -> None:
     assert label_scheme(MMWHS) is MMWHS
     own = label_scheme({"lv": "3", "scar": 4})
     assert (own.keys, own.n_classes, own.titles) == (("lv", "scar"), 3, ("left ventricle", "scar"))
-    with pytest.raises(InputError, match=r"no label scheme 'x'; there are \['acdc', 'mmwhs'\]"):
+    with pytest.raises(InputError, match=r"no label scheme 'x'; there are \['acdc', 'care_whs', 'mmwhs', 'total"):
         label_scheme("x")
 
 
@@ -64,3 +89,38 @@ def test_colours_are_distinct_hex_codes() -> None:
     assert len(set(colours)) == len(colours) == 7
     assert all(re.fullmatch("#[0-9A-F]{6}", c) for c in colours)
     assert all(re.fullmatch("#[0-9A-F]{6}", c) for c in label_scheme({"scar": 1, "lv": 2}).colours)
+
+
+def test_a_mapping_merges_values_and_ignores_others() -> None:
+    own = label_scheme({"lv": 1, "myo": [2, 5], "ignore": [7, "8"]})
+    assert own.keys == ("lv", "myo")
+    assert own.to_indices(np.array([0, 1, 2, 5, 7, 8]), "x").tolist() == [0, 1, 2, 2, 0, 0]
+    assert own.to_values(np.array([0, 1, 2])).tolist() == [0, 1, 2]
+    with pytest.raises(InputError, match=r"unknown label value\(s\) \[6\]"):
+        own.to_indices(np.array([6]), "x")
+    assert label_scheme({"lv": 1, "ignore": 9}).ignored == {9}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lv": "one"}, "lv: 'one' must be a whole number"),
+        ({"lv": 1.5}, "lv: 1.5 must be a whole number"),
+        ({"lv": True}, "lv: True must be a whole number"),
+        ({"lv": {"a": 1}}, "must be a whole number"),
+        ({"lv": None}, "lv: None must be a whole number"),
+        ({"lv": float("inf")}, "lv: inf must be a whole number"),
+        ({"lv": []}, "structure 'lv' has no file value"),
+        ({"lv": 1, "myo": [2, 1]}, "file value 1 is both 'lv' and 'myo'"),
+        ({"lv": 1, "ignore": [1]}, "file value 1 is both 'lv' and 'ignore'"),
+        ({"lv": [1, 1]}, "file value 1 is both 'lv' and 'lv'"),
+        ({"lv": 0}, "must be distinct and not 0"),
+        ({"ignore": [3]}, "must be distinct and not 0"),
+        ({f"s{i}": i for i in range(1, 257)}, "256 structures, there can be 255 at most"),
+        ({"lv": 40000}, "values must lie between -32767 and 32767"),
+        (7, "must be a name of"),
+    ],
+)
+def test_a_bad_mapping_is_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        label_scheme(values)

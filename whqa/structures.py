@@ -4,18 +4,30 @@ Inside whqa a label map holds indices: 0 is background and i is the i-th structu
 the values of their layout (MMWHS: 500, 600, ...); a `LabelScheme` translates both ways.
 
 Sources: MMWHS, Zhuang & Shen 2016 and the challenge page (label values; the stray 421 in mr_train_1010 means left
-atrium); ACDC, Bernard et al. 2018 (1 RV cavity, 2 myocardium, 3 LV cavity).
+atrium); CARE-WHS / WHS++ keeps the values of MMWHS; ACDC, Bernard et al. 2018 (1 RV cavity, 2 myocardium, 3 LV
+cavity); TotalSegmentator, Wasserthal et al. 2023 and the class table of its program (task "total" of version 1 with 104
+classes, task "heartchambers_highres" of both versions; "total" of version 2 has the heart as one class).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from whqa.errors import InputError
+
+_UNKNOWN = 255
+_LARGEST_VALUE = 1 << 20
+# Voxels translated at a time: what is worked on stays in the processor's cache.
+_BLOCK = 1 << 18
+
+# Label maps are written as 16-bit integers.
+_LARGEST = 2**15 - 1
 
 
 @dataclass(frozen=True)
@@ -49,16 +61,27 @@ class LabelScheme:
         name: of the layout, e.g. "mmwhs".
         values: structure key -> value in files, in the order of the indices 1..C.
         aliases: further file values -> structure key (MMWHS: 421 -> la).
+        ignored: file values of other organs that count as background. Empty for MMWHS, where any other value is a
+            fault of the file.
     """
 
     name: str
     values: Mapping[str, int]
     aliases: Mapping[int, str] = field(default_factory=dict)
+    ignored: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
-        named = list(self.values.values()) + list(self.aliases)
+        named = [*self.values.values(), *self.aliases, *self.ignored]
         if not self.values or len(set(named)) != len(named) or 0 in named:
             raise InputError(f"label scheme {self.name!r}: values must be distinct and not 0, got {dict(self.values)}")
+        if len(self.values) >= _UNKNOWN or max(abs(v) for v in named) > _LARGEST_VALUE:
+            raise InputError(
+                f"label scheme {self.name!r}: at most {_UNKNOWN - 1} structures with values up to {_LARGEST_VALUE:,}"
+            )
+        if max(self.values.values()) > _LARGEST or min(self.values.values()) < -_LARGEST:
+            raise InputError(f"label scheme {self.name!r}: values must lie between {-_LARGEST} and {_LARGEST}")
+        if len(self.values) > 255:
+            raise InputError(f"label scheme {self.name!r}: {len(self.values)} structures, there can be 255 at most")
         unknown = set(self.aliases.values()) - set(self.values)
         if unknown:
             raise InputError(f"label scheme {self.name!r}: aliases name unknown structures {sorted(unknown)}")
@@ -90,21 +113,41 @@ class LabelScheme:
         Raises:
             InputError: a value is not of the scheme; `source` (a file name) opens the message.
         """
-        lookup = {0: 0} | {v: i + 1 for i, v in enumerate(self.values.values())}
-        lookup |= {v: self.keys.index(k) + 1 for v, k in self.aliases.items()}
-        present, inverse = np.unique(labels, return_inverse=True)
-        unknown = [int(v) for v in present if int(v) not in lookup]
-        if unknown:
-            known = ", ".join(f"{k} {v}" for k, v in self.values.items())
-            raise InputError(
-                f"{source}: unknown label value(s) {unknown[:8]}; scheme {self.name!r} has background 0, {known}. "
-                "Correct the file or state another label scheme"
-            )
-        return np.array([lookup[int(v)] for v in present], dtype=np.uint8)[inverse].reshape(labels.shape)
+        codes = {0: 0} | {v: i + 1 for i, v in enumerate(self.values.values())}
+        codes |= {v: self.keys.index(k) + 1 for v, k in self.aliases.items()}
+        labels = np.asarray(labels if labels.flags.forc else np.ascontiguousarray(labels))
+        if not labels.size or min(codes) <= labels.min() <= labels.max() <= max(codes):
+            indices = _looked_up(labels, codes)
+            if not (indices == _UNKNOWN).any():
+                return indices
+        unknown = sorted({int(v) for block in _blocks(labels) for v in np.unique(block)} - codes.keys())
+        known = ", ".join(f"{k} {v}" for k, v in self.values.items())
+        raise InputError(
+            f"{source}: unknown label value(s) {unknown[:8]}; scheme {self.name!r} has background 0, {known}. "
+            "Correct the file or state another label scheme"
+        )
 
     def to_values(self, indices: npt.NDArray[np.integer]) -> npt.NDArray[np.int16]:
         """Indices -> file values, any shape; int16 as in MMWHS."""
         return np.array([0, *self.values.values()], dtype=np.int16)[indices]
+
+
+def _looked_up(labels: npt.NDArray[np.integer], codes: Mapping[int, int]) -> npt.NDArray[np.uint8]:
+    """Labels within the range of `codes` through a table: sorting 10^8 voxels would take longer than reading them."""
+    table = np.full(max(codes) - min(codes) + 1, _UNKNOWN, dtype=np.uint8)
+    for value, index in codes.items():
+        # a negative value counts from the table's end, where no positive one reaches
+        table[value] = index
+    indices = np.empty_like(labels, dtype=np.uint8)
+    for source, target in zip(_blocks(labels), _blocks(indices), strict=True):
+        target[...] = table[source]
+    return indices
+
+
+def _blocks(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Parts of a contiguous array as flat views, in the order of memory."""
+    flat = array.ravel(order="K")
+    return (flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK))
 
 
 MMWHS = LabelScheme(
@@ -112,12 +155,25 @@ MMWHS = LabelScheme(
     {"lv": 500, "rv": 600, "la": 420, "ra": 550, "myo": 205, "ao": 820, "pa": 850},
     aliases={421: "la"},
 )
+CARE_WHS = LabelScheme("care_whs", MMWHS.values, MMWHS.aliases)
 ACDC = LabelScheme("acdc", {"rv": 1, "myo": 2, "lv": 3})
-SCHEMES: dict[str, LabelScheme] = {s.name: s for s in (MMWHS, ACDC)}
+_TOTAL_V1 = {"lv": 46, "rv": 48, "la": 45, "ra": 47, "myo": 44, "ao": 7, "pa": 49}
+TOTALSEGMENTATOR_V1 = LabelScheme(
+    "totalsegmentator_v1", _TOTAL_V1, ignored=frozenset(range(1, 105)) - set(_TOTAL_V1.values())
+)
+TOTALSEGMENTATOR_HIGHRES = LabelScheme(
+    "totalsegmentator_highres", {"lv": 3, "rv": 5, "la": 2, "ra": 4, "myo": 1, "ao": 6, "pa": 7}
+)
+SCHEMES: dict[str, LabelScheme] = {
+    s.name: s for s in (MMWHS, CARE_WHS, ACDC, TOTALSEGMENTATOR_V1, TOTALSEGMENTATOR_HIGHRES)
+}
 
 
-def label_scheme(scheme: str | Mapping[str, int] | LabelScheme) -> LabelScheme:
-    """A scheme by name ("mmwhs", "acdc") or from a mapping of structure -> file value.
+def label_scheme(scheme: str | Mapping[str, Any] | LabelScheme) -> LabelScheme:
+    """A scheme by name (one of `SCHEMES`) or from a mapping of structure -> file value.
+
+    A list of values merges them into one structure, whose first value is the one that is written. The key `ignore`
+    lists values of other organs that count as background: `{"lv": 1, "myo": [2, 5], "ignore": [7, 8]}`.
 
     Raises:
         InputError: no scheme has that name, or the mapping is not one.
@@ -130,4 +186,41 @@ def label_scheme(scheme: str | Mapping[str, int] | LabelScheme) -> LabelScheme:
                 f"no label scheme {scheme!r}; there are {sorted(SCHEMES)}, or state structure: value pairs"
             )
         return SCHEMES[scheme]
-    return LabelScheme("custom", {str(k): int(v) for k, v in scheme.items()})
+    if not isinstance(scheme, Mapping):
+        raise InputError(f"label scheme {scheme!r}: must be a name of {sorted(SCHEMES)} or structure: value pairs")
+    return merged_scheme("custom", scheme)
+
+
+def merged_scheme(name: str, values: Mapping[str, Any]) -> LabelScheme:
+    """A scheme from structure -> file value or values; the key `ignore` lists those of other organs.
+
+    Raises:
+        InputError: a value is not a whole number, stands twice or is 0.
+    """
+    listed = {str(key): _whole_numbers(name, str(key), value) for key, value in values.items()}
+    ignored = listed.pop("ignore", [])
+    _refuse_repeats(name, {**listed, "ignore": ignored})
+    empty = [key for key, numbers in listed.items() if not numbers]
+    if empty:
+        raise InputError(f"label scheme {name!r}: structure {empty[0]!r} has no file value")
+    aliases = {number: key for key, numbers in listed.items() for number in numbers[1:]}
+    return LabelScheme(name, {key: numbers[0] for key, numbers in listed.items()}, aliases, frozenset(ignored))
+
+
+def _whole_numbers(name: str, key: str, value: Any) -> list[int]:
+    several = list(value) if isinstance(value, Iterable) and not isinstance(value, str | Mapping) else [value]
+    try:
+        if any(isinstance(v, bool | Mapping) or int(v) != float(v) for v in several):
+            raise ValueError
+        return [int(v) for v in several]
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"label scheme {name!r}: {key}: {value!r} must be a whole number or a list of them") from None
+
+
+def _refuse_repeats(name: str, listed: Mapping[str, Sequence[int]]) -> None:
+    owner: dict[int, str] = {}
+    for key, numbers in listed.items():
+        for number in numbers:
+            if number in owner:
+                raise InputError(f"label scheme {name!r}: file value {number} is both {owner[number]!r} and {key!r}")
+            owner[number] = key

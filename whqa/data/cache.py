@@ -122,7 +122,11 @@ class Cache:
             "label": None if case.label is None else self._hash(case.label),
             "parts": {key: self._hash(path) for key, path in case.parts.items()},
             "modality": case.modality,
-            "scheme": [list(cohort.scheme.values.items()), sorted(cohort.scheme.aliases.items())],
+            "scheme": [
+                list(cohort.scheme.values.items()),
+                sorted(cohort.scheme.aliases.items()),
+                sorted(cohort.scheme.ignored),
+            ],
             "spacing_rule": cohort.spacing_rule,
         }
         return hashlib.sha256(json.dumps(followed, sort_keys=True).encode()).hexdigest()[:16]
