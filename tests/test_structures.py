@@ -66,6 +66,30 @@ def test_an_unknown_value_names_the_file_and_what_is_known() -> None:
         MMWHS.to_indices(np.array([0, 500, 7]), "scan.nii")
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "int64", "uint64"])
+def test_translation_in_every_layout_and_type(dtype: str) -> None:
+    """Against a plain loop over the values; more voxels than are translated at a time."""
+    scheme = LabelScheme("x", {"a": 3, "b": -7, "c": 100}, {5: "b"}, frozenset({2}))
+    values = [0, 3, 100, 5, 2] + ([] if dtype.startswith("u") else [-7])
+    labels = np.random.default_rng(0).choice(values, (70, 80, 90)).astype(dtype)
+    wanted = np.zeros(labels.shape, np.uint8)
+    for value, index in ((3, 1), (-7, 2), (5, 2), (100, 3)):
+        wanted[labels.astype("int64") == value] = index
+    for axes in ((0, 1, 2), (2, 1, 0), (1, 0, 2)):
+        moved = labels.transpose(axes)
+        np.testing.assert_array_equal(scheme.to_indices(moved, "x"), wanted.transpose(axes))
+    np.testing.assert_array_equal(scheme.to_indices(labels[::-1, 3::2], "x"), wanted[::-1, 3::2])
+    assert scheme.to_indices(labels[:0], "x").shape == (0, 80, 90)
+
+
+@pytest.mark.parametrize("value", [-8, -6, 4, 99, 101, 2**31 - 1, -(2**31)])
+def test_one_stray_voxel_of_many_is_found(value: int) -> None:
+    labels = np.zeros((70, 80, 90), "int32")
+    labels[60, 70, 80] = value
+    with pytest.raises(InputError, match=re.escape(f"unknown label value(s) [{value}]")):
+        LabelScheme("x", {"a": 3, "b": -7, "c": 100}).to_indices(labels, "x")
+
+
 @pytest.mark.parametrize(
     ("values", "aliases"),
     [({}, {}), ({"a": 1, "b": 1}, {}), ({"a": 0}, {}), ({"a": 1}, {1: "a"}), ({"a": 1}, {2: "b"})],
@@ -116,7 +140,7 @@ def test_a_mapping_merges_values_and_ignores_others() -> None:
         ({"lv": [1, 1]}, "file value 1 is both 'lv' and 'lv'"),
         ({"lv": 0}, "must be distinct and not 0"),
         ({"ignore": [3]}, "must be distinct and not 0"),
-        ({f"s{i}": i for i in range(1, 257)}, "256 structures, there can be 255 at most"),
+        ({f"s{i}": i for i in range(1, 257)}, "256 structures, there can be 254 at most"),
         ({"lv": 40000}, "values must lie between -32767 and 32767"),
         (7, "must be a name of"),
     ],

@@ -11,9 +11,8 @@ classes, task "heartchambers_highres" of both versions; "total" of version 2 has
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ import numpy.typing as npt
 from whqa.errors import InputError
 
 _UNKNOWN = 255
-_LARGEST_VALUE = 1 << 20
 # Voxels translated at a time: what is worked on stays in the processor's cache.
 _BLOCK = 1 << 18
 
@@ -74,14 +72,10 @@ class LabelScheme:
         named = [*self.values.values(), *self.aliases, *self.ignored]
         if not self.values or len(set(named)) != len(named) or 0 in named:
             raise InputError(f"label scheme {self.name!r}: values must be distinct and not 0, got {dict(self.values)}")
-        if len(self.values) >= _UNKNOWN or max(abs(v) for v in named) > _LARGEST_VALUE:
-            raise InputError(
-                f"label scheme {self.name!r}: at most {_UNKNOWN - 1} structures with values up to {_LARGEST_VALUE:,}"
-            )
-        if max(self.values.values()) > _LARGEST or min(self.values.values()) < -_LARGEST:
+        if max(abs(value) for value in named) > _LARGEST:
             raise InputError(f"label scheme {self.name!r}: values must lie between {-_LARGEST} and {_LARGEST}")
-        if len(self.values) > 255:
-            raise InputError(f"label scheme {self.name!r}: {len(self.values)} structures, there can be 255 at most")
+        if len(self.values) >= _UNKNOWN:
+            raise InputError(f"label scheme {self.name!r}: {len(self.values)} structures, there can be 254 at most")
         unknown = set(self.aliases.values()) - set(self.values)
         if unknown:
             raise InputError(f"label scheme {self.name!r}: aliases name unknown structures {sorted(unknown)}")
@@ -114,13 +108,14 @@ class LabelScheme:
             InputError: a value is not of the scheme; `source` (a file name) opens the message.
         """
         codes = {0: 0} | {v: i + 1 for i, v in enumerate(self.values.values())}
-        codes |= {v: self.keys.index(k) + 1 for v, k in self.aliases.items()}
+        codes |= {v: self.keys.index(k) + 1 for v, k in self.aliases.items()} | dict.fromkeys(self.ignored, 0)
         labels = np.asarray(labels if labels.flags.forc else np.ascontiguousarray(labels))
         if not labels.size or min(codes) <= labels.min() <= labels.max() <= max(codes):
             indices = _looked_up(labels, codes)
-            if not (indices == _UNKNOWN).any():
+            if not labels.size or indices.max() != _UNKNOWN:
                 return indices
-        unknown = sorted({int(v) for block in _blocks(labels) for v in np.unique(block)} - codes.keys())
+        strays = (np.unique(block[~np.isin(block, list(codes))]) for block in _blocks(labels))
+        unknown = sorted({int(value) for found in strays for value in found})
         known = ", ".join(f"{k} {v}" for k, v in self.values.items())
         raise InputError(
             f"{source}: unknown label value(s) {unknown[:8]}; scheme {self.name!r} has background 0, {known}. "
