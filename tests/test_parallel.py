@@ -1,0 +1,110 @@
+"""Work in processes: order, failures that stay their own, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from whqa.errors import InputError
+from whqa.parallel import ProcessDiedError, in_processes
+
+
+class TwoArgumentsError(Exception):
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+def work(item: int) -> tuple[int, int, str | None]:
+    if item == 2:
+        raise InputError("item 2 is bad")
+    if item == 3:
+        raise TwoArgumentsError("this", "that")
+    if item == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item * item, os.getpid(), os.environ.get("OMP_NUM_THREADS")
+
+
+def slow(item: int) -> None:
+    Path(os.environ["STARTED"], str(item)).touch()
+    time.sleep(60)
+
+
+def test_results_come_in_order_and_failures_in_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    found = in_processes(work, [5, 4, 3, 2, 1, 0], jobs=2)
+    squares = [f[0] if isinstance(f, tuple) else type(f) for f in found]
+    assert squares == [25, ProcessDiedError, RuntimeError, InputError, 1, 0]
+    assert str(found[2]) == "TwoArgumentsError: this and that"
+    assert str(found[3]) == "item 2 is bad"
+    pids = {f[1] for f in found if isinstance(f, tuple)}
+    assert os.getpid() not in pids
+    assert {f[2] for f in found if isinstance(f, tuple)} == {"1"}, "children compute with one thread"
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert not multiprocessing.active_children()
+
+
+def test_one_job_stays_in_this_process() -> None:
+    found = in_processes(work, [3, 1, 2], jobs=1)
+    assert isinstance(found[1], tuple)
+    assert found[1][:2] == (1, os.getpid())
+    assert [isinstance(f, Exception) for f in found] == [True, False, True]
+    assert in_processes(work, []) == []
+
+
+def test_no_jobs_at_all() -> None:
+    with pytest.raises(InputError, match="--jobs 0: must be at least 1"):
+        in_processes(work, [1, 2], jobs=0)
+
+
+def _alive_in_group(group: int) -> list[list[str]]:
+    """The processes of a group that are not just waiting for somebody to take note of their end."""
+    time.sleep(0.2)
+    fields = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields.append(path.read_text().rsplit(")", 1)[1].split())
+    return [f for f in fields if int(f[2]) == group and f[0] != "Z"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc to look for processes in")
+@pytest.mark.parametrize("to_all", [True, False], ids=["terminal", "parent alone"])
+def test_interrupted_it_ends_at_once_and_leaves_nothing(tmp_path: Path, to_all: bool) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        textwrap.dedent(f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from test_parallel import slow
+        from whqa.parallel import in_processes
+        if __name__ == "__main__":
+            try:
+                in_processes(slow, range(6), jobs=2)
+            except KeyboardInterrupt:
+                sys.exit(130)
+        """)
+    )
+    started = tmp_path / "started"
+    started.mkdir()
+    run = subprocess.Popen(
+        [sys.executable, str(program)],
+        env=os.environ | {"STARTED": str(started)},
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while len(list(started.iterdir())) < 2 and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (os.killpg if to_all else os.kill)(run.pid, signal.SIGINT)
+    _, said = run.communicate(timeout=20)
+    assert run.returncode == 130, said
+    assert said == b""
+    assert not _alive_in_group(run.pid)
