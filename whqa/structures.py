@@ -119,7 +119,8 @@ class LabelScheme:
         known = ", ".join(f"{k} {v}" for k, v in self.values.items())
         raise InputError(
             f"{source}: unknown label value(s) {unknown[:8]}; scheme {self.name!r} has background 0, {known}. "
-            "Correct the file or state another label scheme"
+            "Correct the file or state another label scheme",
+            "unknown-labels",
         )
 
     def to_values(self, indices: npt.NDArray[np.integer]) -> npt.NDArray[np.int16]:

@@ -147,13 +147,15 @@ def check_same_grid(image: Volume | Grid, label: Volume | Grid) -> None:
     advice = "resample the label map onto the image's grid"
     if image.shape != label.shape:
         raise InputError(
-            f"{label.path}: shape {_times(label.shape)} differs from {_times(image.shape)} of {image.path}; {advice}"
+            f"{label.path}: shape {_times(label.shape)} differs from {_times(image.shape)} of {image.path}; {advice}",
+            "grid-mismatch",
         )
     corners = np.array([[*c, 1] for c in itertools.product(*((-0.5, n - 0.5) for n in image.shape))])
     shift = np.linalg.norm((corners @ (image.affine - label.affine).T)[:, :3], axis=1).max()
     if shift > _GRID_TOLERANCE_VOXELS * voxel_sizes(image.affine).min():
         raise InputError(
-            f"{label.path}: affine differs from that of {image.path}, corners are up to {shift:.3g} mm apart; {advice}"
+            f"{label.path}: affine differs from that of {image.path}, corners are up to {shift:.3g} mm apart; {advice}",
+            "grid-mismatch",
         )
 
 
@@ -287,7 +289,9 @@ def _affine(path: Path, header: nib.Nifti1Header, rule: SpacingRule) -> tuple[np
         return affine, None
     conflict = f"pixdim says {_times(pixdim)} mm, the affine {_times(sizes)} mm"
     if rule == "refuse":
-        raise InputError(f"{path}: {conflict}; correct the header, or choose the spacing rule pixdim or affine")
+        raise InputError(
+            f"{path}: {conflict}; correct the header, or choose the spacing rule pixdim or affine", "header-conflict"
+        )
     if rule == "pixdim":
         affine = affine.copy()
         affine[:3, :3] *= pixdim / sizes
