@@ -68,11 +68,28 @@ class AugmentationConfig:
 
 
 @dataclass
+class ExternalConfig:
+    """Masks of another program, see `whqa.masks.external.ExternalMethod`."""
+
+    root: str = MISSING
+    pattern: str = "*.nii.gz"
+    scheme: Any = None
+    parts: dict[str, str] = field(default_factory=dict)
+    unseen: bool = False
+    partial: bool = False
+
+
+@dataclass
 class MasksConfig:
-    """Mask plan and the kinds that are judged; null takes all kinds that the segmenter makes."""
+    """Mask plan, masks of other programs by the program's name, and the kinds that are judged; null takes all.
+
+    The values of `external` are `ExternalConfig`s that stand as plain mappings, because Hydra cannot append a typed one
+    from the command line; `whqa.config_check.external_settings` gives them their type.
+    """
 
     plan: str = "out_of_fold"
     kinds: list[str] | None = None
+    external: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -147,6 +164,8 @@ _NOT_IN_NAME = re.compile(
     r"^(name|experiment|stage|fold|fit|runs_dir|data_dir|cache_dir|debug|sweep|data\.root"
     r"|(segmenter|errormap)\.num_workers|(logger|trainer|callbacks|hydra)(\..*|/.*|@.*)?)$"
 )
+# That there are masks of a program makes another experiment, not where they lie.
+_EXTERNAL_ROOT = re.compile(r"^(masks\.external\.[\w-]+)\.root(=.*)?$", re.DOTALL)
 
 
 def run_name(name: str, overrides: Sequence[str]) -> str:
@@ -157,6 +176,7 @@ def run_name(name: str, overrides: Sequence[str]) -> str:
     keys = [(o.split("=", 1)[0].lstrip("+~"), o.lstrip("+")) for o in overrides]
     if any(key == "name" for key, _ in keys):
         return name
+    keys = [(key, _EXTERNAL_ROOT.sub(r"\1", text)) for key, text in keys]
     parts = sorted(text for key, text in keys if not _NOT_IN_NAME.match(key))
     return ",".join([name, *(re.sub(r"[^\w.,=+~-]+", "_", part) for part in parts)])
 
@@ -204,6 +224,8 @@ def _leaves(config: DictConfig, ignored: set[str], prefix: str = "") -> Iterable
             continue
         if isinstance(value, dict):
             yield from _leaves(OmegaConf.create(value), ignored, f"{path}.")
+        elif _EXTERNAL_ROOT.match(path):
+            yield path, "anywhere"  # the masks themselves are compared, see whqa.masks.external
         else:
             yield path, value
 

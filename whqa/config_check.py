@@ -17,7 +17,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from whqa.config import Config, Stage, config_dir
+from whqa.config import Config, ExternalConfig, Stage, config_dir
 from whqa.errors import InputError
 
 _OPTIONS_WITH_VALUE = {
@@ -62,7 +62,35 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     if unknown:
         raise InputError(f"no key {unknown!r} in the configuration{_nearest(unknown, _known_keys())}")
     _refuse_out_of_range(config)
+    external_settings(config.masks)
     return config
+
+
+def external_settings(masks: DictConfig) -> dict[str, ExternalConfig]:
+    """The settings of `masks.external` with their type and defaults, by method.
+
+    Raises:
+        InputError: one is no mapping, lacks its folder, has an unknown key or a value of the wrong type.
+    """
+    typed = {}
+    container: Any = OmegaConf.to_container(masks.external, resolve=True)
+    for method, settings in container.items():
+        place = f"masks.external.{method}"
+        given = settings if isinstance(settings, dict) else {}
+        unknown = next(_unknown_keys(given, ExternalConfig, f"{place}."), None)
+        if unknown:
+            known = [f"{place}.{f.name}" for f in dataclasses.fields(ExternalConfig)]
+            raise InputError(f"no key {unknown!r} in the configuration{_nearest(unknown, known)}")
+        if "root" not in given:
+            raise InputError(f"{place}: state the folder of its masks, +{place}.root=FOLDER")
+        merged = OmegaConf.structured(ExternalConfig)
+        for key, value in given.items():
+            try:
+                merged = OmegaConf.merge(merged, {key: value})
+            except OmegaConfBaseException as error:
+                raise InputError(f"{place}.{key}={value}: {str(error).splitlines()[0]}") from None
+        typed[str(method)] = ExternalConfig(**OmegaConf.to_container(merged))  # type: ignore[arg-type]
+    return typed
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
@@ -144,6 +172,8 @@ def _explain(error: BaseException) -> str:
     missing = re.search(r"Could not override '([^']+)'", text)
     if missing:
         key = missing.group(1)
+        if re.match(r"masks\.external(\.|$)", key):
+            return f"{key}: not in the configuration yet; a plus sign adds it: +{key}=..."
         return f"no key {key!r} in the configuration{_nearest(key, _known_keys())}"
     cause = error.__cause__
     reason = str(cause).splitlines()[0] if cause and str(cause) else ""
@@ -176,7 +206,7 @@ def _flatten(value: Any, prefix: str = "") -> Iterator[str]:
             yield from _flatten(child, f"{prefix}{key}.")
 
 
-def _unknown_keys(config: DictConfig, schema: type, prefix: str = "") -> Iterator[str]:
+def _unknown_keys(config: Any, schema: type, prefix: str = "") -> Iterator[str]:
     hints = get_type_hints(schema)
     for key in map(str, config):
         if key not in hints:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from whqa.callbacks.tables import spacing_of, write_rows
 from whqa.masks.store import mask_path, write_mask
+from whqa.metrics.mask import mask_columns, measure_mask
 from whqa.metrics.per_case import CaseTable
-from whqa.metrics.segmentation import SegmentationDice, segmentation_dice
-from whqa.metrics.surface import HausdorffDistance95, hd95_mm
-from whqa.quality import error_map, one_minus_mean
+from whqa.metrics.segmentation import SegmentationDice
+from whqa.metrics.surface import HausdorffDistance95
 
 Masks = Mapping[str, tuple[Tensor, Tensor]]
 
@@ -70,7 +70,7 @@ class StoreMasks(pl.Callback):
         self.patient_of = patient_of
         self.seen = seen
         self.tables: dict[str, CaseTable] = {}
-        self.columns = ("error_rate", *(f"dice_{s}" for s in structures), *(f"hd95_{s}" for s in structures))
+        self.columns = mask_columns(structures)
 
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """One table a mask kind; all ranks must know all kinds, also a rank without a case."""
@@ -92,7 +92,8 @@ class StoreMasks(pl.Callback):
                 self.dir.name,
                 case not in self.seen,
             )
-            self.tables[kind].update(batch["index"][0], self._measure(kind, mask, batch))
+            row = measure_mask(mask, batch["label"][0], spacing_of(batch), self.structures, kind == "final")
+            self.tables[kind].update(batch["index"][0], row)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Gather all ranks' rows, write them once."""
@@ -105,16 +106,6 @@ class StoreMasks(pl.Callback):
                 rows.append(self._identity(names[index], kind) | values)
         if trainer.is_global_zero:
             write_rows(self.dir / "cases.csv", list(self._identity(names[0], "")) + list(self.columns), rows)
-
-    def _measure(self, kind: str, mask: Tensor, batch: Any) -> dict[str, float]:
-        reference = batch["label"][0]
-        n_classes = len(self.structures) + 1
-        dice = segmentation_dice(mask, reference, n_classes)
-        missing = [float("nan")] * len(dice)
-        hd95 = hd95_mm(mask, reference, spacing_of(batch), n_classes) if kind == "final" else missing
-        row = {"error_rate": 1.0 - one_minus_mean(error_map(mask, reference))}
-        row |= {f"dice_{s}": float(v) for s, v in zip(self.structures, dice, strict=True)}
-        return row | {f"hd95_{s}": float(v) for s, v in zip(self.structures, hd95, strict=True)}
 
     def _identity(self, case: str, kind: str) -> dict[str, Any]:
         return {

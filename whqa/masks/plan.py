@@ -12,6 +12,7 @@ fold of the error-map network.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, get_args
@@ -21,6 +22,47 @@ from whqa.errors import InputError
 PlanName = Literal["out_of_fold", "nested", "in_sample"]
 MaskKind = Literal["final", "side1", "side2", "side3", "side4", "early"]
 MASK_KINDS: tuple[MaskKind, ...] = get_args(MaskKind)
+"""What a segmenter of an experiment makes; any other kind is the name of another program, see `whqa.masks.external`."""
+
+
+def is_delivered(kind: str) -> bool:
+    """Whether somebody would use such a mask: a final one or another program's, but no side output or early one."""
+    return kind == "final" or kind not in MASK_KINDS
+
+
+@dataclass(frozen=True)
+class ChosenKinds:
+    """Which masks an experiment judges.
+
+    Attributes:
+        own: kinds of the experiment's segmenters; None is all that they make, () is none.
+        external: names of other programs.
+    """
+
+    own: tuple[str, ...] | None
+    external: tuple[str, ...]
+
+    @property
+    def needs_segmenters(self) -> bool:
+        """Whether any segmenter must be trained."""
+        return self.own is None or bool(self.own)
+
+
+def choose_kinds(kinds: Collection[str] | None, external: Collection[str] = ()) -> ChosenKinds:
+    """The kinds that `masks.kinds` names, told apart; None takes all.
+
+    Raises:
+        InputError: a kind is neither the segmenters' nor in `external`, or none is named.
+    """
+    if kinds is None:
+        return ChosenKinds(None, tuple(external))
+    known = [*MASK_KINDS, *external]
+    unknown = sorted(set(kinds) - set(known))
+    if unknown:
+        raise InputError(f"masks.kinds: no kind {unknown[0]!r}; there are {', '.join(known)}")
+    if not kinds:
+        raise InputError(f"masks.kinds is empty; name some of {', '.join(known)}, or leave it null for all")
+    return ChosenKinds(tuple(k for k in MASK_KINDS if k in kinds), tuple(k for k in external if k in kinds))
 
 
 @dataclass(frozen=True)

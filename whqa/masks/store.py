@@ -2,7 +2,8 @@
 
     runs/<experiment>/segmenter/<name>/masks/<case>/<kind>.npz
         mask      uint8 (D, H, W)   label indices on the cache grid
-        entropy   uint8 (D, H, W)   round(255 * entropy of the segmenter's softmax / log(C + 1))
+        entropy   uint8 (D, H, W)   round(255 * entropy of the segmenter's softmax / log(C + 1)); another program's
+                                    mask has none
         segmenter, unseen           who made it; whether the case was outside the segmenter's training folds
 
 The segmenter's `cases.csv` is the index: one row a mask, with its share of wrong voxels (`error_rate`).
@@ -12,9 +13,10 @@ from __future__ import annotations
 
 import csv
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -22,7 +24,7 @@ import numpy as np
 from whqa.data.folds import Folds
 from whqa.errors import InputError
 from whqa.files import atomic_path
-from whqa.masks.plan import MASK_KINDS, MaskPlan
+from whqa.masks.plan import MaskPlan, choose_kinds
 
 COMPLETED = "COMPLETED"
 
@@ -33,11 +35,12 @@ class MaskItem:
 
     Attributes:
         case: case id.
-        kind: "final", "side1", ..., "early".
+        kind: "final", "side1", ..., "early", or the name of another program.
         path: of the .npz file.
-        segmenter: name of the segmenter that made it, e.g. "0-1".
+        segmenter: name of the segmenter that made it, e.g. "0-1", or of the other program.
         unseen: whether the case was outside the segmenter's training folds.
         error_rate: share of wrong voxels in the whole crop (1 - Acc).
+        has_entropy: whether the segmenter's entropy is stored beside it.
     """
 
     case: str
@@ -46,10 +49,13 @@ class MaskItem:
     segmenter: str
     unseen: bool
     error_rate: float
+    has_entropy: bool = True
 
-    def load(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mask uint8 (D, H, W) and normalised entropy float32 (D, H, W) in [0, 1]."""
-        mask, entropy = _read(self.path, "mask", "entropy")
+    def load(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Mask uint8 (D, H, W) and normalised entropy float32 (D, H, W) in [0, 1], or None where it has none."""
+        if not self.has_entropy:
+            return read_arrays(self.path, "mask")[0], None
+        mask, entropy = read_arrays(self.path, "mask", "entropy")
         return mask, entropy.astype(np.float32) / 255.0
 
 
@@ -58,41 +64,36 @@ def mask_path(segmenter_dir: Path, case: str, kind: str) -> Path:
     return segmenter_dir / "masks" / case / f"{kind}.npz"
 
 
-def write_mask(path: Path, mask: np.ndarray, entropy: np.ndarray, segmenter: str, unseen: bool) -> None:
-    """Write one mask atomically; `entropy` is normalised to [0, 1]."""
-    quantised = np.rint(np.clip(entropy, 0.0, 1.0) * 255.0).astype(np.uint8)
+def write_mask(
+    path: Path, mask: np.ndarray, entropy: np.ndarray | None, segmenter: str, unseen: bool, **more: np.ndarray
+) -> None:
+    """Write one mask atomically; `entropy` is normalised to [0, 1], `more` are further arrays by name."""
+    if entropy is not None:
+        more["entropy"] = np.rint(np.clip(entropy, 0.0, 1.0) * 255.0).astype(np.uint8)
+    arrays: dict[str, Any] = {"mask": mask.astype(np.uint8), **more}
     with atomic_path(path) as temporary:
-        np.savez_compressed(
-            temporary,
-            mask=mask.astype(np.uint8),
-            entropy=quantised,
-            segmenter=np.array(segmenter),
-            unseen=np.array(unseen),
-        )
+        np.savez_compressed(temporary, **arrays, segmenter=np.array(segmenter), unseen=np.array(unseen))
 
 
 def collect_masks(
-    experiment_dir: Path, plan: MaskPlan, folds: Folds, test_fold: int, kinds: Iterable[str] | None = None
+    experiment_dir: Path, plan: MaskPlan, folds: Folds, test_fold: int, kinds: Collection[str] | None = None
 ) -> list[MaskItem]:
-    """All masks that serve the error-map network of `test_fold`, training folds and test fold alike.
+    """All segmenters' masks that serve the error-map network of `test_fold`, training folds and test fold alike.
 
     Args:
         experiment_dir: runs/<experiment>.
-        kinds: mask kinds to take; None takes all that were made.
+        kinds: segmenters' mask kinds to take; None takes all that were made.
 
     Raises:
         InputError: a segmenter has not finished, a mask is missing, was made by another segmenter, or its case had been
             seen in training although the plan forbids it.
     """
-    wanted = None if kinds is None else set(kinds)
-    unknown = sorted((wanted or set()) - set(MASK_KINDS))
-    if unknown:
-        raise InputError(f"masks.kinds: no kind {unknown[0]!r}; there are {', '.join(MASK_KINDS)}")
+    wanted = choose_kinds(kinds).own
     _refuse_unfinished(experiment_dir, plan, test_fold)
     items = []
     for case_fold in range(folds.n):
         name = plan.segmenter_of(test_fold, case_fold)
-        rows = _index(experiment_dir / "segmenter" / name)
+        rows = read_index(experiment_dir / "segmenter" / name)
         for case in folds.cases(case_fold):
             found = [r for r in rows if r["case"] == case and (wanted is None or r["mask_kind"] in wanted)]
             if not found:
@@ -114,7 +115,12 @@ def _refuse_unfinished(experiment_dir: Path, plan: MaskPlan, test_fold: int) -> 
         )
 
 
-def _index(segmenter_dir: Path) -> list[dict[str, str]]:
+def read_index(segmenter_dir: Path) -> list[dict[str, str]]:
+    """The rows of its cases.csv.
+
+    Raises:
+        InputError: there is no such table.
+    """
     path = segmenter_dir / "cases.csv"
     if not path.exists():
         raise InputError(f"{path}: no such table; remove {segmenter_dir / COMPLETED} and rerun")
@@ -124,7 +130,7 @@ def _index(segmenter_dir: Path) -> list[dict[str, str]]:
 
 def _item(segmenter_dir: Path, name: str, row: dict[str, str], must_be_unseen: bool) -> MaskItem:
     path = mask_path(segmenter_dir, row["case"], row["mask_kind"])
-    segmenter, record = _read(path, "segmenter", "unseen")
+    segmenter, record = read_arrays(path, "segmenter", "unseen")
     maker, unseen = str(segmenter), bool(record)
     if maker != name:
         raise InputError(f"{path}: made by segmenter {maker!r}, expected {name!r}; remove {segmenter_dir} and rerun")
@@ -135,7 +141,12 @@ def _item(segmenter_dir: Path, name: str, row: dict[str, str], must_be_unseen: b
     return MaskItem(row["case"], row["mask_kind"], path, name, unseen, float(row["error_rate"]))
 
 
-def _read(path: Path, *names: str) -> list[np.ndarray]:
+def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
+    """Arrays of a mask's file by name; only these are read.
+
+    Raises:
+        InputError: the file is missing or damaged, or lacks one of them.
+    """
     try:
         # opened here because np.load forgets to close a file that is no archive
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
