@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import time
 import warnings
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 from whqa.data.nifti import HeaderConflictWarning
 from whqa.data.sources.checks import checked
 from whqa.data.sources.folder import read_folder
+from whqa.data.sources.listing import list_files
 from whqa.data.sources.mmwhs import read_mmwhs
 from whqa.errors import InputError
 
@@ -50,6 +54,16 @@ def test_mmwhs_finds_cases_wherever_they_lie(tmp_path: Path) -> None:
     assert [c.id for c in read_mmwhs(tmp_path, modality="ct").cases] == ["ct_train_1001", "ct_train_1002"]
 
 
+def test_mmwhs_encrypted_labels_are_no_labels(tmp_path: Path) -> None:
+    put(tmp_path / "ct_test_2001_image.nii.gz")
+    put(tmp_path / "nii" / "ct_test_2001_label_encrypt_1mm.nii.gz")
+    put(tmp_path / "ct_test_2002_image.nii.gz")
+    cohort = checked(read_mmwhs(tmp_path))
+    assert [(c.id, c.has_label) for c in cohort.cases] == [("ct_test_2001", False), ("ct_test_2002", False)]
+    put(tmp_path / "ct_test_2002_label.nii.gz")
+    assert read_mmwhs(tmp_path)["ct_test_2002"].has_label, "an open label of one's own is one"
+
+
 def test_mmwhs_training_image_without_label(tmp_path: Path) -> None:
     (mmwhs(tmp_path) / "part1" / "ct_train_1002_label.nii.gz").unlink()
     with pytest.raises(InputError, match=r"ct_train_1002_image\.nii\.gz: label file ct_train_1002_label.* missing"):
@@ -67,6 +81,83 @@ def test_mmwhs_case_twice(tmp_path: Path) -> None:
     put(mmwhs(tmp_path) / "copy" / "ct_train_1001_image.nii")
     with pytest.raises(InputError, match=r"same case is also at"):
         checked(read_mmwhs(tmp_path))
+
+
+def odd(root: Path) -> Path:
+    """What data folders hold besides data: links to nowhere and in circles, a pipe, a folder named like a file."""
+    (root / "ct_train_1007_image.nii.gz").mkdir()
+    (root / "ct_train_1007_image.nii.gz" / "notes.txt").touch()
+    (root / "again").symlink_to(root, target_is_directory=True)
+    (root / "circle").symlink_to(root / "circle")
+    os.mkfifo(root / "mr_test_2009_image.nii.gz")
+    (root / "zero_image.nii.gz").symlink_to("/dev/zero")
+    (root / ".hidden").mkdir()
+    put(root / ".hidden" / "ct_test_2003_image.nii.gz")
+    return root
+
+
+def test_a_strange_folder_is_read_all_the_same(tmp_path: Path) -> None:
+    plain = [c.id for c in read_mmwhs(mmwhs(tmp_path)).cases]
+    cohort = checked(read_mmwhs(odd(tmp_path)))
+    assert [c.id for c in cohort.cases] == plain
+    (tmp_path / "ct_test_2002_image.nii.gz").symlink_to(tmp_path / "gone.nii.gz")
+    with pytest.raises(InputError, match=r"ct_test_2002_image\.nii\.gz: no such file"):
+        checked(read_mmwhs(tmp_path))
+
+
+def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
+    mmwhs(tmp_path / "disk")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "all").symlink_to(tmp_path / "disk", target_is_directory=True)
+    assert len(checked(read_mmwhs(tmp_path / "mine")).cases) == 4
+
+
+def test_a_folder_that_cannot_be_opened_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mmwhs(tmp_path)
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("part2"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    cohort = read_mmwhs(tmp_path)
+    assert len(cohort.cases) == 3
+    with pytest.raises(InputError, match=r"part2: folder cannot be opened \(Permission denied\); change"):
+        checked(cohort)
+    with pytest.raises(InputError, match="part2: folder cannot be opened"):
+        read_mmwhs(tmp_path / "part2")
+
+
+def test_a_name_that_is_no_text_is_a_problem(tmp_path: Path) -> None:
+    put(tmp_path / "a_image.nii.gz")
+    os.rename(os.fsencode(put(tmp_path / "b.nii.gz")), os.fsencode(tmp_path) + b"/b\xff_image.nii.gz")
+    put(tmp_path / "new\nline_image.nii.gz")
+    cohort = read_folder(tmp_path, label=None, scheme="acdc")
+    assert [c.id for c in cohort.cases] == ["a"]
+    assert len(cohort.problems) == 2
+    assert all("is not plain text; rename" in p and p.isprintable() for p in cohort.problems)
+
+
+def test_listing_thousands_of_files_takes_a_moment(tmp_path: Path) -> None:
+    for i in range(5):
+        (tmp_path / f"f{i}").mkdir()
+        for j in range(1000):
+            (tmp_path / f"f{i}" / f"x{j}.nii.gz").touch()
+    start = time.perf_counter()
+    listing = list_files(tmp_path)
+    assert time.perf_counter() - start < 2, "some 0.03 s on one core"
+    assert len(listing.files) == 5000
+    assert list(listing.files) == sorted(listing.files)
+    assert len(listing.within("f3")) == 1000
+    assert not list_files(tmp_path, depth=0).files
+
+
+def test_a_root_that_no_system_can_open(tmp_path: Path) -> None:
+    for root in (f"{tmp_path}/{'a' * 300}", "a\0b", "~nobody-of-that-name/x"):
+        with pytest.raises(InputError, match=r"cannot be opened|does not exist"):
+            read_mmwhs(root)
 
 
 @pytest.mark.parametrize("root", [None, "", "???"])
@@ -127,7 +218,36 @@ def test_folder_patients_and_missing_labels(tmp_path: Path) -> None:
         read_folder(tmp_path, label=None, scheme="acdc", patient=r"(")
 
 
-@pytest.mark.parametrize("pattern", ["image.nii.gz", "*/*.nii.gz", "/abs/*.nii.gz"])
+def test_folder_with_files_in_sub_folders(tmp_path: Path) -> None:
+    for key in ("siteA/p1", "siteB/2024/p1", "p1"):
+        put(tmp_path / f"{key}_image.nii")
+        put(tmp_path / f"{key}_label.nii")
+    cohort = checked(read_folder(tmp_path, "**/*_image.nii", "**/*_label.nii", scheme="acdc", patient=r"p\d+"))
+    assert [c.id for c in cohort.cases] == ["p1", "siteA_p1", "siteB_2024_p1"]
+    assert {c.patient for c in cohort.cases} == {"p1"}
+    assert cohort["siteB_2024_p1"].label == tmp_path / "siteB/2024/p1_label.nii"
+    (tmp_path / "siteA/p1_label.nii").unlink()
+    with pytest.raises(InputError, match=r"siteA/p1_image\.nii: label file .*siteA/p1_label\.nii is missing"):
+        checked(read_folder(tmp_path, "**/*_image.nii", "**/*_label.nii", scheme="acdc"))
+    with pytest.raises(InputError, match=r"either both or none of them begin with \*\*/"):
+        read_folder(tmp_path, "**/*_image.nii", "*_label.nii", scheme="acdc")
+    put(tmp_path / "siteA_p1_image.nii")
+    with pytest.raises(InputError, match=r"case 'siteA_p1' is also the name of .*; rename one"):
+        read_folder(tmp_path, "**/*_image.nii", None, scheme="acdc")
+
+
+def test_folder_with_other_formats_and_a_scheme_of_its_own(tmp_path: Path) -> None:
+    for name in ("a.nrrd", "a.seg.nrrd", "b.nrrd", "b.seg.nrrd", "notes.txt"):
+        (tmp_path / name).touch()
+    cohort = read_folder(tmp_path, "*.nrrd", "*.seg.nrrd", scheme={"lv": 1, "myo": [2, 5], "ignore": [7]})
+    assert [(c.id, c.label) for c in cohort.cases] == [(k, tmp_path / f"{k}.seg.nrrd") for k in "ab"]
+    assert (cohort.scheme.keys, cohort.scheme.ignored) == (("lv", "myo"), {7})
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["image.nii.gz", "*/*.nii.gz", "/abs/*.nii.gz", "../*.nii.gz", "a/../../*.nii.gz", "a/**/*.nii.gz", "**.nii", 3],
+)
 def test_folder_patterns_need_one_star(tmp_path: Path, pattern: str) -> None:
     with pytest.raises(InputError, match="hold one"):
         read_folder(tmp_path, pattern, scheme="acdc")

@@ -23,10 +23,15 @@ def existing_folder(root: str | Path | None, expected: str) -> Path:
     """
     if root is None or str(root).strip() in ("", "???"):
         raise InputError(f"no data folder stated; give {expected}")
-    folder = Path(root).expanduser()
-    if not folder.exists():
+    try:
+        folder = Path(root).expanduser()
+        exists, is_folder = folder.exists(), folder.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{str(root)!r}: cannot be opened ({reason}); give {expected}") from None
+    if not exists:
         raise InputError(f"{folder}: data folder does not exist; it should be {expected}")
-    if not folder.is_dir():
+    if not is_folder:
         raise InputError(f"{folder}: is a file, not a data folder; it should be {expected}")
     return folder
 

@@ -1,18 +1,29 @@
 """Reader of a plain folder of image/label pairs with a stated label scheme.
 
 Two patterns pair the files: what `*` stands for in the image pattern names the case and replaces `*` in the label
-pattern. `*_image.nii.gz` / `*_label.nii.gz` lie side by side; `imagesTr/*_0000.nii.gz` / `labelsTr/*.nii.gz` is
-nnU-Net's layout; `*/ct.nii.gz` / `*/label.nii.gz` is one folder a case.
+pattern.
+
+    *_image.nii.gz           *_label.nii.gz           side by side
+    images/*.nrrd            labels/*.seg.nrrd        in two folders
+    */ct.nii.gz              */label.nii.gz           one folder a case
+    **/*_image.mha           **/*_label.mha           in any sub-folders, image and label in the same one
+
+With `**/` the sub-folders become part of the case's name (`siteA/p1_image.mha` is case siteA_p1). Files that a program
+wrote with label values of its own are read by a scheme that maps them, see `whqa.structures.label_scheme`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from whqa.data.case import Case, Cohort, Modality, SpacingRule
 from whqa.data.sources.checks import existing_folder
+from whqa.data.sources.listing import Listing, list_files
 from whqa.errors import InputError
 from whqa.structures import LabelScheme, label_scheme
 
@@ -22,7 +33,7 @@ def read_folder(
     image: str = "*_image.nii.gz",
     label: str | None = "*_label.nii.gz",
     *,
-    scheme: str | Mapping[str, int] | LabelScheme,
+    scheme: str | Mapping[str, Any] | LabelScheme,
     modality: Modality = "mr",
     name: str = "folder",
     patient: str | None = None,
@@ -32,9 +43,9 @@ def read_folder(
 
     Args:
         root: data folder.
-        image: pattern of the images relative to `root`, with one `*`.
-        label: pattern of the label maps, with one `*`; None for unlabelled cases.
-        scheme: a scheme's name ("mmwhs", "acdc") or structure -> file value.
+        image: pattern of the images relative to `root`, with one `*` and at most one `**/`.
+        label: pattern of the label maps, alike; None for unlabelled cases.
+        scheme: a scheme's name (one of `whqa.structures.SCHEMES`), or structure -> file value or values.
         modality: "ct" or "mr", of all cases.
         name: of the cohort.
         patient: regular expression searched in the case name; its first group (or the whole match) is the patient,
@@ -45,59 +56,112 @@ def read_folder(
         InputError: no such folder, no images, or a bad pattern. An image without its label is a problem of the cohort.
     """
     expected = f"a folder with images {image}" + (f" and label maps {label}" if label else "")
-    if modality not in ("ct", "mr"):
-        raise InputError(f"modality {modality!r}: must be ct or mr")
-    for pattern in (image, label):
-        if pattern is not None and (pattern.count("*") != 1 or Path(pattern).is_absolute()):
-            raise InputError(f"file pattern {pattern!r}: must be relative to the data folder and hold one * (the case)")
+    check_modality(modality)
+    images = _Pattern.of(image)
+    labels = None if label is None else _Pattern.of(label)
+    if labels and labels.nested != images.nested:
+        raise InputError(f"file patterns {image!r} and {label!r}: either both or none of them begin with **/")
     folder = existing_folder(root, expected)
-    images = _matches(folder, image, label)
-    if not images:
+    depth = max(p.text.count("/") for p in (images, labels) if p)
+    listing = list_files(folder, None if images.nested else depth, endings=None)
+    found = _images(listing, images, labels)
+    if not found:
         raise InputError(f"{folder}: no images {image} found; it should be {expected}")
-    problems: list[str] = []
+    problems = list(listing.problems)
     cases = tuple(
-        Case(key, _patient(key, patient), modality, path, _label(folder, key, path, label, problems))
-        for key, path in sorted(images.items())
+        Case(case, patient_of(case, patient), modality, path, _label(listing, labels, key, path, problems))
+        for case, (key, path) in sorted(found.items())
     )
     return Cohort(name, cases, label_scheme(scheme), spacing_rule, tuple(problems))
 
 
-def _matches(folder: Path, pattern: str, other: str | None) -> dict[str, Path]:
-    """Case name -> path. A wide image pattern such as `*.nii.gz` does not take the label maps for images."""
-    found = {}
-    for path in folder.glob(pattern):
-        inside = path.relative_to(folder).as_posix()
-        key = _key(inside, pattern)
-        owner = _key(inside, other) if other else None
-        is_label = owner is not None and (folder / pattern.replace("*", owner)).is_file()
-        if key and not key.startswith(".") and not is_label:
-            found[key] = path
+def check_modality(modality: str) -> None:
+    """Whether a stated modality is one.
+
+    Raises:
+        InputError: it is not.
+    """
+    if modality not in ("ct", "mr"):
+        raise InputError(f"modality {modality!r}: must be ct or mr")
+
+
+def patient_of(case: str, pattern: str | None) -> str:
+    """The patient that a case's name tells: the pattern's first group or whole match; the name itself without one.
+
+    Raises:
+        InputError: not a regular expression, or it finds nothing in the name.
+    """
+    if pattern is None:
+        return case
+    try:
+        match = re.search(pattern, case)
+    except (re.error, TypeError) as error:
+        raise InputError(f"patient pattern {pattern!r}: not a regular expression ({error})") from None
+    if match is None:
+        raise InputError(f"case {case}: the patient pattern {pattern!r} finds nothing in its name")
+    return (match[1] if match.groups() else match[0]) or case
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    """Where files of one kind lie; a key is the pair of what `**/` and `*` stand for."""
+
+    text: str
+
+    @classmethod
+    def of(cls, text: str) -> _Pattern:
+        """Checked."""
+        stars = text.replace("**/", "", 1) if isinstance(text, str) and text.startswith("**/") else text
+        if not isinstance(text, str) or stars.count("*") != 1 or Path(text).is_absolute() or ".." in Path(text).parts:
+            raise InputError(
+                f"file pattern {text!r}: must be relative to the data folder and hold one * (the case); "
+                "it may begin with **/ (any sub-folders)"
+            )
+        return cls(Path(text).as_posix())
+
+    @property
+    def nested(self) -> bool:
+        """Whether files may lie in any sub-folders."""
+        return self.text.startswith("**/")
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        before, after = (re.escape(part) for part in self.text.removeprefix("**/").split("*"))
+        return re.compile(f"(?P<folders>{'(?:[^/]+/)*' if self.nested else ''}){before}(?P<name>[^/]+){after}")
+
+    def key(self, inside: str) -> tuple[str, str] | None:
+        """Of a file, or None where it is of another kind."""
+        match = self._regex.fullmatch(inside)
+        return (match["folders"], match["name"]) if match else None
+
+    def path(self, key: tuple[str, str]) -> str:
+        """Relative to the data folder, of the file with this key."""
+        return key[0] + self.text.removeprefix("**/").replace("*", key[1])
+
+
+def _images(listing: Listing, images: _Pattern, labels: _Pattern | None) -> dict[str, tuple[tuple[str, str], Path]]:
+    """Case name -> key and path. A wide image pattern such as `*.nii.gz` does not take the label maps for images."""
+    found: dict[str, tuple[tuple[str, str], Path]] = {}
+    for inside, path in listing.files.items():
+        key = images.key(inside)
+        owner = labels.key(inside) if labels else None
+        if key is None or (owner and images.path(owner) in listing.files):
+            continue
+        case = "".join(key).replace("/", "_")
+        if case in found:
+            raise InputError(f"{path}: case {case!r} is also the name of {found[case][1]}; rename one of them")
+        found[case] = key, path
     return found
 
 
-def _key(inside: str, pattern: str) -> str | None:
-    before, after = (re.escape(part) for part in Path(pattern).as_posix().split("*"))
-    match = re.fullmatch(f"{before}([^/]+){after}", inside)
-    return match[1] if match else None
-
-
-def _label(folder: Path, key: str, image: Path, pattern: str | None, problems: list[str]) -> Path | None:
-    if pattern is None:
+def _label(
+    listing: Listing, labels: _Pattern | None, key: tuple[str, str], image: Path, problems: list[str]
+) -> Path | None:
+    if labels is None:
         return None
-    path = folder / pattern.replace("*", key)
-    if not path.is_file():
-        problems.append(f"{image}: label file {path} is missing; add it, remove the image or correct the pattern")
-        return None
-    return path
-
-
-def _patient(key: str, pattern: str | None) -> str:
-    if pattern is None:
-        return key
-    try:
-        match = re.search(pattern, key)
-    except re.error as error:
-        raise InputError(f"patient pattern {pattern!r}: not a regular expression ({error})") from None
-    if match is None:
-        raise InputError(f"case {key}: the patient pattern {pattern!r} finds nothing in its name")
-    return match[1] if match.groups() else match[0]
+    inside = labels.path(key)
+    if inside not in listing.files:
+        problems.append(
+            f"{image}: label file {listing.root / inside} is missing; add it, remove the image or correct the pattern"
+        )
+    return listing.files.get(inside)

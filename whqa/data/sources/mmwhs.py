@@ -1,8 +1,19 @@
-"""Reader of the MMWHS layout: `ct_train_1001_image.nii.gz` beside `ct_train_1001_label.nii.gz`, in any subfolders.
+"""Reader of the MMWHS 2017 layout: names say everything, folders nothing.
+
+    ct_train1/ct_train_1001_image.nii.gz    CT training may come in two folders, MR in one
+              ct_train_1001_label.nii.gz
+    ct_train2/ct_train_1011_image.nii.gz
+              ...
+    mr_train/mr_train_1001_image.nii.gz
+             ...
+    ct_test/ct_test_2001_image.nii.gz       40 CT and 40 MR without open labels
+    mr_test/...
+
+Test images are unlabelled cases. Their encrypted labels (`ct_test_2001_label_encrypt_1mm.nii.gz`) are for the
+organisers' tool and are passed over, as is every other name. Both modalities may lie together or apart.
 
 Source: Multi-Modality Whole Heart Segmentation challenge, MICCAI 2017 (Zhuang & Shen 2016; Zhuang et al. 2019): 20 CT
-and 20 MR training cases of different people with labels, 40 + 40 test images without. The download may split CT
-training over two folders, so folders mean nothing here and names everything.
+and 20 MR training cases of different people.
 """
 
 from __future__ import annotations
@@ -12,6 +23,7 @@ from pathlib import Path
 
 from whqa.data.case import Case, Cohort, Modality, SpacingRule
 from whqa.data.sources.checks import existing_folder
+from whqa.data.sources.listing import list_files
 from whqa.errors import InputError
 from whqa.structures import MMWHS
 
@@ -31,7 +43,7 @@ def read_mmwhs(
     """The MMWHS cases below `root`, sorted by name; every case is a patient of its own.
 
     Args:
-        root: data folder, searched recursively.
+        root: data folder, searched with all its sub-folders.
         modality: "ct" or "mr" alone; None takes both.
         name: of the cohort.
         spacing_rule: what holds where a header's pixdim and affine disagree.
@@ -65,8 +77,9 @@ def read_mmwhs(
 
 def _files(folder: Path, modality: Modality | None) -> tuple[dict[str, Path], dict[str, Path], list[str]]:
     found: dict[str, dict[str, Path]] = {"image": {}, "label": {}}
-    problems = []
-    for path in sorted(folder.rglob("*.nii*")):
+    listing = list_files(folder)
+    problems = list(listing.problems)
+    for path in listing.files.values():
         match = _FILE.fullmatch(path.name)
         if match is None or (modality and match["modality"] != modality):
             continue
