@@ -32,7 +32,6 @@ class Head(StrEnum):
 
     binary = "binary"
     label = "label"
-    both = "both"
 
 
 class ThresholdRule(StrEnum):

@@ -76,24 +76,12 @@ def test_with_one_wrong_share_the_label_loss_is_the_cross_entropy_of_the_true_la
     assert float(got) == pytest.approx(-np.log(p_true).mean(), rel=1e-5)
 
 
-def test_the_two_heads_of_both_learn_apart() -> None:
-    logits, mask, label, target = _logits_and_target(5)
-    module = _module("both", dice_weight=0.0, label_weight=0.7)
-    error = mask != label
-    binary = -np.where(error, np.log(expit(logits[:, 0])), np.log(expit(-logits[:, 0]))).mean()
-    others = logits[:, 1:].copy()
-    np.put_along_axis(others, mask[:, None], -np.inf, axis=1)
-    q_true = np.take_along_axis(softmax(others, axis=1), label[:, None], axis=1)[:, 0]
-    got = module.loss(torch.from_numpy(logits).float(), target)
-    assert float(got) == pytest.approx(binary - 0.7 * np.log(q_true[error]).mean(), rel=1e-5)
-
-
 def test_an_unknown_head_is_refused() -> None:
-    with pytest.raises(InputError, match=r"errormap\.head=x: must be one of binary, label, both"):
+    with pytest.raises(InputError, match=r"errormap\.head=x: must be one of binary, label"):
         out_channels("x", 4)
 
 
-@pytest.mark.parametrize("head", ["binary", "label", "both"])
+@pytest.mark.parametrize("head", ["binary", "label"])
 def test_a_patch_without_errors_has_a_finite_loss_and_gradient(head: Head) -> None:
     module, batch = _module(head).train(), _batch()
     batch["mask"] = batch["label"]
@@ -117,9 +105,8 @@ def test_a_prediction_is_the_calibrated_final_output() -> None:
     np.testing.assert_array_equal(prediction.error_map.numpy(), prediction.probability.numpy() >= 0.4)
 
 
-@pytest.mark.parametrize("head", ["label", "both"])
-def test_a_label_head_also_corrects(head: Head) -> None:
-    module, batch = _module(head), _batch()
+def test_a_label_head_also_corrects() -> None:
+    module, batch = _module("label"), _batch()
     module.calibration = Calibration(1.7, -0.3, 0.4, correction=0.6)
     with torch.no_grad():
         raw = module.validation_step(batch, 0)

@@ -5,9 +5,8 @@ paper's binary head stands a label head, which also says what the right label is
 
     binary   1 logit e: the mask is wrong here, P = sigmoid(e)
     label    C + 1 logits of the true label: P = 1 - p(M), so e = logsumexp of the others - logit of M
-    both     e from the binary head, and from the label head the distribution over the labels other than M
 
-Cross entropy of the true label is that of e plus, on wrong voxels, that over the other labels; so all heads share one
+Cross entropy of the true label is that of e plus, on wrong voxels, that over the other labels; so both heads share one
 loss, with the second term weighted by `label_weight`.
 """
 
@@ -26,7 +25,7 @@ from whqa.data.judged import ErrorPrediction
 from whqa.errors import InputError
 from whqa.modules.base import DeepSupervisionModule
 
-Head = Literal["binary", "label", "both"]
+Head = Literal["binary", "label"]
 
 
 class RawVerdict(NamedTuple):
@@ -44,7 +43,7 @@ def out_channels(head: str, n_classes: int) -> int:
     """
     if head not in get_args(Head):
         raise InputError(f"errormap.head={head}: must be one of {', '.join(get_args(Head))}")
-    return {"binary": 1, "label": n_classes, "both": 1 + n_classes}[head]
+    return 1 if head == "binary" else n_classes
 
 
 class ErrorMapModule(DeepSupervisionModule):
@@ -55,7 +54,7 @@ class ErrorMapModule(DeepSupervisionModule):
     Args:
         network: (B, 1 + C + 1, D, H, W) -> list of (B, `out_channels(head)`, D, H, W).
         n_classes: C + 1.
-        head: "binary", "label" or "both", see above.
+        head: "binary" or "label", see above.
         label_weight: weight of the cross entropy over the other labels on wrong voxels.
         dice_weight: weight of a soft Dice term beside cross entropy.
         positive_weight: weight of wrong voxels in the cross entropy.
@@ -112,8 +111,6 @@ class ErrorMapModule(DeepSupervisionModule):
         """Error logit (B, 1, D, H, W) and label logits (B, C + 1, D, H, W), the latter None for the binary head."""
         if self.head == "binary":
             return logits_BCDHW, None
-        if self.head == "both":
-            return logits_BCDHW[:, :1], logits_BCDHW[:, 1:]
         own = logits_BCDHW.gather(1, mask_B1DHW)
         return _without(logits_BCDHW, mask_B1DHW).logsumexp(dim=1, keepdim=True) - own, logits_BCDHW
 
