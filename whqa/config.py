@@ -122,7 +122,7 @@ class SegmenterConfig(StageConfig):
 class ErrorMapConfig(StageConfig):
     """Stage two. `baseline_masks` is how many training masks at most band and entropy threshold are chosen on."""
 
-    head: Head = Head.binary
+    head: Head = Head.label
     label_weight: float = 1.0
     dice_weight: float = 1.0
     positive_weight: float = 1.0

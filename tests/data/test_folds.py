@@ -122,7 +122,7 @@ def test_file_keeps_what_was_made(tmp_path: Path) -> None:
     made = load_or_make_folds(path, like_mmwhs(), 5, 3, "nested")
     assert made == make_folds(like_mmwhs(), 5, 3) == load_or_make_folds(path, like_mmwhs(), 5, 3, "nested")
     record = json.loads(path.read_text())
-    assert list(record) == ["cohort", "plan", "seed", "patients", "modalities", "folds"]
+    assert list(record) == ["cohort", "scheme", "plan", "seed", "patients", "modalities", "folds"]
     assert record["cohort"] == {"name": "mine", "structures": list(MMWHS.keys), "cases": 40}
     assert record["patients"]["ct3-0"] == "ct3"
     assert record["modalities"]["mr3-0"] == "mr"

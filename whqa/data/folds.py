@@ -20,6 +20,7 @@ import numpy as np
 from whqa.data.case import Case, Cohort
 from whqa.errors import InputError
 from whqa.files import read_json, write_json
+from whqa.structures import LabelScheme
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,22 @@ def _record(folds: Folds, cohort: Cohort, plan: str) -> dict[str, Any]:
     cases = sorted(chain(*_patients(cohort).values()), key=lambda c: c.id)
     return {
         "cohort": {"name": cohort.name, "structures": list(cohort.scheme.keys), "cases": len(cases)},
+        "scheme": _scheme_record(cohort.scheme),
         "plan": plan,
         "seed": folds.seed,
         "patients": {c.id: c.patient for c in cases},
         "modalities": {c.id: c.modality for c in cases},
         "folds": [list(fold) for fold in folds.folds],
+    }
+
+
+def _scheme_record(scheme: LabelScheme) -> dict[str, Any]:
+    """For those who judge other people's masks with the run: which value stands for which structure."""
+    return {
+        "name": scheme.name,
+        "values": dict(scheme.values),
+        "aliases": {str(value): key for value, key in scheme.aliases.items()},
+        "ignored": sorted(scheme.ignored),
     }
 
 

@@ -1,0 +1,252 @@
+"""A trained run, loaded to judge new masks: the error-map networks of its folds and what they did on unseen cases.
+
+A run may come from a stranger, so nothing in it is trusted to be code: checkpoints are read as tensors only, and
+config.yaml may name no other classes than the networks that whqa has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from whqa.calibration import Calibration
+from whqa.config import make
+from whqa.data.preprocess import Preprocess
+from whqa.errors import InputError
+from whqa.files import read_json
+from whqa.masks.store import COMPLETED
+from whqa.modules.errormap import ErrorMapModule, out_channels
+from whqa.structures import SCHEMES, LabelScheme
+
+NETWORKS = ("whqa.networks.voxresnet.VoxResNet", "whqa.networks.monai_networks.dynunet")
+
+
+@dataclass(frozen=True, eq=False)
+class FoldNetwork:
+    """The error-map network of one fold.
+
+    Attributes:
+        fold: number of the fold that it never saw.
+        module: in evaluation mode, calibrated.
+        sha256: of its checkpoint.
+    """
+
+    fold: int
+    module: ErrorMapModule
+    sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedRun:
+    """What assessing needs of runs/<experiment>.
+
+    Attributes:
+        directory: of the run.
+        networks: one a fold.
+        preprocess: grid and normalisation that the networks expect.
+        scheme: structures and the file values of the training cohort.
+        modalities: that the run was trained on.
+        cohort, plan: names.
+        cases: the error-map network's rows of the case tables of all loaded folds, with `mean_dice` and, from a label
+            head, `mean_dice_predicted` and `mean_dice_corrected`.
+    """
+
+    directory: Path
+    networks: tuple[FoldNetwork, ...]
+    preprocess: Preprocess
+    scheme: LabelScheme
+    modalities: tuple[str, ...]
+    cohort: str
+    plan: str
+    cases: pd.DataFrame
+
+    @property
+    def head(self) -> str:
+        """ "binary" or "label"."""
+        return self.networks[0].module.head
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """Of the loaded networks."""
+        return tuple(n.fold for n in self.networks)
+
+
+def load_run(directory: str | Path, folds: Sequence[int] | None = None) -> TrainedRun:
+    """Load the error-map networks of a run.
+
+    Args:
+        directory: runs/<experiment>.
+        folds: which; None takes all that are complete.
+
+    Raises:
+        InputError: no run, a fold that is not complete, a damaged or foreign file.
+    """
+    directory = Path(directory).expanduser()
+    record = _folds_record(directory)
+    complete = [k for k in range(len(record["folds"])) if (directory / "errormap" / str(k) / COMPLETED).is_file()]
+    wanted = complete if folds is None else list(dict.fromkeys(folds))
+    missing = [k for k in wanted if k not in complete]
+    if missing or not wanted:
+        which = f"fold {missing[0]} is" if missing else "every fold is"
+        raise InputError(
+            f"{directory}: the error-map network of {which} not complete; `make cv EXP={directory.name}` trains "
+            "what is missing"
+        )
+    scheme = _scheme(directory, record)
+    configs = {k: _config(directory / "errormap" / str(k) / "config.yaml") for k in wanted}
+    networks = tuple(_network(directory / "errormap" / str(k), k, configs[k], scheme.n_classes) for k in wanted)
+    return TrainedRun(
+        directory,
+        networks,
+        _preprocess(directory, configs[wanted[0]]),
+        scheme,
+        tuple(sorted(set(record["modalities"].values()))),
+        str(record["cohort"]["name"]),
+        str(record["plan"]),
+        case_table(directory, wanted, scheme.keys),
+    )
+
+
+def case_table(directory: Path, folds: Sequence[int], structures: Sequence[str]) -> pd.DataFrame:
+    """Rows of the error-map network in the case tables of these folds.
+
+    Adds the means over structures: `mean_dice`, and `mean_dice_predicted`, `mean_dice_corrected` where a label head
+    gives them (nan elsewhere).
+
+    Raises:
+        InputError: a table is missing or damaged.
+    """
+    tables = [_read_table(directory / "errormap" / str(k) / "cases.csv") for k in folds]
+    table = pd.concat(tables, ignore_index=True)
+    for suffix in ("", "_predicted", "_corrected"):
+        columns = [f"dice_{key}{suffix}" for key in structures]
+        # a structure that mask and reference lack has no Dice, whatever is predicted
+        known = table.reindex(columns=columns).to_numpy(float)
+        defined = table.reindex(columns=[f"dice_{key}" for key in structures]).notna().to_numpy()
+        table[f"mean_dice{suffix}"] = pd.DataFrame(known).where(defined).mean(axis=1)
+    return table
+
+
+def _folds_record(directory: Path) -> Mapping[str, Any]:
+    path = directory / "folds.json"
+    if not path.is_file():
+        raise InputError(
+            f"{directory}: no trained run (it has no folds.json); `make demo` makes runs/demo, "
+            "`make cv EXP=...` trains on your own data"
+        )
+    record = read_json(path)
+    try:
+        sound = (
+            isinstance(record["folds"], list)
+            and all(isinstance(m, str) for m in record["modalities"].values())
+            and all(isinstance(s, str) for s in record["cohort"]["structures"])
+            and bool(record["cohort"]["structures"])
+            and bool(record["cohort"]["name"])
+            and bool(record["plan"])
+        )
+    except (KeyError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise InputError(f"{path}: not a file of folds; was the run made by another program?")
+    return dict(record)
+
+
+def _scheme(directory: Path, record: Mapping[str, Any]) -> LabelScheme:
+    keys = tuple(record["cohort"]["structures"])
+    told = record.get("scheme")
+    if told:
+        try:
+            return LabelScheme(
+                str(told["name"]),
+                {str(k): int(v) for k, v in told["values"].items()},
+                {int(v): str(k) for v, k in told.get("aliases", {}).items()},
+                frozenset(int(v) for v in told.get("ignored", [])),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise InputError(f"{directory / 'folds.json'}: its label scheme is not readable; train again") from None
+    # runs of the first version did not keep the values
+    for scheme in SCHEMES.values():
+        if scheme.keys == keys:
+            return scheme
+    return LabelScheme("indices", {key: i + 1 for i, key in enumerate(keys)})
+
+
+def _config(path: Path) -> DictConfig:
+    try:
+        config = OmegaConf.load(path)
+    except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable ({str(error).splitlines()[0]}); train the fold again") from None
+    if not isinstance(config, DictConfig) or not isinstance(config.get("network"), DictConfig):
+        raise InputError(f"{path}: not the configuration of a run")
+    network = OmegaConf.to_container(config.network, resolve=False)
+    assert isinstance(network, dict)
+    target = network.pop("_target_", None)
+    if target not in NETWORKS:
+        raise InputError(f"{path}: network {target!r} is not one of whqa's ({', '.join(NETWORKS)}); it is not run")
+    if "_target_" in str(network) or "${" in str(network):
+        raise InputError(f"{path}: the network's settings must be plain values; it is not run")
+    return config
+
+
+def _preprocess(directory: Path, config: DictConfig) -> Preprocess:
+    try:
+        settings = OmegaConf.to_container(config.preprocess, resolve=False)
+        assert isinstance(settings, dict)
+        return Preprocess(**{str(k): v for k, v in settings.items()})
+    except (OmegaConfBaseException, TypeError, AssertionError) as error:
+        raise InputError(f"{directory}: settings of the preprocessing are not readable ({error})") from None
+
+
+def _network(run_dir: Path, fold: int, config: DictConfig, n_classes: int) -> FoldNetwork:
+    path = run_dir / "checkpoints" / "last.ckpt"
+    try:
+        options = config.errormap
+        head = str(options.get("head", "binary"))
+        network = make(config.network, in_channels=1 + n_classes, out_channels=out_channels(head, n_classes))
+        module = ErrorMapModule(
+            network, n_classes=n_classes, head=head, total_steps=1, max_voxels=int(options.max_voxels)
+        )
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict(saved["state_dict"])
+        with path.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such checkpoint; copy the whole run, or train the fold again") from None
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path}: holds more than tensors and is not loaded; is the run from a trusted place?"
+        ) from None
+    except (RuntimeError, KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: not a checkpoint of this network ({first}); train the fold again") from None
+    module.calibration = _calibration(run_dir / "calibration.json")
+    return FoldNetwork(fold, module.eval(), sha256)
+
+
+def _calibration(path: Path) -> Calibration:
+    if not path.exists():
+        return Calibration()
+    try:
+        numbers = read_json(path)
+        return Calibration(**{str(k): None if v is None else float(v) for k, v in numbers.items()})
+    except (TypeError, ValueError, AttributeError):
+        raise InputError(f"{path}: not readable as a calibration; train the fold again") from None
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype={"case": str, "patient": str})
+        return table[table["method"] == "errormap"].assign(fold=lambda t: t["fold"].astype(int))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not readable as a case table ({error}); train the fold again") from None

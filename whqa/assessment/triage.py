@@ -1,0 +1,100 @@
+"""Accept, review or reject a mask, with thresholds chosen for a stated risk on masks of unseen cases.
+
+A mask is bad when its mean Dice over structures is below `BAD_DICE`. The score is what the network predicts in place of
+that Dice, or QI over the heart where it has no label head. A mask is accepted above the lowest score from which on at
+most `RISK` of the run's out-of-fold masks are bad, and rejected below the highest score up to which at most `RISK` of
+them are good; in between a person should look. The shares are bounded as (count + 1) / (n + 1), so that a handful of
+masks proves nothing (the bound of conformal risk control, Angelopoulos et al. 2024, arXiv 2208.02814, for one step).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+
+from whqa.assessment.conformal import patient_weights
+
+Decision = Literal["accept", "review", "reject"]
+DECISIONS: tuple[Decision, ...] = ("accept", "review", "reject")
+BAD_DICE = 0.7
+RISK = 0.1
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Accept from score `accept` on, reject below `reject`; None: that never happens.
+
+    Attributes:
+        accept, reject: scores.
+        risk: share of bad masks among the accepted, and of good ones among the rejected, that the choice allows.
+        bad_dice: a mask with a lower mean Dice is bad.
+    """
+
+    accept: float | None
+    reject: float | None
+    risk: float = RISK
+    bad_dice: float = BAD_DICE
+
+    def decide(self, score: float) -> Decision:
+        """What to do with a mask of this score; one without a score is for a person."""
+        if self.accept is not None and score >= self.accept:
+            return "accept"
+        return "reject" if self.reject is not None and score < self.reject else "review"
+
+
+def choose_rule(
+    score: Floats, dice: Floats, patient: npt.NDArray[np.object_], risk: float = RISK, bad_dice: float = BAD_DICE
+) -> Rule:
+    """Thresholds from out-of-fold masks: score, true mean Dice and patient of each."""
+    order = np.argsort(-score, kind="stable")
+    bad = (dice < bad_dice).astype(float)[order]
+    weight = patient_weights(patient)[order]
+    accept = _last_within(score[order], bad, weight, risk)
+    reject = _last_within(-score[order][::-1], 1 - bad[::-1], weight[::-1], risk)
+    # just above the last score that belongs to the rejected
+    below = None if reject is None else float(np.nextafter(-reject, np.inf))
+    if accept is not None and below is not None and below > accept:
+        below = accept
+    return Rule(accept, below, risk, bad_dice)
+
+
+def measured_risk(
+    score: Floats, dice: Floats, patient: npt.NDArray[np.object_], fold: npt.NDArray[np.int64], rule: Rule
+) -> dict[str, Any]:
+    """What became of out-of-fold masks under rules chosen on the other folds.
+
+    Returns:
+        For "accept", "review" and "reject": {"n", "bad", "rate", "ci95"} (masks, bad masks, their share with the
+        Clopper-Pearson interval; null where there are none).
+    """
+    decided = np.empty(len(score), dtype=object)
+    for k in np.unique(fold):
+        others = fold != k
+        if others.any():
+            chosen = choose_rule(score[others], dice[others], patient[others], rule.risk, rule.bad_dice)
+            decided[~others] = [chosen.decide(float(s)) for s in score[~others]]
+    bad = dice < rule.bad_dice
+    return {d: _share(int(bad[decided == d].sum()), int((decided == d).sum())) for d in DECISIONS}
+
+
+def _last_within(score: Floats, wrong: Floats, weight: Floats, risk: float) -> float | None:
+    """Scores fall: the lowest down to which at most a share `risk` is wrong, with one wrong patient more than seen."""
+    total = np.cumsum(weight)
+    share = (np.cumsum(wrong * weight) + 1) / (total + 1)
+    # masks of one score stand or fall together
+    whole = np.append(score[1:] != score[:-1], True) if len(score) else np.zeros(0, bool)
+    fine = np.flatnonzero((share <= risk) & whole)
+    return float(score[fine[-1]]) if len(fine) else None
+
+
+def _share(bad: int, n: int) -> Mapping[str, Any]:
+    if not n:
+        return {"n": 0, "bad": 0, "rate": None, "ci95": None}
+    found = binomtest(bad, n).proportion_ci(0.95, method="exact")
+    return {"n": n, "bad": bad, "rate": bad / n, "ci95": [float(found.low), float(found.high)]}
