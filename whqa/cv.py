@@ -28,6 +28,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from whqa.config import of_run, run_name
 from whqa.config_check import compose_config
 from whqa.errors import InputError
+from whqa.masks.plan import choose_kinds
 from whqa.masks.store import COMPLETED
 from whqa.process import PARENT
 
@@ -144,13 +145,17 @@ def _work_of(options: Any) -> float:
 
 
 def plan_runs(cfg: Any, experiment_dir: Path, plan: Any) -> list[Run]:
-    """The graph of an experiment: all segmenters of its mask plan, then the error-map networks."""
+    """The graph of an experiment: all segmenters of its mask plan, then the error-map networks.
+
+    Where only masks of other programs are judged (`masks.kinds`), no segmenter is needed.
+    """
+    own = choose_kinds(cfg.masks.kinds, list(cfg.masks.external)).needs_segmenters
     runs = [
         Run("segmenter", job.name, experiment_dir / "segmenter" / job.name, _work_of(cfg.segmenter))
-        for job in plan.segmenters
+        for job in (plan.segmenters if own else ())
     ]
     for fold in range(plan.n_folds):
-        needs = frozenset(f"segmenter/{name}" for name in plan.needed_by(fold))
+        needs = frozenset(f"segmenter/{name}" for name in (plan.needed_by(fold) if own else ()))
         directory = experiment_dir / "errormap" / str(fold)
         runs.append(Run("errormap", str(fold), directory, _work_of(cfg.errormap), needs))
     return runs
@@ -170,8 +175,9 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
         InputError: the configuration or the data are wrong.
     """
     from whqa.callbacks.tracking import log_summary, require_wandb, wandb_options
+    from whqa.masks.importing import refuse_other_masks
     from whqa.summarize import summarize
-    from whqa.train import make_study, refuse_other_settings
+    from whqa.train import chosen_kinds, import_external, make_study, refuse_other_settings
 
     console = console or Console(stderr=True)
     chosen = [o for o in overrides if o.split("=", 1)[0] in ("stage", "fold", "sweep")]
@@ -182,10 +188,15 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
     if tracked:
         require_wandb()
     experiment_dir = Path(cfg.runs_dir) / run_name(cfg.name, overrides)
+    chosen_kinds(cfg)  # what is wrong there shows before all scans are read
     study = make_study(cfg, experiment_dir)
     runs = plan_runs(cfg, experiment_dir, study.plan)
     for run in runs:  # complete ones would be taken as they are
         refuse_other_settings(of_run(cfg, run.stage, run.fold), run.directory)
+    imported = import_external(cfg, study)
+    for run in runs:
+        if run.stage == "errormap":
+            refuse_other_masks(run.directory, imported)
     graph = Graph(runs, [sys.executable, "-m", "whqa.train", *overrides], jobs)
     _work(graph, console)
     if graph.failed or graph.blocked():

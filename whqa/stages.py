@@ -154,13 +154,19 @@ def _add_callbacks(trainer: pl.Trainer, *callbacks: pl.Callback) -> None:
 
 
 def _fit_baselines(names: Sequence[str], data: WholeHeartDataModule, at_most: int, seed: int) -> list[Baseline]:
-    """The constant is the mean over all training masks; the others, which read their masks many times, get a sample."""
+    """The constant is the mean over all training masks; the others, which read their masks many times, get a sample.
+
+    A baseline that needs the segmenter's entropy is left out where no training mask has it.
+    """
     items = [*data.train_items, *data.val_items]
-    chosen = np.random.default_rng(seed).permutation(len(items))[:at_most]
-    sample = [items[i] for i in sorted(chosen)]
-    judges: list[Baseline] = [BASELINES[name]() for name in dict.fromkeys([Constant.name, *names])]
-    for judge in judges:
-        judge.fit(partial(data.judged, items if isinstance(judge, Constant) else sample))
+    order = np.random.default_rng(seed).permutation(len(items))
+    judges = []
+    for judge in (BASELINES[name]() for name in dict.fromkeys([Constant.name, *names])):
+        fit = [i for i in order if not judge.needs_entropy or data.has_entropy(items[i])]
+        if fit or not judge.needs_entropy:
+            sample = items if isinstance(judge, Constant) else [items[i] for i in sorted(fit[:at_most])]
+            judge.fit(partial(data.judged, sample))
+            judges.append(judge)
     return judges
 
 

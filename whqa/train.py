@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from whqa.callbacks.history import CsvHistory
 from whqa.callbacks.tracking import finished_run
 from whqa.config import config_dir, differences, make, of_run, run_name
-from whqa.config_check import check_overrides
+from whqa.config_check import check_overrides, external_settings
 from whqa.console import plain_messages
 from whqa.data.cache import Cache, prepare_cohort
 from whqa.data.case import Cohort
@@ -37,8 +37,10 @@ from whqa.data.preprocess import Preprocess
 from whqa.data.sources.checks import checked
 from whqa.errors import InputError
 from whqa.files import write_text
-from whqa.masks.plan import MaskPlan, SegmenterJob, fold_name, parse_fold
-from whqa.masks.store import COMPLETED, collect_masks
+from whqa.masks.external import ExternalMethod, refuse_bare, refuse_seen
+from whqa.masks.importing import Imported, import_masks, record_masks, refuse_other_masks
+from whqa.masks.plan import ChosenKinds, MaskPlan, SegmenterJob, choose_kinds, fold_name, parse_fold
+from whqa.masks.store import COMPLETED, MaskItem, collect_masks
 from whqa.modules import ErrorMapModule, SegmenterModule
 from whqa.modules.errormap import out_channels
 from whqa.process import follow_parent, is_first_rank, locked
@@ -123,8 +125,10 @@ def _segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> None:
 def _errormap(cfg: DictConfig, study: Study, run_dir: Path) -> None:
     options = cfg.errormap
     (fold,) = _single_fold(cfg.fold, study.folds)
-    _refuse_other_segmenters(cfg, study, fold)
-    masks = collect_masks(study.directory, study.plan, study.folds, fold, cfg.masks.kinds)
+    imported = import_external(cfg, study)
+    refuse_other_masks(run_dir, imported)
+    masks = _masks(cfg, study, fold, imported)
+    record_masks(run_dir, imported)
     n_classes = study.cohort.scheme.n_classes
     head = str(options.head)
     network = make(cfg.network, in_channels=1 + n_classes, out_channels=out_channels(head, n_classes))
@@ -155,6 +159,39 @@ def _errormap(cfg: DictConfig, study: Study, run_dir: Path) -> None:
         seed=cfg.seed,
         fit=cfg.fit,
     )
+
+
+def chosen_kinds(cfg: DictConfig) -> tuple[ChosenKinds, list[ExternalMethod]]:
+    """Which masks the experiment judges, and the programs among them.
+
+    Raises:
+        InputError: a kind or a program's name or settings are not valid, or the mask plan forbids its masks.
+    """
+    methods = [ExternalMethod(name, **vars(settings)) for name, settings in external_settings(cfg.masks).items()]
+    chosen = choose_kinds(cfg.masks.kinds, [method.name for method in methods])
+    methods = [method for method in methods if method.name in chosen.external]
+    refuse_seen(methods, MaskPlan(cfg.masks.plan, cfg.folds))
+    return chosen, methods
+
+
+def import_external(cfg: DictConfig, study: Study) -> list[Imported]:
+    """Masks of all programs that the experiment judges, on the cache grid.
+
+    Raises:
+        InputError: see `chosen_kinds` and `whqa.masks.importing.import_masks`.
+    """
+    _, methods = chosen_kinds(cfg)
+    return [import_masks(method, study.directory, study.cohort, study.folds, study.cases) for method in methods]
+
+
+def _masks(cfg: DictConfig, study: Study, fold: int, imported: Sequence[Imported]) -> list[MaskItem]:
+    chosen, _ = chosen_kinds(cfg)
+    masks = [item for one in imported for item in one.items]
+    if chosen.needs_segmenters:
+        _refuse_other_segmenters(cfg, study, fold)
+        return collect_masks(study.directory, study.plan, study.folds, fold, chosen.own) + masks
+    refuse_bare(masks, study.folds)
+    return masks
 
 
 def _held_out(name: str, folds: Folds) -> tuple[int, ...]:

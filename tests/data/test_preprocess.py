@@ -19,6 +19,7 @@ from whqa.data.phantom import make_phantom
 from whqa.data.preprocess import (
     Geometry,
     Preprocess,
+    heart_of,
     lost_voxels,
     preprocess_image,
     preprocess_label,
@@ -216,6 +217,54 @@ def test_tissue_of_an_mr_image_is_otsus_foreground() -> None:
     np.testing.assert_allclose(np.array(geometry.start) + 5.5, (29.5, 29.5, 9.5), atol=0.5)
 
 
+def whole_body(labels: dict[int, tuple[slice, slice, slice]]) -> tuple[Volume, Volume]:
+    """CT of a body with a heart far from its middle, and the label map; axes stored as left, posterior, superior."""
+    affine = np.diag([-2.0, -2.0, 2.5, 1])
+    image, label = np.full((60, 50, 80), 30, "float32"), np.zeros((60, 50, 80), "uint8")
+    for index, box in labels.items():
+        image[box], label[box] = 300, index
+    return volume(image, affine), volume(label, affine)
+
+
+def test_heart_is_in_the_middle_of_a_crop_round_the_heart() -> None:
+    keys = ("lv", "myo", "ao", "pa")
+    image, label = whole_body(
+        {1: np.s_[40:46, 10:16, 50:58], 2: np.s_[46:50, 8:16, 50:60], 3: np.s_[44:46, 12:14, 0:50], 4: np.s_[0:9, 9, 9]}
+    )
+    settings = Preprocess((2.0, 2.0, 2.5), (32.0, 24.0, 40.0), "heart")
+    _, geometry = preprocess_image(image, "ct", settings, heart_of(label, keys))
+    # lv and myo reach from voxel 40 to 49, 8 to 15 and 50 to 59 of the file; the first two axes turn round
+    middle = np.array([(59 - 49 + 59 - 40) / 2, (49 - 15 + 49 - 8) / 2, (50 + 59) / 2])
+    np.testing.assert_allclose(np.array(geometry.start) + (np.array(geometry.shape) - 1) / 2, middle, atol=0.5)
+    assert geometry.shape == (16, 12, 16)
+    present = preprocess_label(label, geometry)
+    assert [np.sum(present == i) for i in (1, 2)] == [np.sum(label.array == i) for i in (1, 2)]
+    assert lost_voxels(label, geometry)[4] == 1
+
+
+@pytest.mark.parametrize("labels", [None, {}, {3: np.s_[44:46, 12:14, 0:50]}], ids=["none", "empty", "aorta alone"])
+def test_without_a_heart_the_crop_is_round_the_tissue(labels: dict[int, tuple[slice, slice, slice]] | None) -> None:
+    image, label = whole_body(labels or {})
+    heart = None if labels is None else heart_of(label, ("lv", "myo", "ao", "pa"))
+    boxes = [
+        preprocess_image(image, "ct", Preprocess((2.0, 2.0, 2.5), (40.0, 30.0, 50.0), centre), heart)[1]
+        for centre in ("heart", "tissue")
+    ]
+    assert boxes[0] == boxes[1]
+
+
+def test_integers_are_preprocessed_as_floats_are() -> None:
+    phantom = make_phantom(0, 0, "ct", 4.0)
+    assert phantom.image.dtype == np.int16
+    for modality in ("ct", "mr"):
+        stored, floats = (
+            preprocess_image(volume(image, phantom.affine), modality, Preprocess((5,) * 3, (120,) * 3, "tissue"))
+            for image in (phantom.image, phantom.image.astype("float32"))
+        )
+        np.testing.assert_array_equal(stored[0], floats[0])
+        assert stored[1] == floats[1]
+
+
 def test_what_the_crop_cuts_away_is_counted() -> None:
     labels = np.zeros((20, 20, 20), "uint8")
     labels[8:12, 8:12, 8:12], labels[0:10, 0, 0], labels[:, 10, 0] = 1, 2, 3
@@ -295,7 +344,7 @@ def test_arrays_of_another_grid_are_refused() -> None:
         {"spacing": (1, 1, 0)},
         {"spacing": 2.0},
         {"spacing": (1, 1, 1), "crop_mm": (1, -1, 1)},
-        {"spacing": (1, 1, 1), "centre": "heart"},
+        {"spacing": (1, 1, 1), "centre": "lung"},
         {"spacing": (1, 1, 1), "ct_window": (5, 5)},
         {"spacing": (1, 1, 1), "mr_percentiles": (-1, 50)},
     ],

@@ -13,9 +13,15 @@ CaseSource = Callable[[], Iterator[JudgedCase]]
 
 
 class Baseline(Protocol):
-    """A rival of the error-map network for the same table. Needs no training beyond a few numbers."""
+    """A rival of the error-map network for the same table. Needs no training beyond a few numbers.
+
+    Attributes:
+        name: in the column `method` of cases.csv.
+        needs_entropy: whether it judges only masks that come with their segmenter's entropy; others get no row.
+    """
 
     name: str
+    needs_entropy: bool
 
     def fit(self, cases: CaseSource) -> None:
         """Choose the numbers on training cases with reference, never on test cases.

@@ -26,6 +26,7 @@ class Boundary:
     """
 
     name = "boundary"
+    needs_entropy = False
     n_levels = round(LIMIT_MM / STEP_MM)
 
     def __init__(self, width_mm: float | None = None) -> None:

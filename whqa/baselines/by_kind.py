@@ -23,6 +23,7 @@ class ByKind:
         self._all = make()
         self._kinds: dict[str, LevelBaseline] = {}
         self.name = self._all.name
+        self.needs_entropy = self._all.needs_entropy
 
     def fit(self, cases: CaseSource) -> None:
         """One pass over the cases, however many kinds there are; see `Baseline.fit`."""

@@ -21,6 +21,7 @@ class Constant:
     """
 
     name = "constant"
+    needs_entropy = False
 
     def __init__(self) -> None:
         self._accuracy: dict[str, float] = {}

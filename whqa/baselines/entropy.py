@@ -17,6 +17,7 @@ class Entropy:
     """P is the normalised entropy; wrong is where it reaches a threshold with the best error Dice on training masks."""
 
     name = "entropy"
+    needs_entropy = True
     n_levels = LEVELS
 
     def __init__(self, threshold: float | None = None) -> None:

@@ -19,6 +19,7 @@ from whqa.callbacks.tables import gather_by_index, judged_case, write_rows
 from whqa.correction import correction_gain, most_probable_other
 from whqa.data.judged import ErrorPrediction, JudgedCase
 from whqa.files import atomic_path, write_json
+from whqa.masks.plan import is_delivered
 from whqa.metrics.correlation import QIAccuracyCorrelation
 from whqa.metrics.errormap import ErrorMapAUPRC, ErrorMapDice
 from whqa.metrics.judge import JUDGE_COLUMNS, judge
@@ -27,7 +28,7 @@ from whqa.metrics.segmentation import segmentation_dice
 from whqa.quality import one_minus_mean
 
 NETWORK = "errormap"
-FINAL_SHARE = 0.9
+DELIVERED_SHARE = 0.9
 # Error logits, uncalibrated, from which masks are tried to be corrected.
 CORRECTION_LOGITS = torch.arange(-4.0, 8.01, 0.5)
 
@@ -66,8 +67,8 @@ class MonitorErrorMap(pl.Callback):
 class Calibrate(pl.Callback):
     """In a validation loop of its own, after training: fits the calibration on the held-back training cases.
 
-    Final masks are what is judged in practice, and their few errors would drown in those of the other kinds: they get
-    90 % of the weight.
+    Delivered masks, final ones and other programs', are what is judged in practice, and their few errors would drown in
+    those of side outputs and early masks: they get 90 % of the weight.
     """
 
     def __init__(self, path: Path, rule: Rule) -> None:
@@ -101,9 +102,10 @@ class Calibrate(pl.Callback):
             return
         everyone = gather_by_index(self.histograms)
         kinds = [trainer.datamodule.val_items[i][1] for i in sorted(everyone)]  # type: ignore[attr-defined]
-        n_final = kinds.count("final")
-        share = {True: FINAL_SHARE / max(1, n_final), False: (1 - FINAL_SHARE) / max(1, len(kinds) - n_final)}
-        weights = [share[kind == "final"] for kind in kinds]
+        delivered = [is_delivered(kind) for kind in kinds]
+        n = sum(delivered)
+        share = {True: DELIVERED_SHARE / max(1, n), False: (1 - DELIVERED_SHARE) / max(1, len(kinds) - n)}
+        weights = [share[one] for one in delivered]
         histograms = [everyone[i] for i in sorted(everyone)]
         calibration = fit_calibration(histograms, weights, self.rule)
         gains = gather_by_index(self.gains)
@@ -124,6 +126,8 @@ def best_correction(gains: Sequence[Tensor], weights: Sequence[float]) -> float 
 
 class JudgeMasks(pl.Callback):
     """In the test loop: the network and every baseline judge every mask; writes cases.csv and the error maps.
+
+    A baseline that needs the segmenter's entropy gets no row of a mask without it.
 
     Args:
         run_dir: of the error-map network of this fold.
@@ -172,6 +176,8 @@ class JudgeMasks(pl.Callback):
         self._store(case, outputs)
         self._record(batch, NETWORK, case, outputs, seconds, masks | self._of_labels(case, outputs))
         for baseline in self.baselines:
+            if baseline.needs_entropy and case.entropy is None:
+                continue
             started = time.perf_counter()
             prediction = baseline.predict(case)
             self._record(batch, baseline.name, case, prediction, time.perf_counter() - started, masks)

@@ -9,11 +9,14 @@ import pytorch_lightning as pl
 
 from whqa.callbacks.tables import judged_case
 from whqa.files import atomic_path
+from whqa.masks.plan import is_delivered
 from whqa.structures import LabelScheme
 
 
 class Overlays(pl.Callback):
     """In the test loop: one PNG for the final mask of each of the first `n` test cases.
+
+    Where no final masks are judged, those of the first other program take their place.
 
     Args:
         directory: where <case>-final.png is written.
@@ -30,8 +33,10 @@ class Overlays(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, *args: Any
     ) -> None:
         """Draw the case if it is one of the fixed ones."""
-        fixed = sorted({case for case, _ in trainer.datamodule.test_items})[: self.n]  # type: ignore[attr-defined]
-        if batch["case"][0] not in fixed or batch["kind"][0] != "final":
+        items = trainer.datamodule.test_items  # type: ignore[attr-defined]
+        fixed = sorted({case for case, _ in items})[: self.n]
+        delivered = sorted({kind for _, kind in items if is_delivered(kind)}, key=lambda kind: (kind != "final", kind))
+        if batch["case"][0] not in fixed or batch["kind"][0] not in delivered[:1]:
             return
         from whqa.report.slices import overlay_figure  # matplotlib is needed for a few cases only
 
@@ -46,7 +51,7 @@ class Overlays(pl.Callback):
             case.spacing,
             self.scheme.colours,
             self.scheme.titles,
-            f"{case.case}, final mask",
+            f"{case.case}, {case.kind} mask",
         )
-        with atomic_path(self.directory / f"{case.case}-final.png") as temporary:
+        with atomic_path(self.directory / f"{case.case}-{case.kind}.png") as temporary:
             figure.savefig(temporary, dpi=110)

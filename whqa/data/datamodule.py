@@ -19,6 +19,7 @@ from whqa.data.judged import JudgedCase
 from whqa.data.patches import Augmentation, PatchDataset
 from whqa.data.sampling import PatchSampler, quality_bins
 from whqa.errors import InputError
+from whqa.masks.plan import is_delivered
 
 if TYPE_CHECKING:
     from whqa.data.cache import PreparedCase
@@ -46,8 +47,8 @@ class WholeHeartDataModule(pl.LightningDataModule):
         seed: of the validation split, the order and every patch.
         num_workers: processes that cut patches; 0 cuts them in the training process.
         balance: "quality" draws masks from bins of their error rate alike (QCResUNet, arXiv 2412.07156), "final" does
-            so for one half and draws final masks for the other, "none" draws all masks alike. Without masks it has no
-            meaning.
+            so for one half and draws delivered masks (final ones and other programs', `is_delivered`) for the other,
+            "none" draws all masks alike. Without masks it has no meaning.
 
     Attributes:
         train_cases, val_cases, test_cases: case ids.
@@ -131,8 +132,8 @@ class WholeHeartDataModule(pl.LightningDataModule):
         """Whole volumes, one a batch.
 
         {image (1, 1, D, H, W) float32, label (1, D, H, W) int64, spacing (1, 3) float32 in mm,
-        index (1,) int64 into `test_items`, case [str], kind [str]} and with masks {mask (1, D, H, W) int64,
-        entropy (1, D, H, W) float32}
+        index (1,) int64 into `test_items`, case [str], kind [str]} and with masks {mask (1, D, H, W) int64} and, where
+        the mask has one, {entropy (1, D, H, W) float32}
         """
         return self._volumes(self.test_items)
 
@@ -146,9 +147,14 @@ class WholeHeartDataModule(pl.LightningDataModule):
             if self.masks is None or (name, kind) not in self.masks:
                 raise InputError(f"case {name}: no mask of kind {kind!r} is under judgement")
             case = self.cases[name]
-            mask, entropy = (torch.from_numpy(a) for a in self.masks[name, kind].load())
+            mask, entropy = self.masks[name, kind].load()
+            doubt = None if entropy is None else torch.from_numpy(entropy)
             image, label = _volume(case)
-            yield JudgedCase(name, kind, image, mask, label, entropy, case.spacing)
+            yield JudgedCase(name, kind, image, torch.from_numpy(mask), label, doubt, case.spacing)
+
+    def has_entropy(self, item: Item) -> bool:
+        """Whether the mask of a (case, kind) pair comes with its segmenter's entropy."""
+        return self.masks is not None and self.masks[item].has_entropy
 
     def _volumes(self, items: Sequence[Item]) -> DataLoader[dict[str, Any]]:
         # Whole volumes are read in the main process: they take milliseconds, and copies between processes take memory.
@@ -170,8 +176,8 @@ class WholeHeartDataModule(pl.LightningDataModule):
         if self.masks is None or self.balance == "none":
             return None
         bins = quality_bins([self.masks[item].error_rate for item in self.train_items])
-        final = [i for i, (_, kind) in enumerate(self.train_items) if kind == "final"]
-        return bins + [final] * len(bins) if self.balance == "final" and final else bins
+        delivered = [i for i, (_, kind) in enumerate(self.train_items) if is_delivered(kind)]
+        return bins + [delivered] * len(bins) if self.balance == "final" and delivered else bins
 
 
 class VolumeDataset(Dataset[dict[str, Any]]):
@@ -192,7 +198,9 @@ class VolumeDataset(Dataset[dict[str, Any]]):
         volume: dict[str, Any] = {"image": image[None], "label": label.long()}
         if self.masks is not None:
             mask, entropy = self.masks[name, kind].load()
-            volume |= {"mask": torch.from_numpy(mask).long(), "entropy": torch.from_numpy(entropy)}
+            volume["mask"] = torch.from_numpy(mask).long()
+            if entropy is not None:
+                volume["entropy"] = torch.from_numpy(entropy)
         return volume | {"spacing": torch.tensor(case.spacing), "index": index, "case": name, "kind": kind}
 
 

@@ -1,8 +1,8 @@
 """From a scan's own grid to the experiment's grid and back.
 
     reorient to the closest R, A, S axes (flips and swaps, no rotation)
-    crop     a box of fixed size in mm round a centre that needs no labels
-    resample to the experiment's spacing
+    crop     a box of fixed size in mm round a centre
+    resample to the experiment's spacing (images: cubic, anti-aliased; label maps: the class with most linear weight)
     normalise to [-1, 1]: CT by a window in HU, MR by percentiles of the crop
 
 Crop and resampling are one linear map an axis (`resample.Line`), kept with the orientation in a `Geometry`, so that
@@ -12,7 +12,8 @@ label maps and probability maps return to the scan's own voxels.
 from __future__ import annotations
 
 import base64
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 import nibabel as nib
@@ -22,14 +23,18 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from whqa.data.case import Modality
 from whqa.data.nifti import Volume, header_from_bytes, header_to_bytes, voxel_sizes
-from whqa.data.resample import Line, interpolate, interpolate_labels
+from whqa.data.resample import Line, interpolate, interpolate_labels, labelled_box
 from whqa.errors import InputError
 
-Centre = Literal["image", "tissue"]
+Centre = Literal["image", "tissue", "heart"]
 Triple = tuple[float, float, float]
 
 # Soft tissue to contrast-filled blood, in HU: leaves out air, lung, fat and dense bone.
 _CT_TISSUE = (0.0, 600.0)
+# Tissue is looked at this finely, in mm: its centroid needs no more.
+_TISSUE_STEP = 2.0
+# The great vessels run out of the heart and most scans cut them.
+GREAT_VESSELS = frozenset({"ao", "pa"})
 # A grid this close to the wanted spacing is left alone: interpolation would only blur it.
 _SAME_SPACING = 1e-3
 
@@ -41,8 +46,9 @@ class Preprocess:
     Attributes:
         spacing: mm along R, A, S; None keeps an axis as it is (the slices of short-axis MR).
         crop_mm: size of the box along R, A, S; None keeps the whole volume, as does a volume that is smaller.
-        centre: of the box: the middle of the image, or the centroid of its tissue (CT: voxels of 0 to 600 HU; MR:
-            foreground by Otsu's threshold).
+        centre: of the box: "image", the middle of the image; "tissue", the centroid of its tissue (CT: voxels of 0 to
+            600 HU; MR: foreground by Otsu's threshold); "heart", the middle of the box that holds the chambers and the
+            myocardium of the label map, for scans of the whole body (where there is no label map: tissue).
         ct_window: HU that become -1 and 1.
         mr_percentiles: of the cropped image, that become -1 and 1.
     """
@@ -136,14 +142,28 @@ class Geometry:
 
 
 def preprocess_image(
-    volume: Volume, modality: Modality, settings: Preprocess
+    volume: Volume, modality: Modality, settings: Preprocess, heart: Volume | None = None
 ) -> tuple[npt.NDArray[np.float32], Geometry]:
-    """Image on the experiment's grid, (D, H, W) float32 in [-1, 1], and the way back."""
+    """Image on the experiment's grid, (D, H, W) float32 in [-1, 1], and the way back.
+
+    Args:
+        volume: of any integer or floating type.
+        modality: of the image.
+        settings: of the experiment's grid.
+        heart: map on the image's grid that is not 0 in the heart (see `heart_of`), for centre "heart".
+    """
     orientation = io_orientation(volume.affine).astype(int)
     array = apply_orientation(volume.array, orientation)
     sizes = np.empty(3)
     sizes[orientation[:, 0]] = voxel_sizes(volume.affine)
-    centre = _tissue_centre(array, modality) if settings.centre == "tissue" else (np.array(array.shape) - 1) / 2
+    centre = (np.array(array.shape) - 1) / 2
+    if settings.crop_mm is not None:
+        where = heart if settings.centre == "heart" else None
+        found = labelled_box(apply_orientation(where.array, orientation)) if where is not None else None
+        if found is not None:
+            centre = np.array([(side.start + side.stop - 1) / 2 for side in found])
+        elif settings.centre != "image":
+            centre = _tissue_centre(array, sizes, modality)
     lines = [
         _line(array.shape[k], float(sizes[k]), settings.spacing[k], settings.crop_mm and settings.crop_mm[k], centre[k])
         for k in range(3)
@@ -152,12 +172,18 @@ def preprocess_image(
     if modality == "ct":
         # clipped first, so that metal does not bleed into its neighbours
         low, high = settings.ct_window
-        return _to_unit(interpolate(np.clip(array, low, high), lines), low, high), geometry
-    values = interpolate(array, lines)
+        return _to_unit(interpolate(array, lines, kernel="cubic", limits=settings.ct_window), low, high), geometry
+    values = interpolate(array, lines, kernel="cubic")
     low, high = (float(p) for p in np.percentile(values, settings.mr_percentiles))
     if low >= high:
         low, high = float(values.min()), float(values.max())
     return _to_unit(values, low, high), geometry
+
+
+def heart_of(label: Volume, keys: Sequence[str]) -> Volume:
+    """The label map of structures `keys` with the great vessels taken out: not 0 in chambers and myocardium."""
+    table = np.array([0, *(i + 1 if key not in GREAT_VESSELS else 0 for i, key in enumerate(keys))], dtype=np.uint8)
+    return replace(label, array=table[label.array])
 
 
 def preprocess_label(volume: Volume, geometry: Geometry) -> npt.NDArray[np.uint8]:
@@ -168,10 +194,14 @@ def preprocess_label(volume: Volume, geometry: Geometry) -> npt.NDArray[np.uint8
 def lost_voxels(volume: Volume, geometry: Geometry) -> dict[int, float]:
     """For each label index of a label map on the original grid: the share of its voxels that the crop cuts away."""
     array = _reoriented(volume, geometry)
-    kept = [line.inside(size) for line, size in zip(geometry.lines_back(), geometry.shape, strict=True)]
-    box = tuple(slice(int(np.flatnonzero(k)[0]), int(np.flatnonzero(k)[-1]) + 1) for k in kept)
-    total = np.bincount(array.ravel(order="K"))
-    inside = np.bincount(array[box].ravel(order="K"), minlength=total.size)
+    box = labelled_box(array)
+    if box is None:
+        return {}
+    labelled = array[box]
+    sides = zip(geometry.lines_back(), geometry.shape, box, strict=True)
+    kept = [line.inside(size)[side] for line, size, side in sides]
+    total = _counts(labelled)
+    inside = total if all(k.all() for k in kept) else _counts(labelled[np.ix_(*kept)])
     return {int(i): 1 - float(inside[i] / total[i]) for i in np.flatnonzero(total) if i}
 
 
@@ -223,22 +253,28 @@ def _geometry(
     )
 
 
-def _tissue_centre(array: npt.NDArray[np.float32], modality: Modality) -> npt.NDArray[np.float64]:
+def _tissue_centre(
+    array: npt.NDArray[Any], sizes: npt.NDArray[np.float64], modality: Modality
+) -> npt.NDArray[np.float64]:
     """Centroid of tissue in voxels (3,); the middle of the image where there is none."""
-    low, high = _CT_TISSUE if modality == "ct" else (_otsu(array), np.inf)
-    tissue = (array >= low) & (array <= high)
+    steps = [max(1, int(_TISSUE_STEP / size)) for size in sizes]
+    # the samples lie around the middle, so that an even image has its centroid there
+    offsets = [(n - 1) % step // 2 for n, step in zip(array.shape, steps, strict=True)]
+    sample = array[tuple(slice(offset, None, step) for offset, step in zip(offsets, steps, strict=True))]
+    low, high = _CT_TISSUE if modality == "ct" else (_otsu(sample), np.inf)
+    tissue = (sample >= low) & (sample <= high)
     centre = (np.array(array.shape) - 1) / 2
     for axis in range(3):
         along = tissue.sum(axis=tuple(k for k in range(3) if k != axis), dtype=np.float64)
         if along.any():
-            centre[axis] = np.average(np.arange(along.size), weights=along)
+            centre[axis] = offsets[axis] + steps[axis] * np.average(np.arange(along.size), weights=along)
     return centre
 
 
-def _otsu(array: npt.NDArray[np.float32]) -> float:
+def _otsu(array: npt.NDArray[Any]) -> float:
     """Threshold with the largest variance between classes (Otsu 1979), over 256 bins up to the 99.5th percentile."""
     values = array.ravel(order="K")
-    values = values[:: max(1, values.size // 1_000_000)]
+    values = values[:: max(1, values.size // 1_000_000)].astype(np.float32)
     low, high = float(values.min()), float(np.percentile(values, 99.5))
     if low >= high:
         return low
@@ -251,6 +287,13 @@ def _otsu(array: npt.NDArray[np.float32]) -> float:
     difference = sums[sound] / below[sound] - (sums[-1] - sums[sound]) / above[sound]
     between[sound] = below[sound] * above[sound] * difference.astype(np.float64) ** 2
     return float(edges[int(between.argmax()) + 1])
+
+
+def _counts(indices: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
+    """Voxels of each index, (256,). A slice at a time: bincount makes 64-bit integers of what it counts."""
+    slowest = max(range(3), key=lambda k: abs(indices.strides[k]))
+    slices = np.moveaxis(indices, slowest, 0)
+    return np.sum([np.bincount(part.ravel(order="K"), minlength=256) for part in slices], axis=0)
 
 
 def _to_unit(values: npt.NDArray[np.float32], low: float, high: float) -> npt.NDArray[np.float32]:

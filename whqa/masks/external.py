@@ -1,0 +1,144 @@
+"""Masks that another program or a person made of a cohort's images: where they lie, how to read them, who may use them.
+
+They become further mask kinds beside the segmenters' own; `whqa.masks.importing` brings them to the cache grid.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from whqa.data.case import Case, Cohort
+from whqa.data.folds import Folds
+from whqa.data.sources.checks import existing_folder
+from whqa.errors import InputError
+from whqa.masks.plan import MASK_KINDS, MaskPlan
+from whqa.masks.store import MaskItem
+from whqa.structures import STRUCTURES, LabelScheme, label_scheme
+
+_RESERVED = (*MASK_KINDS, "all")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True)
+class ExternalMethod:
+    """Where another program's masks of a cohort lie and how to read them.
+
+    Attributes:
+        name: of the program, e.g. "nnunet"; it becomes the mask kind.
+        root: folder of its masks.
+        pattern: of a case's mask relative to `root`, with one `*` for the case id; with `parts` of the case's folder.
+        scheme: label scheme of the masks: a name, structure -> file value, or None for the cohort's. It must have all
+            structures of the cohort; further ones count as background.
+        parts: in place of one file a case: structure -> file name in the case's folder, for binary masks
+            (TotalSegmentator). Where two overlap, the later one wins.
+        unseen: the user's word that the program had not seen a case, its reference that is, when it made its mask.
+        partial: whether cases may lack a mask.
+
+    Raises:
+        InputError: a bad name, pattern or scheme.
+    """
+
+    name: str
+    root: str | Path
+    pattern: str = "*.nii.gz"
+    scheme: str | Mapping[str, int] | LabelScheme | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
+    unseen: bool = False
+    partial: bool = False
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name) or self.name.lower() in _RESERVED:
+            raise InputError(
+                f"{self}: choose another name, of letters, digits, _ and -, and none of {', '.join(_RESERVED)}"
+            )
+        for text in (self.pattern, *self.parts.values()):
+            if Path(text).is_absolute() or ".." in Path(text).parts:
+                raise InputError(f"{self}: {text!r} must be relative to the folder and stay in it")
+        if self.pattern.count("*") != 1:
+            raise InputError(f"{self}.pattern={self.pattern}: must hold one *, which stands for the case id")
+        if self.parts and self.scheme is not None:
+            raise InputError(f"{self}: parts name the structures themselves; leave scheme out")
+        if self.scheme is not None:
+            try:
+                object.__setattr__(self, "scheme", label_scheme(self.scheme))
+            except (InputError, TypeError, ValueError, AttributeError) as error:
+                raise InputError(f"{self}.scheme={self.scheme}: {error}") from None
+
+    def __str__(self) -> str:
+        return f"masks.external.{self.name}"
+
+    def scheme_for(self, cohort: Cohort) -> LabelScheme:
+        """The label scheme of the files, once it is known to fit the cohort's structures.
+
+        Raises:
+            InputError: a structure of the cohort is missing, or a name is no structure at all.
+        """
+        if self.parts:
+            named: Collection[str] = self.parts
+        else:
+            assert self.scheme is None or isinstance(self.scheme, LabelScheme)
+            named = (self.scheme or cohort.scheme).keys
+        where = f"{self}.{'parts' if self.parts else 'scheme'}"
+        missing = [key for key in cohort.scheme.keys if key not in named]
+        strange = [key for key in named if key not in STRUCTURES and key not in cohort.scheme.keys]
+        if missing or strange:
+            what = f"{strange[0]} is no structure" if strange else f"lacks {', '.join(missing)}"
+            raise InputError(f"{where}: {what}; cohort {cohort.name!r} has {', '.join(cohort.scheme.keys)}")
+        return cohort.scheme if self.parts else (self.scheme or cohort.scheme)  # type: ignore[return-value]
+
+
+def refuse_seen(methods: Sequence[ExternalMethod], plan: MaskPlan) -> None:
+    """Whether the plan may use the methods' masks.
+
+    Raises:
+        InputError: the plan asserts unseen masks and the user has not said that a method's are.
+    """
+    seen = [method for method in methods if not method.unseen]
+    if seen and plan.asserts_unseen:
+        raise InputError(
+            f"{seen[0]}: mask plan {plan.name!r} judges masks of unseen cases only; state {seen[0]}.unseen=true if "
+            f"{seen[0].name} had not seen these cases' references, or choose masks=in_sample"
+        )
+
+
+def predictions(method: ExternalMethod, cohort: Cohort) -> list[Case]:
+    """The cohort's cases with the method's files in place of their reference; with `partial` those that have any.
+
+    Raises:
+        InputError: the folder or a case's mask is missing.
+    """
+    expected = f"the masks of {method.name}, {method.pattern} a case"
+    root = existing_folder(method.root, f"a folder with {expected}")
+    found, missing = [], []
+    for case in cohort.cases:
+        path = root / method.pattern.replace("*", case.id)
+        if not path.exists():
+            missing.append(path)
+        elif method.parts:
+            found.append(replace(case, label=None, parts={key: path / name for key, name in method.parts.items()}))
+        else:
+            found.append(replace(case, label=path, parts={}))
+    if missing and (not found or not method.partial):
+        remedy = f"or set {method}.partial=true" if found else f"or correct {method}.pattern={method.pattern}"
+        raise InputError(
+            f"{missing[0]}: no such mask, as of {len(missing)} of {len(cohort.cases)} cases; add them, {remedy}"
+        )
+    return found
+
+
+def refuse_bare(items: Sequence[MaskItem], folds: Folds) -> None:
+    """Whether every case of the folds has a mask.
+
+    Raises:
+        InputError: one has none.
+    """
+    judged = {item.case for item in items}
+    bare = [case for fold in range(folds.n) for case in folds.cases(fold) if case not in judged]
+    if bare:
+        raise InputError(
+            f"case {bare[0]}: no mask under judgement, as of {len(bare)} case(s); add them to masks.external, or judge "
+            "the segmenters' masks as well (masks.kinds)"
+        )

@@ -1,0 +1,260 @@
+"""Another program's masks on the cache grid, stored as the segmenters' own are.
+
+    runs/<experiment>/external/<method>/masks/<case>/<method>.npz    as `whqa.masks.store` has them, without entropy
+                                        cases.csv                    index as a segmenter's, with two digests a mask
+
+They serve every fold, as training masks and as test masks. A mask is made again as soon as its prediction, the image,
+the reference, the settings or the code that they pass through change (`made_from`); an error-map network remembers
+which masks it learned from (external.json), so that a changed prediction is never mixed with older results. Processes
+that bring the same masks in at once write the same files, each whole: no lock is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
+from rich.console import Console
+from rich.progress import track
+
+from whqa.callbacks.tables import write_rows
+from whqa.data.cache import PreparedCase
+from whqa.data.case import Case, Cohort, SpacingRule
+from whqa.data.folds import Folds
+from whqa.data.nifti import Grid, Volume, check_same_grid, read_grid, read_label
+from whqa.data.preprocess import preprocess_label
+from whqa.errors import InputError
+from whqa.files import read_json, write_json
+from whqa.masks.external import ExternalMethod, predictions
+from whqa.masks.store import COMPLETED, MaskItem, mask_path, read_arrays, read_index, write_mask
+from whqa.metrics.mask import mask_columns, measure_mask
+from whqa.structures import LabelScheme
+
+RECORD = "external.json"
+_PART = LabelScheme("binary mask", {"structure": 1}, aliases={255: "structure"})
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The masks of one method: `items` a case each, `digest` of all of them."""
+
+    name: str
+    items: tuple[MaskItem, ...]
+    digest: str
+
+
+def import_masks(
+    method: ExternalMethod, experiment_dir: Path, cohort: Cohort, folds: Folds, cases: Mapping[str, PreparedCase]
+) -> Imported:
+    """Bring a method's masks to the cache grid of their cases; those that are there already are kept.
+
+    Args:
+        method: whose masks.
+        experiment_dir: runs/<experiment>.
+        cohort: labelled cases.
+        folds: of the cohort.
+        cases: of the cohort, prepared.
+
+    Raises:
+        InputError: a mask is missing, bad, not on its image's grid or holds unknown values, or no mask is there at all.
+    """
+    place = experiment_dir / "external" / method.name
+    scheme = method.scheme_for(cohort)
+    known = _known_rows(place)
+    found = predictions(method, cohort)
+    console = Console(file=sys.stderr)
+    rows: list[Mapping[str, Any]] = []
+    for case in track(
+        found,
+        description=f"reading masks of {method.name}",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ):
+        made_from = _digest(method, case, cohort, scheme, cases[case.id], folds.fold_of(case.id))
+        path = mask_path(place, case.id, method.name)
+        if case.id not in known or not known[case.id]["made_from"] == made_from == _made_from(path):
+            mask = _on_cache_grid(case, cohort, scheme, cases[case.id])
+            write_mask(path, mask, None, method.name, method.unseen, made_from=np.array(made_from))
+            known[case.id] = _row(method, case, folds, cases[case.id], mask, cohort.scheme.keys, made_from)
+        rows.append(known[case.id])
+    if rows != list(_known_rows(place).values()):
+        write_rows(place / "cases.csv", list(rows[0]), rows)
+    # read back, so that the first run and all later ones see the same digits
+    table = _known_rows(place)
+    rows = [table[case.id] for case in found]
+    return Imported(method.name, tuple(_item(method, place, row) for row in rows), _digest_of(rows))
+
+
+def refuse_other_masks(run_dir: Path, imported: Sequence[Imported]) -> None:
+    """Whether the error-map network of `run_dir`, if there is one, learned from these very masks.
+
+    Raises:
+        InputError: it learned from others.
+    """
+    if not (run_dir / "checkpoints").exists() and not (run_dir / COMPLETED).exists():
+        return
+    before = read_json(run_dir / RECORD) if (run_dir / RECORD).exists() else {}
+    now = {one.name: one.digest for one in imported}
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if changed:
+        raise InputError(
+            f"{run_dir}: holds a run with other masks of {', '.join(changed)} than there are now; choose another "
+            "name=..., or remove the directory"
+        )
+
+
+def record_masks(run_dir: Path, imported: Sequence[Imported]) -> None:
+    """Write down which masks a network learns from; nothing without external ones."""
+    if imported:
+        write_json(run_dir / RECORD, {one.name: one.digest for one in imported})
+
+
+def _on_cache_grid(case: Case, cohort: Cohort, scheme: LabelScheme, prepared: PreparedCase) -> np.ndarray:
+    """Indices of the cohort's scheme, uint8 (D, H, W)."""
+    image = read_grid(case.image, cohort.spacing_rule)
+    keys = cohort.scheme.keys
+    whole: Volume | None = None
+    for indices, path, of_file in _files(case, scheme, keys):
+        label = _as_stored(read_label(path, of_file, cohort.spacing_rule, announce=False), image, cohort.spacing_rule)
+        labels = indices[label.array]
+        array = labels if whole is None else np.where(labels != 0, labels, whole.array)
+        whole = Volume(array, label.affine, path)
+    assert whole is not None
+    return preprocess_label(whole, prepared.geometry)
+
+
+def _files(case: Case, scheme: LabelScheme, keys: Sequence[str]) -> Iterator[tuple[np.ndarray, Path, LabelScheme]]:
+    """Each file of a mask with its own scheme and the cohort's index of each of that scheme's indices."""
+    if case.label is not None:
+        yield _indices(scheme.keys, keys), case.label, scheme
+    for key, path in case.parts.items():
+        yield _indices((key,), keys), path, _PART
+
+
+def _indices(of_file: Sequence[str], keys: Sequence[str]) -> np.ndarray:
+    found = [0, *(keys.index(key) + 1 if key in keys else 0 for key in of_file)]
+    return np.array(found, dtype=np.uint8)
+
+
+def _as_stored(label: Volume, image: Grid, rule: SpacingRule) -> Volume:
+    """The mask in the order and direction of the image's axes, as programs may turn them; nothing is resampled.
+
+    A program may have believed the other half of a contradictory header: any reading in which both agree will do.
+
+    Raises:
+        InputError: mask and image do not lie on one grid.
+    """
+    turned = _turned(label, image)
+    try:
+        check_same_grid(image, turned)
+    except InputError:
+        for image_grid in _readings(image.path, rule):
+            for label_grid in _readings(label.path, rule):
+                other = _turned(Volume(label.array, label_grid.affine, label.path), image_grid)
+                if _is_same_grid(image_grid, other):
+                    return other
+        raise
+    return turned
+
+
+def _turned(label: Volume, image: Grid) -> Volume:
+    turn = ornt_transform(io_orientation(label.affine), io_orientation(image.affine))
+    affine = label.affine @ inv_ornt_aff(turn, label.shape)
+    return Volume(np.asarray(apply_orientation(label.array, turn)), affine, label.path)
+
+
+def _readings(path: Path, rule: SpacingRule) -> list[Grid]:
+    rules: tuple[SpacingRule, ...] = ("refuse",) if rule == "refuse" else ("pixdim", "affine")
+    return [read_grid(path, one) for one in rules]
+
+
+def _is_same_grid(image: Grid, label: Volume) -> bool:
+    try:
+        check_same_grid(image, label)
+    except InputError:
+        return False
+    return True
+
+
+def _digest(
+    method: ExternalMethod, case: Case, cohort: Cohort, scheme: LabelScheme, prepared: PreparedCase, fold: int
+) -> str:
+    """Of everything that a stored mask follows from; the case's directory is named by the rest."""
+    followed = {
+        "code": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
+        "case": prepared.directory.name,
+        "files": {str(key): _hash(path) for key, path in {"": case.label, **case.parts}.items() if path is not None},
+        "scheme": [scheme.keys, asdict(scheme)],
+        "structures": cohort.scheme.keys,
+        "spacing_rule": cohort.spacing_rule,
+        "unseen": method.unseen,
+        "fold": fold,
+    }
+    return hashlib.sha256(json.dumps(followed, sort_keys=True, default=sorted).encode()).hexdigest()[:16]
+
+
+def _hash(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: not readable ({error.strerror}); add the file or correct its name") from None
+
+
+def _made_from(path: Path) -> str | None:
+    try:
+        return str(read_arrays(path, "made_from")[0])
+    except InputError:
+        return None
+
+
+def _known_rows(place: Path) -> dict[str, Mapping[str, Any]]:
+    if not (place / "cases.csv").exists():
+        return {}
+    rows = read_index(place)
+    return {row["case"]: row for row in rows if row.get("made_from") and row.get("mask_sha256")}
+
+
+def _row(
+    method: ExternalMethod,
+    case: Case,
+    folds: Folds,
+    prepared: PreparedCase,
+    mask: np.ndarray,
+    structures: Sequence[str],
+    made_from: str,
+) -> dict[str, Any]:
+    reference = torch.from_numpy(np.array(prepared.label()))
+    numbers = measure_mask(torch.from_numpy(mask), reference, prepared.spacing, structures, surfaces=True)
+    return {
+        "case": case.id,
+        "patient": case.patient,
+        "fold": folds.fold_of(case.id),
+        "mask_kind": method.name,
+        "segmenter": method.name,
+        "unseen": int(method.unseen),
+        **{column: numbers[column] for column in mask_columns(structures)},
+        "mask_sha256": hashlib.sha256(mask.tobytes()).hexdigest(),
+        "made_from": made_from,
+    }
+
+
+def _item(method: ExternalMethod, place: Path, row: Mapping[str, Any]) -> MaskItem:
+    path = mask_path(place, row["case"], method.name)
+    return MaskItem(
+        row["case"], method.name, path, method.name, method.unseen, float(row["error_rate"]), has_entropy=False
+    )
+
+
+def _digest_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = "\n".join(sorted(f"{row['case']} {row['mask_sha256']}" for row in rows))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
