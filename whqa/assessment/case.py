@@ -28,7 +28,8 @@ class Assessment:
         header: of the image's file, or None.
         quality: the content of quality.json, see `whqa.assessment.pipeline`.
         population: the run's own out-of-fold masks, for comparison: one dict a mask with case, mask_kind, acc_volume,
-            qi_volume, acc_heart, qi_heart.
+            qi_volume, acc_heart, qi_heart, mean_dice, mean_dice_predicted (None where there is none).
+        corrected_values: the corrected mask in the values and type of the mask's own file.
     """
 
     name: str
@@ -42,3 +43,4 @@ class Assessment:
     header: nib.Nifti1Header | None
     quality: dict[str, Any]
     population: tuple[dict[str, Any], ...] = ()
+    corrected_values: npt.NDArray[np.integer] | None = None

@@ -40,11 +40,13 @@ class FoldNetwork:
         fold: number of the fold that it never saw.
         module: in evaluation mode, calibrated.
         sha256: of its checkpoint.
+        bf16: whether it was trained in bf16 and may run in it.
     """
 
     fold: int
     module: ErrorMapModule
     sha256: str
+    bf16: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +233,8 @@ def _network(run_dir: Path, fold: int, config: DictConfig, n_classes: int) -> Fo
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a checkpoint of this network ({first}); train the fold again") from None
     module.calibration = _calibration(run_dir / "calibration.json")
-    return FoldNetwork(fold, module.eval(), sha256)
+    bf16 = str(config.get("trainer", {}).get("precision", "")).startswith("bf16")
+    return FoldNetwork(fold, module.eval(), sha256, bf16)
 
 
 def _calibration(path: Path) -> Calibration:

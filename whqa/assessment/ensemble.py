@@ -1,0 +1,111 @@
+"""The error-map networks of several folds as one judge of a mask on the cache grid.
+
+Probabilities are averaged: P, and the probability of every label, which a network without label head does not give.
+Each fold's own numbers are kept, as its intervals follow from its own residuals.
+Shape suffixes: B batch 1, C all C + 1 labels, DHW space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from whqa.assessment.model import FoldNetwork
+from whqa.calibration import expected_dice_threshold
+from whqa.config import cpu_precision
+from whqa.correction import expected_dice, other_probabilities
+from whqa.quality import heart_region, one_minus_mean
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What the networks say about one mask.
+
+    Attributes:
+        probability: P, float32 (D, H, W).
+        error_map: bool (D, H, W).
+        threshold: tau of the error map.
+        other: most probable label where the mask is wrong, uint8 (D, H, W), or None without label head.
+        expected_dice: of structures 1..C, float64 (C,), or None.
+        heart: the region "heart", bool (D, H, W).
+        by_fold: fold -> its own "qi_volume", "qi_heart" and, from a label head, "dice" (C,).
+    """
+
+    probability: Tensor
+    error_map: Tensor
+    threshold: float
+    other: Tensor | None
+    expected_dice: Tensor | None
+    heart: Tensor
+    by_fold: dict[int, dict[str, float | list[float]]]
+
+
+def judge_mask(
+    networks: Sequence[FoldNetwork], image_DHW: Tensor, mask_DHW: Tensor, spacing: tuple[float, float, float]
+) -> Judgement:
+    """Let every network judge the mask.
+
+    Args:
+        networks: of one run.
+        image_DHW: normalised, float32.
+        mask_DHW: label indices, int64.
+        spacing: mm along D, H, W.
+    """
+    heart = heart_region(mask_DHW, spacing)
+    n_classes = networks[0].module.n_classes
+    total = torch.zeros_like(image_DHW)
+    labels = torch.zeros(n_classes, *image_DHW.shape) if networks[0].module.head == "label" else None
+    by_fold: dict[int, dict[str, float | list[float]]] = {}
+    thresholds = []
+    for network, (probability, others, tau) in zip(networks, _each(networks, image_DHW, mask_DHW), strict=True):
+        wrong = probability >= tau
+        thresholds.append(tau)
+        total += probability
+        own: dict[str, float | list[float]] = {
+            "qi_volume": one_minus_mean(wrong),
+            "qi_heart": one_minus_mean(wrong, heart),
+        }
+        if labels is not None and others is not None:
+            own["dice"] = expected_dice(probability, others, mask_DHW).tolist()
+            labels += others.mul_(probability)
+        by_fold[network.fold] = own
+    probability = total / len(networks)
+    threshold = _threshold(networks, probability, thresholds)
+    if labels is None:
+        return Judgement(probability, probability >= threshold, threshold, None, None, heart, by_fold)
+    others = labels / labels.sum(dim=0).clamp(min=1e-12)
+    dice = expected_dice(probability, others, mask_DHW)
+    other = others.argmax(dim=0).to(torch.uint8)
+    return Judgement(probability, probability >= threshold, threshold, other, dice, heart, by_fold)
+
+
+def _each(
+    networks: Sequence[FoldNetwork], image_DHW: Tensor, mask_DHW: Tensor
+) -> Iterator[tuple[Tensor, Tensor | None, float]]:
+    """P, q and tau of every network, on the CPU; one network at a time is on the device."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    fast = device.type == "cuda" or cpu_precision() == "bf16-mixed"
+    batch = {"image": image_DHW[None, None].to(device), "mask": mask_DHW[None].to(device)}
+    for network in networks:
+        module = network.module.to(device)
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=fast and network.bf16):
+            raw = module.raw(batch)
+            found = module.calibration.predict(raw.error_logit)
+            tau = module.calibration.threshold
+            others = None if raw.label_logits is None else other_probabilities(raw.label_logits, batch["mask"][0])
+        probability = found.probability.cpu()
+        yield (
+            probability,
+            None if others is None else others.cpu(),
+            expected_dice_threshold(probability) if tau is None else tau,
+        )
+        module.cpu()
+
+
+def _threshold(networks: Sequence[FoldNetwork], probability: Tensor, thresholds: Sequence[float]) -> float:
+    if all(n.module.calibration.threshold is None for n in networks):
+        return expected_dice_threshold(probability)
+    return sum(thresholds) / len(thresholds)
