@@ -30,7 +30,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
-from whqa.data import nifti, preprocess, reading, resample
+from whqa.data import nifti, nifti_header, preprocess, reading, resample, stream, volume
 from whqa.data.case import Case, Cohort, Modality
 from whqa.data.nifti import Volume
 from whqa.data.preprocess import Geometry, Preprocess, lost_voxels, preprocess_image, preprocess_label
@@ -177,7 +177,7 @@ def prepare_cohort(cohort: Cohort, cache: Cache, progress: bool = True) -> dict[
 @functools.cache
 def _code_version() -> str:
     """Digest of the modules that decide what the arrays are: a number raised by hand would be forgotten one day."""
-    modules = (nifti, preprocess, reading, resample)
+    modules = (nifti, nifti_header, stream, volume, reading, preprocess, resample)
     return hashlib.sha256(b"".join(Path(str(m.__file__)).read_bytes() for m in modules)).hexdigest()
 
 

@@ -1,87 +1,45 @@
-"""Reading and writing of NIfTI volumes that may be broken or lie about themselves.
+"""Reading and writing of volumes that may be broken or lie about themselves.
 
-The header is read raw, because nibabel mends a bad one in silence (a zero spacing becomes 1 mm). Spacing stands twice
-in a NIfTI header, in `pixdim` and as the column lengths of the sform affine, and real files (ACDC among them) disagree
-with themselves; the spacing rule says which one holds. Format: NIfTI-1 standard, https://nifti.nimh.nih.gov/nifti-1.
+Spacing stands twice in a NIfTI header, in `pixdim` and as the column lengths of the sform affine, and real files (ACDC
+among them) disagree with themselves; the spacing rule says which one holds. Voxels are read in blocks, straight into
+the array that is asked for: no second copy of the volume is ever held.
 """
 
 from __future__ import annotations
 
-import gzip
-import itertools
 import math
 import warnings
-import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, get_args
+from typing import Any, get_args
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 
 from whqa.data.case import SpacingRule
+from whqa.data.nifti_header import placed, read_header, scaling, stored_type, volume_shape, voxel_offset
+from whqa.data.stream import check_size, voxel_blocks
+from whqa.data.volume import Grid, HeaderConflictWarning, Volume, check_same_grid, voxel_sizes
 from whqa.errors import InputError
 from whqa.files import atomic_path
 from whqa.structures import LabelScheme
 
-# Deflate cannot shrink data by more than this factor (zlib's technical details), so a header that declares more lies.
-_MAX_DEFLATE_RATIO = 1032
-_SPACING_TOLERANCE = 1e-3
-_GRID_TOLERANCE_VOXELS = 0.1
-_READ_ERRORS = (EOFError, OSError, zlib.error)
+__all__ = [
+    "Grid",
+    "HeaderConflictWarning",
+    "Volume",
+    "check_same_grid",
+    "header_from_bytes",
+    "header_to_bytes",
+    "read_grid",
+    "read_image",
+    "read_label",
+    "voxel_sizes",
+    "write_volume",
+]
 
-
-class HeaderConflictWarning(UserWarning):
-    """A header's pixdim and affine state different spacings; the text says which one is used."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What a header says about the voxels of its file, after the spacing rule.
-
-    Attributes:
-        path: of the file.
-        shape: of the volume, 3-D.
-        affine: (4, 4) float64, voxel -> RAS mm.
-        header: as it stands in the file.
-        conflict: how pixdim and affine disagree, or None.
-    """
-
-    path: Path
-    shape: tuple[int, int, int]
-    affine: npt.NDArray[np.float64]
-    header: nib.Nifti1Header
-    conflict: str | None = None
-
-
-@dataclass(frozen=True)
-class Volume:
-    """A 3-D array with its place in the world.
-
-    Attributes:
-        array: (X, Y, Z) in the file's own order; float32 for images, uint8 indices for labels.
-        affine: (4, 4) float64, voxel -> RAS mm, corrected by the spacing rule.
-        path: where it comes from, for messages.
-        header: as it stands in the file, or None for a volume that was never a file.
-    """
-
-    array: npt.NDArray[Any]
-    affine: npt.NDArray[np.float64]
-    path: Path
-    header: nib.Nifti1Header | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the array."""
-        return self.array.shape
-
-
-def voxel_sizes(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Column lengths of an affine: (3,) mm along the array's axes."""
-    return np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+_LARGEST_LABEL = 2**31 - 1
 
 
 def read_grid(path: Path, spacing_rule: SpacingRule = "pixdim") -> Grid:
@@ -89,14 +47,16 @@ def read_grid(path: Path, spacing_rule: SpacingRule = "pixdim") -> Grid:
 
     Raises:
         InputError: no such file, not NIfTI, not 3-D, empty, more voxels declared than the file can hold, a spacing
-            that is zero or not finite, a singular affine, or rule "refuse" and pixdim and affine disagree.
+            that no scan has, a singular affine, or rule "refuse" and pixdim and affine disagree.
     """
     if spacing_rule not in get_args(SpacingRule):
         raise InputError(f"spacing rule {spacing_rule!r}: must be one of {', '.join(get_args(SpacingRule))}")
-    header = _read_header(path)
-    shape = _volume_shape(path, header)
-    _check_size(path, header)
-    affine, conflict = _affine(path, header, spacing_rule)
+    header = read_header(path)
+    shape = volume_shape(path, header)
+    declared = math.prod(shape) * stored_type(path, header).itemsize
+    check_size(path, voxel_offset(path, header), declared)
+    scaling(path, header)
+    affine, conflict = placed(path, header, shape, spacing_rule)
     return Grid(path, shape, affine, header, conflict)
 
 
@@ -112,13 +72,7 @@ def read_image(path: Path, spacing_rule: SpacingRule = "pixdim", announce: bool 
         InputError: as `read_grid`; or the file is truncated, its voxels are not real numbers, not finite or all alike.
     """
     grid = _announced(read_grid(path, spacing_rule), spacing_rule, announce)
-    values = _scaled(grid)
-    with np.errstate(over="ignore"):
-        array = values.astype(np.float32, copy=False)
-    _check_finite(grid.path, array)
-    if array.min() == array.max():
-        raise InputError(f"{path}: empty image, every voxel has the value {array.flat[0]:g}; export the scan again")
-    return Volume(array, grid.affine, path, grid.header)
+    return Volume(_image_voxels(grid), grid.affine, path, grid.header)
 
 
 def read_label(path: Path, scheme: LabelScheme, spacing_rule: SpacingRule = "pixdim", announce: bool = True) -> Volume:
@@ -129,34 +83,7 @@ def read_label(path: Path, scheme: LabelScheme, spacing_rule: SpacingRule = "pix
             scheme.
     """
     grid = _announced(read_grid(path, spacing_rule), spacing_rule, announce)
-    values = _scaled(grid)
-    if values.dtype.kind == "f":
-        _check_finite(path, values)
-        if not np.array_equal(values, np.rint(values)):
-            raise InputError(f"{path}: label values must be whole numbers; was the label map resampled as an image?")
-        values = _as_integers(path, values)
-    return Volume(_to_indices(values, scheme, str(path)), grid.affine, path, grid.header)
-
-
-def check_same_grid(image: Volume | Grid, label: Volume | Grid) -> None:
-    """Whether image and label lie on one grid: same shape, corners within a tenth of a voxel.
-
-    Raises:
-        InputError: they do not; the message names both files.
-    """
-    advice = "resample the label map onto the image's grid"
-    if image.shape != label.shape:
-        raise InputError(
-            f"{label.path}: shape {_times(label.shape)} differs from {_times(image.shape)} of {image.path}; {advice}",
-            "grid-mismatch",
-        )
-    corners = np.array([[*c, 1] for c in itertools.product(*((-0.5, n - 0.5) for n in image.shape))])
-    shift = np.linalg.norm((corners @ (image.affine - label.affine).T)[:, :3], axis=1).max()
-    if shift > _GRID_TOLERANCE_VOXELS * voxel_sizes(image.affine).min():
-        raise InputError(
-            f"{label.path}: affine differs from that of {image.path}, corners are up to {shift:.3g} mm apart; {advice}",
-            "grid-mismatch",
-        )
+    return Volume(scheme.to_indices(_label_voxels(grid), str(path)), grid.affine, path, grid.header)
 
 
 def write_volume(
@@ -201,174 +128,78 @@ def header_from_bytes(block: bytes) -> nib.Nifti1Header:
     return kind(block, check=False)
 
 
-def _read_header(path: Path) -> nib.Nifti1Header:
-    try:
-        with _open(path) as stream:
-            block = stream.read(nib.Nifti2Header.sizeof_hdr)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except _READ_ERRORS as error:
-        raise InputError(f"{path}: truncated or not readable ({_cause(error)}); copy or download it again") from None
-    for kind in (nib.Nifti1Header, nib.Nifti2Header):
-        try:
-            header = kind(block[: kind.sizeof_hdr], check=False)
-        except (WrapStructError, HeaderDataError, ValueError):
-            continue
-        if int(header["sizeof_hdr"]) == kind.sizeof_hdr and bytes(header["magic"])[:3] in (b"n+1", b"n+2"):
-            return header
-    raise InputError(f"{path}: not a NIfTI file (.nii or .nii.gz), or cut off within its header")
-
-
-def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
-    stream = open(path, "rb")  # noqa: SIM115 - handed to the caller, who closes it
-    magic = stream.read(2)
-    stream.seek(0)
-    if magic != b"\x1f\x8b":
-        return stream
-    stream.close()
-    return gzip.open(path, "rb")
-
-
-def _volume_shape(path: Path, header: nib.Nifti1Header) -> tuple[int, int, int]:
-    try:
-        shape = tuple(int(n) for n in header.get_data_shape())
-    except (HeaderDataError, ValueError):
-        shape = ()
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) != 3:
-        raise InputError(f"{path}: {len(shape)}-D of shape {_times(shape)}, must be 3-D; give one volume a file")
-    if min(shape) < 1:
-        raise InputError(f"{path}: empty image of shape {_times(shape)}; export the scan again")
-    return shape[0], shape[1], shape[2]
-
-
-def _check_size(path: Path, header: nib.Nifti1Header) -> None:
-    """Refuse before memory is asked for: a broken header may declare terabytes."""
-    with open(path, "rb") as stream:
-        compressed = stream.read(2) == b"\x1f\x8b"
-    declared = _data_bytes(path, header)
-    held = path.stat().st_size * (_MAX_DEFLATE_RATIO if compressed else 1)
-    if _offset(header) + declared > held:
-        raise InputError(
-            f"{path}: truncated, the header declares {declared:,} bytes of voxels but the file has "
-            f"{path.stat().st_size:,} bytes; copy or download it again"
-        )
-
-
-def _data_bytes(path: Path, header: nib.Nifti1Header) -> int:
-    try:
-        dtype = header.get_data_dtype()
-    except (HeaderDataError, KeyError):
-        dtype = np.dtype(object)
-    if dtype.kind not in "iuf":
-        raise InputError(f"{path}: voxels are not real numbers (NIfTI data type {int(header['datatype'])})")
-    return math.prod(int(n) for n in header.get_data_shape()) * int(dtype.itemsize)
-
-
-def _offset(header: nib.Nifti1Header) -> int:
-    """Where the voxels begin; a header without a sound offset means the smallest that the format allows."""
-    offset = float(header["vox_offset"])
-    smallest = int(header.sizeof_hdr) + 4
-    return int(offset) if math.isfinite(offset) and offset >= smallest else smallest
-
-
-def _affine(path: Path, header: nib.Nifti1Header, rule: SpacingRule) -> tuple[npt.NDArray[np.float64], str | None]:
-    pixdim = np.abs(np.asarray(header["pixdim"][1:4], dtype=np.float64))
-    try:
-        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
-    except (HeaderDataError, ValueError) as error:
-        raise InputError(f"{path}: orientation in the header is not valid ({_cause(error)})") from None
-    for what, sizes in (("pixdim", pixdim), ("affine", voxel_sizes(affine))):
-        if not (np.isfinite(sizes).all() and (sizes > 0).all()) and not (what == "pixdim" and rule == "affine"):
-            raise InputError(f"{path}: {what} gives a spacing of {_times(sizes)} mm; correct the header")
-    sizes = voxel_sizes(affine)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-6:
-        raise InputError(f"{path}: singular affine, its axes do not span space; correct the header")
-    if np.allclose(sizes, pixdim, rtol=_SPACING_TOLERANCE, atol=0):
-        return affine, None
-    conflict = f"pixdim says {_times(pixdim)} mm, the affine {_times(sizes)} mm"
-    if rule == "refuse":
-        raise InputError(
-            f"{path}: {conflict}; correct the header, or choose the spacing rule pixdim or affine", "header-conflict"
-        )
-    if rule == "pixdim":
-        affine = affine.copy()
-        affine[:3, :3] *= pixdim / sizes
-    return affine, conflict
-
-
 def _announced(grid: Grid, rule: SpacingRule, announce: bool) -> Grid:
     if announce and grid.conflict:
         warnings.warn(f"{grid.path}: {grid.conflict}; using {rule}", HeaderConflictWarning, stacklevel=3)
     return grid
 
 
-def _scaled(grid: Grid) -> npt.NDArray[Any]:
-    """Voxels with the header's slope and intercept applied; the stored type where there are none."""
-    raw = _read_voxels(grid)
-    try:
-        slope, intercept = grid.header.get_slope_inter()
-    except HeaderDataError as error:
-        raise InputError(f"{grid.path}: scaling in the header is not valid ({_cause(error)})") from None
-    if slope is None or (slope == 1 and not intercept):
-        return raw
-    return raw.astype(np.float64) * slope + intercept
+def _image_voxels(grid: Grid) -> npt.NDArray[np.float32]:
+    """Scaled voxels (X, Y, Z), finite and not all alike."""
+    blocks = _scaled_blocks(grid)
+    voxels = _allocated(grid, np.dtype(np.float32))
+    done, bad, low, high = 0, 0, np.inf, -np.inf
+    for block in blocks:
+        part = voxels[done : done + block.size]
+        with np.errstate(over="ignore", invalid="ignore"):
+            part[...] = block
+        done += block.size
+        # NaN is the minimum of whatever holds one
+        least, most = float(part.min()), float(part.max())
+        if not (math.isfinite(least) and math.isfinite(most)):
+            bad += part.size - int(np.count_nonzero(np.isfinite(part)))
+        low, high = min(low, least), max(high, most)
+    _refuse_infinite(grid.path, bad)
+    if low == high:
+        raise InputError(f"{grid.path}: empty image, every voxel has the value {low:g}; export the scan again")
+    return voxels.reshape(grid.shape, order="F")
 
 
-def _read_voxels(grid: Grid) -> npt.NDArray[Any]:
+def _label_voxels(grid: Grid) -> npt.NDArray[np.integer]:
+    """Scaled voxels (X, Y, Z) as whole numbers: in the stored type where that has no other, else int32."""
+    dtype = stored_type(grid.path, grid.header).newbyteorder("=")
+    whole = dtype.kind in "iu" and scaling(grid.path, grid.header) is None
+    blocks = _scaled_blocks(grid)
+    voxels = _allocated(grid, dtype if whole else np.dtype(np.int32))
+    done, bad, fractions, largest = 0, 0, False, 0.0
+    for block in blocks:
+        if not whole:
+            finite = np.isfinite(block)
+            bad += block.size - int(np.count_nonzero(finite))
+            block = np.where(finite, block, 0)
+            fractions = fractions or not np.array_equal(block, np.rint(block))
+            largest = max(largest, float(np.abs(block).max()))
+            block = np.clip(block, -_LARGEST_LABEL, _LARGEST_LABEL)
+        voxels[done : done + block.size] = block
+        done += block.size
+    _refuse_infinite(grid.path, bad)
+    if fractions:
+        raise InputError(f"{grid.path}: label values must be whole numbers; was the label map resampled as an image?")
+    if largest > _LARGEST_LABEL:
+        raise InputError(f"{grid.path}: label values up to {largest:g} are no labels")
+    return voxels.reshape(grid.shape, order="F")
+
+
+def _scaled_blocks(grid: Grid) -> Iterator[npt.NDArray[Any]]:
+    """Voxels in the file's order with slope and intercept applied (float64), or as stored where there are none."""
     path, header = grid.path, grid.header
-    wanted = _data_bytes(path, header)
+    factors = scaling(path, header)
+    stored = voxel_blocks(path, voxel_offset(path, header), grid.shape, stored_type(path, header))
+    if factors is None:
+        return stored
+    slope, intercept = factors
+    return (block.astype(np.float64) * slope + intercept for block in stored)
+
+
+def _allocated(grid: Grid, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     try:
-        with _open(path) as stream:
-            stream.read(_offset(header))
-            block = stream.read(wanted)
-            # gzip compares its checksum only at the end of the stream
-            while stream.read(1 << 20):
-                pass
-    except _READ_ERRORS as error:
-        raise InputError(f"{path}: truncated or damaged ({_cause(error)}); copy or download it again") from None
-    if len(block) < wanted:
-        raise InputError(f"{path}: truncated, {len(block):,} of {wanted:,} bytes of voxels; copy or download it again")
-    stored = np.frombuffer(block, dtype=header.get_data_dtype()).reshape(grid.shape, order="F")
-    return stored.astype(stored.dtype.newbyteorder("="), copy=False)
+        return np.empty(math.prod(grid.shape), dtype)
+    except MemoryError:
+        raise InputError(
+            f"{grid.path}: {math.prod(grid.shape):,} voxels do not fit into memory; crop or resample the scan"
+        ) from None
 
 
-def _check_finite(path: Path, array: npt.NDArray[Any]) -> None:
-    with np.errstate(invalid="ignore", over="ignore"):
-        if np.isfinite(array.sum(dtype=np.float64)):
-            return
-    bad = array.size - int(np.count_nonzero(np.isfinite(array)))
-    if bad:
-        raise InputError(f"{path}: {bad:,} voxel(s) are NaN or infinite; replace them or export the file again")
-
-
-def _as_integers(path: Path, values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    if np.abs(values).max() > 2**31:
-        raise InputError(f"{path}: label values up to {np.abs(values).max():g} are no labels")
-    return values.astype(np.int64)
-
-
-def _to_indices(values: npt.NDArray[Any], scheme: LabelScheme, source: str) -> npt.NDArray[np.uint8]:
-    """`LabelScheme.to_indices` by a look-up table: sorting 10^8 voxels would take longer than reading them."""
-    low, high = int(values.min()), int(values.max())
-    if high - low > np.iinfo(np.uint16).max:
-        return scheme.to_indices(values, source)
-    seen = np.zeros(high - low + 1, dtype=bool)
-    for k in range(values.shape[2]):
-        seen[values[..., k].astype(np.int64) - low] = True
-    present = np.flatnonzero(seen)
-    table = np.zeros(seen.size, dtype=np.uint8)
-    table[present] = scheme.to_indices(present + low, source)
-    indices = np.empty(values.shape, dtype=np.uint8, order="F")
-    for k in range(values.shape[2]):
-        indices[..., k] = table[values[..., k].astype(np.int64) - low]
-    return indices
-
-
-def _times(numbers: Any) -> str:
-    return " x ".join(f"{float(n):.4g}" for n in numbers) or "()"
-
-
-def _cause(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or error) or type(error).__name__
+def _refuse_infinite(path: Path, count: int) -> None:
+    if count:
+        raise InputError(f"{path}: {count:,} voxel(s) are NaN or infinite; replace them or export the file again")

@@ -1,0 +1,91 @@
+"""A volume and its place in the world, whatever file it comes from."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from whqa.errors import InputError
+
+_GRID_TOLERANCE_VOXELS = 0.1
+
+
+class HeaderConflictWarning(UserWarning):
+    """A header's pixdim and affine state different spacings; the text says which one is used."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a header says about the voxels of its file, after the spacing rule.
+
+    Attributes:
+        path: of the file.
+        shape: of the volume, 3-D.
+        affine: (4, 4) float64, voxel -> RAS mm.
+        header: as it stands in the file; of NRRD and MHA a NIfTI header that says the same.
+        conflict: how pixdim and affine disagree, or None.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    affine: npt.NDArray[np.float64]
+    header: nib.Nifti1Header
+    conflict: str | None = None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A 3-D array with its place in the world.
+
+    Attributes:
+        array: (X, Y, Z) in the file's own order; float32 for images, uint8 indices for labels.
+        affine: (4, 4) float64, voxel -> RAS mm, corrected by the spacing rule.
+        path: where it comes from, for messages.
+        header: as of `Grid`, or None for a volume that was never a file.
+    """
+
+    array: npt.NDArray[Any]
+    affine: npt.NDArray[np.float64]
+    path: Path
+    header: nib.Nifti1Header | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array."""
+        return self.array.shape
+
+
+def voxel_sizes(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Column lengths of an affine: (3,) mm along the array's axes."""
+    return np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+
+
+def check_same_grid(image: Volume | Grid, label: Volume | Grid) -> None:
+    """Whether image and label lie on one grid: same shape, corners within a tenth of a voxel.
+
+    Raises:
+        InputError: they do not; the message names both files.
+    """
+    advice = "resample the label map onto the image's grid"
+    if image.shape != label.shape:
+        raise InputError(
+            f"{label.path}: shape {times(label.shape)} differs from {times(image.shape)} of {image.path}; {advice}"
+        )
+    corners = np.array([[*c, 1] for c in itertools.product(*((-0.5, n - 0.5) for n in image.shape))])
+    shift = np.linalg.norm((corners @ (image.affine - label.affine).T)[:, :3], axis=1).max()
+    if shift > _GRID_TOLERANCE_VOXELS * voxel_sizes(image.affine).min():
+        raise InputError(
+            f"{label.path}: affine differs from that of {image.path}, corners are up to {shift:.3g} mm apart; {advice}"
+        )
+
+
+def times(numbers: Iterable[Any]) -> str:
+    """Sizes as people write them: "512 x 512 x 300"."""
+    return " x ".join(f"{float(n):.4g}" for n in numbers) or "()"
