@@ -9,13 +9,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from whqa.errors import InputError
 
@@ -188,6 +186,8 @@ def config_dir() -> Path:
 
 def cpu_precision() -> str:
     """bf16-mixed where the CPU multiplies bf16 natively (AVX512-BF16, AMX), else plain float32."""
+    import torch
+
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     native = any(getattr(torch.cpu, check, bool)() for check in checks)
     return "bf16-mixed" if native else "32-true"
@@ -241,7 +241,9 @@ def make(config: DictConfig, **arguments: Any) -> Any:
         cause = error.__cause__ or error
         if isinstance(cause, InputError):
             raise cause from None
-        if isinstance(cause, TypeError | ValueError | OmegaConfBaseException | MisconfigurationException):
+        # by name: importing Lightning takes seconds, which a command that only reads files should not cost
+        of_trainer = type(cause).__name__ == "MisconfigurationException"
+        if of_trainer or isinstance(cause, TypeError | ValueError | OmegaConfBaseException):
             first = str(cause).splitlines()[0]
             raise InputError(f"{config._get_full_key(None)}: {first}") from error
         raise

@@ -143,6 +143,11 @@ def test_every_method_gets_one_row_a_mask(tmp_path: Path, rows_of: Callable[[Pat
         error, predicted = _error(index), _logit(index).numpy() >= 0
         dice.append(f1_score(error.ravel(), predicted.ravel()))
         assert float(row["error_dice"]) == pytest.approx(dice[-1], rel=1e-5)
+        labels = [_batch(index)[name][0].numpy() for name in ("mask", "label")]
+        for structure, key in ((1, "lv"), (2, "rv")):
+            among = (labels[0] == structure) | (labels[1] == structure)
+            found = float(row[f"error_dice_{key}"])
+            assert found == pytest.approx(f1_score(error[among], predicted[among]), rel=1e-5)
         assert float(row["acc_volume"]) == pytest.approx(1 - error.mean(), rel=1e-6)
         assert float(row["qi_volume"]) == pytest.approx(1 - predicted.mean(), rel=1e-6)
         assert int(float(row["hit_voxels"])) == (error & predicted).sum()

@@ -23,8 +23,9 @@ DICE = tuple(f"dice_{s}" for s in MMWHS.keys)
 COLUMNS = (
     *("case", "fold", "mask_kind", "method", "error_dice", "error_auprc"),
     *("acc_volume", "qi_volume", "acc_heart", "qi_heart", *DICE),
+    *(f"{name}_{what}" for what in ("predicted", "corrected") for name in DICE),
     *("patient", "modality", "segmenter", "error_voxels", "predicted_voxels", "hit_voxels"),
-    *("qi_soft_volume", "qi_soft_heart", "seconds"),
+    *("qi_soft_volume", "qi_soft_heart", *(f"error_{name}" for name in DICE), "seconds"),
     *("constant_volume", "constant_heart", "constant_volume_kind", "constant_heart_kind"),
 )
 METHODS = {"errormap", "constant", "boundary", "entropy"}
@@ -118,7 +119,14 @@ def _recomputed(predicted: np.ndarray, mask: np.ndarray, label: np.ndarray) -> d
         "qi_volume": 1 - predicted.mean(),
         "acc_heart": 1 - error[heart].mean(),
         "qi_heart": 1 - predicted[heart].mean(),
-    } | {f"dice_{k}": _dice(mask == i, label == i) for i, k in enumerate(MMWHS.keys, start=1)}
+    } | {
+        f"{name}_{k}": value
+        for i, k in enumerate(MMWHS.keys, start=1)
+        for name, value in (
+            ("dice", _dice(mask == i, label == i)),
+            ("error_dice", _dice(predicted & ((mask == i) | (label == i)), (mask == i) != (label == i))),
+        )
+    }
 
 
 def _rows(rows: Rows, method: str) -> Rows:

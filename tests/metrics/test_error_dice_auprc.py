@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score
 
-from whqa.metrics import ErrorMapAUPRC, ErrorMapDice, average_precision, dice_of_counts, error_counts, error_dice
+from whqa.metrics import (
+    ErrorMapAUPRC,
+    ErrorMapDice,
+    average_precision,
+    dice_of_counts,
+    error_counts,
+    error_dice,
+    error_dice_by_structure,
+)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -37,6 +45,32 @@ def test_counts() -> None:
 def test_maps_must_be_bool_and_alike(other: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="bool and of one shape"):
         error_dice(other, torch.zeros(3, 2, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_dice_by_structure_is_the_f1_score_among_the_structure_s_voxels(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask, reference = rng.integers(0, 4, (2, 5, 6, 7))
+    predicted = rng.random(mask.shape) < 0.4
+    found = error_dice_by_structure(*(torch.from_numpy(x) for x in (predicted, mask, reference)), 4)
+    for structure in (1, 2, 3):
+        among = (mask == structure) | (reference == structure)
+        wrong = (mask == structure) != (reference == structure)
+        assert found[structure - 1] == pytest.approx(f1_score(wrong[among], predicted[among]), abs=1e-12)
+
+
+def test_dice_by_structure_where_something_is_missing() -> None:
+    reference = torch.tensor([0, 0, 1, 1, 2, 2])
+    mask = torch.tensor([0, 0, 1, 1, 2, 0])
+    background = torch.tensor([True, True, False, False, False, False])
+    # 1 is right and left alone, one error of 2 is missed, 3 is in neither; alarms in the background count nowhere
+    assert error_dice_by_structure(background, mask, reference, 4) == pytest.approx([1.0, 0.0, math.nan], nan_ok=True)
+    alarm = torch.tensor([False, False, True, False, False, True])
+    assert error_dice_by_structure(alarm, mask, reference, 4)[:2] == pytest.approx([0.0, 1.0])
+    with pytest.raises(ValueError, match="must be bool and of the mask's shape"):
+        error_dice_by_structure(alarm.float(), mask, reference, 4)
+    with pytest.raises(ValueError, match="differ in shape"):
+        error_dice_by_structure(alarm, mask, reference[:3], 4)
 
 
 @settings(deadline=None, max_examples=60)

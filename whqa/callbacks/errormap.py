@@ -21,7 +21,7 @@ from whqa.data.judged import ErrorPrediction, JudgedCase
 from whqa.files import atomic_path, write_json
 from whqa.masks.plan import is_delivered
 from whqa.metrics.correlation import QIAccuracyCorrelation
-from whqa.metrics.errormap import ErrorMapAUPRC, ErrorMapDice
+from whqa.metrics.errormap import ErrorMapAUPRC, ErrorMapDice, error_dice_by_structure
 from whqa.metrics.judge import JUDGE_COLUMNS, judge
 from whqa.metrics.per_case import CaseTable
 from whqa.metrics.segmentation import segmentation_dice
@@ -150,13 +150,14 @@ class JudgeMasks(pl.Callback):
         self.constant = constant
         self.identity = identity
         self.dice_columns = tuple(f"dice_{s}" for s in structures)
+        self.structure_columns = tuple(f"error_dice_{s}" for s in structures)
         self.label_columns = tuple(f"dice_{s}_{what}" for what in ("predicted", "corrected") for s in structures)
         self.tables: dict[str, CaseTable] = {}
         self._started = 0.0
 
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """One table a method."""
-        columns = (*JUDGE_COLUMNS, *self.dice_columns, *self.label_columns, "seconds")
+        columns = (*JUDGE_COLUMNS, *self.structure_columns, *self.dice_columns, *self.label_columns, "seconds")
         names = [NETWORK, *(b.name for b in self.baselines)]
         self.tables = {name: CaseTable(columns).to(module.device) for name in names}
 
@@ -200,8 +201,14 @@ class JudgeMasks(pl.Callback):
     def _record(
         self, batch: Any, method: str, case: JudgedCase, prediction: ErrorPrediction, seconds: float, dice: Any
     ) -> None:
-        empty = dict.fromkeys(self.label_columns, float("nan"))
-        self.tables[method].update(batch["index"][0], judge(case, prediction) | empty | dice | {"seconds": seconds})
+        assert case.reference is not None
+        row = judge(case, prediction) | dict.fromkeys(self.label_columns, float("nan")) | dice | {"seconds": seconds}
+        by_structure = error_dice_by_structure(
+            prediction.error_map, case.mask, case.reference, len(self.dice_columns) + 1
+        )
+        self.tables[method].update(
+            batch["index"][0], row | dict(zip(self.structure_columns, by_structure, strict=True))
+        )
 
     def _of_labels(self, case: JudgedCase, prediction: ErrorPrediction) -> dict[str, float]:
         """Expected Dice and Dice after correction, from a network with a label head."""

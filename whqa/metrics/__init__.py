@@ -16,6 +16,7 @@ from whqa.metrics.errormap import (
     dice_of_counts,
     error_counts,
     error_dice,
+    error_dice_by_structure,
 )
 from whqa.metrics.failure import aurc, auroc, e_aurc, risk_coverage
 from whqa.metrics.judge import JUDGE_COLUMNS, judge
@@ -40,6 +41,7 @@ __all__ = [
     "e_aurc",
     "error_counts",
     "error_dice",
+    "error_dice_by_structure",
     "hd95_mm",
     "judge",
     "mae",

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from whqa.metrics.per_case import CaseMetric, mean_defined
+from whqa.metrics.per_case import CaseMetric, FloatArray, mean_defined
+from whqa.metrics.segmentation import confusion
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,43 @@ def error_counts(predicted: Tensor, true: Tensor) -> ErrorCounts:
 def error_dice(predicted: Tensor, true: Tensor) -> float:
     """Dice of two bool error maps of any one shape; 1 where there is no error and none is predicted."""
     return error_counts(predicted, true).dice
+
+
+def error_dice_by_structure(predicted: Tensor, mask: Tensor, reference: Tensor, n_classes: int) -> FloatArray:
+    """Error Dice within each structure: only voxels count that the mask or the reference gives to it.
+
+    There the true errors are exactly the voxels that belong to the structure in one of the two but not in the other. A
+    false alarm counts for the structure that the mask says, one in the background for none.
+
+    Args:
+        predicted: Ê, bool, any one shape.
+        mask, reference: labels 0..C of the same shape.
+        n_classes: C + 1.
+
+    Returns:
+        (C,) float64. nan for a structure that neither has; 1 where it has no error and none is predicted in it.
+
+    Raises:
+        ValueError: shapes differ, or a label is not below `n_classes`.
+    """
+    if predicted.dtype != torch.bool or predicted.shape != mask.shape:
+        raise ValueError(
+            f"the predicted error map must be bool and of the mask's shape {tuple(mask.shape)}, got {predicted.dtype} "
+            f"{tuple(predicted.shape)}"
+        )
+    everywhere = confusion(mask, reference, n_classes)
+    called = confusion(mask[predicted], reference[predicted], n_classes)
+    size, error = _union_and_error(everywhere)
+    alarm, hit = _union_and_error(called)
+    dice = np.where(error + alarm > 0, 2.0 * hit / np.maximum(error + alarm, 1), 1.0)
+    return np.where(size > 0, dice, np.nan)
+
+
+def _union_and_error(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels (C,) that either gives to each structure, and those of them that only one of the two does."""
+    both = np.diag(counts)[1:]
+    each = counts.sum(axis=0)[1:] + counts.sum(axis=1)[1:]
+    return each - both, each - 2 * both
 
 
 def average_precision(score: Tensor, true: Tensor) -> float:

@@ -25,13 +25,18 @@ def segmentation_dice(mask: Tensor, reference: Tensor, n_classes: int) -> FloatA
     Raises:
         ValueError: shapes differ, or a label is not below `n_classes`.
     """
-    confusion = _confusion(mask, reference, n_classes)
-    overlap = np.diag(confusion)[1:]
-    total = confusion.sum(axis=0)[1:] + confusion.sum(axis=1)[1:]
+    counts = confusion(mask, reference, n_classes)
+    overlap = np.diag(counts)[1:]
+    total = counts.sum(axis=0)[1:] + counts.sum(axis=1)[1:]
     return np.divide(2.0 * overlap, total, out=np.full(n_classes - 1, np.nan), where=total > 0)
 
 
-def _confusion(mask: Tensor, reference: Tensor, n_classes: int) -> np.ndarray:
+def confusion(mask: Tensor, reference: Tensor, n_classes: int) -> np.ndarray:
+    """How many voxels have each pair of labels: int64 (C + 1, C + 1), mask by reference.
+
+    Raises:
+        ValueError: shapes differ, or a label is not below `n_classes`.
+    """
     if mask.shape != reference.shape:
         raise ValueError(f"mask {tuple(mask.shape)} and reference {tuple(reference.shape)} differ in shape")
     highest = max((int(m.max()) for m in (mask, reference) if m.numel()), default=0)

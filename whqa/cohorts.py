@@ -1,0 +1,97 @@
+"""A cohort from the words of a command line: name of the source, folder, settings."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from whqa.config import config_dir, make
+from whqa.config_check import compose_config
+from whqa.data.case import Cohort
+from whqa.errors import InputError
+
+# It writes what it does not find, and what it wrote is read as MMWHS.
+_WRITES = "phantom"
+# Its patterns fit many folders whose label values it cannot know.
+_NEVER_GUESSED = {"folder"}
+
+
+def sources() -> list[str]:
+    """Names of the sources that read a folder, as `conf/data` has them."""
+    return sorted(path.stem for path in (config_dir() / "data").glob("*.yaml") if path.stem != _WRITES)
+
+
+def cohort_of(source: str, root: str | Path, settings: Sequence[str] = ()) -> Cohort:
+    """The cohort that a source reads from a folder.
+
+    Args:
+        source: one of `sources()`.
+        root: data folder; any name will do, it never goes through Hydra's grammar.
+        settings: `key=value` of the source, e.g. `modality=mr`.
+
+    Raises:
+        InputError: no such source or setting, or the reader's own.
+    """
+    _refuse_unknown(source)
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if not key or (not value and "=" not in setting):
+            raise InputError(f"setting {setting!r}: must be key=value")
+        if key.lstrip("+~") in ("root", "_target_"):
+            raise InputError(f"setting {setting!r}: the folder is stated as such, and what reads it by --source")
+    config = compose_config([f"data={source}", *(f"data.{setting}" for setting in settings)])
+    return _read(config.data, root)
+
+
+def recognised(root: str | Path) -> str:
+    """The source whose layout a folder has.
+
+    Raises:
+        InputError: no such folder, or none or several of the sources read it equally well; the message names them.
+    """
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        problem = "is a file, not a data folder" if folder.exists() else "data folder does not exist"
+        raise InputError(f"{folder}: {problem}")
+    problems = {}
+    for source in sources():
+        if source in _NEVER_GUESSED:
+            continue
+        config = OmegaConf.load(config_dir() / "data" / f"{source}.yaml")
+        assert isinstance(config, DictConfig)
+        try:
+            problems[source] = len(_read(config, folder).problems)
+        except InputError:
+            continue
+    best = [source for source, n in problems.items() if n == min(problems.values())]
+    if len(best) == 1:
+        return best[0]
+    if best:
+        raise InputError(f"{folder}: fits the sources {' and '.join(best)}; choose one with --source")
+    raise InputError(
+        f"{folder}: not the layout of any source that is recognised by itself; state --source, one of "
+        f"{', '.join(sources())} (folder takes patterns: image=, label=, scheme=, modality=)"
+    )
+
+
+def _read(config: DictConfig, root: str | Path) -> Cohort:
+    config = config.copy()
+    # a folder may be called "${x}", which OmegaConf would look up
+    config.root = str(root).replace("${", "\\${")
+    cohort = make(config)
+    assert isinstance(cohort, Cohort)
+    return cohort
+
+
+def _refuse_unknown(source: str) -> None:
+    known = sources()
+    if source == _WRITES:
+        raise InputError(f"source {source!r}: it writes its cases (whqa data phantom); they are read as source mmwhs")
+    if source not in known:
+        near = difflib.get_close_matches(source.lower(), known, n=1, cutoff=0.5)
+        raise InputError(
+            f"no source {source!r}{f'; did you mean {near[0]!r}?' if near else '.'} There are {', '.join(known)}"
+        )
