@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,13 @@ from whqa.calibration import expected_dice_threshold
 from whqa.config import cpu_precision
 from whqa.correction import expected_dice, other_probabilities
 from whqa.quality import heart_region, one_minus_mean
+
+
+class FoldNumbers(NamedTuple):
+    """One network's own QI by region, and its expected Dice of structures 1..C (nothing without label head)."""
+
+    qi: dict[str, float]
+    dice: list[float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +39,7 @@ class Judgement:
         other: most probable label where the mask is wrong, uint8 (D, H, W), or None without label head.
         expected_dice: of structures 1..C, float64 (C,), or None.
         heart: the region "heart", bool (D, H, W).
-        by_fold: fold -> its own "qi_volume", "qi_heart" and, from a label head, "dice" (C,).
+        by_fold: fold -> what that network says alone.
     """
 
     probability: Tensor
@@ -40,7 +48,7 @@ class Judgement:
     other: Tensor | None
     expected_dice: Tensor | None
     heart: Tensor
-    by_fold: dict[int, dict[str, float | list[float]]]
+    by_fold: dict[int, FoldNumbers]
 
 
 def judge_mask(
@@ -58,28 +66,25 @@ def judge_mask(
     n_classes = networks[0].module.n_classes
     total = torch.zeros_like(image_DHW)
     labels = torch.zeros(n_classes, *image_DHW.shape) if networks[0].module.head == "label" else None
-    by_fold: dict[int, dict[str, float | list[float]]] = {}
+    by_fold: dict[int, FoldNumbers] = {}
     thresholds = []
     for network, (probability, others, tau) in zip(networks, _each(networks, image_DHW, mask_DHW), strict=True):
         wrong = probability >= tau
         thresholds.append(tau)
         total += probability
-        own: dict[str, float | list[float]] = {
-            "qi_volume": one_minus_mean(wrong),
-            "qi_heart": one_minus_mean(wrong, heart),
-        }
+        dice = [] if others is None else expected_dice(probability, others, mask_DHW).tolist()
         if labels is not None and others is not None:
-            own["dice"] = expected_dice(probability, others, mask_DHW).tolist()
             labels += others.mul_(probability)
-        by_fold[network.fold] = own
+        qi = {"volume": one_minus_mean(wrong), "heart": one_minus_mean(wrong, heart)}
+        by_fold[network.fold] = FoldNumbers(qi, dice)
     probability = total / len(networks)
     threshold = _threshold(networks, probability, thresholds)
     if labels is None:
         return Judgement(probability, probability >= threshold, threshold, None, None, heart, by_fold)
     others = labels / labels.sum(dim=0).clamp(min=1e-12)
-    dice = expected_dice(probability, others, mask_DHW)
+    expected = expected_dice(probability, others, mask_DHW)
     other = others.argmax(dim=0).to(torch.uint8)
-    return Judgement(probability, probability >= threshold, threshold, other, dice, heart, by_fold)
+    return Judgement(probability, probability >= threshold, threshold, other, expected, heart, by_fold)
 
 
 def _each(
@@ -91,7 +96,7 @@ def _each(
     batch = {"image": image_DHW[None, None].to(device), "mask": mask_DHW[None].to(device)}
     for network in networks:
         module = network.module.to(device)
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=fast and network.bf16):
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=fast and network.bf16):
             raw = module.raw(batch)
             found = module.calibration.predict(raw.error_logit)
             tau = module.calibration.threshold

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from whqa.assessment.model import TrainedRun
-from whqa.data.case import Modality
-from whqa.data.nifti import Volume, check_same_grid, read_image, read_label
+from whqa.data.case import Modality, SpacingRule
+from whqa.data.nifti import Volume, check_same_grid, read_grid, read_image, read_label
 from whqa.errors import InputError
 from whqa.structures import LabelScheme, label_scheme
 
@@ -73,8 +73,8 @@ def read_inputs(
     _check_scheme(scheme, run)
     from_file = isinstance(image, str | Path) and isinstance(mask, str | Path)
     kind = _modality(modality, run)
-    scan = _image(image)
-    labels, values = _mask(mask, scheme)
+    scan = _image(image, run.spacing_rule)
+    labels, values = _mask(mask, scheme, run.spacing_rule)
     check_same_grid(scan, labels)
     indices = _reindexed(labels.array, scheme, run.scheme)
     if not indices.any():
@@ -89,8 +89,15 @@ def read_inputs(
         run.scheme,
         kind,
         from_file,
-        (),
+        tuple(filter(None, (_conflict(source, run.spacing_rule) for source in (image, mask)))),
     )
+
+
+def _conflict(source: Any, rule: SpacingRule) -> str:
+    if not isinstance(source, str | Path):
+        return ""
+    conflict = read_grid(Path(source), rule).conflict
+    return f"the header of {Path(source).name} contradicts itself, {conflict}; using {rule}" if conflict else ""
 
 
 def _check_scheme(scheme: LabelScheme, run: TrainedRun) -> None:
@@ -112,9 +119,9 @@ def _modality(modality: str | None, run: TrainedRun) -> Modality:
     return cast(Modality, modality)
 
 
-def _image(source: Any) -> Volume:
+def _image(source: Any, rule: SpacingRule) -> Volume:
     if isinstance(source, str | Path):
-        return read_image(Path(source))
+        return read_image(Path(source), rule, announce=False)
     array, affine, header = _in_memory(source, "image")
     values = np.asarray(array, dtype=np.float32)
     if not np.isfinite(values).all() or values.min() == values.max():
@@ -122,9 +129,9 @@ def _image(source: Any) -> Volume:
     return Volume(values, affine, Path("image"), header)
 
 
-def _mask(source: Any, scheme: LabelScheme) -> tuple[Volume, npt.NDArray[np.integer]]:
+def _mask(source: Any, scheme: LabelScheme, rule: SpacingRule) -> tuple[Volume, npt.NDArray[np.integer]]:
     if isinstance(source, str | Path):
-        labels = read_label(Path(source), scheme)
+        labels = read_label(Path(source), scheme, rule, announce=False)
         return labels, _file_values(Path(source), labels, scheme)
     array, affine, header = _in_memory(source, "mask")
     values = np.asarray(array)
@@ -172,8 +179,8 @@ def _reindexed(indices: npt.NDArray[np.uint8], scheme: LabelScheme, wanted: Labe
 
 
 def _stem(path: Path) -> str:
-    name = path.name
     for suffix in (".nii.gz", ".nii", ".nrrd", ".mha"):
-        if name.endswith(suffix):
-            return name.removesuffix(suffix)
+        if path.name.endswith(suffix):
+            stem = path.name.removesuffix(suffix)
+            return stem.removesuffix("_image").removesuffix("_0000") or stem
     return path.stem

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import torch
@@ -22,6 +22,7 @@ from yaml import YAMLError
 
 from whqa.calibration import Calibration
 from whqa.config import make
+from whqa.data.case import SpacingRule
 from whqa.data.preprocess import Preprocess
 from whqa.errors import InputError
 from whqa.files import read_json
@@ -59,6 +60,7 @@ class TrainedRun:
         preprocess: grid and normalisation that the networks expect.
         scheme: structures and the file values of the training cohort.
         modalities: that the run was trained on.
+        spacing_rule: what holds where a header's pixdim and affine disagree.
         cohort, plan: names.
         cases: the error-map network's rows of the case tables of all loaded folds, with `mean_dice` and, from a label
             head, `mean_dice_predicted` and `mean_dice_corrected`.
@@ -69,6 +71,7 @@ class TrainedRun:
     preprocess: Preprocess
     scheme: LabelScheme
     modalities: tuple[str, ...]
+    spacing_rule: SpacingRule
     cohort: str
     plan: str
     cases: pd.DataFrame
@@ -114,6 +117,7 @@ def load_run(directory: str | Path, folds: Sequence[int] | None = None) -> Train
         _preprocess(directory, configs[wanted[0]]),
         scheme,
         tuple(sorted(set(record["modalities"].values()))),
+        _spacing_rule(configs[wanted[0]]),
         str(record["cohort"]["name"]),
         str(record["plan"]),
         case_table(directory, wanted, scheme.keys),
@@ -201,6 +205,12 @@ def _config(path: Path) -> DictConfig:
     return config
 
 
+def _spacing_rule(config: DictConfig) -> SpacingRule:
+    data = config.get("data")
+    told = data.get("spacing_rule") if isinstance(data, DictConfig) else None
+    return next((rule for rule in get_args(SpacingRule) if rule == told), "pixdim")
+
+
 def _preprocess(directory: Path, config: DictConfig) -> Preprocess:
     try:
         settings = OmegaConf.to_container(config.preprocess, resolve=False)
@@ -241,8 +251,8 @@ def _calibration(path: Path) -> Calibration:
     if not path.exists():
         return Calibration()
     try:
-        numbers = read_json(path)
-        return Calibration(**{str(k): None if v is None else float(v) for k, v in numbers.items()})
+        numbers: dict[str, Any] = {k: None if v is None else float(v) for k, v in read_json(path).items()}
+        return Calibration(**numbers)
     except (TypeError, ValueError, AttributeError):
         raise InputError(f"{path}: not readable as a calibration; train the fold again") from None
 

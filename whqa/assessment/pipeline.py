@@ -23,7 +23,8 @@ import torch
 
 from whqa.assessment.case import Assessment
 from whqa.assessment.ensemble import Judgement, judge_mask
-from whqa.assessment.familiarity import check_familiarity
+from whqa.assessment.familiarity import load_features, unchecked, unfamiliar
+from whqa.assessment.features import features
 from whqa.assessment.inputs import Inputs, read_inputs
 from whqa.assessment.model import TrainedRun, load_run
 from whqa.assessment.verdict import correction_record, intervals_of, population, verdict_of
@@ -93,11 +94,12 @@ def assess(
     judged = time.perf_counter()
     correction = correction_record(run)
     restored = _restore(inputs, judgement, geometry, correction["threshold"] if correction["applied"] else None)
-    unfamiliar, warnings = check_familiarity(run.directory, run.folds, inputs, values, indices, geometry)
+    known = load_features(run.directory, inputs.modality)
+    unchecked_because = unchecked(known)
     quality = _quality(run, inputs, judgement, geometry, restored, confidence)
-    quality["out_of_distribution"] = unfamiliar
+    quality["out_of_distribution"] = unfamiliar(features(values, indices, geometry, run.scheme.keys), known)
     quality["correction"] = _changes(correction, inputs, restored)
-    quality["warnings"] = [*quality["warnings"], *warnings]
+    quality["warnings"] += [unchecked_because] if unchecked_because else []
     quality["verdict"] = verdict_of(run, quality, judgement)
     quality["versions"] = environment()
     quality["seconds"] = {

@@ -60,7 +60,8 @@ def choose_rule(
     # just above the last score that belongs to the rejected
     below = None if reject is None else float(np.nextafter(-reject, np.inf))
     if accept is not None and below is not None and below > accept:
-        below = accept
+        # scores at which either would do are for a person
+        accept, below = below, accept
     return Rule(accept, below, risk, bad_dice)
 
 
