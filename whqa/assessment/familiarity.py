@@ -1,0 +1,224 @@
+"""Whether a scan and its mask look like those of the run that is to judge them.
+
+Every run keeps `errormap/<fold>/features.csv`: the numbers of `whqa.assessment.features` for each of its cases with a
+mask of a segmenter that never saw the case. A number is unfamiliar where it lies outside of Tukey's outer fences of the
+run's own cases, more than 3 interquartile ranges beyond the quartiles (Exploratory Data Analysis, 1977, ch. 2): for a
+normal distribution that happens to one number in 400,000. Sizes, counts and spacings are compared on a logarithmic
+scale. Cohorts in which all scans are alike have an interquartile range of 0; each kind of number has a least one.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from whqa.errors import InputError
+from whqa.structures import STRUCTURES
+
+Table = Mapping[str, npt.NDArray[np.float64]]
+
+FEATURES_FILE = "features.csv"
+IDENTITY = ("case", "fold", "patient", "modality", "mask_kind")
+# Quartiles of fewer cases say nothing.
+MIN_CASES = 10
+_FENCE = 3.0
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is common to one kind of number.
+
+    Attributes:
+        what: for people, a noun phrase; {s} is the structure's name.
+        topic: of several numbers with one topic (and structure) only the strangest is reported.
+        unit: behind the number.
+        least_iqr: the smallest interquartile range that is believed: on a logarithmic scale a share, else in units.
+        logarithmic: whether ratios count, not differences; `at_least` is then the smallest value that counts.
+        at_least, at_most: what the number can be.
+    """
+
+    what: str
+    topic: str
+    unit: str = ""
+    least_iqr: float = 0.05
+    logarithmic: bool = False
+    at_least: float = -math.inf
+    at_most: float = math.inf
+
+
+def _grey(what: str, topic: str) -> Family:
+    return Family(f"{what} (grey values from -1, dark, to 1, bright)", topic, "", 0.03, False, -1.0, 1.0)
+
+
+def _offset(towards: str) -> Family:
+    return Family(f"the place of the {{s}} from the middle of the heart towards the {towards}", "place", " mm", 2.0)
+
+
+FAMILIES: dict[str, Family] = {
+    "pixel_mm": Family("the finest voxel spacing", "spacing", " mm", 0.05, True, 1e-3),
+    "slice_mm": Family("the coarsest voxel spacing", "spacing", " mm", 0.05, True, 1e-3),
+    "fov_lr_mm": Family("the field of view from left to right", "field of view", " mm", 0.05, True, 1e-3),
+    "fov_ap_mm": Family("the field of view from front to back", "field of view", " mm", 0.05, True, 1e-3),
+    "fov_si_mm": Family("the field of view from foot to head", "field of view", " mm", 0.05, True, 1e-3),
+    "voxels": Family("the number of voxels", "voxels", "", 0.15, True, 1),
+    "inside_p05": _grey("the brightness of the darkest twentieth of the heart", "brightness of the heart"),
+    "inside_p25": _grey("the brightness of the darker quarter of the heart", "brightness of the heart"),
+    "inside_p50": _grey("the median brightness of the heart", "brightness of the heart"),
+    "inside_p75": _grey("the brightness of the brighter quarter of the heart", "brightness of the heart"),
+    "inside_p95": _grey("the brightness of the brightest twentieth of the heart", "brightness of the heart"),
+    "outside_p05": _grey("the brightness of the darkest twentieth around the heart", "brightness around the heart"),
+    "outside_p50": _grey("the median brightness around the heart", "brightness around the heart"),
+    "outside_p95": _grey("the brightness of the brightest twentieth around the heart", "brightness around the heart"),
+    "noise": Family("the noise of the image (on a grey scale from -1 to 1)", "noise", "", 0.1, True, 1e-3),
+    "explained": Family(
+        "how well the mask's structures match the brightness of the image (1 is best)", "match", "", 0.03, False, 0, 1
+    ),
+    "edge": Family("how sharp the image is at the mask's borders (1 is as elsewhere)", "match", "", 0.05, True, 1e-2),
+    "heart_ml": Family("the volume of the whole mask", "size of the heart", " ml", 0.05, True, 0.1),
+    "volume": Family("the volume of the {s}", "size", " ml", 0.05, True, 0.1),
+    "share": Family("the share of the {s} in the heart", "size", "", 0.02, False, 0, 1),
+    "components": Family("the number of separate pieces of the {s}", "shape", "", 0.3, True, 1),
+    "roughness": Family("the roughness of the {s}'s surface (a ball's is 1.5)", "shape", "", 0.05, True, 1),
+    "contrast": Family("how much brighter the {s} is than the rest of the heart", "contrast", "", 0.03, False, -2, 2),
+    "offset_lr": _offset("patient's right"),
+    "offset_ap": _offset("front"),
+    "offset_si": _offset("head"),
+}
+
+
+def load_features(run: Path, modality: str | None = None) -> dict[str, npt.NDArray[np.float64]]:
+    """The numbers of a run's own cases, all folds together: (n,) for each feature, nan where a case has none.
+
+    Args:
+        run: runs/<experiment>.
+        modality: "ct" or "mr" takes cases of that modality alone.
+
+    Returns:
+        Nothing where the run has no such tables, or no case of that modality.
+
+    Raises:
+        InputError: a table is damaged.
+    """
+    rows: list[dict[str, str]] = []
+    for path in sorted((run / "errormap").glob(f"*/{FEATURES_FILE}")):
+        rows += [row for row in _rows(path) if modality in (None, row["modality"])]
+    names = [name for name in rows[0] if name not in IDENTITY] if rows else []
+    return {name: np.array([_number(row.get(name)) for row in rows]) for name in names}
+
+
+def unchecked(table: Table) -> str | None:
+    """Why a run's numbers are not enough to tell what is unfamiliar; None where they are."""
+    cases = max((values.size for values in table.values()), default=0)
+    if not cases:
+        return (
+            "Whether the scan is like those of the run could not be checked: the run has no errormap/*/features.csv "
+            "for this modality. An older run gets it from `whqa train ... stage=errormap fold=K fit=false`"
+        )
+    if cases < MIN_CASES:
+        return (
+            f"Whether the scan is like those of the run could not be checked: the run has {cases} case(s), "
+            f"at least {MIN_CASES} are needed"
+        )
+    return None
+
+
+def unfamiliar(features: Mapping[str, float], table: Table) -> list[dict[str, Any]]:
+    """What is unlike all of a run's own cases, the strangest first; of one topic only the strangest.
+
+    Args:
+        features: of the scan and its mask, see `whqa.assessment.features.features`.
+        table: see `load_features`.
+
+    Returns:
+        Dicts with feature, value, low, high (the fences, between which a value is familiar) and message, a sentence.
+        Empty where `unchecked(table)` has a reason.
+    """
+    found: dict[tuple[str, str], tuple[float, dict[str, Any]]] = {}
+    for name in features:
+        if unchecked(table) or name not in table:
+            continue
+        base, structure = _parsed(name)
+        strangeness, entry = _compared(name, float(features[name]), table[name])
+        topic = (FAMILIES[base].topic, structure)
+        if entry and strangeness > found.get(topic, (0.0, {}))[0]:
+            found[topic] = strangeness, entry
+    return [entry for _, entry in sorted(found.values(), key=lambda pair: -pair[0])]
+
+
+def _compared(name: str, value: float, known: npt.NDArray[np.float64]) -> tuple[float, dict[str, Any] | None]:
+    """How many interquartile ranges the value lies beyond the quartiles, and what to say if that is too much."""
+    base, structure = _parsed(name)
+    family = FAMILIES[base]
+    known = known[np.isfinite(known)]
+    if not math.isfinite(value) or known.size < MIN_CASES:
+        return 0.0, None
+    first, third = np.percentile(_scaled(known, family), [25, 75])
+    iqr = max(float(third - first), family.least_iqr)
+    place = float(_scaled(np.array([value]), family)[0])
+    strangeness = max(first - place, place - third) / iqr
+    if strangeness <= _FENCE:
+        return strangeness, None
+    low, high = (_unscaled(float(edge), family) for edge in (first - _FENCE * iqr, third + _FENCE * iqr))
+    entry = {"feature": name, "value": value, "low": low, "high": high}
+    inner = known[(known >= low) & (known <= high)]
+    return strangeness, entry | {"message": _message(family, structure, value, inner)}
+
+
+def _message(family: Family, structure: str, value: float, known: npt.NDArray[np.float64]) -> str:
+    """A sentence with the range of the run's cases but for those beyond the fences."""
+    title = STRUCTURES[structure].name if structure in STRUCTURES else structure
+    least, most = _text(float(known.min())), _text(float(known.max()))
+    usual = f"{least}{family.unit}" if least == most else f"{least} to {most}{family.unit}"
+    if family.unit == " ml" and not value:
+        missing = f"the {title}" if structure else "everything"
+        return f"{missing[0].upper()}{missing[1:]} is missing from the mask; the run's own cases have {usual}."
+    what = family.what.format(s=title)
+    return f"{what[0].upper()}{what[1:]} is {_text(value)}{family.unit}; in the run's own cases it is {usual}."
+
+
+def _parsed(name: str) -> tuple[str, str]:
+    """ "volume_lv" -> ("volume", "lv"); "noise" -> ("noise", "")."""
+    if name in FAMILIES:
+        return name, ""
+    base = max((f for f in FAMILIES if name.startswith(f"{f}_")), key=len, default="")
+    if not base:
+        raise ValueError(f"no feature is called {name!r}")
+    return base, name[len(base) + 1 :]
+
+
+def _scaled(values: npt.NDArray[np.float64], family: Family) -> npt.NDArray[np.float64]:
+    return np.log(np.maximum(values, family.at_least)) if family.logarithmic else values
+
+
+def _unscaled(place: float, family: Family) -> float:
+    value = math.exp(place) if family.logarithmic else place
+    return min(max(value, 0.0 if family.logarithmic else family.at_least), family.at_most)
+
+
+def _text(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not readable as a table ({error})") from None
+    if any(name not in row for row in rows for name in IDENTITY):
+        raise InputError(f"{path}: not a table of features; remove it, or write it again with fit=false")
+    return rows
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text) if text else math.nan
+    except ValueError:
+        return math.nan
