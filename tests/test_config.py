@@ -41,7 +41,8 @@ def _words(path: Path) -> list[str]:
 @pytest.mark.parametrize("path", GROUPS, ids=_id)
 def test_every_option_of_every_group_composes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/nowhere")
-    cfg = compose_config([f"{path.parent.name}={path.stem}", *(["data.root=x"] if path.stem == "folder" else [])])
+    stated = ["data.root=x"] if path.stem in ("folder", "nnunet", "decathlon") else []
+    cfg = compose_config([f"{path.parent.name}={path.stem}", *stated])
     OmegaConf.resolve(cfg)
     assert not OmegaConf.missing_keys(cfg)
 

@@ -16,6 +16,7 @@ import torch
 from whqa.baselines import BASELINES, Baseline, Constant
 from whqa.calibration import Calibration, Rule
 from whqa.callbacks.errormap import Calibrate, JudgeMasks, MonitorErrorMap
+from whqa.callbacks.familiarity import RecordFeatures
 from whqa.callbacks.overlays import Overlays
 from whqa.callbacks.segmentation import MonitorSegmentation, StoreMasks
 from whqa.callbacks.tracking import TrackRun
@@ -115,6 +116,7 @@ def run_errormap(
     _add_callbacks(
         trainer,
         JudgeMasks(run_dir, judges, constant, study.cohort.scheme.keys, identity),
+        RecordFeatures(run_dir, study.cohort.scheme.keys, identity),
         Overlays(run_dir / "figures", study.cohort.scheme, overlays),
     )
     trainer.test(module, datamodule=data, verbose=False)

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from whqa.files import atomic_path, write_json, write_text
 from whqa.report.environment import environment
-from whqa.report.page import MASKS, Columns, at_path, render_page, show_entry, show_interval
+from whqa.report.page import Columns, at_path, render_page, show_entry, show_interval, shown_views
 from whqa.report.statistics import summary_numbers
 from whqa.report.tables import read_run
 
@@ -82,13 +82,7 @@ def _print(summary: dict[str, Any], run_dir: Path, console: Console) -> None:
         [(True, ERRORS + QUALITY)] if console.width >= WIDE else [(True, ERRORS), (False, QUALITY)]
     ):
         console.print(_table(summary, with_dice, columns))
-    segmentation = summary["segmentation"]
-    console.print(
-        f"segmentation (final masks): Dice {_with_interval(segmentation['dice'], 3)}, "
-        f"HD95 {_with_interval(segmentation['hd95_mm'], 1)} mm",
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.print(_segmentation(summary["segmentation"]), highlight=False, soft_wrap=True)
     console.print(
         "vol: whole crop; heart: mask's foreground + 10 mm; const.: MAE of the training mean of Acc", style="dim"
     )
@@ -96,12 +90,19 @@ def _print(summary: dict[str, Any], run_dir: Path, console: Console) -> None:
         console.print(escape(f"{run_dir / name}"), soft_wrap=True, highlight=False)
 
 
+def _segmentation(numbers: dict[str, Any]) -> str:
+    dice, hd95 = numbers["dice"], numbers["hd95_mm"]
+    if dice["mean"] is None:
+        return f"segmentation: {dice['reason']}"
+    return f"segmentation (final masks): Dice {_with_interval(dice, 3)}, HD95 {_with_interval(hd95, 1)} mm"
+
+
 def _table(summary: dict[str, Any], with_dice: bool, columns: Columns) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for label in ("masks", "method", *(["error Dice"] if with_dice else []), *(label for label, _, _ in columns)):
         left = label in ("masks", "method")
         table.add_column(label, justify="left" if left else "right", no_wrap=left or label == "error Dice")
-    for masks in MASKS:
+    for masks in shown_views(summary["methods"]):
         for method, halves in summary["methods"].items():
             dice = [_with_interval(halves[masks]["error_dice"], 3)] if with_dice else []
             table.add_row(masks, escape(method), *dice, *_cells(halves[masks], columns))

@@ -41,7 +41,10 @@ def test_two_processes_judge_as_one_does(judged: Path, tmp_path: Path, tiny: Tin
     table.write_text("".join(x for x in lines if not (x.startswith(folds[0][0]) and ",side1," in x)))
     before = [r for r in rows_of(run_dir / "cases.csv") if (r["case"], r["mask_kind"]) != (folds[0][0], "side1")]
     assert len({(r["case"], r["mask_kind"]) for r in before}) == 11
-    (run_dir / "cases.csv").unlink()
+    known = rows_of(run_dir / "features.csv")
+    assert [r["case"] for r in known] == folds[0]
+    for name in ("cases.csv", "features.csv"):
+        (run_dir / name).unlink()
     words = ["trainer=ddp_sim", "stage=errormap", "fold=0", "fit=false"]
     done = subprocess.run(
         [sys.executable, "-m", "whqa.train", *tiny(tmp_path), *words],
@@ -52,6 +55,7 @@ def test_two_processes_judge_as_one_does(judged: Path, tmp_path: Path, tiny: Tin
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    assert rows_of(run_dir / "features.csv") == known
     after = rows_of(run_dir / "cases.csv")
     assert [_key(r) for r in after] == [_key(r) for r in before]
     for one, two in zip(before, after, strict=True):

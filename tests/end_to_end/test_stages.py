@@ -194,7 +194,8 @@ def test_a_run_leaves_what_the_contract_names_and_nothing_half_written(judged: P
         for name in ("config.yaml", "metrics.csv", "cases.csv", "COMPLETED"):
             assert (directory / name).is_file(), name
         assert {p.name for p in (directory / "checkpoints").iterdir()} == {"last.ckpt", *extra}
-    assert len(list((_study(judged) / "errormap" / "0" / "figures").glob("*-final.png"))) == 1
+    pictures = (_study(judged) / "errormap" / "0" / "figures").glob("*.png")
+    assert {p.stem for p in pictures} == {f"{case}-final" for case in _folds(judged)[0]}
     assert not list(judged.rglob(".*.npz"))
     assert str(config_dir()) not in (_study(judged) / "errormap" / "0" / "config.yaml").read_text()
 

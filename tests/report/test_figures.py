@@ -71,6 +71,30 @@ def test_planes_have_their_size_in_mm_and_the_right_on_the_left(volume):
     np.testing.assert_array_equal(_images(sagittal)[0], image[8].T)  # middle of 4..13
 
 
+def test_planes_say_where_right_front_and_head_are(volume):
+    image, mask, _ = volume
+    nothing = np.zeros(mask.shape, bool)
+    figure = slices.overlay_figure(image, mask, None, None, nothing, SPACING, MMWHS.colours, MMWHS.titles, "t")
+    for axis, left, right, top, bottom in zip(figure.axes[::2], "RRP", "LLA", "ASS", "PII", strict=True):
+        found = {t.get_text(): t.get_position() for t in axis.texts}
+        assert set(found) == {left, right, top, bottom}
+        assert found[left][0] < 0.5 < found[right][0]
+        assert found[bottom][1] < 0.5 < found[top][1]
+
+
+def test_structures_are_named_inside_themselves(volume):
+    image, mask, _ = volume
+    figure = slices.new_figure(3, 3)
+    axis = figure.subplots()
+    at = (9, 10, 6)
+    slices.show_plane(axis, image, 2, at, SPACING, slices.grey_window(image))
+    slices.draw_contours(axis, mask, 2, at, MMWHS.colours, MMWHS.keys)
+    named = {t.get_text(): t.get_position() for t in axis.texts if t.get_text() in MMWHS.keys}
+    assert set(named) == {"lv", "myo"}
+    for key, (x, y) in named.items():
+        assert MMWHS.keys[mask[int(x / SPACING[0]), int(y / SPACING[1]), 6] - 1] == key
+
+
 def test_contours_have_the_colours_of_the_structures(volume):
     image, mask, _ = volume
     figure = slices.contact_sheet([("a", image, mask, SPACING)], MMWHS.colours, MMWHS.titles)

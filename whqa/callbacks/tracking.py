@@ -283,6 +283,7 @@ def log_summary(
         InputError: wandb is not installed, or there is no such mode.
     """
     from whqa.report.figures import risk_coverage_figure, scatter_figure
+    from whqa.report.page import shown_views
     from whqa.report.tables import read_run, view
 
     wandb = require_wandb()
@@ -293,7 +294,7 @@ def log_summary(
     with finished_run():
         run = wandb.init(**settings, **{"settings": {"quiet": True}} | options)
         media = {"cases": _table(tables.judged), "page": wandb.Html(str(experiment_dir / "summary.html"), inject=False)}
-        for masks in ("final", "all"):
+        for masks in shown_views(summary["methods"]):
             rows = view(tables.judged, masks)
             media[f"risk_coverage/{masks}"] = _figure(risk_coverage_figure(rows, tables.structures))
             for region in ("volume", "heart"):

@@ -73,6 +73,14 @@ class Cohort:
         twice = [name for name, count in Counter(c.id for c in self.cases).items() if count > 1]
         if twice:
             raise InputError(f"cohort {self.name!r}: case id(s) {twice[:5]} occur more than once")
+        # ids name files and folders
+        odd = [c.id for c in self.cases if not c.id.isprintable() or set(c.id) & set("/\\") or not 0 < len(c.id) <= 150]
+        odd += [c.id for c in self.cases if c.id.startswith(".")]
+        if odd:
+            raise InputError(
+                f"cohort {self.name!r}: case id {odd[0][:150]!r} cannot name a file; rename it: no slash, no dot in "
+                "front, up to 150 characters"
+            )
 
     def __getitem__(self, case_id: str) -> Case:
         for case in self.cases:

@@ -17,6 +17,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from whqa.data import itk
 from whqa.data.case import SpacingRule
 from whqa.data.nifti_header import placed, read_header, scaling, stored_type, volume_shape, voxel_offset
 from whqa.data.stream import check_size, voxel_blocks
@@ -46,11 +47,13 @@ def read_grid(path: Path, spacing_rule: SpacingRule = "pixdim") -> Grid:
     """Read the header alone and check all that can be checked without the voxels.
 
     Raises:
-        InputError: no such file, not NIfTI, not 3-D, empty, more voxels declared than the file can hold, a spacing
-            that no scan has, a singular affine, or rule "refuse" and pixdim and affine disagree.
+        InputError: no such file, not a NIfTI, NRRD or MHA file, not 3-D, empty, more voxels declared than the file can
+            hold, a spacing that no scan has, a singular affine, or rule "refuse" and pixdim and affine disagree.
     """
     if spacing_rule not in get_args(SpacingRule):
         raise InputError(f"spacing rule {spacing_rule!r}: must be one of {', '.join(get_args(SpacingRule))}")
+    if itk.is_itk(path):
+        return itk.read_grid(path)
     header = read_header(path)
     shape = volume_shape(path, header)
     declared = math.prod(shape) * stored_type(path, header).itemsize
@@ -64,7 +67,7 @@ def read_image(path: Path, spacing_rule: SpacingRule = "pixdim", announce: bool 
     """Read an image as float32.
 
     Args:
-        path: `.nii` or `.nii.gz`; a trailing axis of one frame is squeezed.
+        path: `.nii` or `.nii.gz`, where a trailing axis of one frame is squeezed; with SimpleITK `.nrrd` or `.mha`.
         spacing_rule: what holds where pixdim and affine disagree.
         announce: warn with `HeaderConflictWarning` about such a header; a cohort's reader has done so already.
 
@@ -183,8 +186,10 @@ def _label_voxels(grid: Grid) -> npt.NDArray[np.integer]:
 def _scaled_blocks(grid: Grid) -> Iterator[npt.NDArray[Any]]:
     """Voxels in the file's order with slope and intercept applied (float64), or as stored where there are none."""
     path, header = grid.path, grid.header
-    factors = scaling(path, header)
+    if itk.is_itk(path):
+        return itk.voxel_blocks(path)
     stored = voxel_blocks(path, voxel_offset(path, header), grid.shape, stored_type(path, header))
+    factors = scaling(path, header)
     if factors is None:
         return stored
     slope, intercept = factors

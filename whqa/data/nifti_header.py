@@ -19,7 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from whqa.data.case import SpacingRule
 from whqa.data.stream import cause, first_bytes
-from whqa.data.volume import times, voxel_sizes
+from whqa.data.volume import check_directions, check_spacing, times, voxel_sizes
 from whqa.errors import InputError
 
 _TYPES = {
@@ -38,11 +38,6 @@ _LAST_TRANSFORM_CODE = 5
 # DICOM headers and the like before the voxels; CIFTI's are larger, but CIFTI holds no volume.
 _MAX_EXTENSION = 1 << 28
 _SPACING_TOLERANCE = 1e-3
-# No scanner is finer or larger, and what is resampled by such numbers fits into no memory.
-_SMALLEST_SPACING_MM = 1e-3
-_LARGEST_EXTENT_MM = 1e4
-# Of axes of length 1: a shear of more than 89.9 degrees.
-_SMALLEST_DETERMINANT = 1e-3
 _FOREIGN_UNITS = {1: "metres", 3: "micrometres"}
 
 
@@ -138,21 +133,18 @@ def placed(
     with np.errstate(all="ignore"):
         affine = _best_affine(path, header)
         sizes = voxel_sizes(affine)
-        directions = affine[:3, :3] / sizes
-        determinant = abs(np.linalg.det(directions))
     if rule != "affine":
-        _check_spacing(path, "pixdim", pixdim, shape)
-    if rule == "affine" or not _usable(sizes):
-        _check_spacing(path, "affine", sizes, shape)
-    if not np.isfinite(affine).all() or not determinant > _SMALLEST_DETERMINANT:
-        raise InputError(f"{path}: singular affine, its axes do not span space; correct the header")
+        check_spacing(path, "pixdim", pixdim, shape)
+    if rule == "affine" or not (np.isfinite(sizes).all() and (sizes > 0).all()):
+        check_spacing(path, "affine", sizes, shape)
+    check_directions(path, affine)
     if np.allclose(sizes, pixdim, rtol=_SPACING_TOLERANCE, atol=0):
         return affine, None
     conflict = f"pixdim says {times(pixdim)} mm, the affine {times(sizes)} mm"
     if rule == "refuse":
         raise InputError(f"{path}: {conflict}; correct the header, or choose the spacing rule pixdim or affine")
     if rule == "pixdim":
-        affine[:3, :3] = directions * pixdim
+        affine[:3, :3] *= pixdim / sizes
     return affine, conflict
 
 
@@ -170,14 +162,3 @@ def _best_affine(path: Path, header: nib.Nifti1Header) -> npt.NDArray[np.float64
         return np.array(sound.get_best_affine(), dtype=np.float64)
     except (HeaderDataError, ValueError) as error:
         raise InputError(f"{path}: orientation in the header is not valid ({cause(error)})") from None
-
-
-def _usable(sizes: npt.NDArray[np.float64]) -> bool:
-    return bool(np.isfinite(sizes).all() and (sizes > 0).all())
-
-
-def _check_spacing(path: Path, what: str, sizes: npt.NDArray[np.float64], shape: tuple[int, int, int]) -> None:
-    with np.errstate(over="ignore"):
-        possible = (sizes >= _SMALLEST_SPACING_MM).all() and (sizes * shape <= _LARGEST_EXTENT_MM).all()
-    if not (_usable(sizes) and possible):
-        raise InputError(f"{path}: {what} gives a spacing of {times(sizes)} mm; correct the header")

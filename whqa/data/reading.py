@@ -11,6 +11,8 @@ from whqa.data.nifti import Grid, Volume, check_same_grid, read_grid, read_image
 from whqa.errors import InputError
 from whqa.structures import LabelScheme
 
+# Scans of other regions show them too.
+_VESSELS = {"ao", "pa"}
 # A binary mask in a file of its own: whatever is not 0 is the structure.
 _PART = LabelScheme("binary mask", {"structure": 1}, aliases={255: "structure"})
 
@@ -33,20 +35,30 @@ def read_reference(cohort: Cohort, case: Case, image: Volume | Grid) -> Volume |
     Parts that overlap: the structure that comes later in `Case.parts` wins.
 
     Raises:
-        InputError: a file is bad or does not lie on the image's grid.
+        InputError: a file is bad or does not lie on the image's grid, or parts mark no voxel of a chamber or of the
+            myocardium (code "no-heart"): files of whole-body data sets are empty where the scan shows other regions.
     """
     whole: Volume | None = None
     if case.label is not None:
         whole = read_label(case.label, cohort.scheme, cohort.spacing_rule, announce=False)
         check_same_grid(image, whole)
+    heart = False
     for key, path in case.parts.items():
         if key not in cohort.scheme.keys:
             raise InputError(f"{path}: structure {key!r} is not of the scheme {cohort.scheme.name!r}")
         part = read_label(path, _PART, cohort.spacing_rule, announce=False)
         check_same_grid(image, part)
+        inside = part.array != 0
+        heart |= key not in _VESSELS and bool(inside.any())
         if whole is None:
             whole = Volume(np.zeros_like(part.array), part.affine, path, part.header)
-        whole.array[part.array != 0] = cohort.scheme.keys.index(key) + 1
+        whole.array[inside] = cohort.scheme.keys.index(key) + 1
+    if case.parts and not heart:
+        raise InputError(
+            f"{case.image}: no voxel of the heart in its {len(case.parts)} structure files, the scan shows another "
+            f"region; leave the subject {case.id} out (data.without)",
+            code="no-heart",
+        )
     return whole
 
 

@@ -12,14 +12,17 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from isal import igzip, igzip_lib
+from isal import igzip, igzip_lib, isal_zlib
 
 from whqa.errors import InputError
+
+Encoding = Literal["raw", "gzip", "zlib"]
 
 # Deflate cannot shrink data by more than this factor (zlib's technical details), so a header that declares more lies.
 _MAX_DEFLATE_RATIO = 1032
@@ -30,6 +33,15 @@ _BLOCK_BYTES = 1 << 18
 _ISAL_ERROR: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment] # its stub has it for an instance
 _READ_ERRORS = (EOFError, OSError, OverflowError, zlib.error, _ISAL_ERROR)
 _AGAIN = "copy or download it again"
+
+
+@dataclass(frozen=True)
+class Payload:
+    """The part of a file that holds the voxels: its first byte, its length in the file, and how it is encoded."""
+
+    start: int
+    length: int
+    encoding: Encoding
 
 
 def first_bytes(path: Path, count: int) -> bytes:
@@ -48,19 +60,57 @@ def first_bytes(path: Path, count: int) -> bytes:
 
 
 def check_size(path: Path, start: int, declared: int) -> None:
-    """Whether the file can hold `declared` bytes of voxels from `start` on, by its size alone.
+    """Whether the file can hold `declared` bytes of voxels from byte `start` on, inflated; by its size alone.
 
     Raises:
         InputError: it cannot, or it is not compressed and far longer.
     """
-    size, compressed = path.stat().st_size, _is_gzip(path)
-    if start + declared > size * (_MAX_DEFLATE_RATIO if compressed else 1):
+    _check_room(path, path.stat().st_size, start, declared, _is_gzip(path))
+
+
+def check_payload(path: Path, payload: Payload, declared: int) -> None:
+    """As `check_size` where a part of the file is compressed on its own."""
+    _check_room(path, payload.length, 0, declared, payload.encoding != "raw")
+
+
+def check_inflated(path: Path, payload: Payload, declared: int) -> None:
+    """Inflate a payload once, so that its checksum and length are known; nothing is kept.
+
+    Raises:
+        InputError: it is damaged, or does not hold `declared` bytes.
+    """
+    if payload.encoding == "raw":
+        return
+    length = 0
+    try:
+        with open(path, "rb") as file:
+            file.seek(payload.start)
+            inflated = _gzip_lengths(file) if payload.encoding == "gzip" else _zlib_lengths(file, payload.length)
+            for got in inflated:
+                length += got
+                if length > declared + _MAX_TAIL:
+                    raise _too_long(path, declared)
+    except _READ_ERRORS as error:
+        raise _damaged(path, error) from None
+    if length < declared:
+        raise _truncated(path, length, declared)
+
+
+def check_memory(path: Path, declared: int) -> None:
+    """Whether this machine could hold the voxels at all.
+
+    Raises:
+        InputError: it could not.
+    """
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return
+    if declared > memory:
         raise InputError(
-            f"{path}: truncated, the header declares {declared:,} bytes of voxels but the file has {size:,} bytes; "
-            f"{_AGAIN}"
+            f"{path}: the header declares {declared:,} bytes of voxels, this machine has {memory:,} bytes of memory; "
+            "crop or resample the scan"
         )
-    if not compressed and size > start + declared + _MAX_TAIL:
-        raise _too_long(path, declared)
 
 
 def voxel_blocks(path: Path, start: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[npt.NDArray[Any]]:
@@ -73,9 +123,10 @@ def voxel_blocks(path: Path, start: int, shape: tuple[int, ...], dtype: np.dtype
     """
     declared = math.prod(shape) * dtype.itemsize
     check_size(path, start, declared)
-    _check_memory(path, declared)
+    check_memory(path, declared)
     if _is_gzip(path) and _stated_length(path) != (start + declared) % 2**32:
-        _check_length(path, start, declared)
+        # several members, or a damaged end: only inflating tells
+        check_inflated(path, Payload(0, path.stat().st_size, "gzip"), start + declared)
     return _blocks(path, start, declared, dtype)
 
 
@@ -104,31 +155,33 @@ def _stated_length(path: Path) -> int:
         return int.from_bytes(stream.read(4), "little")
 
 
-def _check_memory(path: Path, declared: int) -> None:
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return
-    if declared > memory:
+def _check_room(path: Path, held: int, start: int, declared: int, compressed: bool) -> None:
+    if start + declared > held * (_MAX_DEFLATE_RATIO if compressed else 1):
         raise InputError(
-            f"{path}: the header declares {declared:,} bytes of voxels, this machine has {memory:,} bytes of memory; "
-            "crop or resample the scan"
+            f"{path}: truncated, the header declares {declared:,} bytes of voxels but the file has "
+            f"{path.stat().st_size:,} bytes; {_AGAIN}"
         )
-
-
-def _check_length(path: Path, start: int, declared: int) -> None:
-    """Inflate once for the length alone: of several members, or of one whose last bytes are damaged."""
-    end, window, length = start + declared + _MAX_TAIL, bytearray(_BLOCK_BYTES), 0
-    try:
-        with _open(path) as stream:
-            while length <= end and (got := stream.readinto(window)):  # type: ignore[attr-defined]
-                length += got
-    except _READ_ERRORS as error:
-        raise _damaged(path, error) from None
-    if length > end:
+    if not compressed and held > start + declared + _MAX_TAIL:
         raise _too_long(path, declared)
-    if length < start + declared:
-        raise _truncated(path, max(0, length - start), declared)
+
+
+def _gzip_lengths(file: IO[bytes]) -> Iterator[int]:
+    stream, window = igzip.open(file), bytearray(_BLOCK_BYTES)
+    while got := stream.readinto(window):
+        yield got
+
+
+def _zlib_lengths(file: IO[bytes], length: int) -> Iterator[int]:
+    inflater = isal_zlib.decompressobj()
+    while not inflater.eof:
+        part = inflater.unconsumed_tail
+        if not part:
+            part = file.read(min(length, _BLOCK_BYTES))
+            length -= len(part)
+        got = len(inflater.decompress(part, _BLOCK_BYTES))
+        if not part and not got:
+            raise EOFError("the compressed data end too early")
+        yield got
 
 
 def _blocks(path: Path, start: int, declared: int, dtype: np.dtype[Any]) -> Iterator[npt.NDArray[Any]]:
@@ -173,7 +226,7 @@ def _damaged(path: Path, error: BaseException) -> InputError:
 
 
 def _truncated(path: Path, got: int, declared: int) -> InputError:
-    return InputError(f"{path}: truncated, {got:,} of {declared:,} bytes of voxels; {_AGAIN}")
+    return InputError(f"{path}: truncated, {got:,} of {declared:,} bytes; {_AGAIN}")
 
 
 def _too_long(path: Path, declared: int) -> InputError:

@@ -15,6 +15,11 @@ import numpy.typing as npt
 from whqa.errors import InputError
 
 _GRID_TOLERANCE_VOXELS = 0.1
+# No scanner is finer or larger, and what is resampled by such numbers fits into no memory.
+_SMALLEST_SPACING_MM = 1e-3
+_LARGEST_EXTENT_MM = 1e4
+# Of axes of length 1: a shear of more than 89.9 degrees.
+_SMALLEST_DETERMINANT = 1e-3
 
 
 class HeaderConflictWarning(UserWarning):
@@ -65,6 +70,30 @@ class Volume:
 def voxel_sizes(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Column lengths of an affine: (3,) mm along the array's axes."""
     return np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+
+
+def check_spacing(path: Path, what: str, sizes: npt.NDArray[np.float64], shape: tuple[int, int, int]) -> None:
+    """Whether a scan can have voxels of these sizes.
+
+    Raises:
+        InputError: one is zero, negative, not finite, or far from any scanner's; `what` of the file states it.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        possible = (sizes >= _SMALLEST_SPACING_MM) & (sizes * shape <= _LARGEST_EXTENT_MM)
+    if not possible.all():
+        raise InputError(f"{path}: {what} gives a spacing of {times(sizes)} mm; correct the header")
+
+
+def check_directions(path: Path, affine: npt.NDArray[np.float64]) -> None:
+    """Whether the axes of an affine span space.
+
+    Raises:
+        InputError: they do not, or a number is not finite.
+    """
+    with np.errstate(all="ignore"):
+        determinant = abs(np.linalg.det(affine[:3, :3] / voxel_sizes(affine)))
+    if not np.isfinite(affine).all() or not determinant > _SMALLEST_DETERMINANT:
+        raise InputError(f"{path}: singular affine, its axes do not span space; correct the header")
 
 
 def check_same_grid(image: Volume | Grid, label: Volume | Grid) -> None:

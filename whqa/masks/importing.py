@@ -34,11 +34,10 @@ from whqa.data.preprocess import preprocess_label
 from whqa.errors import InputError
 from whqa.files import read_json, write_json
 from whqa.masks.external import ExternalMethod, predictions
-from whqa.masks.store import COMPLETED, MaskItem, mask_path, read_arrays, read_index, write_mask
+from whqa.masks.store import COMPLETED, EXTERNAL_RECORD, MaskItem, mask_path, read_arrays, read_index, write_mask
 from whqa.metrics.mask import mask_columns, measure_mask
 from whqa.structures import LabelScheme
 
-RECORD = "external.json"
 _PART = LabelScheme("binary mask", {"structure": 1}, aliases={255: "structure"})
 
 
@@ -102,7 +101,7 @@ def refuse_other_masks(run_dir: Path, imported: Sequence[Imported]) -> None:
     """
     if not (run_dir / "checkpoints").exists() and not (run_dir / COMPLETED).exists():
         return
-    before = read_json(run_dir / RECORD) if (run_dir / RECORD).exists() else {}
+    before = read_json(run_dir / EXTERNAL_RECORD) if (run_dir / EXTERNAL_RECORD).exists() else {}
     now = {one.name: one.digest for one in imported}
     changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if changed:
@@ -115,7 +114,7 @@ def refuse_other_masks(run_dir: Path, imported: Sequence[Imported]) -> None:
 def record_masks(run_dir: Path, imported: Sequence[Imported]) -> None:
     """Write down which masks a network learns from; nothing without external ones."""
     if imported:
-        write_json(run_dir / RECORD, {one.name: one.digest for one in imported})
+        write_json(run_dir / EXTERNAL_RECORD, {one.name: one.digest for one in imported})
 
 
 def _on_cache_grid(case: Case, cohort: Cohort, scheme: LabelScheme, prepared: PreparedCase) -> np.ndarray:

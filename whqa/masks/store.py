@@ -27,6 +27,8 @@ from whqa.files import atomic_path
 from whqa.masks.plan import MaskPlan, choose_kinds
 
 COMPLETED = "COMPLETED"
+# In the directory of an error-map network: digest of each other program's masks that it learned from.
+EXTERNAL_RECORD = "external.json"
 
 
 @dataclass(frozen=True)

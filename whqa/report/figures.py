@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from whqa.masks.plan import MASK_KINDS
+from whqa.masks.plan import MASK_KINDS, is_delivered
 from whqa.metrics.failure import risk_coverage
 from whqa.report.slices import new_figure
 from whqa.report.statistics import confidence_and_risk
@@ -23,6 +23,7 @@ from whqa.report.tables import METHOD_ORDER, in_order
 
 PALETTE = ("#0072B2", "#7F7F7F", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
 MARKERS: Mapping[str, str] = dict(zip(MASK_KINDS, "os^vDP", strict=True))
+OTHERS = "X*pHd8"
 STYLE = {
     "font.size": 9.0,
     "axes.spines.top": False,
@@ -60,7 +61,7 @@ def scatter_figure(view: pd.DataFrame, region: str, title: str = "", qi: str = "
     """
     methods = in_order(view["method"].unique(), METHOD_ORDER)
     kinds = in_order(view["mask_kind"].unique(), MASK_KINDS)
-    colours = method_colours(methods)
+    colours, markers = method_colours(methods), kind_markers(kinds)
     columns = min(2, len(methods))
     n_rows = -(-len(methods) // columns)
     values = view[[f"acc_{region}", f"{qi}_{region}"]].to_numpy(float)
@@ -78,11 +79,11 @@ def scatter_figure(view: pd.DataFrame, region: str, title: str = "", qi: str = "
                     of_kind[f"acc_{region}"],
                     of_kind[f"{qi}_{region}"],
                     linestyle="none",
-                    marker=MARKERS.get(kind, "X"),
+                    marker=markers[kind],
                     markersize=4.5,
                     markeredgewidth=0.7,
                     color=colours[method],
-                    markerfacecolor="none" if kind != "final" else colours[method],
+                    markerfacecolor=colours[method] if is_delivered(kind) else "none",
                     alpha=0.8,
                 )
             axis.set_title(method, parse_math=False)
@@ -99,16 +100,23 @@ def scatter_figure(view: pd.DataFrame, region: str, title: str = "", qi: str = "
     return figure
 
 
+def kind_markers(kinds: Sequence[str]) -> dict[str, str]:
+    """One marker a mask kind: the segmenters' kinds always have the same, other programs' theirs in turn."""
+    others = [kind for kind in kinds if kind not in MARKERS]
+    return {k: MARKERS[k] for k in kinds if k in MARKERS} | {k: OTHERS[i % len(OTHERS)] for i, k in enumerate(others)}
+
+
 def _kind_legend(figure: Figure, kinds: Sequence[str]) -> None:
     if len(kinds) < 2:
         return
+    markers = kind_markers(kinds)
     handles = [
         mpl.lines.Line2D(
             *([], []),
             linestyle="none",
-            marker=MARKERS.get(kind, "X"),
+            marker=markers[kind],
             color="#333333",
-            markerfacecolor="#333333" if kind == "final" else "none",
+            markerfacecolor="#333333" if is_delivered(kind) else "none",
             label=kind,
         )
         for kind in kinds
@@ -120,6 +128,7 @@ def bland_altman_figure(view: pd.DataFrame, region: str, method: str, title: str
     """QI - Acc of one method against their mean, with the bias and the 95 % limits of agreement (± 1.96 SD)."""
     rows = view[view["method"] == method]
     kinds = in_order(rows["mask_kind"].unique(), MASK_KINDS)
+    markers = kind_markers(kinds)
     acc, qi = rows[f"acc_{region}"].to_numpy(float), rows[f"qi_{region}"].to_numpy(float)
     difference = qi - acc
     bias, spread = difference.mean(), difference.std(ddof=1) if len(difference) > 1 else 0.0
@@ -132,10 +141,10 @@ def bland_altman_figure(view: pd.DataFrame, region: str, method: str, title: str
                 ((qi + acc) / 2)[of_kind],
                 difference[of_kind],
                 linestyle="none",
-                marker=MARKERS.get(kind, "X"),
+                marker=markers[kind],
                 markersize=4.5,
                 color=PALETTE[0],
-                markerfacecolor="none" if kind != "final" else PALETTE[0],
+                markerfacecolor=PALETTE[0] if is_delivered(kind) else "none",
                 alpha=0.8,
             )
         for value, style, text in (

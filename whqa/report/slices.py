@@ -16,8 +16,24 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from scipy import ndimage
 
 PLANES = ((2, "axial"), (1, "coronal"), (0, "sagittal"))
+# What lies at the left, right, upper and lower edge of each plane.
+DIRECTIONS = {2: "RLAP", 1: "RLSI", 0: "PASI"}
+_EDGES = (
+    (0.02, 0.5, "left", "center"),
+    (0.98, 0.5, "right", "center"),
+    (0.5, 0.985, "center", "top"),
+    (0.5, 0.015, "center", "bottom"),
+)
+# White with a dark rim can be read on every grey.
+ON_IMAGE: Mapping[str, Any] = {
+    "fontsize": 7,
+    "color": "white",
+    "path_effects": [withStroke(linewidth=1.6, foreground="black")],
+}
 TRUE_ERROR, PREDICTED_ERROR = "#D55E00", "#F0389B"
 
 
@@ -50,23 +66,23 @@ def overlay_figure(
     columns = ["image and mask", *(["true error"] if true_error is not None else []), "predicted error"]
     figure = new_figure(2.9 * len(columns), 8.6)
     axes = figure.subplots(3, len(columns), squeeze=False)
-    window = _window(image)
+    window = grey_window(image)
     for row, (axis_index, plane) in zip(axes, PLANES, strict=True):
         for axis, column in zip(row, columns, strict=True):
-            _show(axis, image, axis_index, at, spacing, window)
+            show_plane(axis, image, axis_index, at, spacing, window)
             if column == "image and mask":
-                _contours(axis, mask, axis_index, at, scheme_colours)
+                draw_contours(axis, mask, axis_index, at, scheme_colours)
                 axis.set_ylabel(f"{plane} {at[axis_index] + 1}/{image.shape[axis_index]}", fontsize=9)
             elif column == "true error" and true_error is not None:
-                _tint(axis, true_error.astype(float), axis_index, at, TRUE_ERROR)
+                draw_tint(axis, true_error.astype(float), axis_index, at, TRUE_ERROR)
             else:
                 probability = np.asarray(error_map if error_probability is None else error_probability, dtype=float)
-                _tint(axis, probability, axis_index, at, PREDICTED_ERROR)
-                _outline(axis, np.asarray(error_map, dtype=bool), axis_index, at, "#FFFFFF")
+                draw_tint(axis, probability, axis_index, at, PREDICTED_ERROR)
+                draw_outline(axis, np.asarray(error_map, dtype=bool), axis_index, at, "#FFFFFF")
     for axis, column in zip(axes[0], columns, strict=True):
         axis.set_title(column, fontsize=9)
     figure.suptitle(title, fontsize=10, parse_math=False)
-    _structure_legend(figure, scheme_colours, scheme_titles)
+    structure_legend(figure, scheme_colours, scheme_titles)
     return figure
 
 
@@ -91,14 +107,14 @@ def contact_sheet(
     for i, (title, image, label, spacing) in enumerate(cases):
         row, block = divmod(i, across)
         at = middle(image if label is None else np.asarray(label))
-        window = _window(image)
+        window = grey_window(image)
         for axis, (axis_index, plane) in zip(axes[row, 3 * block : 3 * block + 3], PLANES, strict=True):
             axis.set_axis_on()
-            _show(axis, image, axis_index, at, spacing, window)
+            show_plane(axis, image, axis_index, at, spacing, window)
             if label is not None:
-                _contours(axis, label, axis_index, at, colours)
+                draw_contours(axis, label, axis_index, at, colours)
             axis.set_title(title if plane == "axial" else plane, fontsize=8, parse_math=False)
-    _structure_legend(figure, colours, titles)
+    structure_legend(figure, colours, titles)
     return figure
 
 
@@ -116,7 +132,7 @@ def side_by_side(
     Returns:
         Grey image and layers, all (H', W') uint8, the first row on top.
     """
-    low, high = _window(image)
+    low, high = grey_window(image)
     grey = np.clip((np.asarray(image, dtype=np.float32) - low) / (high - low), 0, 1) * 255
     return _row_of_planes(grey, at, spacing), {k: _row_of_planes(v, at, spacing) for k, v in layers.items()}
 
@@ -155,7 +171,8 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _window(image: npt.NDArray) -> tuple[float, float]:
+def grey_window(image: npt.NDArray) -> tuple[float, float]:
+    """Intensities shown as black and as white: the 1st and the 99.5th percentile."""
     low, high = np.percentile(np.asarray(image, dtype=np.float32), [1, 99.5])
     return (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
 
@@ -170,7 +187,7 @@ def _extent(volume: npt.NDArray, axis_index: int, spacing: Sequence[float]) -> t
     return (0.0, volume.shape[across] * spacing[across], 0.0, volume.shape[up] * spacing[up])
 
 
-def _show(
+def show_plane(
     axis: Axes,
     image: npt.NDArray,
     axis_index: int,
@@ -178,12 +195,15 @@ def _show(
     spacing: Sequence[float],
     window: tuple[float, float],
 ) -> None:
+    """One slice in grey, true to scale, with a letter for the direction at each edge."""
     plane = _plane(image, axis_index, at).astype(np.float32)
     extent = _extent(image, axis_index, spacing)
     axis.imshow(plane, cmap="gray", vmin=window[0], vmax=window[1], origin="lower", extent=extent)
     axis.set(xlim=extent[:2], ylim=extent[2:], xticks=[], yticks=[])
     if axis_index != 0:
         axis.invert_xaxis()
+    for letter, (x, y, ha, va) in zip(DIRECTIONS[axis_index], _EDGES, strict=True):
+        axis.text(x, y, letter, transform=axis.transAxes, ha=ha, va=va, **ON_IMAGE)
 
 
 def _grid(axis: Axes, shape: tuple[int, ...]) -> dict[str, Any]:
@@ -193,13 +213,34 @@ def _grid(axis: Axes, shape: tuple[int, ...]) -> dict[str, Any]:
     return {"x": x, "y": y, "extent": extent}
 
 
-def _contours(axis: Axes, mask: npt.NDArray, axis_index: int, at: Sequence[int], colours: Sequence[str]) -> None:
+def draw_contours(
+    axis: Axes,
+    mask: npt.NDArray,
+    axis_index: int,
+    at: Sequence[int],
+    colours: Sequence[str],
+    tags: Sequence[str] = (),
+) -> None:
+    """Outline every structure of a slice; with `tags`, one a structure, name each inside its largest part."""
     plane = _plane(mask, axis_index, at)
     for index, colour in enumerate(colours, start=1):
-        _outline_plane(axis, plane == index, colour)
+        inside = plane == index
+        _outline_plane(axis, inside, colour)
+        if tags and inside.any():
+            row, column = _deepest(inside)
+            grid = _grid(axis, plane.shape)
+            axis.text(grid["x"][column], grid["y"][row], tags[index - 1], ha="center", va="center", **ON_IMAGE)
 
 
-def _outline(axis: Axes, volume: npt.NDArray, axis_index: int, at: Sequence[int], colour: str) -> None:
+def _deepest(inside: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    """The pixel that is farthest from the edge of what it lies in."""
+    depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+    return int(row), int(column)
+
+
+def draw_outline(axis: Axes, volume: npt.NDArray, axis_index: int, at: Sequence[int], colour: str) -> None:
+    """Outline of what is not 0 in a slice."""
     _outline_plane(axis, _plane(volume, axis_index, at), colour)
 
 
@@ -210,8 +251,8 @@ def _outline_plane(axis: Axes, plane: npt.NDArray, colour: str) -> None:
     axis.contour(grid["x"], grid["y"], plane.astype(float), levels=[0.5], colors=[colour], linewidths=1.0)
 
 
-def _tint(axis: Axes, volume: npt.NDArray, axis_index: int, at: Sequence[int], colour: str) -> None:
-    """Colour whose opacity is the value in [0, 1]."""
+def draw_tint(axis: Axes, volume: npt.NDArray, axis_index: int, at: Sequence[int], colour: str) -> None:
+    """Colour over a slice, its opacity being the volume's value in [0, 1]."""
     plane = _plane(volume, axis_index, at)
     rgba = np.empty((*plane.shape, 4))
     rgba[..., :3] = matplotlib.colors.to_rgb(colour)
@@ -221,6 +262,7 @@ def _tint(axis: Axes, volume: npt.NDArray, axis_index: int, at: Sequence[int], c
     axis.set(ylim=extent[2:], xlim=extent[:2] if axis_index == 0 else (extent[1], extent[0]))
 
 
-def _structure_legend(figure: Figure, colours: Sequence[str], titles: Sequence[str]) -> None:
+def structure_legend(figure: Figure, colours: Sequence[str], titles: Sequence[str]) -> None:
+    """One line and name a structure, below the panels."""
     handles = [matplotlib.lines.Line2D([], [], color=c, label=t) for c, t in zip(colours, titles, strict=True)]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)

@@ -45,14 +45,23 @@ DEFINITIONS: dict[str, str] = {
 }
 
 
+EXTERNAL_DEFINITIONS: dict[str, str] = {
+    "masks of other programs": "masks that another program or a person made of the same images: a kind of their own, "
+    "and part of all. That their maker had not seen these cases' references is the word of whoever ran this. They come "
+    "without a segmenter's entropy, so the baseline entropy does not judge them, nor count them in all.",
+}
+
+
 def summary_numbers(tables: RunTables) -> dict[str, Any]:
-    """The entries "segmentation" and "methods" of summary.json."""
-    methods: dict[str, Any] = {}
-    for method in tables.methods:
-        methods[method] = {
-            masks: _method_numbers(rows[rows["method"] == method], tables.structures)
-            for masks, rows in (("final", view(tables.judged, "final")), ("all", view(tables.judged, "all")))
-        }
+    """The entries "segmentation" and "methods" of summary.json.
+
+    A method has the parts "final" and "all", and one for each other program whose masks were judged.
+    """
+    methods: dict[str, dict[str, Any]] = {method: {} for method in tables.methods}
+    for masks in tables.views:
+        rows = view(tables.judged, masks)
+        for method, parts in methods.items():
+            parts[masks] = _method_numbers(rows[rows["method"] == method], tables.structures, masks)
     return {"segmentation": segmentation_numbers(tables.segmented, tables.structures), "methods": methods}
 
 
@@ -80,7 +89,7 @@ def segmentation_numbers(segmented: pd.DataFrame, structures: tuple[str, ...]) -
     final = segmented[segmented["mask_kind"] == "final"]
     found = {}
     for name, prefix in (("dice", "dice_"), ("hd95_mm", "hd95_")):
-        reason = f"no final mask has a {prefix}<structure> value"
+        reason = f"no final mask has a {prefix}<structure> value" if len(segmented) else "no segmenter was trained"
         columns = final.reindex(columns=[f"{prefix}{key}" for key in structures])
         found[name] = mean_entry(columns.mean(axis=1), final["patient"], reason) | {
             "per_structure": {
@@ -90,8 +99,11 @@ def segmentation_numbers(segmented: pd.DataFrame, structures: tuple[str, ...]) -
     return found
 
 
-def _method_numbers(rows: pd.DataFrame, structures: tuple[str, ...]) -> dict[str, Any]:
-    """K: one method on final masks or on all kinds."""
+def _method_numbers(rows: pd.DataFrame, structures: tuple[str, ...], masks: str) -> dict[str, Any]:
+    """K: one method on final masks, on those of another program or on all kinds."""
+    if rows.empty:
+        which = "final masks" if masks == "final" else f"masks of {masks}"
+        return _nothing(f"the method judged no {which}")
     hits, predicted, true = (rows[c].to_numpy(float) for c in ("hit_voxels", "predicted_voxels", "error_voxels"))
     pooled = bootstrap.pooled_dice(hits, predicted, true, np.ones((1, len(rows))))
     found: dict[str, Any] = {
@@ -110,6 +122,21 @@ def _method_numbers(rows: pd.DataFrame, structures: tuple[str, ...]) -> dict[str
     seconds = rows["seconds"] if "seconds" in rows else pd.Series(np.nan, index=rows.index)
     found["seconds_per_case"] = mean_entry(seconds, rows["patient"], "no time was recorded")
     return found
+
+
+def _nothing(reason: str) -> dict[str, Any]:
+    """K where a method judged no such mask."""
+    null = entry(math.nan, None, reason)
+    correlations = dict.fromkeys(("pcc", "spearman", "mae", "mae_constant"), null)
+    quality = {"acc": {"mean": None, "std": None, "reason": reason}} | correlations
+    return {
+        "n": 0,
+        "error_dice": null | {"pooled": None},
+        "error_auprc": null,
+        **dict.fromkeys(REGIONS, quality),
+        "failure": dict.fromkeys(("aurc", "e_aurc", "auroc"), null),
+        "seconds_per_case": null,
+    }
 
 
 def _quality_numbers(rows: pd.DataFrame, region: str, column: str) -> dict[str, Any]:

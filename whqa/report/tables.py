@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import csv
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import pandas as pd
 
 from whqa.errors import InputError
 from whqa.files import read_json
-from whqa.masks.plan import MASK_KINDS
-from whqa.masks.store import COMPLETED
+from whqa.masks.plan import MASK_KINDS, is_delivered
+from whqa.masks.store import COMPLETED, EXTERNAL_RECORD, read_index
 
 TEXT_COLUMNS = ("case", "patient", "mask_kind", "method", "modality", "segmenter")
 METHOD_ORDER = ("errormap", "constant", "boundary", "entropy")
@@ -32,7 +33,8 @@ class RunTables:
     Attributes:
         judged: one row per (case, mask kind, method), numbers as floats, `patient` filled in from folds.json.
         text: the same rows and columns as the folds wrote them, so that joining loses no digit.
-        segmented: one row per (case, mask kind) of the single-fold segmenters.
+        segmented: one row per (case, mask kind) of the single-fold segmenters; empty where only masks of other
+            programs were judged.
         folds: the content of folds.json.
     """
 
@@ -56,6 +58,16 @@ class RunTables:
         """Mask kinds, final first."""
         return in_order(self.judged["mask_kind"].unique(), MASK_KINDS)
 
+    @property
+    def external(self) -> tuple[str, ...]:
+        """Those of them that other programs made."""
+        return tuple(kind for kind in self.kinds if kind not in MASK_KINDS)
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """What `view` takes: final masks, those of each other program, all kinds."""
+        return ("final", *self.external, "all")
+
 
 def in_order(names: Iterable[str], order: Sequence[str]) -> tuple[str, ...]:
     """`names` with those of `order` first and the rest by name."""
@@ -70,8 +82,10 @@ def read_run(run_dir: Path) -> RunTables:
             differ in methods or mask kinds, or a table does not hold what it must.
     """
     folds = _read_folds(run_dir / "folds.json")
-    _refuse_missing(run_dir, len(folds["folds"]))
+    stages = _stages(run_dir, len(folds["folds"]))
+    _refuse_missing(run_dir, stages, len(folds["folds"]))
     _refuse_surplus(run_dir / "errormap", len(folds["folds"]))
+    _refuse_unlike_masks(run_dir / "errormap", len(folds["folds"]))
     structures = folds["cohort"]["structures"]
     dice = [f"dice_{key}" for key in structures]
     needed = [*CONTRACT_COLUMNS, *dice, *COUNT_COLUMNS, *CONSTANT_COLUMNS]
@@ -81,6 +95,8 @@ def read_run(run_dir: Path) -> RunTables:
     _refuse_empty(judged, [*CONTRACT_COLUMNS[6:], *COUNT_COLUMNS, *CONSTANT_COLUMNS], run_dir / "errormap")
     judged["patient"] = judged["case"].map(folds["patients"])
     needed = ["case", "fold", "mask_kind", *dice]
+    if "segmenter" not in stages:
+        return RunTables(judged, text, pd.DataFrame(columns=[*needed, "patient"]), folds)
     segmented = _numbers(_join(run_dir / "segmenter", folds, needed, ("case", "mask_kind")), run_dir / "segmenter")
     segmented["patient"] = segmented["case"].map(folds["patients"])
     return RunTables(judged, text, segmented, folds)
@@ -111,9 +127,19 @@ def _read_folds(path: Path) -> dict[str, Any]:
     return dict(folds)
 
 
-def _refuse_missing(run_dir: Path, n_folds: int) -> None:
+def _stages(run_dir: Path, n_folds: int) -> tuple[str, ...]:
+    """Both stages, or the second alone where only masks of other programs were judged."""
+    kinds: set[str] = set()
+    for path in (run_dir / "errormap" / str(k) / "cases.csv" for k in range(n_folds)):
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8", errors="replace") as file:
+                kinds |= {str(row.get("mask_kind")) for row in csv.DictReader(file)}
+    return ("errormap",) if kinds and not kinds & set(MASK_KINDS) else ("segmenter", "errormap")
+
+
+def _refuse_missing(run_dir: Path, stages: Sequence[str], n_folds: int) -> None:
     missing = []
-    for stage in ("segmenter", "errormap"):
+    for stage in stages:
         for k in range(n_folds):
             fold = run_dir / stage / str(k)
             if not (fold / COMPLETED).is_file():
@@ -135,6 +161,20 @@ def _refuse_surplus(stage: Path, n_folds: int) -> None:
         )
 
 
+def _refuse_unlike_masks(stage: Path, n_folds: int) -> None:
+    """Masks of other programs may have changed between one fold's training and another's."""
+    records = [
+        read_json(path) if path.exists() else {} for path in (stage / str(k) / EXTERNAL_RECORD for k in range(n_folds))
+    ]
+    for k, record in enumerate(records):
+        if record != records[0]:
+            names = sorted(n for n in record.keys() | records[0].keys() if record.get(n) != records[0].get(n))
+            raise InputError(
+                f"{stage}: folds 0 and {k} judged different masks of {', '.join(names)}; remove the directory of the "
+                "one with the older masks and train it again"
+            )
+
+
 def _join(stage: Path, folds: dict[str, Any], needed: Sequence[str], key: tuple[str, ...]) -> pd.DataFrame:
     """Tables of all folds below `stage` as text, after the checks."""
     foreign_allowed = stage.name == "segmenter" and folds["plan"] == "in_sample"
@@ -146,7 +186,7 @@ def _join(stage: Path, folds: dict[str, Any], needed: Sequence[str], key: tuple[
     joined = pd.concat(tables, ignore_index=True).fillna("")
     _refuse_twice(stage, joined, key)
     _refuse_foreign(stage, joined, folds)
-    _refuse_holes(stage, joined, folds, key)
+    _refuse_holes(stage, joined, folds, key, _external_cases(stage))
     return joined.drop(columns="_directory")
 
 
@@ -187,18 +227,34 @@ def _refuse_foreign(stage: Path, table: pd.DataFrame, folds: dict[str, Any]) -> 
             )
 
 
-def _refuse_holes(stage: Path, table: pd.DataFrame, folds: dict[str, Any], key: tuple[str, ...]) -> None:
-    """Every case must have a row for every combination of mask kind (and method) that occurs anywhere."""
+def _external_cases(stage: Path) -> dict[str, set[str]]:
+    """Other program -> cases that it made masks of, which need not be all (`masks.external.<name>.partial`)."""
+    places = (path.parent for path in (stage.parent / "external").glob("*/cases.csv"))
+    return {place.name: {row["case"] for row in read_index(place)} for place in places}
+
+
+def _refuse_holes(
+    stage: Path,
+    table: pd.DataFrame,
+    folds: dict[str, Any],
+    key: tuple[str, ...],
+    external: Mapping[str, Collection[str]],
+) -> None:
+    """Every case must have a row for every combination of mask kind (and method) that occurs anywhere.
+
+    Of another program's masks it must where it has one.
+    """
     rest = list(key[1:])
     combinations = set(table[rest].itertuples(index=False, name=None))
-    if ("final",) not in {c[:1] for c in combinations}:
+    if not any(is_delivered(kind) for kind, *_ in combinations):
         raise InputError(f"{stage}: no row has mask_kind final; retrain with the final masks")
     present = set(table[list(key)].itertuples(index=False, name=None))
     for k, fold in enumerate(folds["folds"]):
         for case in fold:
-            lacking = sorted(c for c in combinations if (case, *c) not in present)
+            wanted = [c for c in combinations if case in external.get(c[0], (case,))]
+            lacking = sorted(c for c in wanted if (case, *c) not in present)
             if lacking:
-                what = "every row" if len(lacking) == len(combinations) else " / ".join(lacking[0])
+                what = "every row" if len(lacking) == len(wanted) else " / ".join(lacking[0])
                 raise InputError(
                     f"{stage}/{k}/cases.csv: case {case} lacks {what}, which other cases have; remove "
                     f"{stage}/{k}/COMPLETED and run `make cv EXP={stage.parent.name}`"
@@ -252,14 +308,14 @@ def _numbers(text: pd.DataFrame, stage: Path) -> pd.DataFrame:
 
 
 def view(judged: pd.DataFrame, masks: str) -> pd.DataFrame:
-    """The rows of one half of a table: "final" masks or "all" mask kinds.
+    """The rows of one part of a table: "all" mask kinds, or those of one kind, such as "final".
 
-    Adds `constant_*` columns that fit the half: the training mean of Acc over final masks where only these are judged,
-    over all kinds otherwise. The constant baseline's QI is that mean.
+    Adds `constant_*` columns that fit the part: the training mean of Acc over masks of the kind where only these are
+    judged, over all kinds otherwise. The constant baseline's QI is that mean.
     """
-    rows = judged[judged["mask_kind"] == "final"].copy() if masks == "final" else judged.copy()
+    rows = judged.copy() if masks == "all" else judged[judged["mask_kind"] == masks].copy()
     for region in ("volume", "heart"):
-        if masks == "final":
+        if masks != "all":
             rows[f"constant_{region}"] = rows[f"constant_{region}_kind"]
         constant = rows["method"] == "constant"
         rows.loc[constant, f"qi_{region}"] = rows.loc[constant, f"constant_{region}"]

@@ -1,0 +1,132 @@
+"""NRRD (.nrrd) and MetaImage (.mha) through SimpleITK, which is an optional extra: `pip install "whqa[itk]"`.
+
+ITK places voxels in LPS, whqa in RAS: the first two axes of the world change sign. An array is turned so that
+`array[x, y, z]` is the voxel that nibabel gives for the same scan as NIfTI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from whqa.data.itk_header import Declared, declared_voxels
+from whqa.data.stream import check_inflated, check_memory
+from whqa.data.volume import Grid, check_directions, check_spacing, voxel_sizes
+from whqa.errors import InputError
+
+_READERS = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO"}
+_DETACHED = {".nhdr": ".nrrd", ".mhd": ".mha"}
+_BLOCK = 1 << 18
+_UNIT_TOLERANCE = 1e-3
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+
+
+def is_itk(path: Path) -> bool:
+    """Whether the file's name is that of an ITK format, detached headers included, which `read_grid` refuses."""
+    return path.suffix.lower() in _READERS | _DETACHED
+
+
+def read_grid(path: Path) -> Grid:
+    """What the header says; its own `header` is a NIfTI header that says the same.
+
+    Raises:
+        InputError: SimpleITK is not installed, no such file, a detached header, a header that is not sound, or more
+            voxels declared than the file can hold.
+    """
+    suffix = path.suffix.lower()
+    if suffix in _DETACHED:
+        raise InputError(
+            f"{path}: a detached header may point to any file, so it is not followed; save header and voxels in one "
+            f"{_DETACHED[suffix]}"
+        )
+    sitk = _simpleitk(path)
+    declared = declared_voxels(path)
+    with _quiet(path, sitk):
+        reader = _reader(path, sitk)
+        reader.ReadImageInformation()
+        found, spacing = tuple(reader.GetSize()), np.array(reader.GetSpacing())
+        origin, direction = np.array(reader.GetOrigin()), np.array(reader.GetDirection())
+    if found != declared.shape or reader.GetNumberOfComponents() != 1:
+        raise InputError(f"{path}: the header is read in two ways; convert it to NIfTI")
+    affine = np.eye(4)
+    affine[:3, :3] = _LPS_TO_RAS @ direction.reshape(3, 3) * spacing
+    affine[:3, 3] = _LPS_TO_RAS @ origin
+    check_spacing(path, "the header", spacing, declared.shape)
+    check_directions(path, affine)
+    if not np.allclose(voxel_sizes(affine), spacing, rtol=_UNIT_TOLERANCE, atol=0):
+        raise InputError(f"{path}: the axes of its transform matrix are not of length 1; convert it to NIfTI")
+    return Grid(path, declared.shape, affine, _nifti_header(declared, affine))
+
+
+def voxel_blocks(path: Path) -> Iterator[npt.NDArray[Any]]:
+    """The voxels in the file's order as flat blocks in native byte order; the file is whole before ITK reads it.
+
+    Raises:
+        InputError: the file is truncated, damaged or goes on behind the voxels.
+    """
+    sitk = _simpleitk(path)
+    declared = declared_voxels(path)
+    check_memory(path, declared.size)
+    check_inflated(path, declared.payload, declared.size)
+    with _quiet(path, sitk):
+        image = _reader(path, sitk).Execute()
+    flat = sitk.GetArrayViewFromImage(image).reshape(-1)
+    if flat.dtype != declared.dtype.newbyteorder("=") or flat.nbytes != declared.size:
+        raise InputError(f"{path}: the header is read in two ways; convert it to NIfTI")
+    return _parts(flat, image)
+
+
+def _parts(flat: npt.NDArray[Any], owner: Any) -> Iterator[npt.NDArray[Any]]:
+    """Flat views; `owner` is the image whose memory they show, kept alive as long as they are asked for."""
+    for start in range(0, flat.size, _BLOCK):
+        yield flat[start : start + _BLOCK]
+    del owner
+
+
+def _reader(path: Path, sitk: ModuleType) -> Any:
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(_READERS[path.suffix.lower()])
+    reader.SetFileName(str(path))
+    return reader
+
+
+def _simpleitk(path: Path) -> ModuleType:
+    try:
+        import SimpleITK
+    except ImportError:
+        raise InputError(
+            f'{path}: {path.suffix} files are read through SimpleITK, which is not installed; pip install "whqa[itk]"'
+        ) from None
+    return SimpleITK
+
+
+@contextmanager
+def _quiet(path: Path, sitk: ModuleType) -> Iterator[None]:
+    """ITK's warnings stay off standard error, its errors become one line."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise InputError(f"{path}: SimpleITK cannot read it ({lines[-1][:200]}); convert it to NIfTI") from None
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def _nifti_header(declared: Declared, affine: npt.NDArray[np.float64]) -> nib.Nifti1Header:
+    header = nib.Nifti1Header()
+    header.set_data_dtype(declared.dtype.newbyteorder("="))
+    header.set_data_shape(declared.shape)
+    header.set_zooms(voxel_sizes(affine))
+    header.set_sform(affine, "scanner")
+    header.set_qform(affine, "scanner")
+    header.set_xyzt_units("mm")
+    return header

@@ -1,0 +1,162 @@
+"""Reader of ACDC (short-axis cine MR), as its organisers hand it out or as a flat folder; it sees which of the two.
+
+    database/training/patient001/Info.cfg                          ED: 1, ES: 12, Group: DCM, ...
+                                 patient001_4d.nii.gz              the whole cine, not read
+                                 patient001_frame01.nii.gz
+                                 patient001_frame01_gt.nii.gz
+                                 patient001_frame12.nii.gz
+                                 patient001_frame12_gt.nii.gz
+             testing/patient101/...                                labels in later downloads only
+
+`Info.cfg` says which frame is end diastole (ED) and which end systole (ES): cases patient001_ED and patient001_ES of
+one patient. Other frames are passed over. The flat folder holds one frame a patient, whichever it is:
+
+    patient001_image.nii.gz
+    patient001_label.nii.gz
+
+Labels: 1 RV cavity, 2 myocardium, 3 LV cavity. The headers contradict themselves (affine 1 mm, pixdim right).
+Source: Bernard et al., IEEE Trans Med Imaging 2018;37:2514-2525, and the readme of the download.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from whqa.data.case import Case, Cohort, SpacingRule
+from whqa.data.sources.checks import existing_folder
+from whqa.data.sources.folder import read_folder
+from whqa.data.sources.listing import list_files
+from whqa.errors import InputError
+from whqa.structures import ACDC
+
+EXPECTED = (
+    "a folder with patient001/Info.cfg, patient001/patient001_frame01.nii.gz and ..._frame01_gt.nii.gz (official), or "
+    "with patient001_image.nii.gz and patient001_label.nii.gz (flat)"
+)
+FRAMES = ("ED", "ES")
+_FILE = re.compile(r"(?P<patient>patient\d+)_frame(?P<frame>\d+)(?P<label>_gt)?\.nii(\.gz)?", re.IGNORECASE)
+_LONGEST_INFO = 1 << 16
+
+
+def read_acdc(
+    root: str | Path | None,
+    frames: str = "both",
+    name: str = "acdc",
+    spacing_rule: SpacingRule = "pixdim",
+) -> Cohort:
+    """The ACDC cases below `root`, sorted by name.
+
+    Args:
+        root: data folder, searched with all its sub-folders.
+        frames: "both", "ED" or "ES", of the official layout.
+        name: of the cohort.
+        spacing_rule: what holds where a header's pixdim and affine disagree.
+
+    Raises:
+        InputError: no such folder, or nothing of either layout in it. A missing or odd Info.cfg, a frame or a label
+            that is missing (outside `testing`) and a file that occurs twice are problems of the cohort; patients
+            without a readable Info.cfg are listed by frame numbers.
+    """
+    if frames not in ("both", *FRAMES):
+        raise InputError(f"frames {frames!r}: must be both, ED or ES")
+    folder = existing_folder(root, EXPECTED)
+    patients, problems = _patients(folder)
+    flat = any(re.fullmatch(r"[^.].*_image\.nii\.gz", p.name) for p in _children(folder))
+    if patients and flat:
+        raise InputError(f"{folder}: holds both layouts of ACDC, official and flat; state the folder of one of them")
+    if not patients and flat:
+        if frames != "both":
+            raise InputError(f"{folder}: files of the flat layout do not tell their frame; leave frames at both")
+        return read_folder(folder, scheme=ACDC, modality="mr", name=name, spacing_rule=spacing_rule)
+    if not patients:
+        raise InputError(f"{folder}: no ACDC images found; it should be {EXPECTED}")
+    wanted = FRAMES if frames == "both" else (frames,)
+    cases = [case for patient in patients for case in _cases(patient, wanted, problems)]
+    return Cohort(name, tuple(cases), ACDC, spacing_rule, tuple(problems))
+
+
+@dataclass
+class _Patient:
+    name: str
+    folder: Path
+    test: bool
+    info: Path | None = None
+    images: dict[int, Path] = field(default_factory=dict)
+    labels: dict[int, Path] = field(default_factory=dict)
+
+
+def _children(folder: Path) -> list[Path]:
+    return list(list_files(folder, depth=0).files.values())
+
+
+def _patients(folder: Path) -> tuple[list[_Patient], list[str]]:
+    listing = list_files(folder, endings=(".nii", ".nii.gz", "info.cfg"))
+    problems = list(listing.problems)
+    found: dict[str, _Patient] = {}
+    infos: dict[str, Path] = {}
+    for inside, path in listing.files.items():
+        if path.name.lower() == "info.cfg":
+            infos[path.parent.name.lower()] = path
+        match = _FILE.fullmatch(path.name)
+        if match is None:
+            continue
+        name = match["patient"].lower()
+        above = (folder.resolve().name, *inside.split("/"))
+        patient = found.setdefault(name, _Patient(name, path.parent, "testing" in map(str.lower, above)))
+        first = (patient.labels if match["label"] else patient.images).setdefault(int(match["frame"]), path)
+        if first != path:
+            problems.append(f"{path}: the same frame is also at {first}; remove one of them")
+    for name, patient in found.items():
+        patient.info = infos.get(name)
+    problems += [
+        f"{infos[name]}: no frames {name}_frame01.nii.gz lie beside it; download the patient again or remove the folder"
+        for name in sorted(infos.keys() - found.keys())
+        if re.fullmatch(r"patient\d+", name)
+    ]
+    return [found[name] for name in sorted(found)], problems
+
+
+def _cases(patient: _Patient, wanted: tuple[str, ...], problems: list[str]) -> list[Case]:
+    numbers = _frame_numbers(patient, wanted, problems)
+    cases = []
+    for suffix, number in numbers.items():
+        if number not in patient.images:
+            problems.append(f"{patient.info}: frame {number} ({suffix}) has no image {_frame_file(patient, number)}")
+            continue
+        image, label = patient.images[number], patient.labels.get(number)
+        if label is None and not patient.test:
+            problems.append(
+                f"{image}: label file {_frame_file(patient, number, '_gt')} is missing; add it or remove the patient"
+            )
+        cases.append(Case(f"{patient.name}_{suffix}", patient.name, "mr", image, label))
+    for number in sorted(patient.labels.keys() - patient.images.keys() - set(numbers.values())):
+        problems.append(f"{patient.labels[number]}: image {_frame_file(patient, number)} is missing; add it")
+    return cases
+
+
+def _frame_file(patient: _Patient, number: int, what: str = "") -> str:
+    return f"{patient.name}_frame{number:02}{what}.nii.gz"
+
+
+def _frame_numbers(patient: _Patient, wanted: tuple[str, ...], problems: list[str]) -> dict[str, int]:
+    """ED and ES -> frame number; without a readable Info.cfg all frames by number, and a problem."""
+    if patient.info is None:
+        problems.append(f"{patient.folder}: Info.cfg is missing; it says which frames of {patient.name} are ED and ES")
+        return _all_frames(patient)
+    try:
+        with open(patient.info, encoding="utf-8-sig", errors="replace") as stream:
+            text = stream.read(_LONGEST_INFO)
+    except OSError as error:
+        problems.append(f"{patient.info}: not readable ({error.strerror}); copy or download it again")
+        return _all_frames(patient)
+    stated = dict(re.findall(r"^\s*(ED|ES)\s*:\s*(\d{1,6})\s*$", text, re.MULTILINE))
+    if set(stated) != set(FRAMES) or int(stated["ED"]) == int(stated["ES"]):
+        problems.append(f"{patient.info}: must state two frames in lines such as 'ED: 1' and 'ES: 12'; correct it")
+        return _all_frames(patient)
+    return {key: int(stated[key]) for key in wanted}
+
+
+def _all_frames(patient: _Patient) -> dict[str, int]:
+    return {f"frame{number:02}": number for number in sorted(patient.images)}

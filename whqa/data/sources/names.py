@@ -1,0 +1,127 @@
+"""What other data sets call the structures of the heart and their modality."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from whqa.data.case import Modality
+from whqa.errors import InputError
+from whqa.structures import SCHEMES, STRUCTURES, LabelScheme, merged_scheme
+
+# Normalised names; `ventricle_left` is turned into `left_ventricle` first.
+_NAMES = {
+    "lv": "lv lvc lvbp lv_cavity lv_blood_pool left_ventricle left_ventricle_cavity left_ventricle_blood_cavity "
+    "left_ventricle_blood_pool left_ventricular_cavity left_ventricular_blood_pool heart_left_ventricle",
+    "rv": "rv rvc rvbp rv_cavity rv_blood_pool right_ventricle right_ventricle_cavity right_ventricle_blood_cavity "
+    "right_ventricle_blood_pool right_ventricular_cavity right_ventricular_blood_pool heart_right_ventricle",
+    "la": "la lac la_cavity left_atrium left_atrium_cavity left_atrium_blood_cavity left_atrial_cavity "
+    "heart_left_atrium",
+    "ra": "ra rac ra_cavity right_atrium right_atrium_cavity right_atrium_blood_cavity right_atrial_cavity "
+    "heart_right_atrium",
+    "myo": "myo myocardium mlv lvm lvmyo lv_myo lv_myocardium myo_lv heart_myocardium left_ventricle_myocardium "
+    "left_ventricular_myocardium myocardium_of_the_left_ventricle myocardium_left_ventricle",
+    "ao": "ao aa aorta ascending_aorta aorta_ascending asc_aorta",
+    "pa": "pa pulmonary_artery pulmonary_trunk main_pulmonary_artery",
+}
+_KEYS = {name: key for key, names in _NAMES.items() for name in names.split()}
+_BACKGROUND = {"background", "bg", "none", "unlabelled", "unlabeled"}
+_WORDS: dict[Modality, frozenset[str]] = {
+    "ct": frozenset(("ct", "cta", "ccta", "cect", "ncct", "cbct")),
+    "mr": frozenset(
+        ("mr", "mri", "cmr", "cmri", "mra", "t1", "t1w", "t1ce", "t1gd", "t2", "t2w", "flair", "bssfp", "cine", "lge")
+    ),
+}
+
+
+def structure_key(name: str) -> str:
+    """Our key of a structure that another data set names; the normalised name where it is none of the seven."""
+    plain = re.sub(r"[\W_]+", "_", name.lower()).strip("_")
+    turned = re.sub(r"(atrium|ventricle)_(left|right)", r"\2_\1", plain)
+    if "(" in name and turned not in _KEYS:
+        return structure_key(re.sub(r"\([^()]*\)?", "", name))
+    return _KEYS.get(turned, plain)
+
+
+def modality_of(*texts: str) -> Modality | None:
+    """The modality that words in a name tell, of the first text that tells one; None where none does."""
+    for text in texts:
+        plain = re.sub(r"[\W_]+|(?<=[a-z])(?=[A-Z])", " ", text).lower()
+        words = {*re.findall(r"[a-z]+", plain), *re.findall(r"[a-z]+\d[a-z]*", plain)}
+        told: list[Modality] = [modality for modality, known in _WORDS.items() if words & known]
+        if len(told) == 1:
+            return told[0]
+    return None
+
+
+def scheme_of_names(
+    name: str, labels: Mapping[str, int], structures: Mapping[str, Any] | None, where: str
+) -> LabelScheme:
+    """The label scheme of a data set that names its label values.
+
+    Args:
+        name: of the scheme.
+        labels: their name -> file value, background (0) among them or not.
+        structures: their name -> our key, or None for an organ that counts as background; several names with one key
+            are merged. Names that are not in it go by `structure_key`.
+        where: the file that holds the labels, for messages.
+
+    Returns:
+        The scheme, in the order of the registered scheme with the same structures where there is one (so that indices
+        are those of the data set's direct layout), else in the order of the values.
+
+    Raises:
+        InputError: nothing but background, two names for one structure, or `structures` names something unknown.
+    """
+    stated = _stated(structures, labels, where)
+    values: dict[str, list[int]] = {}
+    owner: dict[str, str] = {}
+    for theirs, value in sorted(labels.items(), key=lambda item: item[1]):
+        key = stated[theirs] if theirs in stated else structure_key(theirs)
+        if value == 0 and key not in STRUCTURES:
+            continue
+        if not key or value == 0 or (key in _BACKGROUND | {"ignore"} and theirs not in stated):
+            raise InputError(
+                f"{where}: label {theirs[:80]!r} with value {value} cannot be that; correct it or state data.structures"
+            )
+        if key in owner and theirs not in stated and owner[key] not in stated:
+            raise InputError(
+                f"{where}: labels {owner[key][:80]!r} and {theirs[:80]!r} are both {key!r}; say what they are in "
+                "data.structures"
+            )
+        owner[key] = theirs
+        values.setdefault(key, []).append(value)
+    ignored = values.pop("ignore", [])
+    if not values:
+        raise InputError(f"{where}: labels name no structure but background")
+    return merged_scheme(name, {key: values[key] for key in _known_order(values)} | {"ignore": ignored})
+
+
+def _stated(structures: Mapping[str, Any] | None, labels: Mapping[str, int], where: str) -> dict[str, str]:
+    if structures is not None and not isinstance(structures, Mapping):
+        raise InputError(f"structures {structures!r}: must be pairs, such as {{left ventricle: lv, liver: null}}")
+    stated = {}
+    for theirs, key in (structures or {}).items():
+        if str(theirs) not in labels:
+            near = difflib.get_close_matches(str(theirs), labels, n=1)
+            raise InputError(
+                f"{where}: has no label {str(theirs)!r} that structures names; "
+                + (
+                    f"did you mean {near[0]!r}?"
+                    if near
+                    else f"there are {', '.join(name[:40] for name in list(labels)[:12])}"
+                )
+            )
+        if not isinstance(key, str | None) or key == "":
+            raise InputError(f"structures: {theirs}: {key!r} must be a structure such as lv, or null for background")
+        stated[str(theirs)] = "ignore" if key is None else key
+    return stated
+
+
+def _known_order(values: Mapping[str, Any]) -> list[str]:
+    for scheme in SCHEMES.values():
+        if set(scheme.keys) == set(values):
+            return list(scheme.keys)
+    return list(values)

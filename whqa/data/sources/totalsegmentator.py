@@ -1,0 +1,170 @@
+"""Reader of the TotalSegmentator data set, version 1: a file a structure.
+
+    meta.csv                                          image_id;age;gender;institute;study_type;split
+    s0000/ct.nii.gz
+          segmentations/heart_ventricle_left.nii.gz   104 binary masks, of which these seven are read:
+                        heart_ventricle_right.nii.gz
+                        heart_atrium_left.nii.gz
+                        heart_atrium_right.nii.gz
+                        heart_myocardium.nii.gz
+                        aorta.nii.gz                  whole, down to the abdomen
+                        pulmonary_artery.nii.gz
+    s0001/...
+
+All 104 files are there in every subject, empty where the scan does not show the structure; a CT of the leg has no
+heart. Reading such a reference says so; leave those subjects out with `without` or choose with `subjects`. Where masks
+overlap, the structure that is later in the list above wins. A subject is taken for a patient: meta.csv names no people.
+Version 2 of the data set has the heart as one structure and cannot be read.
+
+Source: Wasserthal et al., Radiology: Artificial Intelligence 2023;5(5):e230024; 1204 CT, CC BY 4.0, zenodo 6802614.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from whqa.data.case import Case, Cohort, SpacingRule
+from whqa.data.sources.checks import existing_folder
+from whqa.data.sources.listing import Listing, list_files
+from whqa.errors import InputError
+from whqa.structures import TOTALSEGMENTATOR_V1
+
+EXPECTED = "a folder with s0000/ct.nii.gz and s0000/segmentations/heart_ventricle_left.nii.gz and so on"
+FILES = {
+    "lv": "heart_ventricle_left",
+    "rv": "heart_ventricle_right",
+    "la": "heart_atrium_left",
+    "ra": "heart_atrium_right",
+    "myo": "heart_myocardium",
+    "ao": "aorta",
+    "pa": "pulmonary_artery",
+}
+_ENDINGS = (".nii.gz", ".nii")
+_LONGEST_LIST = 1 << 24
+
+
+def read_totalsegmentator(
+    root: str | Path | None,
+    subjects: str | Path | Sequence[str] | None = None,
+    without: str | Path | Sequence[str] | None = None,
+    split: str | None = None,
+    name: str = "totalsegmentator",
+    spacing_rule: SpacingRule = "pixdim",
+) -> Cohort:
+    """The subjects of the data set, sorted by name.
+
+    Args:
+        root: data folder; the subjects' folders lie in it or one level below.
+        subjects: names to read, as a list or as a text file with one a line; None takes all.
+        without: names to leave out, alike; those that are not there do not matter.
+        split: "train", "val" or "test" of meta.csv alone; None takes all.
+        name: of the cohort.
+        spacing_rule: what holds where a header's pixdim and affine disagree.
+
+    Returns:
+        A cohort whose references come in parts. A subject without a folder `segmentations` is unlabelled.
+
+    Raises:
+        InputError: no such folder, no subjects in it, a name that is not there, or a split that meta.csv does not
+            have. A subject with `segmentations` that lack some of the seven files is a problem of the cohort.
+    """
+    folder = existing_folder(root, EXPECTED)
+    listing = list_files(folder, depth=3, endings=(*_ENDINGS, "meta.csv"))
+    problems = list(listing.problems)
+    places = _places(listing, problems)
+    if not places:
+        raise InputError(f"{folder}: no TotalSegmentator subjects found; it should be {EXPECTED}")
+    chosen = _chosen(places, subjects, without, folder)
+    if split is not None:
+        chosen &= _of_split(listing, split)
+    if not chosen:
+        raise InputError(f"{folder}: no subject is left by data.subjects, data.without and data.split")
+    cases = tuple(_case(listing, subject, places[subject], problems) for subject in sorted(chosen))
+    return Cohort(name, cases, TOTALSEGMENTATOR_V1, spacing_rule, tuple(problems))
+
+
+def _places(listing: Listing, problems: list[str]) -> dict[str, str]:
+    """Subject -> its folder relative to the root."""
+    places: dict[str, str] = {}
+    for inside, path in listing.files.items():
+        place, _, file = inside.rpartition("/")
+        if file not in ("ct.nii.gz", "ct.nii") or not 0 <= place.count("/") <= 1 or not place:
+            continue
+        subject = place.rpartition("/")[2]
+        if places.setdefault(subject, place) != place:
+            problems.append(
+                f"{path}: subject {subject} is also at {listing.root / places[subject]}; remove one of them"
+            )
+    return places
+
+
+def _case(listing: Listing, subject: str, place: str, problems: list[str]) -> Case:
+    image = _file(listing, f"{place}/ct")
+    assert image is not None
+    folder = image.parent / "segmentations"
+    found = {key: _file(listing, f"{place}/segmentations/{file}") for key, file in FILES.items()}
+    parts = {key: path for key, path in found.items() if path is not None}
+    missing = [FILES[key] for key in FILES if key not in parts]
+    if missing and os.path.isdir(folder):
+        line = f"{folder}: {missing[0]}.nii.gz is missing ({len(parts)} of {len(FILES)} structure files are there)"
+        if not parts.keys() - {"ao"} and _file(listing, f"{place}/segmentations/heart"):
+            line += "; version 2 of the data set has the heart as one structure, take version 1"
+        else:
+            line += f"; copy it, or leave the subject out with data.without=[{subject}]"
+        problems.append(line)
+    return Case(subject, subject, "ct", image, parts=parts)
+
+
+def _file(listing: Listing, stem: str) -> Path | None:
+    return next((listing.files[stem + e] for e in _ENDINGS if stem + e in listing.files), None)
+
+
+def _chosen(
+    places: Iterable[str],
+    subjects: str | Path | Sequence[str] | None,
+    without: str | Path | Sequence[str] | None,
+    folder: Path,
+) -> set[str]:
+    there = set(places)
+    wanted = there if subjects is None else _names(subjects, there, "subjects")
+    unknown = sorted(wanted - there)
+    if unknown:
+        raise InputError(f"{folder}: has no subject {unknown[0]!r} ({len(unknown)} of data.subjects are not there)")
+    return wanted - (set() if without is None else _names(without, there, "without"))
+
+
+def _names(stated: str | Path | Sequence[str], there: set[str], setting: str) -> set[str]:
+    if not isinstance(stated, str | Path):
+        return {str(name) for name in stated}
+    if str(stated) in there:
+        return {str(stated)}
+    text = _text(Path(stated).expanduser(), f"data.{setting} must be a list of subjects or a text file, one a line")
+    return {line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")}
+
+
+def _of_split(listing: Listing, split: str) -> set[str]:
+    """Names that meta.csv gives to a part of the data set."""
+    path = next((p for p in listing.files.values() if p.name == "meta.csv"), listing.root / "meta.csv")
+    text = _text(path, "data.split needs it; leave data.split at null or add it")
+    lines = text.splitlines()
+    try:
+        rows = list(csv.DictReader(lines, delimiter=";" if lines and ";" in lines[0] else ","))
+    except csv.Error as error:
+        raise InputError(f"{path}: not readable as a table ({error}); download it again") from None
+    if not rows or not {"image_id", "split"} <= rows[0].keys():
+        raise InputError(f"{path}: has no columns image_id and split; leave data.split at null or download it again")
+    known = {row["split"] for row in rows if row["split"]}
+    if split not in known:
+        raise InputError(f"{path}: has no split {split!r}; there are {', '.join(sorted(known))[:200]}")
+    return {row["image_id"] for row in rows if row["split"] == split}
+
+
+def _text(path: Path, advice: str) -> str:
+    try:
+        with open(path, encoding="utf-8-sig", errors="replace") as stream:
+            return stream.read(_LONGEST_LIST)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable ({getattr(error, 'strerror', None) or error}); {advice}") from None
