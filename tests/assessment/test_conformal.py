@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +18,8 @@ def _cohort(seed: int, n: int, masks: int = 1, folds: int = 5, noise: float = 0.
     share = np.repeat(rng.beta(2, 12, n), masks)
     error = np.repeat(rng.normal(0, noise, n), masks) * share
     predicted = np.clip(1 - share, 0, 1)
-    return OutOfFold(patient % folds, patient.astype(object), predicted, np.clip(predicted + error, 0, 1))
+    final = np.ones(len(patient), bool) if masks == 1 else np.zeros(len(patient), bool)
+    return OutOfFold(patient % folds, patient.astype(object), predicted, np.clip(predicted + error, 0, 1), final)
 
 
 def test_one_mask_a_patient_and_one_fold_is_plain_split_conformal() -> None:
@@ -29,7 +32,13 @@ def test_one_mask_a_patient_and_one_fold_is_plain_split_conformal() -> None:
 
 
 def test_each_residual_goes_with_the_prediction_of_its_own_fold() -> None:
-    known = OutOfFold(np.array([0] * 10 + [1] * 10), np.arange(20).astype(object), np.full(20, 0.5), np.full(20, 0.6))
+    known = OutOfFold(
+        np.array([0] * 10 + [1] * 10),
+        np.arange(20).astype(object),
+        np.full(20, 0.5),
+        np.full(20, 0.6),
+        np.ones(20, bool),
+    )
     found = interval(known, {0: 0.4, 1: 0.8})
     assert found is not None
     # scale is 0.5 + 1 - prediction, so 0.1 at 0.5 is 0.11 at 0.4 and 0.07 at 0.8
@@ -70,14 +79,32 @@ def test_coverage_uses_the_other_folds_alone() -> None:
     known = _cohort(3, 40)
     found = coverage(known)
     assert np.mean(found["hit"]) == pytest.approx(0.9, abs=0.1)
-    spoiled = OutOfFold(known.fold, known.patient, known.predicted, np.where(known.fold == 2, 0.0, known.true))
+    spoiled = replace(known, true=np.where(known.fold == 2, 0.0, known.true))
     again = coverage(spoiled)
     np.testing.assert_array_equal(again["low"][known.fold == 2], found["low"][known.fold == 2])
     assert (again["low"][known.fold != 2] <= found["low"][known.fold != 2]).all()
 
 
 def test_rows_without_a_value_are_left_out() -> None:
-    table = pd.DataFrame({"fold": [0, 0, 1], "patient": ["a", "b", "c"], "p": [0.5, None, 0.7], "t": [0.5, 0.6, None]})
+    table = pd.DataFrame(
+        {
+            "fold": [0, 0, 1],
+            "patient": ["a", "b", "c"],
+            "mask_kind": ["final", "early", "final"],
+            "p": [0.5, None, 0.7],
+            "t": [0.5, 0.6, None],
+        }
+    )
     found = OutOfFold.of(table, "p", "t")
     assert len(found) == 1
     assert found.patient.tolist() == ["a"]
+
+
+def test_a_mask_as_good_as_final_ones_is_compared_with_these() -> None:
+    final, other = _cohort(5, 40), _cohort(6, 40, masks=3, noise=0.8)
+    both = OutOfFold(*(np.concatenate(pair) for pair in zip(vars(final).values(), vars(other).values(), strict=True)))
+    good = dict.fromkeys(range(5), float(np.median(final.predicted)))
+    bad = dict.fromkeys(range(5), float(final.predicted.min()) - 0.01)
+    assert interval(both, good) == interval(final, good)
+    assert interval(both, bad) == interval(replace(both, final=np.zeros(len(both), bool)), bad)
+    assert interval(both, bad) != interval(final, bad)

@@ -3,15 +3,16 @@
 Every fold's network has judged cases that it never saw, with the truth at hand. How far it was off there says how far
 it may be off on a new case: CV+ (Barber et al. 2021, Annals of Statistics 49(1), "Predictive inference with the
 jackknife+"), which for one fold alone is split conformal prediction. Residuals are divided by a scale that grows with
-the predicted share of errors, as bad masks are judged less precisely than good ones. Several masks of one patient share
-that patient's weight. The guarantee (coverage of at least 1 - 2 alpha, close to 1 - alpha in practice) holds for cases
-like the run's own; what was measured stands in summary.json.
+the predicted share of errors, as bad masks are judged less precisely than good ones. A mask that is predicted to be as
+good as the segmenters' final masks is compared with these, one a patient; a worse one with masks of all kinds, which
+share their patient's weight. The guarantee (coverage of at least 1 - 2 alpha, close to 1 - alpha in practice) holds for
+cases like the run's own; what was measured stands in summary.json.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +29,14 @@ class OutOfFold:
         fold: of the network that predicted.
         patient: unit of exchangeability.
         predicted, true: the quantity.
+        final: whether the row is a segmenter's final mask.
     """
 
     fold: npt.NDArray[np.int64]
     patient: npt.NDArray[np.object_]
     predicted: Floats
     true: Floats
+    final: npt.NDArray[np.bool_]
 
     @classmethod
     def of(cls, table: pd.DataFrame, predicted: str, true: str) -> OutOfFold:
@@ -44,6 +47,7 @@ class OutOfFold:
             rows["patient"].to_numpy(object),
             rows[predicted].to_numpy(np.float64),
             rows[true].to_numpy(np.float64),
+            (rows["mask_kind"] == "final").to_numpy(bool),
         )
 
     def __len__(self) -> int:
@@ -51,7 +55,14 @@ class OutOfFold:
 
     def where(self, keep: npt.NDArray[np.bool_]) -> OutOfFold:
         """A part of the rows."""
-        return OutOfFold(self.fold[keep], self.patient[keep], self.predicted[keep], self.true[keep])
+        columns = (self.fold, self.patient, self.predicted, self.true, self.final)
+        return OutOfFold(*(column[keep] for column in columns))
+
+    def comparable(self, predicted: float) -> OutOfFold:
+        """Final masks alone where one of them is predicted to be as bad as this, else masks of all kinds."""
+        if self.final.any() and predicted >= self.predicted[self.final].min():
+            return self.where(self.final)
+        return self
 
 
 def interval(known: OutOfFold, predicted: Mapping[int, float], confidence: float = 0.9) -> tuple[float, float] | None:
@@ -65,7 +76,7 @@ def interval(known: OutOfFold, predicted: Mapping[int, float], confidence: float
     Returns:
         (low, high) within [0, 1]; None where there are too few patients for this confidence.
     """
-    known = known.where(np.isin(known.fold, list(predicted)))
+    known = known.where(np.isin(known.fold, list(predicted))).comparable(float(np.mean(list(predicted.values()))))
     if not len(known):
         return None
     offset = _offset(known.predicted)
@@ -89,7 +100,7 @@ def coverage(known: OutOfFold, confidence: float = 0.9) -> dict[str, npt.NDArray
     for fold in np.unique(known.fold):
         others = known.where(known.fold != fold)
         # all residuals count as those of one network: the one that judges this fold
-        pooled = OutOfFold(np.zeros(len(others), np.int64), others.patient, others.predicted, others.true)
+        pooled = replace(others, fold=np.zeros(len(others), np.int64))
         for i in np.flatnonzero(known.fold == fold):
             found = interval(pooled, {0: float(known.predicted[i])}, confidence)
             if found:
