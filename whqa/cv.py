@@ -189,7 +189,7 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
         require_wandb()
     experiment_dir = Path(cfg.runs_dir) / run_name(cfg.name, overrides)
     chosen_kinds(cfg)  # what is wrong there shows before all scans are read
-    study = make_study(cfg, experiment_dir)
+    study = make_study(cfg, experiment_dir, jobs)
     runs = plan_runs(cfg, experiment_dir, study.plan)
     for run in runs:  # complete ones would be taken as they are
         refuse_other_settings(of_run(cfg, run.stage, run.fold), run.directory)
