@@ -33,6 +33,13 @@ def add_data_commands(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--json", action="store_true", help="for machines, every finding in full")
     check.set_defaults(run=_check, takes_settings=True)
 
+    preview = kinds.add_parser("preview", help="one picture of a cohort, or of a case")
+    _add_folder(preview)
+    preview.add_argument("--case", metavar="ID", help="this case alone, larger, with volumes")
+    preview.add_argument("--limit", type=int, default=100, help="of the cases shown, evenly chosen (default 100)")
+    preview.add_argument("--out", type=Path, help="PNG (default: preview.png, or preview-<case>.png)")
+    preview.set_defaults(run=_preview, takes_settings=True)
+
     prepare = kinds.add_parser("prepare", help="fill an experiment's cache: whqa data prepare experiment=NAME --jobs 4")
     prepare.epilog = "settings of the experiment follow as key=value; a second call makes only what is missing"
     prepare.add_argument("--jobs", type=int, help="processes side by side, of one thread each (default: all CPUs)")
@@ -110,9 +117,26 @@ def _phantom(options: argparse.Namespace, overrides: list[str]) -> int:
     cohort = phantom_cohort(options.out, options.cases, options.modality, options.seed, options.spacing)
     print(f"{len(cohort.cases)} phantom(s) in {options.out}")
     if options.preview:
-        from whqa.data.preprocess import Preprocess
         from whqa.report.cohort import write_contact_sheet
 
-        write_contact_sheet(cohort, options.preview, Preprocess((options.spacing,) * 3))
+        write_contact_sheet(cohort, options.preview)
         print(options.preview)
     return 0
+
+
+def _preview(options: argparse.Namespace, overrides: list[str]) -> int:
+    from whqa.report.cohort import write_case_sheet, write_contact_sheet
+
+    _, cohort = _cohort(options, overrides)
+    out = options.out or Path(f"preview-{options.case}.png" if options.case else "preview.png")
+    bad = {}
+    if options.case:
+        write_case_sheet(cohort, options.case, out)
+    else:
+        bad = write_contact_sheet(cohort, out, options.limit, options.jobs)
+    for case, reason in bad.items():
+        print(f"case {case}: {reason}", file=sys.stderr)
+    if cohort.problems:
+        print(f"{len(cohort.problems)} problem(s) of the layout; whqa data check names them", file=sys.stderr)
+    print(out)
+    return 1 if bad else 0
