@@ -193,7 +193,7 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
     runs = plan_runs(cfg, experiment_dir, study.plan)
     for run in runs:  # complete ones would be taken as they are
         refuse_other_settings(of_run(cfg, run.stage, run.fold), run.directory)
-    imported = import_external(cfg, study)
+    imported = import_external(cfg, study, jobs)
     for run in runs:
         if run.stage == "errormap":
             refuse_other_masks(run.directory, imported)

@@ -175,14 +175,14 @@ def chosen_kinds(cfg: DictConfig) -> tuple[ChosenKinds, list[ExternalMethod]]:
     return chosen, methods
 
 
-def import_external(cfg: DictConfig, study: Study) -> list[Imported]:
-    """Masks of all programs that the experiment judges, on the cache grid.
+def import_external(cfg: DictConfig, study: Study, jobs: int = 1) -> list[Imported]:
+    """Masks of all programs that the experiment judges, on the cache grid; what is missing is made in `jobs` processes.
 
     Raises:
         InputError: see `chosen_kinds` and `whqa.masks.importing.import_masks`.
     """
     _, methods = chosen_kinds(cfg)
-    return [import_masks(method, study.directory, study.cohort, study.folds, study.cases) for method in methods]
+    return [import_masks(m, study.directory, study.cohort, study.folds, study.cases, jobs) for m in methods]
 
 
 def _masks(cfg: DictConfig, study: Study, fold: int, imported: Sequence[Imported]) -> list[MaskItem]:
