@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whqa.errors import InputError
+from whqa.process import cpus
 
 if TYPE_CHECKING:
     from whqa.data.case import Cohort
@@ -31,6 +32,23 @@ def add_data_commands(parser: argparse.ArgumentParser) -> None:
     _add_folder(check)
     check.add_argument("--json", action="store_true", help="for machines, every finding in full")
     check.set_defaults(run=_check, takes_settings=True)
+
+    preview = kinds.add_parser("preview", help="one picture of a cohort, or of a case")
+    _add_folder(preview)
+    preview.add_argument("--case", metavar="ID", help="this case alone, larger, with volumes")
+    preview.add_argument("--limit", type=int, default=100, help="of the cases shown, evenly chosen (default 100)")
+    preview.add_argument("--out", type=Path, help="PNG (default: preview.png, or preview-<case>.png)")
+    preview.set_defaults(run=_preview, takes_settings=True)
+
+    prepare = kinds.add_parser("prepare", help="fill an experiment's cache: whqa data prepare experiment=NAME --jobs 4")
+    prepare.epilog = "settings of the experiment follow as key=value; a second call makes only what is missing"
+    prepare.add_argument("--jobs", type=int, help="processes side by side, of one thread each (default: all CPUs)")
+    prepare.add_argument(
+        "--prune",
+        action="store_true",
+        help="remove everything else from the cache directory: old entries, and those of other experiments",
+    )
+    prepare.set_defaults(run=_prepare, takes_settings=True)
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:
@@ -68,15 +86,57 @@ def _check(options: argparse.Namespace, overrides: list[str]) -> int:
     return 1 if any(finding.severity == "error" for finding in report.findings) else 0
 
 
+def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
+    from omegaconf import OmegaConf
+
+    from whqa.config import make
+    from whqa.config_check import compose_config
+    from whqa.data.cache import Cache
+    from whqa.data.prepare import prepare_each
+    from whqa.data.preprocess import Preprocess
+    from whqa.report.prepare import print_cache
+
+    if options.jobs is not None and options.jobs < 1:
+        raise InputError(f"--jobs {options.jobs}: must be at least 1")
+    config = compose_config(overrides)
+    settings = Preprocess(**OmegaConf.to_container(config.preprocess, resolve=True))  # type: ignore[arg-type]
+    cohort, cache = make(config.data).labelled, Cache(Path(config.cache_dir), settings)
+    start = time.monotonic()
+    outcomes = list(prepare_each(cohort, cache, jobs=options.jobs or cpus()))
+    for line in [*cohort.problems, *(o.error for o in outcomes if o.error)]:
+        print(f"bad: {line}", file=sys.stderr)
+    for line in (line for o in outcomes for line in o.cut):
+        print(f"warning: {line}", file=sys.stderr)
+    print_cache(cache, cohort.name, outcomes, time.monotonic() - start, options.prune)
+    return 1 if cohort.problems or any(o.error for o in outcomes) else 0
+
+
 def _phantom(options: argparse.Namespace, overrides: list[str]) -> int:
     from whqa.data.phantom import phantom_cohort
 
     cohort = phantom_cohort(options.out, options.cases, options.modality, options.seed, options.spacing)
     print(f"{len(cohort.cases)} phantom(s) in {options.out}")
     if options.preview:
-        from whqa.data.preprocess import Preprocess
         from whqa.report.cohort import write_contact_sheet
 
-        write_contact_sheet(cohort, options.preview, Preprocess((options.spacing,) * 3))
+        write_contact_sheet(cohort, options.preview)
         print(options.preview)
     return 0
+
+
+def _preview(options: argparse.Namespace, overrides: list[str]) -> int:
+    from whqa.report.cohort import write_case_sheet, write_contact_sheet
+
+    _, cohort = _cohort(options, overrides)
+    out = options.out or Path(f"preview-{options.case}.png" if options.case else "preview.png")
+    bad = {}
+    if options.case:
+        write_case_sheet(cohort, options.case, out)
+    else:
+        bad = write_contact_sheet(cohort, out, options.limit, options.jobs)
+    for case, reason in bad.items():
+        print(f"case {case}: {reason}", file=sys.stderr)
+    if cohort.problems:
+        print(f"{len(cohort.problems)} problem(s) of the layout; whqa data check names them", file=sys.stderr)
+    print(out)
+    return 1 if bad else 0

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 from omegaconf import DictConfig, OmegaConf
 
 from whqa.config import config_dir, make
 from whqa.config_check import compose_config
-from whqa.data.case import Cohort
+from whqa.data.case import Cohort, SpacingRule
+from whqa.data.nifti import read_grid
+from whqa.data.reading import read_reference
 from whqa.errors import InputError
 
 # It writes what it does not find, and what it wrote is read as MMWHS.
 _WRITES = "phantom"
 # Its patterns fit many folders whose label values it cannot know.
 _NEVER_GUESSED = {"folder"}
+# Of sources that read one folder to the same cases.
+_PREFERRED = ("mmwhs",)
 
 
 def sources() -> list[str]:
@@ -49,6 +55,8 @@ def cohort_of(source: str, root: str | Path, settings: Sequence[str] = ()) -> Co
 def recognised(root: str | Path) -> str:
     """The source whose layout a folder has.
 
+    Where several read it, the one wins with the fewest problems whose label values are those of the first label map.
+
     Raises:
         InputError: no such folder, or none or several of the sources read it equally well; the message names them.
     """
@@ -56,25 +64,45 @@ def recognised(root: str | Path) -> str:
     if not folder.is_dir():
         problem = "is a file, not a data folder" if folder.exists() else "data folder does not exist"
         raise InputError(f"{folder}: {problem}")
-    problems = {}
+    found = dict(_readable(folder))
+    if not found:
+        raise InputError(
+            f"{folder}: not the layout of any source that is recognised by itself; state --source, one of "
+            f"{', '.join(sources())} (folder takes patterns: image=, label=, scheme=, modality=)"
+        )
+    fewest = min(len(cohort.problems) for cohort in found.values())
+    best = {source: cohort for source, cohort in found.items() if len(cohort.problems) == fewest}
+    if len(best) > 1:
+        best = {source: cohort for source, cohort in best.items() if _values_fit(cohort)} or best
+    if len({_what_is_read(cohort) for cohort in best.values()}) > 1:
+        raise InputError(f"{folder}: fits the sources {' and '.join(best)}; choose one with --source")
+    return next((source for source in _PREFERRED if source in best), next(iter(best)))
+
+
+def _readable(folder: Path) -> Iterator[tuple[str, Cohort]]:
     for source in sources():
         if source in _NEVER_GUESSED:
             continue
         config = OmegaConf.load(config_dir() / "data" / f"{source}.yaml")
         assert isinstance(config, DictConfig)
-        try:
-            problems[source] = len(_read(config, folder).problems)
-        except InputError:
-            continue
-    best = [source for source, n in problems.items() if n == min(problems.values())]
-    if len(best) == 1:
-        return best[0]
-    if best:
-        raise InputError(f"{folder}: fits the sources {' and '.join(best)}; choose one with --source")
-    raise InputError(
-        f"{folder}: not the layout of any source that is recognised by itself; state --source, one of "
-        f"{', '.join(sources())} (folder takes patterns: image=, label=, scheme=, modality=)"
-    )
+        with contextlib.suppress(InputError):
+            yield source, _read(config, folder)
+
+
+def _values_fit(cohort: Cohort) -> bool:
+    case = next((c for c in cohort.cases if c.has_label), None)
+    if case is None:
+        return True
+    try:
+        read_reference(cohort, case, read_grid(case.label_files[0], cohort.spacing_rule))
+    except InputError as error:
+        return error.code != "unknown-labels"
+    return True
+
+
+def _what_is_read(cohort: Cohort) -> tuple[object, ...]:
+    files = tuple((c.files, tuple(c.parts), c.modality, c.patient) for c in cohort.cases)
+    return files, tuple(cohort.scheme.values.items())
 
 
 def _read(config: DictConfig, root: str | Path) -> Cohort:
@@ -83,6 +111,9 @@ def _read(config: DictConfig, root: str | Path) -> Cohort:
     config.root = str(root).replace("${", "\\${")
     cohort = make(config)
     assert isinstance(cohort, Cohort)
+    if cohort.spacing_rule not in get_args(SpacingRule):
+        rules = ", ".join(get_args(SpacingRule))
+        raise InputError(f"spacing_rule={cohort.spacing_rule}: must be one of {rules}")
     return cohort
 
 

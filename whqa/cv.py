@@ -189,11 +189,11 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
         require_wandb()
     experiment_dir = Path(cfg.runs_dir) / run_name(cfg.name, overrides)
     chosen_kinds(cfg)  # what is wrong there shows before all scans are read
-    study = make_study(cfg, experiment_dir)
+    study = make_study(cfg, experiment_dir, jobs)
     runs = plan_runs(cfg, experiment_dir, study.plan)
     for run in runs:  # complete ones would be taken as they are
         refuse_other_settings(of_run(cfg, run.stage, run.fold), run.directory)
-    imported = import_external(cfg, study)
+    imported = import_external(cfg, study, jobs)
     for run in runs:
         if run.stage == "errormap":
             refuse_other_masks(run.directory, imported)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -14,6 +15,11 @@ from whqa.errors import InputError
 
 PARENT = "WHQA_PARENT"
 WAIT_S = 15.0
+
+
+def cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_first_rank() -> bool:
@@ -36,6 +42,22 @@ def locked(directory: Path) -> Iterator[None]:
     with (directory / ".lock").open("w") as file:
         _acquire(file.fileno(), directory)
         yield
+
+
+@contextmanager
+def exclusive(path: Path, wait: bool) -> Iterator[bool]:
+    """Hold the lock file `path`; yields False where another process holds it and `wait` is False.
+
+    A file system without locks gives it to everybody.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            ours = True
+        except OSError as error:
+            ours = error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+        yield ours
 
 
 def _acquire(descriptor: int, directory: Path) -> None:
@@ -62,8 +84,14 @@ def follow_parent() -> None:
             os._exit(1)
         return
 
+    end_with(int(parent))
+
+
+def end_with(parent: int) -> None:
+    """End this process as soon as the one that started it, `parent`, is gone."""
+
     def watch() -> None:
-        while os.getppid() == int(parent):
+        while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)
 

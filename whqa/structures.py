@@ -206,7 +206,7 @@ def merged_scheme(name: str, values: Mapping[str, Any]) -> LabelScheme:
 def _whole_numbers(name: str, key: str, value: Any) -> list[int]:
     several = list(value) if isinstance(value, Iterable) and not isinstance(value, str | Mapping) else [value]
     try:
-        if any(isinstance(v, bool | Mapping) or int(v) != float(v) for v in several):
+        if any(isinstance(v, bool | Mapping) or (isinstance(v, float) and v != int(v)) for v in several):
             raise ValueError
         return [int(v) for v in several]
     except (TypeError, ValueError, OverflowError):

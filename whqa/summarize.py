@@ -15,8 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from whqa.files import atomic_path, write_json, write_text
+from whqa.report.entries import Columns, at_path, show_entry, show_interval
 from whqa.report.environment import environment
-from whqa.report.page import Columns, at_path, render_page, show_entry, show_interval, shown_views
+from whqa.report.page import render_page, shown_views
 from whqa.report.statistics import summary_numbers
 from whqa.report.tables import read_run
 

@@ -28,11 +28,12 @@ from whqa.callbacks.tracking import finished_run
 from whqa.config import config_dir, differences, make, of_run, run_name
 from whqa.config_check import check_overrides, external_settings
 from whqa.console import plain_messages
-from whqa.data.cache import Cache, prepare_cohort
+from whqa.data.cache import Cache
 from whqa.data.case import Cohort
 from whqa.data.datamodule import WholeHeartDataModule
 from whqa.data.folds import Folds, load_or_make_folds, make_folds
 from whqa.data.patches import Augmentation
+from whqa.data.prepare import prepare_cohort
 from whqa.data.preprocess import Preprocess
 from whqa.data.sources.checks import checked
 from whqa.errors import InputError
@@ -80,8 +81,8 @@ def run(cfg: DictConfig, run_dir: Path) -> None:
         print(f"{run_dir}: no result, trainer.{shortened[0]} cut the run short")
 
 
-def make_study(cfg: DictConfig, experiment_dir: Path) -> Study:
-    """Cohort, folds, plan and cache of an experiment; what is missing on disk is made.
+def make_study(cfg: DictConfig, experiment_dir: Path, jobs: int = 1) -> Study:
+    """Cohort, folds, plan and cache of an experiment; what is missing on disk is made, in `jobs` processes.
 
     Raises:
         InputError: the data are missing or wrong, or the directory belongs to another study.
@@ -91,7 +92,7 @@ def make_study(cfg: DictConfig, experiment_dir: Path) -> Study:
     make_folds(cohort, cfg.folds, cfg.seed)  # too few patients show before all scans are read
     settings = Preprocess(**_plain(cfg.preprocess))
     # folds are written last: a bad scan that is taken out must not leave folds that name it
-    cases = prepare_cohort(cohort, Cache(Path(cfg.cache_dir), settings))
+    cases = prepare_cohort(cohort, Cache(Path(cfg.cache_dir), settings), jobs=jobs)
     folds = load_or_make_folds(experiment_dir / "folds.json", cohort, cfg.folds, cfg.seed, plan.name)
     return Study(experiment_dir, cohort, folds, plan, cases)
 
@@ -174,14 +175,14 @@ def chosen_kinds(cfg: DictConfig) -> tuple[ChosenKinds, list[ExternalMethod]]:
     return chosen, methods
 
 
-def import_external(cfg: DictConfig, study: Study) -> list[Imported]:
-    """Masks of all programs that the experiment judges, on the cache grid.
+def import_external(cfg: DictConfig, study: Study, jobs: int = 1) -> list[Imported]:
+    """Masks of all programs that the experiment judges, on the cache grid; what is missing is made in `jobs` processes.
 
     Raises:
         InputError: see `chosen_kinds` and `whqa.masks.importing.import_masks`.
     """
     _, methods = chosen_kinds(cfg)
-    return [import_masks(method, study.directory, study.cohort, study.folds, study.cases) for method in methods]
+    return [import_masks(m, study.directory, study.cohort, study.folds, study.cases, jobs) for m in methods]
 
 
 def _masks(cfg: DictConfig, study: Study, fold: int, imported: Sequence[Imported]) -> list[MaskItem]:

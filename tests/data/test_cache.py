@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import importlib
+import json
 import os
 import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from whqa.data import cache as cache_module
-from whqa.data.cache import Cache, CropWarning, PreparedCase, prepare_cohort
+from whqa.data.cache import Cache, CropWarning, PreparedCase
 from whqa.data.case import Case, Cohort
 from whqa.data.nifti import read_image, read_label
+from whqa.data.prepare import prepare_cohort
 from whqa.data.preprocess import Preprocess, preprocess_image, preprocess_label
 from whqa.errors import InputError
 from whqa.structures import ACDC, LabelScheme
@@ -54,7 +59,7 @@ def cohort(folder: Path, label: np.ndarray | None = None, cases: int = 1) -> Coh
 
 
 def entries(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.name != "hashes") if folder.exists() else []
+    return sorted(p.name for p in folder.iterdir() if p.name not in ("hashes", "locks")) if folder.exists() else []
 
 
 def test_arrays_are_those_of_preprocessing(tmp_path: Path) -> None:
@@ -88,6 +93,7 @@ def test_unlabelled_case(tmp_path: Path) -> None:
 
 
 def test_a_second_time_reads_neither_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "_SETTLED_S", 0.0)
     mine = cohort(tmp_path / "data")
     first = Cache(tmp_path / "cache", SETTINGS).prepare(mine, mine.cases[0])
 
@@ -119,6 +125,102 @@ def test_whatever_decides_the_arrays_decides_the_entry(tmp_path: Path, monkeypat
     monkeypatch.undo()
     save(case.image, scan()[0] + np.int16(9))
     assert prepare().directory not in seen
+
+
+def imported(module: str) -> set[str]:
+    """Modules of whqa that a module imports, at its top or in its functions."""
+    tree = ast.parse(Path(str(importlib.import_module(module).__file__)).read_text(encoding="utf-8"))
+    names = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("whqa.")}
+    whole = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module in ("whqa", "whqa.data")]
+    return {str(n) for n in names} - {"whqa.data"} | {f"{n.module}.{a.name}" for n in whole for a in n.names}
+
+
+def test_the_code_of_all_modules_that_make_the_arrays_decides_the_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    makers, waiting = set[str](), ["whqa.data.reading", "whqa.data.preprocess"]
+    while waiting:
+        name = waiting.pop()
+        makers.add(name)
+        waiting += sorted(imported(name) - makers - set(waiting))
+    # these hold records, messages and writing, nothing that an array follows from
+    makers -= {"whqa.errors", "whqa.files", "whqa.data.case"}
+    read: list[Path] = []
+    cache_module._code_version.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda path: (read.append(path), b"")[1])
+        assert cache_module._code_version()
+    cache_module._code_version.cache_clear()
+    assert {p.stem for p in read} == {name.rpartition(".")[2] for name in makers}
+
+
+@pytest.mark.parametrize("what", ["image", "label"])
+def test_a_file_replaced_by_one_of_equal_size_and_date_is_read_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(cache_module, "_SETTLED_S", 0.0)
+    image, label = scan()
+    paths = [save(tmp_path / f"{name}.nii", array) for name, array in (("image", image), ("label", label))]
+    mine = Cohort("mine", (Case("c0", "p0", "mr", *paths),), ACDC)
+    cache = Cache(tmp_path / "cache", SETTINGS)
+    first = cache.prepare(mine, mine.cases[0])
+    path = getattr(mine.cases[0], what)
+    before = path.stat()
+    image[5:8, 5:8, 5:8], label[5:8, 5:8, 5:8] = 900, 2
+    save(path, image if what == "image" else label)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    second = cache.prepare(mine, mine.cases[0])
+    assert second.directory != first.directory
+    assert not np.array_equal(getattr(second, what)(), getattr(first, what)())
+
+
+def test_young_files_are_hashed_each_time(tmp_path: Path) -> None:
+    """A file could change twice within one step of its file system's clock."""
+    mine = cohort(tmp_path / "data")
+    cache = Cache(tmp_path / "cache", SETTINGS)
+    cache.prepare(mine, mine.cases[0])
+    assert not (tmp_path / "cache" / "hashes").exists()
+    assert cache.find(mine, mine.cases[0]) is None
+
+
+def test_a_file_that_changes_while_it_is_read_makes_no_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = cohort(tmp_path / "data")
+    honest = cache_module.read_case
+
+    def read(*arguments: Any) -> Any:
+        save(mine.cases[0].image, scan()[0] + np.int16(5))
+        return honest(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "read_case", read)
+        with pytest.raises(InputError, match=r"c0_image\.nii\.gz: .* changed while it was read; run again"):
+            Cache(tmp_path / "cache", SETTINGS).prepare(mine, mine.cases[0])
+    assert entries(tmp_path / "cache") == []
+
+
+def test_order_of_overlapping_parts_decides_the_entry(tmp_path: Path) -> None:
+    """The structure that comes later wins, so the order is content."""
+    mine = cohort(tmp_path / "data")
+    whole = scan()[1]
+    parts = {
+        "lv": save(tmp_path / "lv.nii.gz", (whole > 1).astype("uint8")),
+        "rv": save(tmp_path / "rv.nii.gz", (whole > 0).astype("uint8")),
+    }
+    cache = Cache(tmp_path / "cache", SETTINGS)
+    for keys, volumes in ((("lv", "rv"), {1}), (("rv", "lv"), {1, 3})):
+        case = dataclasses.replace(mine.cases[0], label=None, parts={k: parts[k] for k in keys})
+        assert {int(v) for v in np.unique(cache.prepare(mine, case).label())} == {0, *volumes}
+
+
+def test_ignored_values_decide_the_entry(tmp_path: Path) -> None:
+    label = scan()[1]
+    label[0, 0, 0] = 9
+    mine = cohort(tmp_path / "data", label)
+    cache = Cache(tmp_path / "cache", SETTINGS)
+    lenient = dataclasses.replace(mine, scheme=dataclasses.replace(ACDC, ignored=frozenset({9})))
+    assert cache.prepare(lenient, mine.cases[0]).image().size
+    with pytest.raises(InputError, match=r"unknown label value\(s\) \[9\]"):
+        cache.prepare(mine, mine.cases[0])
 
 
 def test_a_copied_or_touched_file_is_the_same_content(tmp_path: Path) -> None:
@@ -193,6 +295,23 @@ def test_a_cut_structure_is_a_warning_and_a_lost_one_an_error(tmp_path: Path) ->
     ):
         Cache(tmp_path / "lost", lost).prepare(mine, mine.cases[0])
     assert entries(tmp_path / "lost") == []
+
+
+def test_great_vessels_may_leave_a_crop_round_the_heart(tmp_path: Path) -> None:
+    image, label = scan((16, 18, 60))
+    label[8:10, 8:10, 15:] = 4
+    mine = cohort(tmp_path / "data")
+    save(mine.cases[0].image, image)
+    save(mine.cases[0].label or Path(), label)
+    mine = dataclasses.replace(mine, scheme=LabelScheme("four", {"rv": 1, "myo": 2, "lv": 3, "ao": 4}))
+    settings = Preprocess((1.5, 1.5, 2.0), (24.0, 27.0, 24.0), "heart")
+    prepared = Cache(tmp_path / "cache", settings).prepare(mine, mine.cases[0])
+    lost = json.loads((prepared.directory / "case.json").read_text())["lost"]
+    assert lost == pytest.approx({"rv": 0, "myo": 0, "lv": 0, "ao": 1})
+    wide = dataclasses.replace(settings, centre="image", crop_mm=(24.0, 27.0, 100.0))
+    around_image = Cache(tmp_path / "cache", wide)
+    with pytest.warns(CropWarning, match=r"12\.5 % of lv, 11\.1 % of ao"):
+        around_image.prepare(mine, mine.cases[0])
 
 
 def test_a_structure_thinner_than_the_grid_is_a_warning(tmp_path: Path) -> None:

@@ -84,10 +84,11 @@ def test_mmwhs_case_twice(tmp_path: Path) -> None:
 
 
 def odd(root: Path) -> Path:
-    """What data folders hold besides data: links to nowhere and in circles, a pipe, a folder named like a file."""
+    """What data folders hold besides data: links in circles and to the same files, a pipe, a folder named as a file."""
     (root / "ct_train_1007_image.nii.gz").mkdir()
     (root / "ct_train_1007_image.nii.gz" / "notes.txt").touch()
     (root / "again").symlink_to(root, target_is_directory=True)
+    (root / "part3").symlink_to(root / "part2", target_is_directory=True)
     (root / "circle").symlink_to(root / "circle")
     os.mkfifo(root / "mr_test_2009_image.nii.gz")
     (root / "zero_image.nii.gz").symlink_to("/dev/zero")

@@ -80,3 +80,11 @@ def test_pooled_dice_of_nothing_is_one():
     assert bootstrap.pooled_dice(none, none, none, weights) == 1
     hits, predicted, true = np.array([1.0, 3.0]), np.array([2.0, 6.0]), np.array([4.0, 3.0])
     assert bootstrap.pooled_dice(hits, predicted, true, weights) == pytest.approx(8 / 15)
+
+
+def test_mean_from_one_sum_a_patient_has_the_same_interval():
+    rng = np.random.default_rng(4)
+    x, patients = rng.normal(size=50), [f"p{i}" for i in rng.integers(0, 13, 50)]
+    expected = bootstrap.ci95(bootstrap.mean, x, patients=patients)
+    assert bootstrap.mean_ci95(x, patients) == pytest.approx(expected, rel=1e-12)
+    assert bootstrap.mean_ci95(x, ["p"] * 50) is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgb
 
 from whqa.report import figures, slices
 from whqa.structures import MMWHS
@@ -93,30 +92,6 @@ def test_structures_are_named_inside_themselves(volume):
     assert set(named) == {"lv", "myo"}
     for key, (x, y) in named.items():
         assert MMWHS.keys[mask[int(x / SPACING[0]), int(y / SPACING[1]), 6] - 1] == key
-
-
-def test_contours_have_the_colours_of_the_structures(volume):
-    image, mask, _ = volume
-    figure = slices.contact_sheet([("a", image, mask, SPACING)], MMWHS.colours, MMWHS.titles)
-    drawn = {tuple(np.round(c.get_edgecolor()[0][:3], 4)) for c in figure.axes[0].collections}
-    assert drawn == {tuple(np.round(to_rgb(MMWHS.colours[i]), 4)) for i in (0, 4)}
-    assert [t.get_text() for t in figure.legends[0].get_texts()] == list(MMWHS.titles)
-
-
-@pytest.mark.parametrize("n", [1, 3, 4, 7])
-def test_contact_sheet_shows_every_case_with_or_without_label(volume, n):
-    image, mask, _ = volume
-    cases = [(f"case{i}", image, mask if i % 2 else None, SPACING) for i in range(n)]
-    figure = slices.contact_sheet(cases, MMWHS.colours, MMWHS.titles)
-    titles = [a.get_title() for a in figure.axes]
-    assert [t for t in titles if t.startswith("case")] == [f"case{i}" for i in range(n)]
-    assert figures.png(figure, dpi=40).startswith(b"\x89PNG")
-
-
-def test_flat_image_and_whole_volume_labels_are_drawn(volume):
-    flat = np.ones((6, 6, 6), np.float32)
-    figure = slices.contact_sheet([("flat", flat, flat.astype(np.uint8), SPACING)], MMWHS.colours, MMWHS.titles)
-    assert figures.png(figure, dpi=40).startswith(b"\x89PNG")
 
 
 def test_scatter_shows_every_row_of_every_method(table):

@@ -2,13 +2,14 @@
 
 A case's directory is named by a digest of everything that its arrays follow from: the bytes of its files, the settings,
 the label scheme and the source of the modules that make them. So nothing stale is ever read, and cohorts and
-experiments share a cache. The directory is filled beside its place and renamed into it, whole; of two processes that
-prepare one case the first wins.
+experiments share a cache. The directory is filled beside its place and renamed into it, whole; a process that dies
+leaves nothing that is taken for an entry.
 
-    <directory>/<case id>-<digest>/image.npy    float16 (D, H, W)
-                                   label.npy    uint8   (D, H, W), of labelled cases
+    <directory>/<case id>-<digest>/image.npy    float16 (D, H, W), C order
+                                   label.npy    uint8   (D, H, W), C order, of labelled cases
                                    case.json    shape, spacing, geometry, what the crop cut away
-    <directory>/hashes/<digest>                 SHA-256 of a file by (path, size, time), so that it is read once
+    <directory>/hashes/<digest>                 SHA-256 of a file by (path, size, times), so that it is read once
+    <directory>/locks/<case id>-<digest>        held while the entry is made, so that no two processes make it
 """
 
 from __future__ import annotations
@@ -18,27 +19,45 @@ import hashlib
 import json
 import os
 import shutil
-import sys
+import time
 import uuid
 import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.progress import track
 
-from whqa.data import nifti, nifti_header, preprocess, reading, resample, stream, volume
+import whqa
 from whqa.data.case import Case, Cohort, Modality
 from whqa.data.nifti import Volume
-from whqa.data.preprocess import Geometry, Preprocess, lost_voxels, preprocess_image, preprocess_label
+from whqa.data.preprocess import (
+    GREAT_VESSELS,
+    Geometry,
+    Preprocess,
+    heart_of,
+    lost_voxels,
+    preprocess_image,
+    preprocess_label,
+)
 from whqa.data.reading import read_case
 from whqa.errors import InputError
 from whqa.files import write_json, write_text
+from whqa.process import exclusive
 
 _MAX_LOST = 0.01
+# A file younger than this could change once more without a change of its times, which some file systems keep in
+# steps of two seconds.
+_SETTLED_S = 2.0
+_FOLDERS = ("hashes", "locks")
+# The modules that decide what the arrays are.
+_MAKERS = (
+    *("structures", "data/volume", "data/stream", "data/nifti_header", "data/nifti", "data/itk_header", "data/itk"),
+    *("data/reading", "data/resample", "data/preprocess"),
+)
 
 
 class CropWarning(UserWarning):
@@ -90,37 +109,69 @@ class Cache:
         self.settings = settings
 
     def prepare(self, cohort: Cohort, case: Case) -> PreparedCase:
-        """The case from the cache, made first where it is missing.
+        """The case from the cache, made first where it is missing; waits where another process makes it.
 
         Raises:
-            InputError: a file of the case is bad, the label map is empty, or the crop leaves nothing of a structure.
+            InputError: a file of the case is bad or changes under our hands, the label map is empty, or the crop leaves
+                nothing of a structure.
         """
-        place = self.directory / f"{case.id}-{self._digest(cohort, case)}"
-        record = _read_record(place)
-        if record is None:
-            self._make(place, cohort, case)
-            record = _read_record(place)
-            if record is None:
-                raise InputError(f"{place}: cache entry vanished while it was made; run again")
-        geometry = Geometry.from_dict(record["geometry"])
-        return PreparedCase(
-            case.id,
-            case.patient,
-            case.modality,
-            place,
-            geometry.shape,
-            geometry.spacing,
-            geometry,
-            "label.npy" in record["bytes"],
-        )
+        result = self.try_prepare(cohort, case, wait=True)
+        assert result is not None
+        return result[0]
 
-    def _digest(self, cohort: Cohort, case: Case) -> str:
+    def try_prepare(self, cohort: Cohort, case: Case, wait: bool = False) -> tuple[PreparedCase, bool] | None:
+        """As `prepare`, with whether this call made the case; without `wait` None where another process is at it."""
+        place = self._place(cohort, case)
+        prepared = _prepared(place, case)
+        if prepared is not None:
+            return prepared, False
+        with exclusive(self.directory / "locks" / place.name, wait) as ours:
+            if not ours:
+                return None
+            prepared = _prepared(place, case)
+            if prepared is not None:
+                return prepared, False
+            _remove_leftovers(place)
+            self._make(place, cohort, case)
+            prepared = _prepared(place, case)
+            if prepared is None:
+                raise InputError(f"{place}: cache entry vanished while it was made; run again")
+            return prepared, True
+
+    def find(self, cohort: Cohort, case: Case) -> PreparedCase | None:
+        """The case where it is in the cache and its files are known; reads and makes nothing."""
+        if any(self._remembered(path) is None for path in case.files):
+            return None
+        return _prepared(self._place(cohort, case), case)
+
+    def sizes(self) -> dict[Path, int]:
+        """Bytes of every entry, of all settings that share the directory."""
+        folders = [p for p in _subfolders(self.directory) if not p.name.startswith(".")]
+        return {p: sum(f.stat().st_size for f in p.iterdir()) for p in folders}
+
+    def prune(self, kept: Iterable[PreparedCase]) -> int:
+        """Remove all other entries and what killed processes left; returns how many entries were removed.
+
+        What another process makes at this moment stays.
+        """
+        wanted, removed = {case.directory.name for case in kept}, 0
+        for folder in _subfolders(self.directory):
+            name = folder.name[10:] if folder.name.startswith(".") else folder.name
+            if folder.name in wanted:
+                continue
+            with exclusive(self.directory / "locks" / name, wait=False) as ours:
+                if ours:
+                    removed += not folder.name.startswith(".")
+                    shutil.rmtree(folder, ignore_errors=True)
+        return removed
+
+    def _place(self, cohort: Cohort, case: Case) -> Path:
         followed = {
             "code": _code_version(),
             "settings": asdict(self.settings),
             "image": self._hash(case.image),
             "label": None if case.label is None else self._hash(case.label),
-            "parts": {key: self._hash(path) for key, path in case.parts.items()},
+            "parts": [[key, self._hash(path)] for key, path in case.parts.items()],
             "modality": case.modality,
             "scheme": [
                 list(cohort.scheme.values.items()),
@@ -129,78 +180,95 @@ class Cache:
             ],
             "spacing_rule": cohort.spacing_rule,
         }
-        return hashlib.sha256(json.dumps(followed, sort_keys=True).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(json.dumps(followed, sort_keys=True).encode()).hexdigest()[:16]
+        return self.directory / f"{case.id}-{digest}"
 
     def _hash(self, path: Path) -> str:
+        remembered = self._remembered(path)
+        if remembered is not None:
+            return remembered
         try:
-            status = path.stat()
-            key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
-            memo = self.directory / "hashes" / hashlib.sha256(key.encode()).hexdigest()[:32]
-            if memo.exists():
-                return memo.read_text(encoding="ascii")
-            with open(path, "rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            memo, settled = self._memo(path)
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise InputError(f"{path}: not readable ({error.strerror}); was it moved?") from None
-        write_text(memo, digest)
+        if settled:
+            with suppress(OSError):
+                write_text(memo, digest)
         return digest
+
+    def _remembered(self, path: Path) -> str | None:
+        try:
+            return self._memo(path)[0].read_text(encoding="ascii")
+        except (OSError, ValueError):
+            return None
+
+    def _memo(self, path: Path) -> tuple[Path, bool]:
+        """Where the hash of the file as it is now is kept, and whether the file is old enough for that.
+
+        The time of the last change of status is part of the key because nobody can set it.
+        """
+        status = path.stat()
+        key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}"
+        name = hashlib.sha256(key.encode()).hexdigest()[:32]
+        return self.directory / "hashes" / name, time.time() - max(status.st_mtime, status.st_ctime) > _SETTLED_S
 
     def _make(self, place: Path, cohort: Cohort, case: Case) -> None:
         image, label = read_case(cohort, case)
-        values, geometry = preprocess_image(image, case.modality, self.settings)
+        keys, round_heart = cohort.scheme.keys, self.settings.centre == "heart"
+        heart = heart_of(label, keys) if label is not None and round_heart else None
+        values, geometry = preprocess_image(image, case.modality, self.settings, heart)
         arrays: dict[str, npt.NDArray[Any]] = {"image.npy": values.astype(np.float16)}
         lost: dict[str, float] = {}
         if label is not None:
-            arrays["label.npy"], lost = _prepared_label(label, geometry, cohort, case)
+            kept_whole = frozenset(keys) - (GREAT_VESSELS if round_heart else frozenset())
+            arrays["label.npy"], lost = _prepared_label(label, geometry, keys, kept_whole, case)
+        if self._place(cohort, case) != place:
+            raise InputError(f"{case.image}: this file or its label map changed while it was read; run again")
         _write_entry(place, arrays, {"geometry": geometry.to_dict(), "lost": lost})
-
-
-def prepare_cohort(cohort: Cohort, cache: Cache, progress: bool = True) -> dict[str, PreparedCase]:
-    """All cases of a cohort by id, in its order; a progress bar shows on a terminal only.
-
-    Raises:
-        InputError: the first bad case.
-    """
-    console = Console(file=sys.stderr)
-    return {
-        case.id: cache.prepare(cohort, case)
-        for case in track(
-            cohort.cases,
-            description=f"preparing {cohort.name}",
-            console=console,
-            transient=True,
-            disable=not (progress and console.is_terminal),
-        )
-    }
 
 
 @functools.cache
 def _code_version() -> str:
     """Digest of the modules that decide what the arrays are: a number raised by hand would be forgotten one day."""
-    modules = (nifti, nifti_header, stream, volume, reading, preprocess, resample)
-    return hashlib.sha256(b"".join(Path(str(m.__file__)).read_bytes() for m in modules)).hexdigest()
+    package = Path(whqa.__file__).parent
+    return hashlib.sha256(b"".join((package / f"{name}.py").read_bytes() for name in _MAKERS)).hexdigest()
+
+
+def _prepared(place: Path, case: Case) -> PreparedCase | None:
+    record = _read_record(place)
+    if record is None:
+        return None
+    geometry, has_label = Geometry.from_dict(record["geometry"]), "label.npy" in record["bytes"]
+    return PreparedCase(
+        case.id, case.patient, case.modality, place, geometry.shape, geometry.spacing, geometry, has_label
+    )
 
 
 def _prepared_label(
-    label: Volume, geometry: Geometry, cohort: Cohort, case: Case
+    label: Volume, geometry: Geometry, keys: tuple[str, ...], kept_whole: frozenset[str], case: Case
 ) -> tuple[npt.NDArray[np.uint8], dict[str, float]]:
     """Label indices on the cache grid, and the share of each structure that the crop cuts away."""
-    keys = cohort.scheme.keys
     lost = {keys[index - 1]: share for index, share in lost_voxels(label, geometry).items()}
     if not lost:
         raise InputError(f"{label.path}: empty label map, all background; add the structures or remove the case")
-    gone = [key for key, share in lost.items() if share >= 1]
+    gone = [key for key, share in lost.items() if share >= 1 and key in kept_whole]
     if gone:
         raise InputError(
             f"{label.path}: the crop of case {case.id!r} leaves nothing of {', '.join(gone)}; enlarge crop_mm or "
             "choose another centre"
         )
     array = preprocess_label(label, geometry)
-    cut = [f"{100 * share:.1f} % of {key}" for key, share in lost.items() if share > _MAX_LOST]
+    cut = [f"{100 * share:.1f} % of {key}" for key, share in lost.items() if share > _MAX_LOST and key in kept_whole]
     present = np.bincount(array.ravel(), minlength=len(keys) + 1)
-    cut += [f"all of {key} (thinner than the grid)" for key in lost if not present[keys.index(key) + 1]]
+    cut += [
+        f"all of {key} (thinner than the grid)"
+        for key, share in lost.items()
+        if not present[keys.index(key) + 1] and (share < 1 or key in kept_whole)
+    ]
     if cut:
-        warnings.warn(f"case {case.id!r}: preprocessing cuts away {', '.join(cut)}", CropWarning, stacklevel=4)
+        warnings.warn(f"case {case.id!r}: preprocessing cuts away {', '.join(cut)}", CropWarning, stacklevel=5)
     return array, lost
 
 
@@ -217,11 +285,24 @@ def _write_entry(place: Path, arrays: dict[str, npt.NDArray[Any]], record: dict[
             shutil.rmtree(place, ignore_errors=True)
         os.rename(temporary, place)
     except OSError:
-        # another process was first if its entry is sound; anything else is a real failure
+        # where the file system has no locks another process may have been first; anything else is a real failure
         if _read_record(place) is None:
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_leftovers(place: Path) -> None:
+    """What killed processes left of this entry; to be called while its lock is held."""
+    for folder in _subfolders(place.parent):
+        if folder.name.startswith(".") and folder.name[10:] == place.name:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _subfolders(directory: Path) -> Iterator[Path]:
+    """Entries, and entries in the making, whose names are those of entries behind a dot, 8 letters and a dot."""
+    found = list(os.scandir(directory)) if directory.is_dir() else []
+    return (Path(entry.path) for entry in found if entry.name not in _FOLDERS and entry.is_dir())
 
 
 def _read_record(place: Path) -> dict[str, Any] | None:

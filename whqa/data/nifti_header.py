@@ -142,7 +142,8 @@ def placed(
         return affine, None
     conflict = f"pixdim says {times(pixdim)} mm, the affine {times(sizes)} mm"
     if rule == "refuse":
-        raise InputError(f"{path}: {conflict}; correct the header, or choose the spacing rule pixdim or affine")
+        message = f"{path}: {conflict}; correct the header, or choose the spacing rule pixdim or affine"
+        raise InputError(message, "header-conflict")
     if rule == "pixdim":
         affine[:3, :3] *= pixdim / sizes
     return affine, conflict

@@ -105,13 +105,15 @@ def check_same_grid(image: Volume | Grid, label: Volume | Grid) -> None:
     advice = "resample the label map onto the image's grid"
     if image.shape != label.shape:
         raise InputError(
-            f"{label.path}: shape {times(label.shape)} differs from {times(image.shape)} of {image.path}; {advice}"
+            f"{label.path}: shape {times(label.shape)} differs from {times(image.shape)} of {image.path}; {advice}",
+            "grid-mismatch",
         )
     corners = np.array([[*c, 1] for c in itertools.product(*((-0.5, n - 0.5) for n in image.shape))])
     shift = np.linalg.norm((corners @ (image.affine - label.affine).T)[:, :3], axis=1).max()
     if shift > _GRID_TOLERANCE_VOXELS * voxel_sizes(image.affine).min():
         raise InputError(
-            f"{label.path}: affine differs from that of {image.path}, corners are up to {shift:.3g} mm apart; {advice}"
+            f"{label.path}: affine differs from that of {image.path}, corners are up to {shift:.3g} mm apart; {advice}",
+            "grid-mismatch",
         )
 
 

@@ -11,19 +11,18 @@ that bring the same masks in at once write the same files, each whole: no lock i
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
-from rich.console import Console
-from rich.progress import track
 
 from whqa.callbacks.tables import write_rows
 from whqa.data.cache import PreparedCase
@@ -36,8 +35,10 @@ from whqa.files import read_json, write_json
 from whqa.masks.external import ExternalMethod, predictions
 from whqa.masks.store import COMPLETED, EXTERNAL_RECORD, MaskItem, mask_path, read_arrays, read_index, write_mask
 from whqa.metrics.mask import mask_columns, measure_mask
+from whqa.parallel import in_processes
 from whqa.structures import LabelScheme
 
+Row = Mapping[str, Any]
 _PART = LabelScheme("binary mask", {"structure": 1}, aliases={255: "structure"})
 
 
@@ -50,8 +51,23 @@ class Imported:
     digest: str
 
 
+@dataclass(frozen=True)
+class _Task:
+    """One mask to bring in: `case` has the program's files in place of its reference."""
+
+    case: Case
+    prepared: PreparedCase
+    fold: int
+    made_from: str
+
+
 def import_masks(
-    method: ExternalMethod, experiment_dir: Path, cohort: Cohort, folds: Folds, cases: Mapping[str, PreparedCase]
+    method: ExternalMethod,
+    experiment_dir: Path,
+    cohort: Cohort,
+    folds: Folds,
+    cases: Mapping[str, PreparedCase],
+    jobs: int = 1,
 ) -> Imported:
     """Bring a method's masks to the cache grid of their cases; those that are there already are kept.
 
@@ -61,35 +77,31 @@ def import_masks(
         cohort: labelled cases.
         folds: of the cohort.
         cases: of the cohort, prepared.
+        jobs: processes side by side.
 
     Raises:
         InputError: a mask is missing, bad, not on its image's grid or holds unknown values, or no mask is there at all.
     """
     place = experiment_dir / "external" / method.name
     scheme = method.scheme_for(cohort)
+    tasks = [
+        _task(method, case, cohort, scheme, cases[case.id], folds.fold_of(case.id))
+        for case in predictions(method, cohort)
+    ]
     known = _known_rows(place)
-    found = predictions(method, cohort)
-    console = Console(file=sys.stderr)
-    rows: list[Mapping[str, Any]] = []
-    for case in track(
-        found,
-        description=f"reading masks of {method.name}",
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ):
-        made_from = _digest(method, case, cohort, scheme, cases[case.id], folds.fold_of(case.id))
-        path = mask_path(place, case.id, method.name)
-        if case.id not in known or not known[case.id]["made_from"] == made_from == _made_from(path):
-            mask = _on_cache_grid(case, cohort, scheme, cases[case.id])
-            write_mask(path, mask, None, method.name, method.unseen, made_from=np.array(made_from))
-            known[case.id] = _row(method, case, folds, cases[case.id], mask, cohort.scheme.keys, made_from)
-        rows.append(known[case.id])
+    missing = [task for task in tasks if not _is_sound(method, place, task, known)]
+    work = partial(_bring, method, place, replace(cohort, cases=cohort.cases[:1], problems=()), scheme)
+    outcomes = in_processes(work, missing, jobs, f"reading masks of {method.name}")
+    for task, outcome in zip(missing, outcomes, strict=True):
+        if isinstance(outcome, Exception):
+            raise outcome
+        known[task.case.id] = outcome
+    rows = [known[task.case.id] for task in tasks]
     if rows != list(_known_rows(place).values()):
         write_rows(place / "cases.csv", list(rows[0]), rows)
-    # read back, so that the first run and all later ones see the same digits
-    table = _known_rows(place)
-    rows = [table[case.id] for case in found]
+        # read back, so that the first run and all later ones see the same digits
+        table = _known_rows(place)
+        rows = [table[task.case.id] for task in tasks]
     return Imported(method.name, tuple(_item(method, place, row) for row in rows), _digest_of(rows))
 
 
@@ -184,10 +196,10 @@ def _is_same_grid(image: Grid, label: Volume) -> bool:
     return True
 
 
-def _digest(
+def _task(
     method: ExternalMethod, case: Case, cohort: Cohort, scheme: LabelScheme, prepared: PreparedCase, fold: int
-) -> str:
-    """Of everything that a stored mask follows from; the case's directory is named by the rest."""
+) -> _Task:
+    """With a digest of everything that the stored mask follows from; the case's directory is named by the rest."""
     followed = {
         "code": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
         "case": prepared.directory.name,
@@ -198,7 +210,8 @@ def _digest(
         "unseen": method.unseen,
         "fold": fold,
     }
-    return hashlib.sha256(json.dumps(followed, sort_keys=True, default=sorted).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps(followed, sort_keys=True, default=sorted).encode()).hexdigest()
+    return _Task(case, prepared, fold, digest[:16])
 
 
 def _hash(path: Path) -> str:
@@ -209,51 +222,52 @@ def _hash(path: Path) -> str:
         raise InputError(f"{path}: not readable ({error.strerror}); add the file or correct its name") from None
 
 
-def _made_from(path: Path) -> str | None:
+def _is_sound(method: ExternalMethod, place: Path, task: _Task, known: Mapping[str, Row]) -> bool:
+    row = known.get(task.case.id)
     try:
-        return str(read_arrays(path, "made_from")[0])
+        stored = str(read_arrays(mask_path(place, task.case.id, method.name), "made_from")[0])
     except InputError:
-        return None
+        return False
+    return row is not None and row["made_from"] == stored == task.made_from
 
 
-def _known_rows(place: Path) -> dict[str, Mapping[str, Any]]:
-    if not (place / "cases.csv").exists():
+def _known_rows(place: Path) -> dict[str, Row]:
+    """The index by case; what is not readable is not known."""
+    try:
+        rows = read_index(place)
+    except (InputError, UnicodeDecodeError, csv.Error):
         return {}
-    rows = read_index(place)
-    return {row["case"]: row for row in rows if row.get("made_from") and row.get("mask_sha256")}
+    return {row["case"]: row for row in rows if all(row.get(key) for key in ("case", "made_from", "mask_sha256"))}
 
 
-def _row(
-    method: ExternalMethod,
-    case: Case,
-    folds: Folds,
-    prepared: PreparedCase,
-    mask: np.ndarray,
-    structures: Sequence[str],
-    made_from: str,
-) -> dict[str, Any]:
-    reference = torch.from_numpy(np.array(prepared.label()))
-    numbers = measure_mask(torch.from_numpy(mask), reference, prepared.spacing, structures, surfaces=True)
+def _bring(method: ExternalMethod, place: Path, cohort: Cohort, scheme: LabelScheme, task: _Task) -> Row:
+    """Make and store one mask; its row of the index."""
+    case, structures = task.case, cohort.scheme.keys
+    mask = _on_cache_grid(case, cohort, scheme, task.prepared)
+    path = mask_path(place, case.id, method.name)
+    write_mask(path, mask, None, method.name, method.unseen, made_from=np.array(task.made_from))
+    reference = torch.from_numpy(np.array(task.prepared.label()))
+    numbers = measure_mask(torch.from_numpy(mask), reference, task.prepared.spacing, structures, surfaces=True)
     return {
         "case": case.id,
         "patient": case.patient,
-        "fold": folds.fold_of(case.id),
+        "fold": task.fold,
         "mask_kind": method.name,
         "segmenter": method.name,
         "unseen": int(method.unseen),
         **{column: numbers[column] for column in mask_columns(structures)},
         "mask_sha256": hashlib.sha256(mask.tobytes()).hexdigest(),
-        "made_from": made_from,
+        "made_from": task.made_from,
     }
 
 
-def _item(method: ExternalMethod, place: Path, row: Mapping[str, Any]) -> MaskItem:
+def _item(method: ExternalMethod, place: Path, row: Row) -> MaskItem:
     path = mask_path(place, row["case"], method.name)
     return MaskItem(
         row["case"], method.name, path, method.name, method.unseen, float(row["error_rate"]), has_entropy=False
     )
 
 
-def _digest_of(rows: Sequence[Mapping[str, Any]]) -> str:
+def _digest_of(rows: Sequence[Row]) -> str:
     text = "\n".join(sorted(f"{row['case']} {row['mask_sha256']}" for row in rows))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

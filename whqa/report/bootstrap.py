@@ -105,6 +105,16 @@ def ci95(
     return interval(statistic(*columns, patient_weights(patients)))
 
 
+def mean_ci95(x: Floats, patients: Sequence[str]) -> tuple[float, float] | None:
+    """`ci95(mean, x)` from one sum a patient, which is the same and far cheaper for tables with many columns."""
+    names, index = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    if len(names) < 2:
+        return None
+    weights = patient_weights([str(name) for name in names])
+    sums, sizes = np.bincount(index, weights=x), np.bincount(index).astype(np.float64)
+    return interval(_divide(weights @ sums, weights @ sizes))
+
+
 def _divide(a: Floats, b: Floats) -> Floats:
     return np.divide(a, b, out=np.full_like(a, np.nan), where=b > 0)
 

@@ -12,12 +12,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from whqa.report import figures
+from whqa.report.entries import Columns, at_path, show_entry, show_interval, show_number
 from whqa.report.statistics import DEFINITIONS, EXTERNAL_DEFINITIONS, REGIONS
 from whqa.report.tables import RunTables, view
 from whqa.structures import STRUCTURES
 
 N_WORST, N_OVERLAYS = 8, 6
-Columns = tuple[tuple[str, str, int], ...]
 ERROR_COLUMNS: Columns = (
     ("error_dice", "error Dice", 3),
     ("error_auprc", "error AUPRC", 3),
@@ -80,28 +80,6 @@ def shown_views(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def show_number(value: float | None, digits: int) -> str:
-    """A fixed number of digits, or n/a."""
-    return "n/a" if value is None else f"{value:.{digits}f}"
-
-
-def show_interval(ci95: list[float] | None, digits: int) -> str:
-    """An interval such as "0.61 to 0.68"; empty without one."""
-    return "" if ci95 is None else f"{ci95[0]:.{digits}f} to {ci95[1]:.{digits}f}"
-
-
-def show_entry(entry: dict[str, Any], digits: int) -> str:
-    """The mean of an entry of summary.json."""
-    return show_number(entry["mean"], digits)
-
-
-def at_path(numbers: dict[str, Any], path: str) -> Any:
-    """The entry at a dotted path such as "volume.pcc"."""
-    for key in path.split("."):
-        numbers = numbers[key]
-    return numbers
 
 
 def _counts(names: Iterable[str]) -> str:

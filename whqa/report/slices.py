@@ -1,4 +1,4 @@
-"""Pictures of volumes: overlays of one judged mask, and a contact sheet of a cohort.
+"""Pictures of one judged mask and its volume.
 
 Arrays are (D, H, W) along (R, A, S), so a plane across axis 0 is sagittal, 1 coronal, 2 axial. Planes are shown in
 radiological convention: the patient's right on the left, up is anterior (axial) or superior.
@@ -83,38 +83,6 @@ def overlay_figure(
         axis.set_title(column, fontsize=9)
     figure.suptitle(title, fontsize=10, parse_math=False)
     structure_legend(figure, scheme_colours, scheme_titles)
-    return figure
-
-
-def contact_sheet(
-    cases: Sequence[tuple[str, npt.NDArray, npt.NDArray | None, Sequence[float]]],
-    colours: Sequence[str],
-    titles: Sequence[str],
-) -> Figure:
-    """Three planes of every case through the middle of its label, with contours: one look at a whole cohort.
-
-    Args:
-        cases: (title, image (D, H, W), label (D, H, W) of indices or None, spacing in mm).
-        colours: one colour a structure, in index order.
-        titles: one name a structure, in index order.
-    """
-    across = 1 if len(cases) <= 3 else 2
-    n_rows = max(1, -(-len(cases) // across))
-    figure = new_figure(5.4 * across, 1.9 * n_rows + 0.6)
-    axes = figure.subplots(n_rows, 3 * across, squeeze=False)
-    for axis in axes.ravel():
-        axis.set_axis_off()
-    for i, (title, image, label, spacing) in enumerate(cases):
-        row, block = divmod(i, across)
-        at = middle(image if label is None else np.asarray(label))
-        window = grey_window(image)
-        for axis, (axis_index, plane) in zip(axes[row, 3 * block : 3 * block + 3], PLANES, strict=True):
-            axis.set_axis_on()
-            show_plane(axis, image, axis_index, at, spacing, window)
-            if label is not None:
-                draw_contours(axis, label, axis_index, at, colours)
-            axis.set_title(title if plane == "axial" else plane, fontsize=8, parse_math=False)
-    structure_legend(figure, colours, titles)
     return figure
 
 
@@ -227,12 +195,12 @@ def draw_contours(
         inside = plane == index
         _outline_plane(axis, inside, colour)
         if tags and inside.any():
-            row, column = _deepest(inside)
+            row, column = deepest(inside)
             grid = _grid(axis, plane.shape)
             axis.text(grid["x"][column], grid["y"][row], tags[index - 1], ha="center", va="center", **ON_IMAGE)
 
 
-def _deepest(inside: npt.NDArray[np.bool_]) -> tuple[int, int]:
+def deepest(inside: npt.NDArray[np.bool_]) -> tuple[int, int]:
     """The pixel that is farthest from the edge of what it lies in."""
     depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
     row, column = np.unravel_index(int(depth.argmax()), depth.shape)

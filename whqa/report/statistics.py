@@ -15,6 +15,8 @@ import pandas as pd
 
 from whqa.metrics import correlation, failure
 from whqa.report import bootstrap
+from whqa.report.breakdown import breakdown
+from whqa.report.entries import entry, mean_entry
 from whqa.report.tables import RunTables, view
 
 Statistic = Callable[[npt.NDArray, npt.NDArray], float]
@@ -65,25 +67,6 @@ def summary_numbers(tables: RunTables) -> dict[str, Any]:
     return {"segmentation": segmentation_numbers(tables.segmented, tables.structures), "methods": methods}
 
 
-def entry(value: float, ci95: tuple[float, float] | None, reason: str) -> dict[str, Any]:
-    """{"mean", "ci95"}, with null and a reason for what is not defined."""
-    if not math.isfinite(value):
-        return {"mean": None, "ci95": None, "reason": reason}
-    if ci95 is None:
-        return {"mean": float(value), "ci95": None, "reason": "too few patients with a defined value for an interval"}
-    return {"mean": float(value), "ci95": [ci95[0], ci95[1]]}
-
-
-def mean_entry(values: pd.Series, patients: pd.Series, reason: str) -> dict[str, Any]:
-    """Mean over the rows that have a value; `n` says how many where some have none."""
-    defined = values.notna()
-    if not defined.any():
-        return entry(math.nan, None, reason)
-    x = values[defined].to_numpy(float)
-    found = entry(float(x.mean()), bootstrap.ci95(bootstrap.mean, x, patients=list(patients[defined])), reason)
-    return found if defined.all() else {**found, "n": int(defined.sum())}
-
-
 def segmentation_numbers(segmented: pd.DataFrame, structures: tuple[str, ...]) -> dict[str, Any]:
     """Dice and HD95 of the final masks, over structures and for each."""
     final = segmented[segmented["mask_kind"] == "final"]
@@ -103,7 +86,7 @@ def _method_numbers(rows: pd.DataFrame, structures: tuple[str, ...], masks: str)
     """K: one method on final masks, on those of another program or on all kinds."""
     if rows.empty:
         which = "final masks" if masks == "final" else f"masks of {masks}"
-        return _nothing(f"the method judged no {which}")
+        return _nothing(f"the method judged no {which}") | breakdown(rows, structures)
     hits, predicted, true = (rows[c].to_numpy(float) for c in ("hit_voxels", "predicted_voxels", "error_voxels"))
     pooled = bootstrap.pooled_dice(hits, predicted, true, np.ones((1, len(rows))))
     found: dict[str, Any] = {
@@ -121,7 +104,7 @@ def _method_numbers(rows: pd.DataFrame, structures: tuple[str, ...], masks: str)
     found["failure"] = _failure_numbers(rows, structures)
     seconds = rows["seconds"] if "seconds" in rows else pd.Series(np.nan, index=rows.index)
     found["seconds_per_case"] = mean_entry(seconds, rows["patient"], "no time was recorded")
-    return found
+    return found | breakdown(rows, structures)
 
 
 def _nothing(reason: str) -> dict[str, Any]:

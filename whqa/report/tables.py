@@ -274,8 +274,8 @@ def _refuse_empty(table: pd.DataFrame, columns: Sequence[str], stage: Path) -> N
 
 def _sorted(text: pd.DataFrame, dice: Sequence[str]) -> pd.DataFrame:
     """Rows by case, fold, mask kind, method; columns in the order of the contract."""
-    predicted = [f"{name}_predicted" for name in dice if f"{name}_predicted" in text]
-    first = [*CONTRACT_COLUMNS, *dice, *predicted]
+    labels = [f"{name}_{what}" for what in ("predicted", "corrected") for name in dice]
+    first = [*CONTRACT_COLUMNS, *dice, *(name for name in labels if name in text)]
     kinds = in_order(text["mask_kind"].unique(), MASK_KINDS)
     methods = in_order(text["method"].unique(), METHOD_ORDER)
     order = pd.DataFrame(

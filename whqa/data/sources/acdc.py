@@ -27,7 +27,7 @@ from pathlib import Path
 from whqa.data.case import Case, Cohort, SpacingRule
 from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.folder import read_folder
-from whqa.data.sources.listing import list_files
+from whqa.data.sources.listing import list_files, same_file
 from whqa.errors import InputError
 from whqa.structures import ACDC
 
@@ -106,7 +106,7 @@ def _patients(folder: Path) -> tuple[list[_Patient], list[str]]:
         above = (folder.resolve().name, *inside.split("/"))
         patient = found.setdefault(name, _Patient(name, path.parent, "testing" in map(str.lower, above)))
         first = (patient.labels if match["label"] else patient.images).setdefault(int(match["frame"]), path)
-        if first != path:
+        if not same_file(first, path):
             problems.append(f"{path}: the same frame is also at {first}; remove one of them")
     for name, patient in found.items():
         patient.info = infos.get(name)

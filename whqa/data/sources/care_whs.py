@@ -25,7 +25,7 @@ from pathlib import Path
 
 from whqa.data.case import Case, Cohort, Modality, SpacingRule
 from whqa.data.sources.checks import existing_folder
-from whqa.data.sources.listing import list_files
+from whqa.data.sources.listing import list_files, same_file
 from whqa.data.sources.names import modality_of
 from whqa.errors import InputError
 from whqa.structures import CARE_WHS
@@ -109,7 +109,7 @@ def _files(folder: Path, wanted: Modality | None) -> tuple[dict[str, _File], dic
         training = any("train" in text.lower() for text in (match["case"], *folders))
         case = _case_id(match["case"], modality, folders)
         first = found[match["what"].lower()].setdefault(case, _File(path, match["case"], modality, training))
-        if first.path != path:
+        if not same_file(first.path, path):
             problems.append(f"{path}: the same case is also at {first.path}; remove or rename one of them")
     return found["image"], found["label"], problems
 

@@ -38,7 +38,7 @@ def list_files(root: Path, depth: int | None = None, endings: tuple[str, ...] | 
     """List the files below `root`, without those whose name starts with a dot; opens no file.
 
     Args:
-        root: an existing folder. Links to folders are followed, each folder once.
+        root: an existing folder. Links to folders are followed, but not those to a folder that they lie in.
         depth: how many levels of sub-folders are entered; None: all.
         endings: in lower case, of the files wanted; the case of a name's letters does not matter. None: all files.
 
@@ -57,17 +57,23 @@ def list_files(root: Path, depth: int | None = None, endings: tuple[str, ...] | 
     return Listing(root, dict(sorted(files.items())), tuple(problems))
 
 
+def same_file(first: Path, second: Path) -> bool:
+    """Whether two paths are one file, through links; a link to nowhere is no other file."""
+    try:
+        return os.path.samefile(first, second)
+    except OSError:
+        return first == second
+
+
 def _walk(root: Path, depth: int | None, problems: list[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    seen: set[tuple[int, int]] = set()
-    waiting = [("", str(root))]
+    waiting: list[tuple[str, str, frozenset[tuple[int, int]]]] = [("", str(root), frozenset())]
     count = 0
     while waiting:
-        start, folder = waiting.pop()
+        start, folder, above = waiting.pop()
         try:
             status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in seen:
+            if (status.st_dev, status.st_ino) in above:
                 continue
-            seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as entries:
                 found = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name, reverse=True)
         except OSError as error:
@@ -84,7 +90,7 @@ def _walk(root: Path, depth: int | None, problems: list[str]) -> Iterator[tuple[
             if kind == "file":
                 yield start + entry.name, entry
             elif kind == "folder" and (depth is None or start.count("/") < depth):
-                waiting.append((f"{start}{entry.name}/", entry.path))
+                waiting.append((f"{start}{entry.name}/", entry.path, above | {(status.st_dev, status.st_ino)}))
 
 
 def _kind(entry: os.DirEntry[str]) -> str | None:

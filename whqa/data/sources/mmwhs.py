@@ -23,7 +23,7 @@ from pathlib import Path
 
 from whqa.data.case import Case, Cohort, Modality, SpacingRule
 from whqa.data.sources.checks import existing_folder
-from whqa.data.sources.listing import list_files
+from whqa.data.sources.listing import list_files, same_file
 from whqa.errors import InputError
 from whqa.structures import MMWHS
 
@@ -84,6 +84,6 @@ def _files(folder: Path, modality: Modality | None) -> tuple[dict[str, Path], di
         if match is None or (modality and match["modality"] != modality):
             continue
         first = found[match["what"]].setdefault(match["case"], path)
-        if first != path:
+        if not same_file(first, path):
             problems.append(f"{path}: the same case is also at {first}; remove one of them")
     return found["image"], found["label"], problems

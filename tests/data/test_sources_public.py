@@ -1,0 +1,356 @@
+"""ACDC, CARE-WHS and TotalSegmentator: what may be missing, doubled or odd in their folders."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from whqa.cohorts import cohort_of
+from whqa.data.case import Case, Cohort
+from whqa.data.reading import read_case
+from whqa.data.sources.acdc import read_acdc
+from whqa.data.sources.care_whs import read_care_whs
+from whqa.data.sources.checks import checked
+from whqa.data.sources.totalsegmentator import FILES, read_totalsegmentator
+from whqa.errors import InputError
+from whqa.info import info
+
+
+def put(path: Path, mark: bool = True) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.zeros((4, 5, 6), dtype=np.uint8)
+    array[1:3, 1:3, 1:3] = mark
+    nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+    return path
+
+
+def raises(message: str) -> pytest.RaisesExc[InputError]:
+    return pytest.raises(InputError, match=re.escape(message))
+
+
+def patient(root: Path, name: str, info: str | None = "ED: 1\nES: 12\n", frames: tuple[int, ...] = (1, 12)) -> Path:
+    for frame in frames:
+        put(root / name / f"{name}_frame{frame:02}.nii.gz")
+        put(root / name / f"{name}_frame{frame:02}_gt.nii.gz")
+    if info is not None:
+        (root / name / "Info.cfg").write_text(info)
+    return root / name
+
+
+def test_acdc_frames_can_be_chosen(tmp_path: Path) -> None:
+    patient(tmp_path / "training", "patient001", frames=(1, 5, 12))
+    patient(tmp_path / "training", "patient002", "ES: 9\r\nED: 01\r\nGroup: NOR\r\n", frames=(1, 9))
+    cohort = checked(read_acdc(tmp_path))
+    assert [c.id for c in cohort.cases] == ["patient001_ED", "patient001_ES", "patient002_ED", "patient002_ES"]
+    assert [c.image.name[11:18] for c in cohort.cases] == ["frame01", "frame12", "frame01", "frame09"]
+    assert [c.id for c in read_acdc(tmp_path, frames="ES").cases] == ["patient001_ES", "patient002_ES"]
+    with raises("frames 'es': must be both, ED or ES"):
+        read_acdc(tmp_path, frames="es")
+
+
+def test_acdc_without_labels_for_testing(tmp_path: Path) -> None:
+    for part in ("training", "testing"):
+        folder = patient(tmp_path / part, f"patient{len(part):03}")
+        for path in folder.glob("*_gt*"):
+            path.unlink()
+    found = read_acdc(tmp_path)
+    assert [p for p in found.problems if "testing" in p] == []
+    assert len([p for p in found.problems if "label file patient008_frame" in p]) == 2
+    assert not found["patient007_ED"].has_label
+    assert read_acdc(tmp_path / "testing").problems == (), "the folder itself may be the one for testing"
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        "",
+        "ED: 1\n",
+        "ED: one\nES: 12\n",
+        "ED: 1\nES: 1\n",
+        "ED: 1\nES: -3",
+        "ED: 1\nED: 2",
+        "\0\0",
+        "ED: 9999999\nES: 1",
+    ],
+)
+def test_acdc_odd_info_is_a_problem_and_frames_go_by_number(tmp_path: Path, info: str) -> None:
+    folder = patient(tmp_path, "patient001", info)
+    cohort = read_acdc(tmp_path)
+    assert [c.id for c in cohort.cases] == ["patient001_frame01", "patient001_frame12"]
+    with raises(f"{folder / 'Info.cfg'}: must state two frames in lines such as 'ED: 1' and 'ES: 12'; correct it"):
+        checked(cohort)
+
+
+def test_acdc_missing_and_doubled_files(tmp_path: Path) -> None:
+    patient(tmp_path, "patient001", info=None)
+    with raises("patient001: Info.cfg is missing; it says which frames of patient001 are ED and ES"):
+        checked(read_acdc(tmp_path))
+    shutil.rmtree(tmp_path / "patient001")
+    folder = patient(tmp_path, "patient001")
+    (folder / "patient001_frame12.nii.gz").unlink()
+    found = read_acdc(tmp_path)
+    assert [c.id for c in found.cases] == ["patient001_ED"]
+    with raises("Info.cfg: frame 12 (ES) has no image patient001_frame12.nii.gz"):
+        checked(found)
+    put(folder / "patient001_frame12.nii.gz")
+    put(folder / "copy" / "patient001_frame12.nii.gz")
+    with raises("the same frame is also at"):
+        checked(read_acdc(tmp_path))
+    shutil.rmtree(folder / "copy")
+    put(folder / "patient001_frame20_gt.nii.gz")
+    with raises("patient001_frame20_gt.nii.gz: image patient001_frame20.nii.gz is missing"):
+        checked(read_acdc(tmp_path))
+    (folder / "patient001_frame20_gt.nii.gz").unlink()
+    (tmp_path / "patient002").mkdir()
+    (tmp_path / "patient002" / "Info.cfg").touch()
+    with raises("patient002/Info.cfg: no frames patient002_frame01.nii.gz lie beside it"):
+        checked(read_acdc(tmp_path))
+
+
+def test_acdc_both_layouts_or_none(tmp_path: Path) -> None:
+    with raises("no ACDC images found; it should be a folder with patient001/Info.cfg"):
+        read_acdc(tmp_path)
+    put(tmp_path / "patient001_image.nii.gz")
+    put(tmp_path / "patient001_label.nii.gz")
+    assert [c.id for c in read_acdc(tmp_path).cases] == ["patient001"]
+    with raises("files of the flat layout do not tell their frame; leave frames at both"):
+        read_acdc(tmp_path, frames="ED")
+    patient(tmp_path, "patient002")
+    with raises("holds both layouts of ACDC, official and flat; state the folder of one of them"):
+        read_acdc(tmp_path)
+
+
+def test_acdc_as_some_unpack_it(tmp_path: Path) -> None:
+    """A folder around each file, named as the file."""
+    folder = patient(tmp_path, "patient001")
+    for path in list(folder.glob("*.nii.gz")):
+        name = path.name.removesuffix(".gz")
+        (folder / name).mkdir()
+        nib.save(nib.load(path), folder / name / name)
+        path.unlink()
+    assert [c.id for c in checked(read_acdc(tmp_path)).cases] == ["patient001_ED", "patient001_ES"]
+
+
+def pair(folder: Path, name: str) -> None:
+    put(folder / f"{name}_image.nii.gz")
+    put(folder / f"{name}_label.nii.gz")
+
+
+def test_care_whs_modality_and_centre_from_folders_or_names(tmp_path: Path) -> None:
+    pair(tmp_path / "CT" / "CenterA", "Case1001")
+    pair(tmp_path / "MR" / "centre_C", "Case1001")
+    pair(tmp_path / "WHS_MRI_train" / "Site2", "Case1001")
+    pair(tmp_path / "ct_train", "ct_train_1001")
+    pair(tmp_path / "MR" / "CenterD", "CenterD_CT_7")
+    put(tmp_path / "val_CT" / "images" / "Case9_image.nii.gz")
+    put(tmp_path / "CT" / "CenterA" / "Case1001_label_manual.nii.gz")
+    cohort = checked(read_care_whs(tmp_path))
+    assert [(c.id, c.modality) for c in cohort.cases] == [
+        ("CenterD_CT_7", "ct"),
+        ("ct_Case9", "ct"),
+        ("ct_centerA_Case1001", "ct"),
+        ("ct_train_1001", "ct"),
+        ("mr_center2_Case1001", "mr"),
+        ("mr_centerC_Case1001", "mr"),
+    ]
+    assert len({c.patient for c in cohort.cases}) == 6
+    assert not cohort["ct_Case9"].has_label
+    assert {c.modality for c in read_care_whs(tmp_path, modality="mr").cases} == {"mr"}
+
+
+def test_care_whs_label_in_another_folder(tmp_path: Path) -> None:
+    put(tmp_path / "CT" / "image" / "CenterA" / "Case1_image.nii.gz")
+    put(tmp_path / "CT" / "label" / "CenterA" / "Case1_label.nii.gz")
+    assert checked(read_care_whs(tmp_path))["ct_centerA_Case1"].has_label
+
+
+def test_care_whs_missing_doubled_and_unknown(tmp_path: Path) -> None:
+    with raises("no images found; it should be a folder with CT/CenterA/Case1001_image.nii.gz"):
+        read_care_whs(tmp_path)
+    with raises("modality 'us': must be ct, mr or null for both"):
+        read_care_whs(tmp_path, modality="us")  # type: ignore[arg-type]
+    pair(tmp_path / "x", "Case1")
+    with raises("neither name nor folders tell CT or MR; name the folder so, or set data.modality"):
+        read_care_whs(tmp_path)
+    assert [c.id for c in checked(read_care_whs(tmp_path, modality="ct")).cases] == ["ct_Case1"]
+    shutil.rmtree(tmp_path / "x")
+    pair(tmp_path / "CT" / "train", "Case1")
+    with raises("no images of modality mr found"):
+        read_care_whs(tmp_path, modality="mr")
+    put(tmp_path / "CT" / "train" / "Case2_image.nii.gz")
+    with raises("Case2_image.nii.gz: label file Case2_label.nii.gz is missing; add it or remove the image"):
+        checked(read_care_whs(tmp_path))
+    (tmp_path / "CT" / "train" / "Case2_image.nii.gz").rename(tmp_path / "CT" / "train" / "Case2_label.nii.gz")
+    with raises("Case2_label.nii.gz: has no image Case2_image.nii.gz of its modality and centre"):
+        checked(read_care_whs(tmp_path))
+    (tmp_path / "CT" / "train" / "Case2_label.nii.gz").unlink()
+    pair(tmp_path / "CT" / "copy", "Case1")
+    assert len(read_care_whs(tmp_path).problems) == 2
+    with raises("the same case is also at"):
+        checked(read_care_whs(tmp_path))
+
+
+def subject(root: Path, name: str, empty: tuple[str, ...] = ()) -> Path:
+    folder = root / name
+    put(folder / "ct.nii.gz")
+    for key, file in FILES.items():
+        put(folder / "segmentations" / f"{file}.nii.gz", mark=key not in empty)
+    return folder
+
+
+def test_totalsegmentator_subjects(tmp_path: Path) -> None:
+    for name in ("s0000", "s0002", "s0010"):
+        subject(tmp_path / "Totalsegmentator_dataset", name)
+    put(tmp_path / "Totalsegmentator_dataset" / "s0003" / "ct.nii.gz")
+    (tmp_path / "Totalsegmentator_dataset" / "s0004").mkdir()
+    cohort = checked(read_totalsegmentator(tmp_path))
+    assert [(c.id, c.has_label) for c in cohort.cases] == [
+        ("s0000", True),
+        ("s0002", True),
+        ("s0003", False),
+        ("s0010", True),
+    ]
+    assert tuple(cohort["s0000"].parts) == cohort.scheme.keys
+    assert [c.id for c in read_totalsegmentator(tmp_path / "Totalsegmentator_dataset").cases] == [
+        c.id for c in cohort.cases
+    ]
+
+
+def test_totalsegmentator_choice_of_subjects(tmp_path: Path) -> None:
+    for name in ("s0", "s1", "s2", "s3"):
+        subject(tmp_path, name)
+    (tmp_path / "meta.csv").write_text(
+        "image_id;age;split\ns0;80;train\ns1;81;val\ns2;;train\ns3;5;test\ns99;5;train\n", encoding="utf-8-sig"
+    )
+    file = tmp_path / "list.txt"
+    file.write_text("# no heart\ns1\n\n  s2 \r\n")
+
+    def ids(**settings: object) -> list[str]:
+        return [c.id for c in read_totalsegmentator(tmp_path, **settings).cases]  # type: ignore[arg-type]
+
+    assert ids(subjects=["s3", "s1"]) == ["s1", "s3"]
+    assert ids(subjects="s3") == ["s3"]
+    assert ids(subjects=file) == ["s1", "s2"]
+    assert ids(without=str(file)) == ["s0", "s3"]
+    assert ids(without=["s0", "s77"]) == ["s1", "s2", "s3"]
+    assert ids(split="train") == ["s0", "s2"]
+    assert ids(split="train", without=file) == ["s0"]
+    for settings, message in (
+        ({"subjects": ["s1", "s7", "s8"]}, "has no subject 's7' (2 of data.subjects are not there)"),
+        ({"subjects": tmp_path / "no.txt"}, "no.txt: not readable (No such file or directory); data.subjects must be"),
+        ({"without": tmp_path}, "not readable (Is a directory); data.without must be a list"),
+        ({"subjects": []}, "no subject is left by data.subjects, data.without and data.split"),
+        ({"split": "dev"}, "meta.csv: has no split 'dev'; there are test, train, val"),
+    ):
+        with raises(message):
+            ids(**settings)
+    (tmp_path / "meta.csv").write_text("a,b\n1,2\n")
+    with raises("meta.csv: has no columns image_id and split"):
+        ids(split="train")
+    (tmp_path / "meta.csv").write_text(f"image_id,split\n{'x' * 200_000},2\n")
+    with raises("meta.csv: not readable as a table (field larger than field limit"):
+        ids(split="train")
+    (tmp_path / "meta.csv").unlink()
+    with raises("meta.csv: not readable (No such file or directory); data.split needs it"):
+        ids(split="train")
+
+
+def test_totalsegmentator_missing_files_are_problems(tmp_path: Path) -> None:
+    with raises("no TotalSegmentator subjects found; it should be a folder with s0000/ct.nii.gz"):
+        read_totalsegmentator(tmp_path)
+    for key in ("rv", "aorta"):
+        (subject(tmp_path, "s0") / "segmentations" / f"{FILES.get(key, key)}.nii.gz").unlink()
+    with raises("s0/segmentations: aorta.nii.gz is missing (6 of 7 structure files are there); copy it, or leave"):
+        checked(read_totalsegmentator(tmp_path))
+    for path in (tmp_path / "s0" / "segmentations").iterdir():
+        path.unlink()
+    with raises("heart_ventricle_left.nii.gz is missing (0 of 7 structure files are there)"):
+        checked(read_totalsegmentator(tmp_path))
+    put(tmp_path / "s0" / "segmentations" / "heart.nii.gz")
+    with raises("version 2 of the data set has the heart as one structure, take version 1"):
+        checked(read_totalsegmentator(tmp_path))
+    subject(tmp_path, "s0")
+    subject(tmp_path / "copy", "s0")
+    with raises("ct.nii.gz: subject s0 is also at"):
+        checked(read_totalsegmentator(tmp_path))
+
+
+def test_totalsegmentator_scan_without_a_heart(tmp_path: Path) -> None:
+    """The headers are sound, so reading the voxels says it; an abdomen shows the aorta all the same."""
+    subject(tmp_path, "s0", empty=tuple(set(FILES) - {"ao"}))
+    subject(tmp_path, "s1", empty=("pa", "ao", "rv"))
+    cohort = checked(read_totalsegmentator(tmp_path))
+    with raises("s0/ct.nii.gz: no voxel of the heart in its 7 structure files") as caught:
+        read_case(cohort, cohort["s0"])
+    assert caught.value.code == "no-heart"
+    assert "leave the subject s0 out (data.without)" in str(caught.value)
+    reference = read_case(cohort, cohort["s1"])[1]
+    assert reference is not None
+    # all masks are one box here, so the last of those that are not empty holds it
+    assert set(np.unique(reference.array)) == {0, 1 + cohort.scheme.keys.index("myo")}
+
+
+def test_parts_of_another_grid_or_scheme_are_refused(tmp_path: Path) -> None:
+    subject(tmp_path, "s0")
+    cohort = read_totalsegmentator(tmp_path)
+    case = cohort.cases[0]
+    odd = Case("s0", "s0", "ct", case.image, parts={"liver": case.parts["lv"]})
+    with raises("structure 'liver' is not of the scheme 'totalsegmentator_v1'"):
+        read_case(Cohort("x", (odd,), cohort.scheme), odd)
+    nib.save(nib.Nifti1Image(np.ones((4, 5, 7), dtype=np.uint8), np.eye(4)), case.parts["rv"])
+    with raises("heart_ventricle_right.nii.gz: shape 4 x 5 x 7 differs"):
+        checked(cohort)
+    nib.save(nib.Nifti1Image(np.full((4, 5, 6), 3, dtype=np.uint8), np.eye(4)), case.parts["rv"])
+    with raises("heart_ventricle_right.nii.gz: unknown label value(s) [3]"):
+        read_case(cohort, case)
+
+
+SOURCES: dict[str, Callable[[Path], object]] = {
+    "acdc": lambda root: patient(root, "patient001"),
+    "care_whs": lambda root: pair(root / "CT" / "CenterA", "Case1"),
+    "totalsegmentator": lambda root: subject(root, "s0"),
+    "mmwhs": lambda root: pair(root, "mr_train_1001"),
+    "folder": lambda root: pair(root, "a"),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_sources_are_read_by_name(tmp_path: Path, source: str) -> None:
+    SOURCES[source](tmp_path)
+    cohort = cohort_of(source, tmp_path)
+    assert cohort.cases
+    assert cohort.problems == ()
+    assert cohort.name == source
+
+
+def test_settings_from_the_command_line_reach_the_readers(tmp_path: Path) -> None:
+    patient(tmp_path / "a", "patient001")
+    assert len(cohort_of("acdc", tmp_path / "a", ["frames=ED"]).cases) == 1
+    for name in ("s0", "s1"):
+        subject(tmp_path / "b", name)
+    assert [c.id for c in cohort_of("totalsegmentator", tmp_path / "b", ["without=[s0]"]).cases] == ["s1"]
+    put(tmp_path / "c" / "imagesTr" / "a_0000.nii.gz")
+    put(tmp_path / "c" / "labelsTr" / "a.nii.gz")
+    (tmp_path / "c" / "dataset.json").write_text(
+        '{"channel_names": {"0": "x"}, "labels": {"left chamber": 1, "liver": 2}, "file_ending": ".nii.gz"}'
+    )
+    words = ["modality=ct", "structures={left chamber: lv, liver: null}", "channel=0"]
+    scheme = cohort_of("nnunet", tmp_path / "c", words).scheme
+    assert (dict(scheme.values), scheme.ignored) == ({"lv": 1}, {2})
+    pair(tmp_path / "d", "a")
+    scheme = cohort_of("folder", tmp_path / "d", ["scheme={lv: 1, myo: [2, 5], ignore: [7]}"]).scheme
+    assert (dict(scheme.values), dict(scheme.aliases), scheme.ignored) == ({"lv": 1, "myo": 2}, {5: "myo"}, {7})
+
+
+def test_info_names_sources_and_schemes() -> None:
+    found = info()
+    assert {*SOURCES, "nnunet", "decathlon", "phantom"} <= set(found["data"])
+    assert {"mmwhs", "care_whs", "acdc", "totalsegmentator_v1", "totalsegmentator_highres"} <= set(
+        found["label_schemes"]
+    )
