@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -229,7 +230,10 @@ def _network(run_dir: Path, fold: int, config: DictConfig, n_classes: int) -> Fo
         module = ErrorMapModule(
             network, n_classes=n_classes, head=head, total_steps=1, max_voxels=int(options.max_voxels)
         )
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # torch wonders aloud about files that it then refuses
+            warnings.simplefilter("ignore", UserWarning)
+            saved = torch.load(path, map_location="cpu", weights_only=True)
         module.load_state_dict(saved["state_dict"])
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()

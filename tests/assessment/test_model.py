@@ -1,0 +1,148 @@
+"""A run is loaded whole, or refused with one line; nothing in it is run as code."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from whqa.assessment.model import case_table, load_run
+from whqa.errors import InputError
+from whqa.structures import MMWHS
+
+
+@pytest.fixture
+def run(judged: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny study's run with fold 0, to be spoiled."""
+    (source,) = (judged / "runs").glob("*/errormap")
+    target = tmp_path / "runs" / source.parent.name
+    (target / "errormap").mkdir(parents=True)
+    shutil.copy(source.parent / "folds.json", target)
+    shutil.copytree(source / "0", target / "errormap" / "0")
+    return target
+
+
+def test_a_run_is_what_was_trained(run: Path) -> None:
+    found = load_run(run)
+    assert found.folds == (0,)
+    assert found.head == "label"
+    assert found.scheme == MMWHS
+    assert found.modalities == ("ct",)
+    assert found.preprocess.spacing == (8.0, 8.0, 8.0)
+    module = found.networks[0].module
+    assert not module.training
+    saved = torch.load(run / "errormap/0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    for name, values in module.state_dict().items():
+        torch.testing.assert_close(values, saved[name])
+    assert module.calibration.to_dict() == json.loads((run / "errormap/0/calibration.json").read_text())
+
+
+def test_means_over_structures_leave_out_those_that_nobody_has(run: Path) -> None:
+    table = case_table(run, [0], MMWHS.keys)
+    assert set(table["method"]) == {"errormap"}
+    dice = table[[f"dice_{k}" for k in MMWHS.keys]].to_numpy()
+    np.testing.assert_allclose(table["mean_dice"], np.nanmean(dice, axis=1))
+    after = np.where(np.isnan(dice), np.nan, table[[f"dice_{k}_corrected" for k in MMWHS.keys]].to_numpy())
+    np.testing.assert_allclose(table["mean_dice_corrected"], np.nanmean(after, axis=1))
+
+
+def test_a_run_without_a_stored_scheme_is_known_by_its_structures(run: Path) -> None:
+    record = json.loads((run / "folds.json").read_text())
+    assert record.pop("scheme")["values"] == dict(MMWHS.values)
+    (run / "folds.json").write_text(json.dumps(record))
+    assert load_run(run).scheme == MMWHS
+
+
+def test_what_is_missing_is_named(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no trained run .*make demo.*on your own data"):
+        load_run(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"fold 2 is not complete; `make cv EXP=tiny`"):
+        load_run(run, [2])
+    (run / "errormap/0/checkpoints/last.ckpt").unlink()
+    with pytest.raises(InputError, match=r"last\.ckpt: no such checkpoint"):
+        load_run(run)
+    (run / "errormap/0/COMPLETED").unlink()
+    with pytest.raises(InputError, match="every fold is not complete"):
+        load_run(run)
+
+
+class _Attack:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return Path.touch, (self.target,)  # type: ignore[return-value]
+
+
+def test_a_checkpoint_cannot_run_code(run: Path, tmp_path: Path) -> None:
+    path, proof = run / "errormap/0/checkpoints/last.ckpt", tmp_path / "it ran"
+    whole = torch.load(path, weights_only=True)
+    torch.save({**whole, "extra": _Attack(proof)}, path)
+    torch.load(path, weights_only=False)
+    assert proof.exists(), "the attack works where it is not prevented"
+    proof.unlink()
+    with pytest.raises(InputError, match=r"last\.ckpt: holds more than tensors and is not loaded"):
+        load_run(run)
+    path.write_bytes(pickle.dumps(_Attack(proof)))
+    with pytest.raises(InputError, match=r"last\.ckpt: "):
+        load_run(run)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"_target_": "os.system", "command": "touch {proof}"},
+        {
+            "_target_": "whqa.networks.voxresnet.VoxResNet",
+            "width": {"_target_": "os.system", "command": "touch {proof}"},
+        },
+        {"_target_": "whqa.networks.voxresnet.VoxResNet", "width": "${oc.env:HOME}"},
+        {"width": 4},
+    ],
+)
+def test_a_configuration_cannot_run_code(run: Path, tmp_path: Path, network: dict[str, object]) -> None:
+    path, proof = run / "errormap/0/config.yaml", tmp_path / "it ran"
+    config = yaml.safe_load(path.read_text())
+    config["network"] = json.loads(json.dumps(network).replace("{proof}", str(proof)))
+    path.write_text(yaml.safe_dump(config))
+    with pytest.raises(InputError, match=r"config\.yaml: .*it is not run"):
+        load_run(run)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("folds.json", "[]", "not a file of folds"),
+        ("folds.json", "{", "not readable as JSON"),
+        ("errormap/0/config.yaml", "a: [", "not readable"),
+        ("errormap/0/config.yaml", "a: !!python/object/apply:os.getpid []", "not readable"),
+        ("errormap/0/config.yaml", "a: 5", "not the configuration of a run"),
+        ("errormap/0/calibration.json", '{"slope": 1}', "not readable as a calibration"),
+        ("errormap/0/checkpoints/last.ckpt", "", "not a checkpoint of this network"),
+        ("errormap/0/cases.csv", "a,b\n1,2\n", "not readable as a case table"),
+    ],
+)
+def test_damaged_files_are_refused_in_one_line(run: Path, name: str, content: str, message: str) -> None:
+    (run / name).write_text(content)
+    with pytest.raises(InputError, match=message) as caught:
+        load_run(run)
+    assert Path(name).name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_another_network_is_refused(run: Path) -> None:
+    path = run / "errormap/0/config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["network"]["width"] = 6
+    path.write_text(yaml.safe_dump(config))
+    with pytest.raises(InputError, match=r"last\.ckpt: not a checkpoint of this network"):
+        load_run(run)

@@ -1,0 +1,201 @@
+"""One mask from files to verdict, on the tiny study's run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+import whqa
+from whqa.assessment import TrainedRun, assess, load_run, write_assessment
+from whqa.assessment.ensemble import judge_mask
+from whqa.errors import InputError
+from whqa.structures import MMWHS
+
+
+@pytest.fixture(scope="module")
+def run(judged: Path) -> TrainedRun:
+    (directory,) = (judged / "runs").glob("*/errormap")
+    return load_run(directory.parent)
+
+
+@pytest.fixture(scope="module")
+def case(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Image and a mask with another organ in it and the aorta left out."""
+    folder = tmp_path_factory.mktemp("case")
+    root = phantoms / "data" / "phantom-ct-6-6mm-seed0"
+    image = shutil.copy(next(root.rglob("ct_train_1001_image.nii.gz")), folder / "scan.nii.gz")
+    label = nib.load(next(root.rglob("ct_train_1001_label.nii.gz")))
+    values = np.asanyarray(label.dataobj).astype(np.int16)
+    values[values == 820] = 0
+    nib.save(nib.Nifti1Image(values, label.affine, label.header), folder / "mask.nii.gz")
+    return Path(image), folder / "mask.nii.gz"
+
+
+def _digests(*paths: Path) -> list[str]:
+    return [hashlib.sha256(p.read_bytes()).hexdigest() for p in paths]
+
+
+def test_everything_lies_on_the_grid_of_the_input(run: TrainedRun, case: tuple[Path, Path], tmp_path: Path) -> None:
+    before = _digests(*case)
+    found = assess(*case, run)
+    write_assessment(found, tmp_path / "out", report=False)
+    assert _digests(*case) == before, "the input is never changed"
+    scan = nib.load(case[0])
+    for name in ("error_probability", "error_map", "corrected_mask"):
+        written = nib.load(tmp_path / "out" / f"{name}.nii.gz")
+        assert written.shape == scan.shape
+        np.testing.assert_array_equal(written.affine, scan.affine)
+        assert nib.aff2axcodes(written.affine) == nib.aff2axcodes(scan.affine)
+    stored = np.asanyarray(nib.load(tmp_path / "out" / "error_probability.nii.gz").dataobj)
+    np.testing.assert_array_equal(stored, found.error_probability)
+    assert 0 <= stored.min() <= stored.max() <= 1
+    quality = json.loads((tmp_path / "out" / "quality.json").read_text())
+    assert quality["image"]["sha256"] == before[0]
+    assert quality["mask"]["sha256"] == before[1]
+    assert quality["case"] == "scan"
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        *("corrected_mask.nii.gz", "error_map.nii.gz", "error_probability.nii.gz", "quality.json")
+    ]
+
+
+def test_numbers_follow_from_the_maps(run: TrainedRun, case: tuple[Path, Path]) -> None:
+    found = assess(*case, run)
+    quality = found.quality
+    # the phantom's grid is finer than the run's, so that only the file's own numbers can be compared voxel by voxel
+    ml = abs(np.linalg.det(found.affine[:3, :3])) / 1000
+    for index, key in enumerate(MMWHS.keys, start=1):
+        of_structure = found.mask == index
+        entry = quality["structures"][key]
+        assert entry["volume_ml"] == pytest.approx(of_structure.sum() * ml)
+        assert entry["volume_ml_corrected"] == pytest.approx((found.corrected == index).sum() * ml)
+        if of_structure.any():
+            assert entry["wrong_share"] == pytest.approx(found.error_map[of_structure].mean())
+    assert quality["structures"]["ao"]["volume_ml"] == 0
+    assert quality["structures"]["ao"]["wrong_share"] is None
+    assert quality["verdict"]["decision"] in ("accept", "review", "reject")
+    assert 0 <= quality["qi"]["volume"]["value"] <= 1
+    # two patients have no 90 % interval
+    assert quality["qi"]["volume"]["interval"] is None
+    assert "too few" in quality["qi"]["volume"]["reason"]
+    assert len(found.population) == len(run.cases)
+
+
+def test_the_ensemble_is_the_mean_of_its_networks(run: TrainedRun) -> None:
+    rng = np.random.default_rng(0)
+    image = torch.from_numpy(rng.standard_normal((17, 16, 15))).float()
+    mask = torch.from_numpy(rng.integers(0, 8, (17, 16, 15)))
+    (one,) = run.networks
+    other = load_run(run.directory).networks[0]
+    with torch.no_grad():
+        for weight in other.module.parameters():
+            weight.mul_(1.3)
+    other = type(other)(1, other.module, other.sha256, other.bf16)
+    both = judge_mask([one, other], image, mask, (8.0, 8.0, 8.0))
+    alone = [judge_mask([n], image, mask, (8.0, 8.0, 8.0)) for n in (one, other)]
+    np.testing.assert_allclose(
+        both.probability.numpy(), np.mean([a.probability.numpy() for a in alone], axis=0), atol=1e-6
+    )
+    assert both.by_fold[0] == alone[0].by_fold[0]
+    assert both.by_fold[1] == alone[1].by_fold[1]
+    assert both.other is not None
+    assert not (both.other == mask).any(), "another label than the mask's own"
+
+
+def test_only_voxels_above_the_threshold_are_corrected_and_other_organs_stay(
+    run: TrainedRun, case: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label_map = {**MMWHS.values, "ignore": [7]}
+    mask = nib.load(case[1])
+    values = np.asanyarray(mask.dataobj).copy()
+    values[0, 0, 0] = 7
+    forced = {"applied": True, "reason": "forced", "threshold": 0.3, "out_of_fold": None}
+    monkeypatch.setattr("whqa.assessment.pipeline.correction_record", lambda run: dict(forced))
+    found = assess(case[0], (values, mask.affine), run, label_map=label_map)
+    changed = found.corrected != found.mask
+    assert changed.any(), "an untrained network doubts much"
+    assert (found.error_probability[changed] >= 0.3).all()
+    assert found.quality["correction"]["changed_voxels"] == changed.sum()
+    assert found.corrected.max() <= 7
+    assert found.corrected_values is not None
+    assert changed[0, 0, 0] or found.corrected_values[0, 0, 0] == 7
+    np.testing.assert_array_equal(found.corrected_values[~changed], values[~changed])
+    np.testing.assert_array_equal(found.corrected_values[changed], MMWHS.to_values(found.corrected)[changed])
+
+
+def test_a_mask_is_left_alone_where_correction_did_not_help(run: TrainedRun, case: tuple[Path, Path]) -> None:
+    worse = run.cases.assign(mean_dice_corrected=run.cases["mean_dice"] - 0.01)
+    found = assess(*case, TrainedRun(**{**vars(run), "cases": worse}))
+    np.testing.assert_array_equal(found.corrected, found.mask)
+    correction = found.quality["correction"]
+    assert not correction["applied"]
+    assert correction["changed_voxels"] == 0
+    assert correction["reason"].startswith("left alone")
+
+
+def test_paths_and_arrays_and_orientations_say_the_same(run: TrainedRun, case: tuple[Path, Path]) -> None:
+    from_files = assess(*case, run)
+    image, mask = (nib.load(p) for p in case)
+    arrays = whqa.assess((image.get_fdata(), image.affine), (np.asanyarray(mask.dataobj), mask.affine), run)
+    np.testing.assert_array_equal(arrays.error_probability, from_files.error_probability)
+    assert arrays.quality["image"]["path"] is None
+    turned = [img.as_reoriented(np.array([[2, -1], [0, 1], [1, -1]])) for img in (image, mask)]
+    reoriented = assess(*turned, run)
+    back = nib.Nifti1Image(reoriented.error_probability, reoriented.affine).as_reoriented(
+        nib.orientations.ornt_transform(nib.io_orientation(reoriented.affine), nib.io_orientation(from_files.affine))
+    )
+    np.testing.assert_allclose(back.get_fdata(), from_files.error_probability, atol=1e-4)
+
+
+def test_label_maps_in_other_orders_mean_the_same(run: TrainedRun, case: tuple[Path, Path]) -> None:
+    mask = nib.load(case[1])
+    values = np.asanyarray(mask.dataobj)
+    order = list(reversed(MMWHS.keys))
+    other = np.zeros_like(values)
+    for number, key in enumerate(order, start=1):
+        other[values == MMWHS.values[key]] = number
+    found = assess(case[0], (other, mask.affine), run, label_map={key: i for i, key in enumerate(order, start=1)})
+    np.testing.assert_array_equal(found.mask, assess(*case, run).mask)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"modality": "mr"}, "modality 'mr': the run .* was trained on ct"),
+        ({"confidence": 1.0}, "confidence 1: must be between"),
+        ({"label_map": {"lv": 500}}, "does not say which value stands for rv"),
+        ({"label_map": "nothing"}, "no label scheme 'nothing'"),
+    ],
+)
+def test_wrong_options_get_one_line(
+    run: TrainedRun, case: tuple[Path, Path], options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        assess(*case, run, **options)  # type: ignore[arg-type]
+
+
+def test_wrong_volumes_get_one_line(run: TrainedRun, case: tuple[Path, Path], tmp_path: Path) -> None:
+    mask = nib.load(case[1])
+    values = np.asanyarray(mask.dataobj)
+    with pytest.raises(InputError, match=r"empty mask, no structure"):
+        assess(case[0], (np.zeros_like(values), mask.affine), run)
+    with pytest.raises(InputError, match=r"shape .* differs"):
+        assess(case[0], (values[1:], mask.affine), run)
+    with pytest.raises(InputError, match=r"affine differs"):
+        assess(case[0], (values, mask.affine + np.eye(4)[[3, 0, 1, 2]] * 9), run)
+    with pytest.raises(InputError, match=r"mask: unknown label value"):
+        assess(case[0], (values + 1, mask.affine), run)
+    with pytest.raises(InputError, match=r"whole numbers"):
+        assess(case[0], (values * 0.5 + 0.25, mask.affine), run)
+    with pytest.raises(InputError, match=r"must be 3-D"):
+        assess((values[0], mask.affine), case[1], run)
+    with pytest.raises(InputError, match=r"must be a path, a nibabel image, or"):
+        assess(7, case[1], run)
+    with pytest.raises(InputError, match=r"nothing\.nii: no such file"):
+        assess(tmp_path / "nothing.nii", case[1], run)
