@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
@@ -15,12 +15,16 @@ from whqa.config_check import compose_config
 from whqa.data.case import Cohort, SpacingRule
 from whqa.data.nifti import read_grid
 from whqa.data.reading import read_reference
+from whqa.data.sources.checks import existing_folder
+from whqa.data.sources.dataset_json import FILE_NAME
 from whqa.errors import InputError
 
 # It writes what it does not find, and what it wrote is read as MMWHS.
 _WRITES = "phantom"
 # Its patterns fit many folders whose label values it cannot know.
 _NEVER_GUESSED = {"folder"}
+# A data set with a description is read by what it says or not at all, and the reader's own line says why.
+_SELF_DESCRIBING = ("nnunet", "decathlon")
 # Of sources that read one folder to the same cases.
 _PREFERRED = ("mmwhs",)
 
@@ -60,11 +64,9 @@ def recognised(root: str | Path) -> str:
     Raises:
         InputError: no such folder, or none or several of the sources read it equally well; the message names them.
     """
-    folder = Path(root).expanduser()
-    if not folder.is_dir():
-        problem = "is a file, not a data folder" if folder.exists() else "data folder does not exist"
-        raise InputError(f"{folder}: {problem}")
-    found = dict(_readable(folder))
+    folder = existing_folder(root, "a folder with scans")
+    described = os.path.isfile(folder / FILE_NAME)
+    found = dict(_readable(folder, _SELF_DESCRIBING if described else sources()))
     if not found:
         raise InputError(
             f"{folder}: not the layout of any source that is recognised by itself; state --source, one of "
@@ -79,14 +81,17 @@ def recognised(root: str | Path) -> str:
     return next((source for source in _PREFERRED if source in best), next(iter(best)))
 
 
-def _readable(folder: Path) -> Iterator[tuple[str, Cohort]]:
-    for source in sources():
+def _readable(folder: Path, tried: Sequence[str]) -> Iterator[tuple[str, Cohort]]:
+    for source in tried:
         if source in _NEVER_GUESSED:
             continue
         config = OmegaConf.load(config_dir() / "data" / f"{source}.yaml")
         assert isinstance(config, DictConfig)
-        with contextlib.suppress(InputError):
+        try:
             yield source, _read(config, folder)
+        except InputError as error:
+            if tried == _SELF_DESCRIBING and error.code != "other-source":
+                raise
 
 
 def _values_fit(cohort: Cohort) -> bool:

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from whqa.cohorts import recognised
 from whqa.data.case import Cohort
 from whqa.data.sources.checks import checked
 from whqa.data.sources.dataset_json import described_file
@@ -454,6 +455,24 @@ def test_channels_of_decathlon_in_one_file_are_refused(tmp_path: Path) -> None:
         put(tmp_path / f"{name}_0001.nii.gz")
     cohort = checked(read_decathlon(tmp_path, channel="ADC", modality="mr"))
     assert [(c.id, c.image.name) for c in cohort.cases] == [(x, f"{x}_0001.nii.gz") for x in "abc"]
+
+
+@pytest.mark.parametrize(("build", "read"), BOTH)
+def test_the_layout_is_recognised_or_the_description_is_blamed(
+    tmp_path: Path, build: Callable[..., Path], read: Read
+) -> None:
+    source = build.__name__
+    assert recognised(build(tmp_path)) == source
+    key = {"nnunet": "channel_names", "decathlon": "modality"}[source]
+    build(tmp_path, **{key: {"0": "CT", "1": "MR"}})
+    with pytest.raises(InputError, match="has several channels"):
+        recognised(tmp_path)
+    build(tmp_path, training=[{"image": "../a.nii.gz", "label": "b"}], dataset={"a": {"images": ["../a.nii.gz"]}})
+    with pytest.raises(InputError, match="leads out of the data folder"):
+        recognised(tmp_path)
+    build(tmp_path, **{key: None})
+    with pytest.raises(InputError, match=f"key '{key}' is missing|key 'channel_names' is missing"):
+        recognised(tmp_path)
 
 
 def test_a_folder_that_is_not_there() -> None:

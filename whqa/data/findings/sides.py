@@ -37,7 +37,7 @@ _MARGIN_MM = 5.0
 _DEXTROCARDIA = " (dextrocardia looks the same)"
 _ATRIA = {"la", "ra"}
 _ALONG_AXES = 1e-3
-# Cohorts of short-axis stacks: how alike they must be before one of them can be odd.
+# Cohorts of short-axis stacks: how alike the others must be before one of them can be odd.
 _MIN_STACKS, _MIN_RESULTANT, _ODD_DEGREES = 5, 0.7, 100.0
 _MIN_SAME_BASE, _MIN_BASE_SHIFT = 0.8, 0.1
 
@@ -133,11 +133,12 @@ def odd_stacks(stacks: Mapping[str, Stack]) -> dict[str, list[Finding]]:
 
 
 def _turned(stacks: Mapping[str, Stack]) -> Iterator[tuple[str, Finding]]:
-    mean = np.mean([stack.to_rv for stack in stacks.values()], axis=0)
-    resultant = float(np.linalg.norm(mean))
-    if resultant < _MIN_RESULTANT:
-        return
+    total = np.sum([stack.to_rv for stack in stacks.values()], axis=0)
     for case, stack in stacks.items():
+        mean = (total - stack.to_rv) / (len(stacks) - 1)
+        resultant = float(np.linalg.norm(mean))
+        if resultant < _MIN_RESULTANT:
+            continue
         angle = float(np.degrees(np.arccos(np.clip(np.dot(stack.to_rv, mean) / resultant, -1, 1))))
         if angle > _ODD_DEGREES:
             message = (
@@ -148,12 +149,11 @@ def _turned(stacks: Mapping[str, Stack]) -> Iterator[tuple[str, Finding]]:
 
 
 def _reversed(stacks: Mapping[str, Stack]) -> Iterator[tuple[str, Finding]]:
-    up = np.mean([stack.base > 0 for stack in stacks.values()])
-    if max(up, 1 - up) < _MIN_SAME_BASE:
-        return
-    sign = 1 if up > 0.5 else -1
+    n_up = sum(stack.base > 0 for stack in stacks.values())
     for case, stack in stacks.items():
-        if stack.base * sign < -_MIN_BASE_SHIFT:
+        share = (n_up - (stack.base > 0)) / (len(stacks) - 1)
+        most = 1 if share >= _MIN_SAME_BASE else -1 if share <= 1 - _MIN_SAME_BASE else 0
+        if stack.base * most < -_MIN_BASE_SHIFT:
             message = (
                 "base and apex are at other ends of the stack than in most of the cohort: are the slices in reversed "
                 "order? Compare a preview with the others"

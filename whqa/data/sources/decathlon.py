@@ -78,7 +78,7 @@ def read_decathlon(
     path = folder / FILE_NAME
     description = read_description(folder, EXPECTED, links)
     if "modality" not in description and "channel_names" in description:
-        raise InputError(f"{path}: is of nnU-Net v2; read it with --source nnunet")
+        raise InputError(f"{path}: is of nnU-Net v2; read it with --source nnunet", code="other-source")
     number, channel_name = channel_of(description, "modality", channel, path)
     kind = modality_of_channel(modality, channel_name, path)
     scheme = scheme_of_names(name, _labels(description, path), structures, str(path))

@@ -85,7 +85,9 @@ def read_nnunet(
     parts = [parts] if isinstance(parts, str) else parts
     description = read_description(folder, EXPECTED, links)
     if "channel_names" not in description and "modality" in description:
-        raise InputError(f"{path}: is of the Medical Decathlon or nnU-Net v1; read it with --source decathlon")
+        raise InputError(
+            f"{path}: is of the Medical Decathlon or nnU-Net v1; read it with --source decathlon", code="other-source"
+        )
     number, channel_name = channel_of(description, "channel_names", channel, path)
     kind = modality_of_channel(modality, channel_name, path)
     scheme = scheme_of_names(name, _labels(description, path), structures, str(path))
