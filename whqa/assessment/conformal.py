@@ -55,8 +55,7 @@ class OutOfFold:
 
     def where(self, keep: npt.NDArray[np.bool_]) -> OutOfFold:
         """A part of the rows."""
-        columns = (self.fold, self.patient, self.predicted, self.true, self.final)
-        return OutOfFold(*(column[keep] for column in columns))
+        return OutOfFold(self.fold[keep], self.patient[keep], self.predicted[keep], self.true[keep], self.final[keep])
 
     def comparable(self, predicted: float) -> OutOfFold:
         """Final masks alone where one of them is predicted to be as bad as this, else masks of all kinds."""
