@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from whqa.cohorts import recognised
 from whqa.data.case import Cohort
@@ -59,7 +62,7 @@ def decathlon(root: Path, **changes: Any) -> Path:
 
 def describe(root: Path, plain: dict[str, Any], changes: dict[str, Any]) -> Path:
     changed = {key: value for key, value in (plain | changes).items() if value is not None}
-    (root / "dataset.json").write_text(json.dumps(changed))
+    (root / "dataset.json").write_text(json.dumps(changed), encoding="utf-8", errors="surrogatepass")
     return root
 
 
@@ -251,6 +254,29 @@ def test_files_that_are_no_description(tmp_path: Path, build: Callable[..., Path
         _refused(read, tmp_path, "has no dataset.json; it should be")
     path.symlink_to("/dev/zero")
     _refused(read, tmp_path, "has no dataset.json; it should be")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.sampled_from(["0", "LV", "CT"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4) | st.just("0"), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = ["channel_names", "labels", "numTraining", "file_ending", "dataset", "modality", "training", "test"]
+
+
+@settings(
+    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(changes=st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=3))
+def test_any_json_is_read_or_refused_in_a_line(tmp_path: Path, changes: dict[str, Any]) -> None:
+    for build, read in ((nnunet, read_nnunet), (decathlon, read_decathlon)):
+        root = tmp_path / build.__name__
+        if not root.exists():
+            build(root)
+            (root / "dataset.json").rename(root / "plain.json")
+        describe(root, json.loads((root / "plain.json").read_text()), changes)
+        with contextlib.suppress(InputError):
+            assert all(case.image.resolve().is_relative_to(root.resolve()) for case in read(root).cases)
 
 
 def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:

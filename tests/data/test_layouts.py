@@ -210,6 +210,17 @@ def nnunet_v1(root: Path, scans: Sequence[Scan]) -> Cohort:
     return decathlon(root, scans, "_0000")
 
 
+def nnunet_nrrd(root: Path, scans: Sequence[Scan]) -> Cohort:
+    """The same files, brought to NRRD by SimpleITK, which writes in LPS."""
+    sitk = pytest.importorskip("SimpleITK")
+    description = _nnunet_files(root, scans)
+    for path in sorted(root.rglob("*.nii.gz")):
+        sitk.WriteImage(sitk.ReadImage(str(path)), str(path).replace(".nii.gz", ".nrrd"), useCompression=True)
+        path.unlink()
+    (root / "dataset.json").write_text(json.dumps(description | {"file_ending": ".nrrd"}))
+    return checked(read_nnunet(root))
+
+
 def folder(root: Path, scans: Sequence[Scan]) -> Cohort:
     """Nested folders, values of one's own: two for the myocardium, one of another organ."""
     values = {key: value for value, key in enumerate(MMWHS_VALUES, start=11)}
@@ -228,7 +239,7 @@ def folder(root: Path, scans: Sequence[Scan]) -> Cohort:
     )
 
 
-LAYOUTS = [mmwhs, care_whs, nnunet, nnunet_listed, decathlon, nnunet_v1, folder]
+LAYOUTS = [mmwhs, care_whs, nnunet, nnunet_listed, nnunet_nrrd, decathlon, nnunet_v1, folder]
 # TotalSegmentator version 1 is CT
 CHOICES = [
     *((build, kind) for kind in ("phantom-ct", "phantom-mr", "real-ct") for build in LAYOUTS),

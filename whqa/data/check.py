@@ -102,7 +102,8 @@ def check_case(cohort: Cohort) -> CheckedCase:
 
 def _between_cases(cases: list[CheckedCase]) -> dict[str, list[Finding]]:
     """Findings that only a look at the others can give: case -> findings."""
-    found = odd_stacks({c.case.id: c.stack for c in cases if c.stack is not None})
+    odd = odd_stacks({c.case.id: c.stack for c in cases if c.stack is not None})
+    found = {case: [replace(finding, case=case) for finding in findings] for case, findings in odd.items()}
     prints = [(c.case.id, c.case.patient, c.image) for c in cases if c.image is not None]
     for finding in duplicate_findings(prints):
         found.setdefault(str(finding.case), []).append(finding)
