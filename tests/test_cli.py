@@ -103,3 +103,11 @@ def test_the_version_is_printed_at_once(tmp_path: Path) -> None:
         pytest.skip("whqa is not installed beside this Python")
     done = subprocess.run([script, "--version"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == f"whqa {whqa.__version__}\n"
+
+
+def test_phantoms_come_with_faulty_masks(tmp_path: Path) -> None:
+    assert _run("data", "phantom", "--cases", "1", "--spacing", "6", "--faults", "2", "--out", str(tmp_path)) == 0
+    (mask,) = tmp_path.rglob("*_mask.nii.gz")
+    (label,) = tmp_path.rglob("*_label.nii.gz")
+    assert mask.read_bytes() != label.read_bytes()
+    assert len(json.loads(mask.with_name("ct_train_1001_mask.json").read_text())) == 2

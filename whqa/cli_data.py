@@ -26,6 +26,7 @@ def add_data_commands(parser: argparse.ArgumentParser) -> None:
     write.add_argument("--spacing", type=float, default=2.0, help="mm")
     write.add_argument("--out", type=Path, required=True)
     write.add_argument("--preview", type=Path, help="PNG: three planes of every case with label contours")
+    write.add_argument("--faults", type=int, default=0, help="also masks with so many faults, to be assessed")
     write.set_defaults(run=_phantom)
 
     check = kinds.add_parser("check", help="what is in a folder and what is wrong with it")
@@ -116,6 +117,14 @@ def _phantom(options: argparse.Namespace, overrides: list[str]) -> int:
 
     cohort = phantom_cohort(options.out, options.cases, options.modality, options.seed, options.spacing)
     print(f"{len(cohort.cases)} phantom(s) in {options.out}")
+    if options.faults:
+        from whqa.masks.corruption import write_faulty_mask
+
+        for number, case in enumerate(cohort.cases):
+            if case.label is not None:
+                mask = case.label.with_name(f"{case.id}_mask.nii.gz")
+                write_faulty_mask(case.label, cohort.scheme, options.faults, options.seed + number, mask)
+        print(f"masks with {options.faults} fault(s), and records of these: {options.out}/*_mask.nii.gz, *_mask.json")
     if options.preview:
         from whqa.report.cohort import write_contact_sheet
 
