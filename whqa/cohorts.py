@@ -112,8 +112,8 @@ def _what_is_read(cohort: Cohort) -> tuple[object, ...]:
 
 def _read(config: DictConfig, root: str | Path) -> Cohort:
     config = config.copy()
-    # a folder may be called "${x}", which OmegaConf would look up
-    config.root = str(root).replace("${", "\\${")
+    # as text, a folder called "${x}" would be looked up
+    config.root = Path(root)
     cohort = make(config)
     assert isinstance(cohort, Cohort)
     if cohort.spacing_rule not in get_args(SpacingRule):
