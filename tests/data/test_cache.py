@@ -22,6 +22,7 @@ from whqa.data import cache as cache_module
 from whqa.data.cache import Cache, CropWarning, PreparedCase
 from whqa.data.case import Case, Cohort
 from whqa.data.nifti import read_image, read_label
+from whqa.data.points import POINTS, structure_points
 from whqa.data.prepare import prepare_cohort
 from whqa.data.preprocess import Preprocess, preprocess_image, preprocess_label
 from whqa.errors import InputError
@@ -79,8 +80,25 @@ def test_arrays_are_those_of_preprocessing(tmp_path: Path) -> None:
         assert not array.flags.writeable
     np.testing.assert_array_equal(prepared.image(), values.astype(np.float16))
     np.testing.assert_array_equal(prepared.label(), reference)
+    assert prepared.minimum == values.astype(np.float16).min()
+    structures = prepared.structures()
+    assert len(structures) == 3
+    for index, points in enumerate(structures, start=1):
+        np.testing.assert_array_equal(points, np.argwhere(reference == index))
     again = pickle.loads(pickle.dumps(prepared))
     np.testing.assert_array_equal(again.image(), prepared.image())
+
+
+def test_points_of_a_large_structure_are_spread_over_it() -> None:
+    label = np.zeros((40, 50, 60), np.uint8)
+    label[5:35, 5:45, 10:50], label[0, 0, 3] = 2, 7
+    points = structure_points(label)
+    large = points[points[:, 0] == 2, 1:]
+    assert len(np.unique(large, axis=0)) == len(large) == POINTS
+    assert (label[tuple(large.T)] == 2).all()
+    np.testing.assert_allclose(large.mean(axis=0), (19.5, 24.5, 29.5), atol=0.5)
+    assert points[points[:, 0] == 7].tolist() == [[7, 0, 0, 3]]
+    assert structure_points(label * 0).shape == (0, 4)
 
 
 def test_unlabelled_case(tmp_path: Path) -> None:
@@ -136,7 +154,7 @@ def imported(module: str) -> set[str]:
 
 
 def test_the_code_of_all_modules_that_make_the_arrays_decides_the_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    makers, waiting = set[str](), ["whqa.data.reading", "whqa.data.preprocess"]
+    makers, waiting = set[str](), ["whqa.data.reading", "whqa.data.preprocess", "whqa.data.points"]
     while waiting:
         name = waiting.pop()
         makers.add(name)

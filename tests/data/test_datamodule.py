@@ -58,6 +58,13 @@ class _Case:
     def label(self) -> np.ndarray:
         return np.load(self.directory / f"{self.id}-label.npy", mmap_mode="r")
 
+    @property
+    def minimum(self) -> float:
+        return float(self.image().min())
+
+    def structures(self) -> list[np.ndarray]:
+        return [np.argwhere(self.label() == v) for v in (1, 2)]
+
 
 def _write_cases(root: Path) -> dict[str, Any]:
     cases = {}

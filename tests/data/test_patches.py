@@ -37,6 +37,13 @@ class _Case:
     def label(self) -> np.ndarray:
         return self.labels
 
+    @property
+    def minimum(self) -> float:
+        return float(self.pixels.min())
+
+    def structures(self) -> list[np.ndarray]:
+        return [np.argwhere(self.labels == v) for v in np.unique(self.labels) if v]
+
 
 @dataclass
 class _Mask:
@@ -45,9 +52,9 @@ class _Mask:
     case: str = "a"
     reads: int = 0
 
-    def load(self) -> tuple[np.ndarray, np.ndarray]:
+    def mask(self) -> np.ndarray:
         self.reads += 1
-        return self.values, np.zeros(self.values.shape, np.float32)
+        return self.values
 
 
 def _volume(shape: tuple[int, int, int] = (24, 30, 27), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -107,6 +114,42 @@ def test_warp_agrees_with_scipy(spacing: tuple[float, ...], centre: tuple[int, .
     nearest = ndimage.affine_transform(label, matrix, order=0, mode="grid-constant", cval=0, **options)
     np.testing.assert_allclose(patch, smooth, atol=2e-4)
     assert np.mean(labels.numpy() != nearest) < 0.01  # a rounding tie or two
+
+
+@dataclass
+class _Mapped(_Case):
+    """A case whose arrays lie on disk, and whose smallest value is known without reading them."""
+
+    @property
+    def minimum(self) -> float:
+        return 0.0
+
+
+def _resident(path: Path) -> int:
+    """Bytes of a memory-mapped file that this process has touched."""
+    total, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if not line.split(maxsplit=1)[0].endswith(":"):
+            ours = line.endswith(str(path))
+        elif ours and line.startswith("Rss:"):
+            total += 1024 * int(line.split()[1])
+    return total
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux to tell which pages were touched")
+def test_a_patch_touches_its_part_of_the_files_alone(tmp_path: Path) -> None:
+    shape = (192, 192, 192)
+    np.save(tmp_path / "image.npy", np.zeros(shape, np.float16))
+    np.save(tmp_path / "label.npy", np.zeros(shape, np.uint8))
+    image, label = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("image", "label"))
+    data = _dataset(_Mapped(image, label), size=(32, 32, 32), augmentation=STRONG, foreground=0.0)
+    data._structures["a"] = []
+    assert data[PatchRequest(0, 0, 0)]["image"].shape == (1, 32, 32, 32)
+    for name, array in (("image", image), ("label", label)):
+        touched = _resident(tmp_path / f"{name}.npy")
+        assert 0 < touched < 0.35 * array.nbytes, (name, touched, array.nbytes)
+    np.array(image)
+    assert _resident(tmp_path / "image.npy") >= image.nbytes
 
 
 # -- augmentation

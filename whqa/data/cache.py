@@ -7,7 +7,8 @@ leaves nothing that is taken for an entry.
 
     <directory>/<case id>-<digest>/image.npy    float16 (D, H, W), C order
                                    label.npy    uint8   (D, H, W), C order, of labelled cases
-                                   case.json    shape, spacing, geometry, what the crop cut away
+                                   points.npy   int16   (n, 4), voxels of each structure to centre patches on
+                                   case.json    geometry, smallest value, what the crop cut away
     <directory>/hashes/<digest>                 SHA-256 of a file by (path, size, times), so that it is read once
     <directory>/locks/<case id>-<digest>        held while the entry is made, so that no two processes make it
 """
@@ -34,6 +35,7 @@ import numpy.typing as npt
 import whqa
 from whqa.data.case import Case, Cohort, Modality
 from whqa.data.nifti import Volume
+from whqa.data.points import structure_points
 from whqa.data.preprocess import (
     GREAT_VESSELS,
     Geometry,
@@ -56,7 +58,7 @@ _FOLDERS = ("hashes", "locks")
 # The modules that decide what the arrays are.
 _MAKERS = (
     *("structures", "data/volume", "data/stream", "data/nifti_header", "data/nifti", "data/itk_header", "data/itk"),
-    *("data/reading", "data/resample", "data/preprocess"),
+    *("data/reading", "data/resample", "data/preprocess", "data/points"),
 )
 
 
@@ -75,6 +77,7 @@ class PreparedCase:
         spacing: mm along D, H, W.
         geometry: the way back to the original grid.
         has_label: whether there is a reference.
+        minimum: smallest value of the image, which stands for what lies outside of it.
     """
 
     id: str
@@ -85,6 +88,7 @@ class PreparedCase:
     spacing: tuple[float, float, float]
     geometry: Geometry
     has_label: bool
+    minimum: float
 
     def image(self) -> np.memmap[Any, np.dtype[np.float16]]:
         """Normalised image, float16 (D, H, W), memory-mapped."""
@@ -99,6 +103,11 @@ class PreparedCase:
         if not self.has_label:
             raise InputError(f"case {self.id!r} has no reference label map")
         return _mapped(self.directory / "label.npy")
+
+    def structures(self) -> list[npt.NDArray[np.int16]]:
+        """Voxels of each structure that is present, evenly spread, at most `points.POINTS` of each: (n, 3) each."""
+        points = np.load(self.directory / "points.npy")
+        return [points[points[:, 0] == index, 1:] for index in np.unique(points[:, 0])]
 
 
 class Cache:
@@ -224,9 +233,11 @@ class Cache:
         if label is not None:
             kept_whole = frozenset(keys) - (GREAT_VESSELS if round_heart else frozenset())
             arrays["label.npy"], lost = _prepared_label(label, geometry, keys, kept_whole, case)
+            arrays["points.npy"] = structure_points(arrays["label.npy"])
         if self._place(cohort, case) != place:
             raise InputError(f"{case.image}: this file or its label map changed while it was read; run again")
-        _write_entry(place, arrays, {"geometry": geometry.to_dict(), "lost": lost})
+        minimum = float(arrays["image.npy"].min())
+        _write_entry(place, arrays, {"geometry": geometry.to_dict(), "minimum": minimum, "lost": lost})
 
 
 @functools.cache
@@ -242,7 +253,15 @@ def _prepared(place: Path, case: Case) -> PreparedCase | None:
         return None
     geometry, has_label = Geometry.from_dict(record["geometry"]), "label.npy" in record["bytes"]
     return PreparedCase(
-        case.id, case.patient, case.modality, place, geometry.shape, geometry.spacing, geometry, has_label
+        case.id,
+        case.patient,
+        case.modality,
+        place,
+        geometry.shape,
+        geometry.spacing,
+        geometry,
+        has_label,
+        record["minimum"],
     )
 
 

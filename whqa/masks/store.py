@@ -56,9 +56,13 @@ class MaskItem:
     def load(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Mask uint8 (D, H, W) and normalised entropy float32 (D, H, W) in [0, 1], or None where it has none."""
         if not self.has_entropy:
-            return read_arrays(self.path, "mask")[0], None
+            return self.mask(), None
         mask, entropy = read_arrays(self.path, "mask", "entropy")
         return mask, entropy.astype(np.float32) / 255.0
+
+    def mask(self) -> np.ndarray:
+        """Mask alone, uint8 (D, H, W)."""
+        return read_arrays(self.path, "mask")[0]
 
 
 def mask_path(segmenter_dir: Path, case: str, kind: str) -> Path:
