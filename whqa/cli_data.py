@@ -138,6 +138,8 @@ def _preview(options: argparse.Namespace, overrides: list[str]) -> int:
 
     _, cohort = _cohort(options, overrides)
     out = options.out or Path(f"preview-{options.case}.png" if options.case else "preview.png")
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; --out names the picture")
     bad = {}
     if options.case:
         write_case_sheet(cohort, options.case, out)

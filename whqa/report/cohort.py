@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from whqa.data.case import Cohort
 from whqa.errors import InputError
@@ -30,7 +31,7 @@ def write_contact_sheet(cohort: Cohort, path: Path, limit: int = 100, jobs: int 
         Case -> reason, of the cases that could not be read.
 
     Raises:
-        InputError: `limit` or `jobs` below 1.
+        InputError: `limit` or `jobs` below 1, or the place is not writable.
     """
     if limit < 1:
         raise InputError(f"--limit {limit}: must be at least 1")
@@ -45,8 +46,7 @@ def write_contact_sheet(cohort: Cohort, path: Path, limit: int = 100, jobs: int 
     ]
     some = f"{len(shown)} of {n} cases, evenly chosen" if len(shown) < n else f"{n} case{'' if n == 1 else 's'}"
     figure = contact_sheet(tiles, cohort.scheme, f"{cohort.name}: {some}")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=_SHEET_DPI, format="png", facecolor="white")
+    _save(figure, path, _SHEET_DPI)
     return bad
 
 
@@ -54,7 +54,7 @@ def write_case_sheet(cohort: Cohort, case_id: str, path: Path) -> None:
     """One case in slices along all three axes as one PNG, volumes in the legend.
 
     Raises:
-        InputError: no such case, or a file of it is bad.
+        InputError: no such case, a file of it is bad, or the place is not writable.
     """
     known = [case.id for case in cohort.cases]
     if case_id not in known:
@@ -62,6 +62,12 @@ def write_case_sheet(cohort: Cohort, case_id: str, path: Path) -> None:
         hint = f"did you mean {near[0]!r}?" if near else f"the first are {', '.join(known[:3])}"
         raise InputError(f"cohort {cohort.name!r} has no case {case_id!r}; {hint}")
     found = slices_of(replace(cohort, cases=(cohort[case_id],), problems=()))
-    figure = case_sheet(found, cohort.scheme)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=_CASE_DPI, format="png", facecolor="white")
+    _save(case_sheet(found, cohort.scheme), path, _CASE_DPI)
+
+
+def _save(figure: Figure, path: Path, dpi: int) -> None:
+    try:
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=dpi, format="png", facecolor="white")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
