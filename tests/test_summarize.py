@@ -415,3 +415,92 @@ def test_page_is_self_contained_escaped_and_semantic(finished):
         assert word in text
     assert "reproduced" not in text
     assert len([1 for _, a in page.tags if (a.get("alt") or "").startswith("Overlay")]) == 6
+
+
+def _with_masks_of(run: Path, method: str, kind: str = "side1", cases: int = 12) -> None:
+    """Another program's masks: copies of those of a kind, without rows of the entropy, of the first cases."""
+    made = sorted(json.loads((run / "folds.json").read_text())["patients"])[:cases]
+    for k in range(3):
+        path = run / f"errormap/{k}/cases.csv"
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        theirs = table[(table["mask_kind"] == kind) & (table["method"] != "entropy") & table["case"].isin(made)]
+        pd.concat([table, theirs.assign(mask_kind=method, segmenter=method)]).to_csv(path, index=False)
+        (run / f"errormap/{k}/external.json").write_text(json.dumps({method: "0123"}))
+    (run / "external" / method).mkdir(parents=True)
+    (run / "external" / method / "cases.csv").write_text("case\n" + "\n".join(made) + "\n")
+
+
+def test_masks_of_another_program_are_a_part_of_their_own(run):
+    before = summarize(run, Console(file=io.StringIO()))
+    _with_masks_of(run, "nnUNet")
+    output = io.StringIO()
+    summary = summarize(run, Console(file=output, width=160))
+    _walk(summary)
+    rows = _all_rows(run)
+    for method, parts in summary["methods"].items():
+        assert parts["final"] == before["methods"][method]["final"]
+        of_method = rows[rows["method"] == method]
+        assert parts["all"]["n"] == len(of_method) == (24 if method == "entropy" else 36)
+    theirs = rows[(rows["mask_kind"] == "nnUNet") & (rows["method"] == "boundary")]
+    found = summary["methods"]["boundary"]["nnUNet"]
+    assert found["n"] == len(theirs) == 12
+    assert found["error_dice"]["mean"] == pytest.approx(theirs["error_dice"].mean())
+    assert found["volume"]["pcc"]["mean"] == pytest.approx(stats.pearsonr(theirs["qi_volume"], theirs["acc_volume"])[0])
+    constant = np.abs(theirs["constant_volume_kind"] - theirs["acc_volume"]).mean()
+    assert found["volume"]["mae_constant"]["mean"] == pytest.approx(constant)
+    assert found["volume"]["acc"]["mean"] == pytest.approx(theirs["acc_volume"].mean())
+    nothing = summary["methods"]["entropy"]["nnUNet"]
+    assert nothing["n"] == 0
+    assert nothing["error_dice"] | {"reason": 0} == {"mean": None, "ci95": None, "pooled": None, "reason": 0}
+    assert "judged no masks of nnUNet" in nothing["error_dice"]["reason"]
+    assert summary["segmentation"] == before["segmentation"]
+    page = (run / "summary.html").read_text()
+    assert "asks of nnUNet" in page
+    assert "word of whoever ran this" in page
+    assert " nnUNet " in output.getvalue()
+
+
+def test_another_program_may_lack_masks_that_its_index_does_not_list(run):
+    _with_masks_of(run, "nnunet", cases=7)
+    summary = summarize(run, Console(file=io.StringIO()))
+    assert summary["methods"]["errormap"]["nnunet"]["n"] == 7
+    assert summary["methods"]["errormap"]["all"]["n"] == 31
+    for name in ("summary.json", "cases.csv"):
+        (run / name).unlink()
+    listed = run / "external/nnunet/cases.csv"
+    listed.write_text(listed.read_text() + "1012\n")
+    assert "case 1012 lacks nnunet / boundary" in _refused(run)
+
+
+def test_masks_of_other_programs_alone_need_no_segmenter(tmp_path):
+    run = write_run(tmp_path / "demo", kinds=("side1",))
+    _with_masks_of(run, "nnunet")
+    for k in range(3):
+        _edit(run / f"errormap/{k}/cases.csv", lambda t: t[t["mask_kind"] == "nnunet"])
+    shutil.rmtree(run / "segmenter")
+    output = io.StringIO()
+    summary = summarize(run, Console(file=output, width=160))
+    _walk(summary)
+    assert tuple(summary["methods"]) == ("errormap", "constant", "boundary")
+    assert summary["segmentation"]["hd95_mm"]["per_structure"]["rv"]["reason"] == "no segmenter was trained"
+    final, theirs = (summary["methods"]["errormap"][masks] for masks in ("final", "nnunet"))
+    assert final["n"] == 0
+    assert final["failure"]["aurc"]["mean"] is None
+    assert theirs["n"] == 12
+    assert "segmentation: no segmenter was trained" in output.getvalue()
+    assert "final" not in output.getvalue()
+    page = (run / "summary.html").read_text()
+    assert "No segmenter was trained" in page
+    assert "Methods, final masks" not in page
+
+
+def test_segmenters_are_wanted_as_soon_as_their_masks_were_judged(run):
+    _with_masks_of(run, "nnunet")
+    shutil.rmtree(run / "segmenter")
+    assert "missing fold(s) segmenter/0, segmenter/1, segmenter/2" in _refused(run)
+
+
+def test_refuses_folds_that_judged_different_masks_of_another_program(run):
+    _with_masks_of(run, "nnunet")
+    (run / "errormap/2/external.json").write_text(json.dumps({"nnunet": "4567"}))
+    assert "folds 0 and 2 judged different masks of nnunet" in _refused(run)

@@ -1,0 +1,154 @@
+"""Another program's masks among the segmenters' own: drawn and weighed as delivered masks, judged without entropy."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning.trainer.states import TrainerFn
+
+from whqa.baselines import BASELINES, Constant
+from whqa.calibration import Calibration
+from whqa.callbacks import errormap
+from whqa.callbacks.errormap import Calibrate, JudgeMasks
+from whqa.data.datamodule import WholeHeartDataModule
+from whqa.data.folds import Folds
+from whqa.data.judged import ErrorPrediction
+from whqa.data.sampling import quality_bins
+from whqa.masks.plan import ChosenKinds, choose_kinds, is_delivered
+from whqa.masks.store import MaskItem, write_mask
+from whqa.stages import _fit_baselines
+
+FOLDS = Folds((("a", "b"), ("c", "d"), ("e",)), seed=0)
+KINDS = ("final", "early", "nnunet")
+SHAPE = (9, 8, 7)
+
+
+class _Case(SimpleNamespace):
+    """Stands for a prepared case."""
+
+    def image(self) -> np.ndarray:
+        return np.random.default_rng(ord(self.id)).standard_normal(SHAPE).astype(np.float16)
+
+    def label(self) -> np.ndarray:
+        return np.random.default_rng(1000 + ord(self.id)).integers(0, 3, SHAPE).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory: pytest.TempPathFactory) -> list[MaskItem]:
+    root, found = tmp_path_factory.mktemp("masks"), []
+    for case in "abcde":
+        for k, kind in enumerate(KINDS):
+            rng = np.random.default_rng((ord(case), k))
+            label = _Case(id=case).label()
+            wrong = rng.random(SHAPE) < (0.05, 0.5, 0.2)[k]
+            path = root / case / f"{kind}.npz"
+            entropy = None if kind == "nnunet" else np.where(wrong, 0.8, 0.1)
+            write_mask(path, np.where(wrong, (label + 1) % 3, label), entropy, kind, True)
+            found.append(MaskItem(case, kind, path, kind, True, wrong.mean(), has_entropy=kind != "nnunet"))
+    return found
+
+
+def _data(masks: list[MaskItem], **options: Any) -> WholeHeartDataModule:
+    cases = {c: _Case(id=c, patient=c, shape=SHAPE, spacing=(2.0, 2.0, 3.0)) for c in "abcde"}
+    settings: dict[str, Any] = {"patch": (4, 4, 4), "batch_size": 2, "steps_per_epoch": 4, "validation_fraction": 0.25}
+    return WholeHeartDataModule(cases, FOLDS, (0,), masks=masks, **settings | options)
+
+
+def test_kinds_are_told_apart() -> None:
+    assert choose_kinds(None, ["nnunet"]) == ChosenKinds(None, ("nnunet",))
+    assert choose_kinds(["nnunet", "early", "final"], ["nnunet", "other"]) == ChosenKinds(
+        ("final", "early"), ("nnunet",)
+    )
+    alone = choose_kinds(["nnunet"], ["nnunet"])
+    assert alone == ChosenKinds((), ("nnunet",))
+    assert [c.needs_segmenters for c in (alone, choose_kinds(["final"]), choose_kinds(None))] == [False, True, True]
+    assert [k for k in KINDS if is_delivered(k)] == ["final", "nnunet"]
+
+
+def test_half_of_the_training_goes_to_delivered_masks(masks: list[MaskItem]) -> None:
+    data = _data(masks)
+    bins = data._bins()
+    assert bins is not None
+    assert bins[: len(bins) // 2] == quality_bins([data.masks[i].error_rate for i in data.train_items])  # type: ignore[index]
+    delivered = [i for i, (_, kind) in enumerate(data.train_items) if kind != "early"]
+    assert bins[len(bins) // 2 :] == [delivered] * (len(bins) // 2)
+
+
+def test_without_final_masks_the_other_programs_are_delivered(masks: list[MaskItem]) -> None:
+    data = _data([m for m in masks if m.kind != "final"])
+    bins = data._bins()
+    assert bins is not None
+    assert {data.train_items[i][1] for i in bins[-1]} == {"nnunet"}
+
+
+def test_volumes_have_entropy_where_there_is_one(masks: list[MaskItem]) -> None:
+    data = _data(masks)
+    found = Counter()
+    for batch in data.test_dataloader():
+        assert ("entropy" in batch) == (batch["kind"][0] != "nnunet")
+        found[batch["kind"][0]] += 1
+    assert found == dict.fromkeys(KINDS, 2)
+    for case in data.judged(data.test_items):
+        assert (case.entropy is None) == (case.kind == "nnunet")
+    assert [data.has_entropy(("a", kind)) for kind in KINDS] == [True, True, False]
+
+
+def test_the_entropy_is_fitted_on_masks_that_have_it(masks: list[MaskItem]) -> None:
+    fitted = {b.name: b for b in _fit_baselines(["boundary", "entropy"], _data(masks), 100, 0)}
+    assert list(fitted) == ["constant", "boundary", "entropy"]
+    alone = {b.name: b for b in _fit_baselines(["entropy"], _data([m for m in masks if m.has_entropy]), 100, 0)}
+    assert fitted["entropy"].parameters() == alone["entropy"].parameters()
+    assert "width_mm/nnunet" in fitted["boundary"].parameters()
+    few = {b.name: b for b in _fit_baselines(["entropy"], _data(masks), 2, 0)}
+    assert few["entropy"].parameters()["threshold"] > 0
+
+
+def test_where_no_mask_has_entropy_its_baseline_is_left_out(masks: list[MaskItem]) -> None:
+    fitted = _fit_baselines(list(BASELINES), _data([m for m in masks if m.kind == "nnunet"]), 100, 0)
+    assert [b.name for b in fitted] == ["constant", "boundary"]
+
+
+def test_delivered_masks_share_nine_tenths_of_the_calibration(
+    tmp_path: Path, masks: list[MaskItem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, seen = _data(masks), {}
+    monkeypatch.setattr(errormap, "fit_calibration", lambda h, w, r: seen.update(weights=w) or Calibration())
+    trainer = SimpleNamespace(datamodule=data, is_global_zero=True, state=SimpleNamespace(fn=TrainerFn.VALIDATING))
+    calibrate, module = Calibrate(tmp_path / "calibration.json", "dice"), SimpleNamespace()
+    calibrate.on_validation_epoch_start(trainer, module)  # type: ignore[arg-type]
+    for index, batch in enumerate(data.val_dataloader()):
+        outputs = SimpleNamespace(error_logit=torch.zeros(SHAPE), label_logits=None)
+        calibrate.on_validation_batch_end(trainer, module, outputs, batch, index)  # type: ignore[arg-type]
+    calibrate.on_validation_epoch_end(trainer, module)  # type: ignore[arg-type]
+    kinds = [kind for _, kind in data.val_items]
+    assert sorted(kinds) == sorted(KINDS)
+    assert dict(zip(kinds, seen["weights"], strict=True)) == pytest.approx(
+        {"final": 0.45, "nnunet": 0.45, "early": 0.1}
+    )
+    assert json.loads((tmp_path / "calibration.json").read_text())
+
+
+def test_a_baseline_that_needs_entropy_gets_no_row_without(tmp_path: Path, masks: list[MaskItem], rows_of: Any) -> None:
+    data = _data(masks)
+    judges = _fit_baselines(["boundary", "entropy"], data, 100, 0)
+    constant = next(b for b in judges if isinstance(b, Constant))
+    identity = {i: {"fold": 0, "patient": i[0], "modality": "ct", "segmenter": "0"} for i in data.test_items}
+    trainer = SimpleNamespace(datamodule=data, is_global_zero=True)
+    module = SimpleNamespace(device=torch.device("cpu"), log=lambda *args, **kwargs: None)
+    callback: Any = JudgeMasks(tmp_path, judges, constant, ("x", "y"), identity)
+    callback.on_test_start(trainer, module)
+    for index, batch in enumerate(data.test_dataloader()):
+        callback.on_test_batch_start(trainer, module)
+        verdict = ErrorPrediction(torch.zeros(SHAPE), torch.zeros(SHAPE, dtype=torch.bool))
+        callback.on_test_batch_end(trainer, module, verdict, batch, index)
+    callback.on_test_epoch_end(trainer, module)
+    found = Counter((r["method"], r["mask_kind"]) for r in rows_of(tmp_path / "cases.csv"))
+    methods = ("errormap", "constant", "boundary", "entropy")
+    assert found == {(m, k): 2 for m in methods for k in KINDS if (m, k) != ("entropy", "nnunet")}
