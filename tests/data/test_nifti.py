@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,15 @@ def nan_affine(header: nib.Nifti1Header) -> None:
     header["srow_x"][:] = np.nan
 
 
+def qform_only(**fields: object) -> Callable:
+    def change(header: nib.Nifti1Header) -> None:
+        header["sform_code"], header["qform_code"] = 0, 1
+        for name, value in fields.items():
+            header[name] = value
+
+    return change
+
+
 BAD_HEADERS = {
     "zero spacing": (set_pixdim(1, 0, 1), "pixdim gives a spacing of 1 x 0 x 1"),
     "nan spacing": (set_pixdim(1, np.nan, 1), "pixdim gives a spacing of 1 x nan x 1"),
@@ -165,6 +175,23 @@ BAD_HEADERS = {
     "not nifti": (set_field("magic", b"abc"), "not a NIfTI file"),
     "negative size": (set_field("dim", -3, 1), "empty image"),
     "no size": (set_field("dim", 0, 2), "empty image"),
+    "no dimensions": (set_field("dim", 0, 0), "declares 0 dimensions"),
+    "negative spacing": (set_pixdim(1, -1, 1), "pixdim gives a spacing of 1 x -1 x 1"),
+    "infinite spacing": (set_pixdim(1, np.inf, 1), "pixdim gives a spacing of 1 x inf x 1"),
+    "spacing of nanometres": (set_pixdim(1, 1e-6, 1), "pixdim gives a spacing of 1 x 1e-06 x 1"),
+    "spacing of kilometres": (set_pixdim(1, 1e6, 1), "pixdim gives a spacing of 1 x 1e\\+06 x 1"),
+    "metres": (set_field("xyzt_units", 1), "lengths are in metres"),
+    "unknown transform": (set_field("sform_code", 99), "sform_code 99 is not one of 0 to 5"),
+    "quaternion longer than 1": (qform_only(quatern_b=1, quatern_c=1), "orientation in the header is not valid"),
+    "handedness of -3": (qform_only(pixdim=[-3, 1, 1, 1, 1, 1, 1, 1]), r"pixdim\[0\] is -3, must be -1 or 1"),
+    "infinite slope": (set_field("scl_slope", np.inf), "scaling in the header is not valid, slope inf"),
+    "nan intercept": (set_field("scl_inter", np.nan), "slope 1 and intercept nan"),
+    "slope that overflows": (set_field("scl_slope", 3e38), r"\d+ voxel\(s\) are NaN or infinite"),
+    "bits of another type": (set_field("bitpix", 8), "voxels of type int16 and of 8 bits"),
+    "voxels within the header": (set_field("vox_offset", 100), "puts the voxels at byte 100, must be 352"),
+    "voxels nowhere": (set_field("vox_offset", 0), "puts the voxels at byte 0"),
+    "voxels far behind": (set_field("vox_offset", 1e12), r"puts the voxels at byte 1e\+12"),
+    "voxels behind the end": (set_field("vox_offset", 8192), "truncated"),
 }
 
 
@@ -199,6 +226,70 @@ def test_bad_images(tmp_path: Path, case: str) -> None:
     array, message = BAD_IMAGES[case]
     with pytest.raises(InputError, match=rf"bad\.nii\.gz: .*{message}"):
         read_image(save(tmp_path / "bad.nii.gz", array))
+
+
+def test_a_handedness_of_0_means_1(tmp_path: Path) -> None:
+    """As the reference implementation has it; nibabel mends the header to the same."""
+    for value, unset in ((0, 1), (-1, -1)):
+        path = save(tmp_path / "a.nii.gz", random(), change=qform_only(pixdim=[value, 1, 1, 1, 1, 1, 1, 1]))
+        np.testing.assert_array_equal(read_grid(path).affine, np.diag([1.0, 1, unset, 1]))
+
+
+@pytest.mark.parametrize("slope", [0, np.nan])
+def test_no_scaling(tmp_path: Path, slope: float) -> None:
+    path = save(tmp_path / "a.nii.gz", random(), change=set_field("scl_slope", slope))
+    np.testing.assert_array_equal(read_image(path).array, random())
+
+
+def test_several_gzip_members_are_one_file(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii", random())
+    raw = path.read_bytes()
+    path.write_bytes(b"".join(gzip.compress(raw[i : i + 100]) for i in range(0, len(raw), 100)))
+    np.testing.assert_array_equal(read_image(path).array, random())
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_what_follows_the_voxels(tmp_path: Path, name: str) -> None:
+    """Padding is harmless; much more means that the header declares less than there is, as of several frames."""
+    path = save(tmp_path / name, random())
+    pack = gzip.compress if name.endswith("gz") else bytes
+    raw = path.read_bytes() if name == "a.nii" else gzip.decompress(path.read_bytes())
+    path.write_bytes(pack(raw + bytes(512)))
+    np.testing.assert_array_equal(read_image(path).array, random())
+    path.write_bytes(pack(raw + bytes(100_000)))
+    with pytest.raises(InputError, match="goes on behind the 420 bytes of voxels"):
+        read_image(path)
+
+
+def test_voxels_are_the_same_whatever_the_block(tmp_path: Path) -> None:
+    """More voxels than are read at a time, and a number of bytes that blocks do not divide."""
+    for dtype in ("uint8", "int16", "float64"):
+        array = random((71, 83, 97), dtype)
+        for name in ("a.nii", "a.nii.gz"):
+            volume = read_image(save(tmp_path / name, array, OBLIQUE))
+            np.testing.assert_array_equal(volume.array, array.astype("float32"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.nii.gz")
+    with pytest.raises(InputError, match="not a regular file"):
+        read_image(tmp_path / "pipe.nii.gz")
+
+
+def test_more_voxels_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.nii.gz", random())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "sysconf", lambda name: 10)
+        with pytest.raises(InputError, match="declares 420 bytes of voxels, this machine has 100 bytes"):
+            read_image(path)
+
+    def no_room(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "empty", no_room)
+    with pytest.raises(InputError, match="210 voxels do not fit into memory"):
+        read_image(path)
 
 
 def test_files_that_are_no_images(tmp_path: Path) -> None:

@@ -58,8 +58,10 @@ def read_grid(path: Path, spacing_rule: SpacingRule = "pixdim") -> Grid:
     shape = volume_shape(path, header)
     declared = math.prod(shape) * stored_type(path, header).itemsize
     check_size(path, voxel_offset(path, header), declared)
-    scaling(path, header)
-    affine, conflict = placed(path, header, shape, spacing_rule)
+    # damaged numbers overflow and are no numbers: they are looked for, numpy need not warn of them
+    with np.errstate(all="ignore"):
+        scaling(path, header)
+        affine, conflict = placed(path, header, shape, spacing_rule)
     return Grid(path, shape, affine, header, conflict)
 
 
@@ -142,16 +144,16 @@ def _image_voxels(grid: Grid) -> npt.NDArray[np.float32]:
     blocks = _scaled_blocks(grid)
     voxels = _allocated(grid, np.dtype(np.float32))
     done, bad, low, high = 0, 0, np.inf, -np.inf
-    for block in blocks:
-        part = voxels[done : done + block.size]
-        with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
+        for block in blocks:
+            part = voxels[done : done + block.size]
             part[...] = block
-        done += block.size
-        # NaN is the minimum of whatever holds one
-        least, most = float(part.min()), float(part.max())
-        if not (math.isfinite(least) and math.isfinite(most)):
-            bad += part.size - int(np.count_nonzero(np.isfinite(part)))
-        low, high = min(low, least), max(high, most)
+            done += block.size
+            # NaN is the minimum of whatever holds one
+            least, most = float(part.min()), float(part.max())
+            if not (math.isfinite(least) and math.isfinite(most)):
+                bad += part.size - int(np.count_nonzero(np.isfinite(part)))
+            low, high = min(low, least), max(high, most)
     _refuse_infinite(grid.path, bad)
     if low == high:
         raise InputError(f"{grid.path}: empty image, every voxel has the value {low:g}; export the scan again")
@@ -165,16 +167,17 @@ def _label_voxels(grid: Grid) -> npt.NDArray[np.integer]:
     blocks = _scaled_blocks(grid)
     voxels = _allocated(grid, dtype if whole else np.dtype(np.int32))
     done, bad, fractions, largest = 0, 0, False, 0.0
-    for block in blocks:
-        if not whole:
-            finite = np.isfinite(block)
-            bad += block.size - int(np.count_nonzero(finite))
-            block = np.where(finite, block, 0)
-            fractions = fractions or not np.array_equal(block, np.rint(block))
-            largest = max(largest, float(np.abs(block).max()))
-            block = np.clip(block, -_LARGEST_LABEL, _LARGEST_LABEL)
-        voxels[done : done + block.size] = block
-        done += block.size
+    with np.errstate(all="ignore"):
+        for block in blocks:
+            if not whole:
+                finite = np.isfinite(block)
+                bad += block.size - int(np.count_nonzero(finite))
+                block = np.where(finite, block, 0)
+                fractions = fractions or not np.array_equal(block, np.rint(block))
+                largest = max(largest, float(np.abs(block).max()))
+                block = np.clip(block, -_LARGEST_LABEL, _LARGEST_LABEL)
+            voxels[done : done + block.size] = block
+            done += block.size
     _refuse_infinite(grid.path, bad)
     if fractions:
         raise InputError(f"{grid.path}: label values must be whole numbers; was the label map resampled as an image?")

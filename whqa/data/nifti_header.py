@@ -91,14 +91,12 @@ def stored_type(path: Path, header: nib.Nifti1Header) -> np.dtype[Any]:
 
 
 def voxel_offset(path: Path, header: nib.Nifti1Header) -> int:
-    """Byte at which the voxels begin; 0 stands for the smallest that the format allows.
+    """Byte at which the voxels begin. Readers differ on what 0 means, so that is refused as well.
 
     Raises:
         InputError: within the header, not a whole number, or far behind it.
     """
     offset, smallest = float(header["vox_offset"]), int(header.sizeof_hdr) + 4
-    if offset == 0:
-        return smallest
     if not smallest <= offset <= _MAX_EXTENSION or offset != int(offset):
         raise InputError(f"{path}: the header puts the voxels at byte {offset:g}, must be {smallest} or a little more")
     return int(offset)
@@ -130,9 +128,8 @@ def placed(
     if unit := _FOREIGN_UNITS.get(int(header["xyzt_units"]) & 7):
         raise InputError(f"{path}: lengths are in {unit}; convert the header to mm")
     pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
-    with np.errstate(all="ignore"):
-        affine = _best_affine(path, header)
-        sizes = voxel_sizes(affine)
+    affine = _best_affine(path, header)
+    sizes = voxel_sizes(affine)
     if rule != "affine":
         check_spacing(path, "pixdim", pixdim, shape)
     if rule == "affine" or not (np.isfinite(sizes).all() and (sizes > 0).all()):
@@ -156,9 +153,11 @@ def _best_affine(path: Path, header: nib.Nifti1Header) -> npt.NDArray[np.float64
             raise InputError(f"{path}: {name} {int(header[name])} is not one of 0 to 5; correct the header")
         if header[name] != 0:
             break
-    sound = header.copy()
+    sound, handedness = header.copy(), float(header["pixdim"][0])
+    if handedness < 0 and handedness != -1 and name == "qform_code":
+        raise InputError(f"{path}: pixdim[0] is {handedness:g}, must be -1 or 1; correct the header")
     # 0 should not occur and means 1, as in nifti1_io.c
-    sound["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1
+    sound["pixdim"][0] = -1 if handedness == -1 else 1
     try:
         return np.array(sound.get_best_affine(), dtype=np.float64)
     except (HeaderDataError, ValueError) as error:

@@ -73,15 +73,17 @@ def check_payload(path: Path, payload: Payload, declared: int) -> None:
     _check_room(path, payload.length, 0, declared, payload.encoding != "raw")
 
 
-def check_inflated(path: Path, payload: Payload, declared: int) -> None:
+def check_inflated(path: Path, payload: Payload, declared: int, start: int = 0) -> None:
     """Inflate a payload once, so that its checksum and length are known; nothing is kept.
+
+    The voxels begin `start` bytes behind the beginning of what is inflated.
 
     Raises:
         InputError: it is damaged, or does not hold `declared` bytes.
     """
     if payload.encoding == "raw":
         return
-    length = 0
+    length = -start
     try:
         with open(path, "rb") as file:
             file.seek(payload.start)
@@ -93,7 +95,7 @@ def check_inflated(path: Path, payload: Payload, declared: int) -> None:
     except _READ_ERRORS as error:
         raise _damaged(path, error) from None
     if length < declared:
-        raise _truncated(path, length, declared)
+        raise _truncated(path, max(0, length), declared)
 
 
 def check_memory(path: Path, declared: int) -> None:
@@ -126,7 +128,7 @@ def voxel_blocks(path: Path, start: int, shape: tuple[int, ...], dtype: np.dtype
     check_memory(path, declared)
     if _is_gzip(path) and _stated_length(path) != (start + declared) % 2**32:
         # several members, or a damaged end: only inflating tells
-        check_inflated(path, Payload(0, path.stat().st_size, "gzip"), start + declared)
+        check_inflated(path, Payload(0, path.stat().st_size, "gzip"), declared, start)
     return _blocks(path, start, declared, dtype)
 
 
