@@ -175,3 +175,22 @@ def test_several_processes_from_the_console_script(spoilt: Path) -> None:
     assert done.returncode == 1
     assert re.fullmatch(r"read as --source mmwhs\nlooked at in \d+\.\d s\n", done.stderr), "no bar in a pipe"
     assert re.search(r"^ ?ct_train_1001 +ct +28 x 28 x 28 ", done.stdout, re.MULTILINE), "lines of a pipe are not cut"
+
+
+@pytest.mark.parametrize("words", [["--json"], []], ids=["json", "table"])
+def test_output_that_nobody_reads_to_its_end(phantoms: Path, words: list[str]) -> None:
+    command = ["data", "check", str(phantoms), "--source", "mmwhs", "--jobs", "1", *words]
+    run = subprocess.Popen(
+        [sys.executable, "-c", "from whqa.cli import main; main()", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout is not None
+    assert run.stderr is not None
+    run.stdout.close()
+    said = run.stderr.read()
+    assert run.wait(60) == 1
+    assert "Traceback" not in said
+    assert "Broken" not in said
+    run.stderr.close()

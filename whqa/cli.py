@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,11 +26,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         overrides = _overrides(options, extra)
         code = options.run(options, overrides)
+        sys.stdout.flush()
     except InputError as error:
         print(f"whqa {options.command}: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         code = 130
+    except BrokenPipeError:
+        # whoever reads the output (head) has seen enough; the interpreter's last flush must not complain either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     sys.exit(code)
 
 
