@@ -110,6 +110,10 @@ def test_the_logger_and_callbacks_of_a_run_can_be_made(tmp_path: Path) -> None:
         (["+data.patient='(\\d+)'"], "demo,data.patient=_d+_"),
         (["segmenter.patch=[8,8,8]"], "demo,segmenter.patch=_8,8,8_"),
         (["~network.width"], "demo,~network.width"),
+        (
+            ["+masks.external.nnunet.root=/p/q", "masks.kinds=[nnunet]"],
+            "demo,masks.external.nnunet,masks.kinds=_nnunet_",
+        ),
     ],
 )
 def test_a_run_is_named_by_what_makes_it_another_experiment(overrides: list[str], name: str) -> None:
@@ -149,8 +153,29 @@ def test_a_setting_that_a_run_is_older_than_does_not_disown_it() -> None:
     assert differences(saved, now) == ["data.n"]
 
 
+def test_other_programs_masks_make_another_run_but_not_where_they_lie() -> None:
+    place = "+masks.external.nnunet"
+    none, some, moved, said = (
+        compose_config(["stage=errormap", *words])
+        for words in (
+            [],
+            [f"{place}.root=/p"],
+            [f"{place}.root=/q"],
+            [f"{place}.root=/p", f"{place}.unseen=true"],
+        )
+    )
+    assert differences(none, some) == differences(some, none) == ["masks.external.nnunet.root"]
+    assert differences(some, moved) == []
+    assert differences(some, said) == ["masks.external.nnunet.unseen"]
+    before = OmegaConf.create(OmegaConf.to_yaml(none, resolve=True))
+    del before.masks["external"]  # a run of a version that had no such masks
+    assert differences(before, none) == []
+    assert differences(before, some) == ["masks.external.nnunet.root"]
+
+
 def test_a_segmenter_does_not_depend_on_the_second_stage() -> None:
-    base, other = compose_config([]), compose_config(["errormap.steps=7", "masks.kinds=[final]"])
+    words = ["errormap.steps=7", "masks.kinds=[final]", "+masks.external.nnunet.root=/p"]
+    base, other = compose_config([]), compose_config(words)
     assert differences(base, other) == []
 
 

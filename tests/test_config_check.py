@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from whqa.config_check import check_overrides, compose_config
+from whqa.config import ExternalConfig
+from whqa.config_check import check_overrides, compose_config, external_settings
 from whqa.errors import InputError
 
 MISTAKES = [
@@ -30,6 +31,9 @@ MISTAKES = [
     ("sweep=learning_rat", "learning_rate"),
     ("stage=errormaps", "errormap"),
     ("netwrok=voxresnet", "network"),
+    ("+masks.external.nnunet.rot=/p", "masks.external.nnunet.root"),
+    ("+masks.external.nnunet.unsen=true", "masks.external.nnunet.unseen"),
+    ("masks.external.nnunet.root=/p", "+masks.external.nnunet.root="),
 ]
 WRONG_VALUES = [
     ("network.width=wide", "network.width=wide: must be a whole number, as 32 is"),
@@ -49,6 +53,10 @@ WRONG_VALUES = [
     ("preprocess.spacing=[a,b,c]", "a"),
     ("fit=maybe", "maybe"),
     ("data=1", "data=1"),
+    ("+masks.external.nnunet=5", "masks.external.nnunet: state the folder of its masks"),
+    ("+masks.external.nnunet.unseen=true", "masks.external.nnunet: state the folder of its masks"),
+    ("+masks.external.nnunet={root:/p,unseen:maybe}", "masks.external.nnunet.unseen=maybe: "),
+    ("+masks.external.nnunet={root:/p,parts:x}", "masks.external.nnunet.parts=x: "),
 ]
 
 
@@ -70,6 +78,21 @@ def test_a_value_of_the_wrong_type_is_refused(word: str, names: str) -> None:
     text = str(error.value)
     assert "\n" not in text
     assert names in text, text
+
+
+def test_settings_of_another_programs_masks_get_their_type_and_defaults() -> None:
+    words = [
+        "data_dir=/d",
+        "+masks.external.nnunet.root='${data_dir}/preds, v2'",
+        "+masks.external.nnunet.unseen=true",
+        "+masks.external.total={root:/t,pattern:'*',parts:{lv:a.nii.gz}}",
+        "+masks.external.person={root:/p,scheme:{lv:1,rv:2}}",
+    ]
+    assert external_settings(compose_config(words).masks) == {
+        "nnunet": ExternalConfig("/d/preds, v2", unseen=True),
+        "total": ExternalConfig("/t", "*", parts={"lv": "a.nii.gz"}),
+        "person": ExternalConfig("/p", scheme={"lv": 1, "rv": 2}),
+    }
 
 
 @pytest.mark.parametrize("word", ["a b", "=3", "seed", "segmenter.patch=[16,16"])

@@ -82,6 +82,15 @@ def test_an_error_map_network_waits_for_the_segmenters_of_its_plan(
     assert {r.directory.parent.name for r in nodes.values()} == {"segmenter", "errormap"}
 
 
+@pytest.mark.parametrize("kinds", ["[nnunet]", "[nnunet,other]"])
+def test_other_programs_masks_alone_need_no_segmenter(tmp_path: Path, kinds: str) -> None:
+    programs = [f"+masks.external.{name}.root=/p" for name in ("nnunet", "other")]
+    runs = plan_runs(compose_config([*programs, f"masks.kinds={kinds}"]), tmp_path, MaskPlan("nested", 3))
+    assert [(r.name, r.needs) for r in runs] == [(f"errormap/{k}", frozenset()) for k in range(3)]
+    both = plan_runs(compose_config([*programs, "masks.kinds=[nnunet,final]"]), tmp_path, MaskPlan("nested", 3))
+    assert len(both) == 9
+
+
 def test_runs_start_after_what_they_need(graph: Callable[..., Graph], tmp_path: Path) -> None:
     made = graph(MaskPlan("nested", 3))
     _work(made, _console())
