@@ -103,6 +103,11 @@ class _Scan:
     names: tuple[str, str, str]
     window: tuple[float, float]
 
+    @property
+    def middle(self) -> tuple[int, ...]:
+        """The voxel that planes go through: the middle of the heart, or of a scan without labels."""
+        return tuple(n // 2 for n in self.image.shape) if self.label is None else middle(self.label)
+
 
 def tile_of(cohort: Cohort) -> Tile:
     """Three planes through the middle of the heart of a cohort's only case.
@@ -113,7 +118,7 @@ def tile_of(cohort: Cohort) -> Tile:
     (case,) = cohort.cases
     volume, reference = read_case(cohort, case)
     scan = _scan(volume, reference, cohort)
-    at = middle(scan.image if scan.label is None else scan.label)
+    at = scan.middle
     planes = tuple(_plane(scan, axis, at[axis], scan.box) for axis, _ in PLANES)
     return Tile(_title(case, volume), planes)
 
@@ -127,7 +132,7 @@ def slices_of(cohort: Cohort) -> Slices:
     (case,) = cohort.cases
     volume, reference = read_case(cohort, case)
     scan = _scan(volume, reference, cohort)
-    at = middle(scan.image if scan.label is None else scan.label)
+    at = scan.middle
     everything = tuple(slice(0, n) for n in scan.image.shape)
     whole, rows = [], []
     for axis, _ in PLANES:
