@@ -6,11 +6,12 @@ so is everything of the wrong type, before a file is opened.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from whqa.data.case import Modality
@@ -19,7 +20,10 @@ from whqa.data.sources.names import modality_of
 from whqa.errors import InputError
 
 FILE_NAME = "dataset.json"
-_LARGEST_BYTES = 32 << 20
+# Some 40,000 cases.
+_LARGEST_BYTES = 8 << 20
+# Also of a home folder, and on a drive or a server of Windows.
+_ABSOLUTE = re.compile(r"[/~]|[A-Za-z]:")
 _KINDS: dict[type, str] = {dict: "an object {...}", list: "a list [...]", str: "a text", int: "a whole number"}
 T = TypeVar("T")
 
@@ -28,7 +32,7 @@ def read_description(root: Path, expected: str, links: bool = False) -> dict[str
     """The object in `root`/dataset.json; `links`: whether it may be a link that leads out of `root`.
 
     Raises:
-        InputError: missing, outside `root`, over 32 MiB, not JSON, or not an object.
+        InputError: missing, outside `root`, over 8 MiB, not JSON, or not an object.
     """
     path = root / FILE_NAME
     if not os.path.isfile(path):
@@ -142,14 +146,13 @@ def described_file(root: Path, text: Any, where: str, links: bool = False) -> Pa
     """
     path = root / FILE_NAME
     stated = typed(text, str, path, where)
-    absolute = PurePosixPath(stated).is_absolute() or PureWindowsPath(stated).drive or PureWindowsPath(stated).root
-    parts = PurePosixPath(stated).parts
-    if absolute or "\\" in stated or not stated.isprintable() or not parts or stated.startswith("~"):
+    parts = [part for part in stated.split("/") if part not in ("", ".")]
+    if not parts or not stated.isprintable() or _ABSOLUTE.match(stated) or "\\" in stated:
         raise InputError(
             f"{path}: {where}: {short(repr(stated))} is no path relative to the data folder; move the file into the "
             "folder and correct the entry"
         )
-    return stay_inside(root, root / stated, f"{where}: {short(repr(stated))}", links and ".." not in parts)
+    return stay_inside(root, root.joinpath(*parts), f"{where}: {short(repr(stated))}", links and ".." not in parts)
 
 
 def stay_inside(root: Path, path: Path, where: str, links: bool = False) -> Path:
@@ -158,15 +161,17 @@ def stay_inside(root: Path, path: Path, where: str, links: bool = False) -> Path
     Raises:
         InputError: it leads out of `root` (unless `links` lets links do so), or it cannot be followed.
     """
+    parts = path.parts[len(root.parts) :]
+    if ".." not in parts and not any(map(os.path.islink, itertools.accumulate((str(root), *parts), os.path.join))):
+        return path
     try:
         inside = path.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"{root / FILE_NAME}: {where} cannot be followed ({short(error)}); correct it") from None
     if not inside and not links:
-        by_link = ".." not in path.relative_to(root).parts
         raise InputError(
             f"{root / FILE_NAME}: {where} leads out of the data folder; copy the file into it"
-            + (", or set data.links=true if you trust its links" if by_link else " and correct the entry")
+            + (" and correct the entry" if ".." in parts else ", or set data.links=true if you trust its links")
         )
     return path
 

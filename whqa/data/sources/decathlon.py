@@ -132,9 +132,11 @@ def _entries(description: Mapping[str, Any], path: Path) -> Iterator[tuple[str, 
 def _image(folder: Path, files: Mapping[str, Any], where: str, channel: int, several: bool, links: bool) -> Path:
     stated = described_file(folder, files["image"], where, links)
     ending = _ending(stated, folder / FILE_NAME, where)
+    if not several and os.path.isfile(stated):
+        return stated
     split = stated.name[: -len(ending)] + f"_{channel:04}" + ending
     own = described_file(folder, (stated.parent.relative_to(folder) / split).as_posix(), where, links)
-    if os.path.isfile(own) and (several or not os.path.isfile(stated)):
+    if os.path.isfile(own):
         return own
     if several and os.path.isfile(stated):
         raise InputError(
