@@ -202,12 +202,17 @@ def _scan(volume: Volume, reference: Volume | None, cohort: Cohort) -> _Scan:
         box = _heart_box(label, sizes)
     low, high = np.percentile(image[box][::2, ::2], [1, 99.5])
     window = (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
-    present = [] if label is None else [k for i, k in enumerate(cohort.scheme.keys, start=1) if (label == i).any()]
     stack = stack_axis(volume.affine)
     names = tuple(name for _, name in sorted(PLANES))
-    if stack is not None and says_nothing(volume.affine, stack, present or cohort.scheme.keys):
+    if stack is not None and says_nothing(volume.affine, stack, _present(label, cohort.scheme)):
         names = tuple("in plane" if axis == order[stack, 0] else "across the stack" for axis in range(3))
     return _Scan(image, label, sizes, (box[0], box[1], box[2]), (names[0], names[1], names[2]), window)
+
+
+def _present(label: npt.NDArray[np.uint8] | None, scheme: LabelScheme) -> list[str]:
+    """The structures that are drawn; of an unlabelled scan all that could be."""
+    drawn = [] if label is None else [key for i, key in enumerate(scheme.keys, start=1) if (label == i).any()]
+    return drawn or list(scheme.keys)
 
 
 def _heart_box(label: npt.NDArray[np.uint8], sizes: npt.NDArray[np.float64]) -> tuple[slice, ...]:

@@ -79,7 +79,8 @@ def measure(
         keys: structure of each index from 1 on.
         stack: axis along which thick slices are stacked, or None.
     """
-    boxes = ndimage.find_objects(indices, max_label=len(keys))
+    # in the order of memory, in which files are read, it takes a third of the time
+    boxes = [box and box[::-1] for box in ndimage.find_objects(indices.T, max_label=len(keys))]
     voxel_ml = float(np.prod(voxel_sizes(affine))) / 1000
     axes = tuple(axis for axis in range(3) if axis != stack)
     return {
