@@ -3,7 +3,8 @@
 Every run keeps `errormap/<fold>/features.csv`: the numbers of `whqa.assessment.features` for each of its cases with a
 mask of a segmenter that never saw the case. A number is unfamiliar where it lies outside of Tukey's outer fences of the
 run's own cases, more than 3 interquartile ranges beyond the quartiles (Exploratory Data Analysis, 1977, ch. 2): for a
-normal distribution that happens to one number in 400,000. Sizes, counts and spacings are compared on a logarithmic
+normal distribution that happens to one number in 400,000. The fences reach at least as far as the central 95 % of the
+cases, so that a minority with another protocol is known. Sizes, counts and spacings are compared on a logarithmic
 scale. Cohorts in which all scans are alike have an interquartile range of 0; each kind of number has a least one.
 """
 
@@ -29,6 +30,7 @@ IDENTITY = ("case", "fold", "patient", "modality", "mask_kind")
 # Quartiles of fewer cases say nothing.
 MIN_CASES = 10
 _FENCE = 3.0
+_TAIL = 0.025
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def _grey(what: str, topic: str) -> Family:
 
 
 def _offset(towards: str) -> Family:
-    return Family(f"the place of the {{s}} from the middle of the heart towards the {towards}", "place", " mm", 2.0)
+    return Family(f"the place of the {{s}} from the middle of the heart towards the {towards}", "place", " mm", 3.0)
 
 
 FAMILIES: dict[str, Family] = {
@@ -83,7 +85,7 @@ FAMILIES: dict[str, Family] = {
     "edge": Family("how sharp the image is at the mask's borders (1 is as elsewhere)", "match", "", 0.05, True, 1e-2),
     "heart_ml": Family("the volume of the whole mask", "size of the heart", " ml", 0.05, True, 0.1),
     "volume": Family("the volume of the {s}", "size", " ml", 0.05, True, 0.1),
-    "share": Family("the share of the {s} in the heart", "size", "", 0.02, False, 0, 1),
+    "share": Family("the share of the {s} in the heart", "size", "", 0.1, True, 1e-3, 1),
     "components": Family("the number of separate pieces of the {s}", "shape", "", 0.3, True, 1),
     "roughness": Family("the roughness of the {s}'s surface (a ball's is 1.5)", "shape", "", 0.05, True, 1),
     "contrast": Family("how much brighter the {s} is than the rest of the heart", "contrast", "", 0.03, False, -2, 2),
@@ -137,14 +139,17 @@ def unfamiliar(features: Mapping[str, float], table: Table) -> list[dict[str, An
         table: see `load_features`.
 
     Returns:
-        Dicts with feature, value, low, high (the fences, between which a value is familiar) and message, a sentence.
+        Dicts with feature, value, low, high (between which a value is familiar) and message, a sentence.
         Empty where `unchecked(table)` has a reason.
     """
+    if unchecked(table):
+        return []
     found: dict[tuple[str, str], tuple[float, dict[str, Any]]] = {}
+    empty = features.get("heart_ml") == 0
     for name in features:
-        if unchecked(table) or name not in table:
-            continue
         base, structure = _parsed(name)
+        if name not in table or (empty and base == "volume"):
+            continue
         strangeness, entry = _compared(name, float(features[name]), table[name])
         topic = (FAMILIES[base].topic, structure)
         if entry and strangeness > found.get(topic, (0.0, {}))[0]:
@@ -153,22 +158,31 @@ def unfamiliar(features: Mapping[str, float], table: Table) -> list[dict[str, An
 
 
 def _compared(name: str, value: float, known: npt.NDArray[np.float64]) -> tuple[float, dict[str, Any] | None]:
-    """How many interquartile ranges the value lies beyond the quartiles, and what to say if that is too much."""
+    """How many interquartile ranges the value lies beyond the fences, and what to say if it does."""
     base, structure = _parsed(name)
     family = FAMILIES[base]
     known = known[np.isfinite(known)]
     if not math.isfinite(value) or known.size < MIN_CASES:
         return 0.0, None
-    first, third = np.percentile(_scaled(known, family), [25, 75])
-    iqr = max(float(third - first), family.least_iqr)
+    scaled = _scaled(known, family)
+    low, high, iqr = _fences(scaled, family.least_iqr)
     place = float(_scaled(np.array([value]), family)[0])
-    strangeness = max(first - place, place - third) / iqr
-    if strangeness <= _FENCE:
-        return strangeness, None
-    low, high = (_unscaled(float(edge), family) for edge in (first - _FENCE * iqr, third + _FENCE * iqr))
-    entry = {"feature": name, "value": value, "low": low, "high": high}
-    inner = known[(known >= low) & (known <= high)]
-    return strangeness, entry | {"message": _message(family, structure, value, inner)}
+    strangeness = max(low - place, place - high) / iqr
+    if strangeness <= 0:
+        return 0.0, None
+    message = _message(family, structure, value, known[(scaled >= low) & (scaled <= high)])
+    edges = {"low": _unscaled(low, family), "high": _unscaled(high, family)}
+    return strangeness, {"feature": name, "value": value, **edges, "message": message}
+
+
+def _fences(known: npt.NDArray[np.float64], least_iqr: float) -> tuple[float, float, float]:
+    """Lower fence, upper fence and interquartile range of the values (n,)."""
+    first, third = (float(q) for q in np.percentile(known, [25, 75]))
+    iqr = max(third - first, least_iqr)
+    tail = math.ceil(_TAIL * known.size)
+    ordered = np.sort(known)
+    low, high = float(ordered[tail]), float(ordered[-1 - tail])
+    return min(first - _FENCE * iqr, low), max(third + _FENCE * iqr, high), iqr
 
 
 def _message(family: Family, structure: str, value: float, known: npt.NDArray[np.float64]) -> str:
@@ -178,9 +192,13 @@ def _message(family: Family, structure: str, value: float, known: npt.NDArray[np
     usual = f"{least}{family.unit}" if least == most else f"{least} to {most}{family.unit}"
     if family.unit == " ml" and not value:
         missing = f"the {title}" if structure else "everything"
-        return f"{missing[0].upper()}{missing[1:]} is missing from the mask; the run's own cases have {usual}."
-    what = family.what.format(s=title)
-    return f"{what[0].upper()}{what[1:]} is {_text(value)}{family.unit}; in the run's own cases it is {usual}."
+        return f"{_capital(missing)} is missing from the mask; the run's own cases have {usual}."
+    what = _capital(family.what.format(s=title))
+    return f"{what} is {_text(value)}{family.unit}; in the run's own cases it is {usual}."
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _parsed(name: str) -> tuple[str, str]:
