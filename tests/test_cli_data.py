@@ -51,12 +51,12 @@ def test_a_sound_folder(phantoms: Path, capsys: pytest.CaptureFixture[str]) -> N
     out, err = capsys.readouterr()
     row = next(line for line in out.splitlines() if "mr_train_1002" in line)
     image = nib.load(phantoms / "mr_train_1002_image.nii.gz")
-    assert "28 x 28 x 28" in row
-    assert "6 x 6 x 6" in row
+    assert "28x28x28" in row
+    assert "6x6x6" in row
     assert "".join(nib.aff2axcodes(image.affine)) in row.split()
     label = np.asanyarray(nib.load(phantoms / "mr_train_1002_label.nii.gz").dataobj)
     volumes = [float(word) for word in row.split()[-7:]]
-    assert volumes == pytest.approx([(label == v).sum() * 0.216 for v in MMWHS.values.values()], rel=5e-3)
+    assert volumes == pytest.approx([(label == v).sum() * 0.216 for v in MMWHS.values.values()], abs=0.5)
     assert out.splitlines()[-1] == "4 cases: 0 errors, 0 warnings, 0 notes"
     assert "looked at in" in err
 
@@ -174,7 +174,7 @@ def test_several_processes_from_the_console_script(spoilt: Path) -> None:
     )
     assert done.returncode == 1
     assert re.fullmatch(r"read as --source mmwhs\nlooked at in \d+\.\d s\n", done.stderr), "no bar in a pipe"
-    assert re.search(r"^ ?ct_train_1001 +ct +28 x 28 x 28 ", done.stdout, re.MULTILINE), "lines of a pipe are not cut"
+    assert re.search(r"^ ?ct_train_1001 +ct +28x28x28 ", done.stdout, re.MULTILINE), "lines of a pipe are not cut"
 
 
 @pytest.mark.parametrize("words", [["--json"], []], ids=["json", "table"])

@@ -18,6 +18,7 @@ _MAX_COLUMNS = 10
 # Lines of one kind that are shown; --json has them all.
 _MAX_LINES = 20
 _PIPE_WIDTH = 160
+_CAPTION = "axes: where they point (L left, P posterior, S superior) and how oblique; volumes in ml"
 
 
 def check_record(report: CohortReport, source: str, root: str) -> dict[str, Any]:
@@ -81,14 +82,15 @@ def _plain(values: tuple[int, ...] | None) -> list[int] | None:
 def _case_table(report: CohortReport) -> Table:
     keys = report.cohort.scheme.keys
     separate = len(keys) <= _MAX_COLUMNS
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    # narrow enough for seven structures on a terminal of 80 columns
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, caption=_CAPTION, caption_justify="left")
     table.add_column("case", overflow="fold")
-    for name in ("modality", "shape", "spacing mm", "orientation"):
-        table.add_column(name)
-    for name in [f"{key} ml" for key in keys] if separate else ["labels ml"]:
+    for name in ("type", "shape", "spacing mm", "axes"):
+        table.add_column(name, overflow="fold")
+    for name in keys if separate else ["volumes"]:
         table.add_column(name, justify="right" if separate else "left")
     for checked in report.cases:
-        volumes = {key: f"{volume:.3g}" for key, volume in checked.volumes_ml.items()}
+        volumes = {key: f"{ml:.0f}" if ml >= 10 else f"{ml:.2g}" for key, ml in checked.volumes_ml.items()}
         cells = [volumes.get(key, "") for key in keys]
         labels = cells if separate else [", ".join(f"{key} {volume}" for key, volume in volumes.items())]
         table.add_row(*(Text(cell) for cell in [*_header_cells(checked), *labels]))
@@ -96,9 +98,9 @@ def _case_table(report: CohortReport) -> Table:
 
 
 def _header_cells(checked: CheckedCase) -> list[str]:
-    shape = "?" if checked.shape is None else " x ".join(str(n) for n in checked.shape)
-    spacing = "?" if checked.spacing_mm is None else " x ".join(f"{s:.3g}" for s in checked.spacing_mm)
-    tilt = f" {checked.oblique_degrees:.0f}° oblique" if checked.oblique_degrees else ""
+    shape = "?" if checked.shape is None else "x".join(str(n) for n in checked.shape)
+    spacing = "?" if checked.spacing_mm is None else "x".join(f"{s:.3g}" for s in checked.spacing_mm)
+    tilt = f" {checked.oblique_degrees:.0f}°" if checked.oblique_degrees else ""
     return [checked.case.id, checked.modality, shape, spacing, f"{checked.orientation or '?'}{tilt}"]
 
 
