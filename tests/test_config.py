@@ -124,6 +124,13 @@ def test_a_name_stands_alone() -> None:
     assert run_name("mine", ["name=mine", "seed=1", "data.n=9"]) == "mine"
 
 
+@pytest.mark.parametrize("letter", ["x", "é"])
+def test_a_long_name_is_cut_and_still_its_own(letter: str) -> None:
+    names = {run_name("demo", [f"+data.label={letter * 150}{end}", "seed=1"]) for end in ("a", "b", letter * 200)}
+    assert len(names) == 3
+    assert all(name.startswith("demo,data.label=" + letter) and len(name.encode()) <= 220 for name in names)
+
+
 def test_names_are_safe_file_names() -> None:
     assert "/" not in run_name("demo", ["+data.label=labels/*.nii.gz"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -161,6 +162,8 @@ _NOT_IN_NAME = re.compile(
     r"^(name|experiment|stage|fold|fit|runs_dir|data_dir|cache_dir|debug|sweep|data\.root"
     r"|(segmenter|errormap)\.num_workers|(logger|trainer|callbacks|hydra)(\..*|/.*|@.*)?)$"
 )
+# In bytes; file systems allow 255, and files are written beside their place under longer names.
+_LONGEST_NAME = 200
 # That there are masks of a program makes another experiment, not where they lie.
 _EXTERNAL_ROOT = re.compile(r"^(masks\.external\.[\w-]+)\.root(=.*)?$", re.DOTALL)
 
@@ -175,7 +178,11 @@ def run_name(name: str, overrides: Sequence[str]) -> str:
         return name
     keys = [(key, _EXTERNAL_ROOT.sub(r"\1", text)) for key, text in keys]
     parts = sorted(text for key, text in keys if not _NOT_IN_NAME.match(key))
-    return ",".join([name, *(re.sub(r"[^\w.,=+~-]+", "_", part) for part in parts)])
+    full = ",".join([name, *(re.sub(r"[^\w.,=+~-]+", "_", part) for part in parts)])
+    if len(full.encode()) <= _LONGEST_NAME:
+        return full
+    short = full.encode()[:_LONGEST_NAME].decode(errors="ignore")
+    return f"{short}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
 
 
 def config_dir() -> Path:
