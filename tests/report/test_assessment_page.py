@@ -1,0 +1,400 @@
+"""report.html and its pictures say what quality.json and the arrays say, and a hostile name stays a name."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from io import BytesIO
+
+import matplotlib.image
+import nibabel as nib
+import numpy as np
+import pytest
+
+from whqa.report import assessment, judged, slices, standing, viewer, wording
+from whqa.report.assessment import render_report, write_preview, write_report
+from whqa.structures import label_scheme
+
+HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>\"'&{{7*7}}$x_{1}$.nii.gz"
+
+
+class Page(HTMLParser):
+    """Elements with attributes, text by enclosing element."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self._tag = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._tag = tag
+
+    def handle_data(self, data):
+        self.texts.append((self._tag, data))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [a for t, a in self.elements if t == tag]
+
+    def text(self, *tags: str) -> str:
+        return " ".join("".join(t for tag, t in self.texts if not tags or tag in tags).split())
+
+
+@pytest.fixture(scope="module")
+def html(assessed):
+    return render_report(assessed())
+
+
+@pytest.fixture(scope="module")
+def view(assessed):
+    return judged.judged_view(assessed())
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pages without the pictures, which take most of their time."""
+    monkeypatch.setattr(
+        assessment, "_picture", lambda figure, alt, caption: {"uri": "", "alt": alt, "caption": caption}
+    )
+
+
+def test_nothing_is_loaded_from_elsewhere(html):
+    page = Page(html)
+    loading = {"src", "srcset", "data", "poster", "action", "formaction", "background"}
+    for tag, attributes in page.elements:
+        assert tag not in ("link", "iframe", "object", "embed", "form", "base")
+        for name, value in attributes.items():
+            if name in loading:
+                assert value.startswith("data:image/png;base64,"), (tag, name)
+            if name == "href":
+                assert value.startswith("#")
+                assert value[1:] in {a.get("id") for _, a in page.elements}
+            assert not name.startswith("on")
+            assert name != "style"
+    (style,) = re.findall(r"<style>(.*?)</style>", html, re.S)
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_only_the_pages_own_script_and_style_may_run(html):
+    policy = next(a["content"] for a in Page(html).all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    rules = {r.split()[0]: r.split()[1:] for r in policy.split("; ")}
+    assert rules["default-src"] == ["'none'"]
+    (style,) = re.findall(r"<style>(.*?)</style>", html, re.S)
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.S)
+    for rule, text in (("style-src", style), ("script-src", script)):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert rules[rule][0] == f"'sha256-{digest}'"
+    assert rules["script-src"][1:] == ["blob:"]
+    assert "unsafe" not in policy
+
+
+def test_hostile_names_and_texts_stay_text(assessed, monkeypatch):
+    scheme = label_scheme({HOSTILE: 1, "lv": 2})
+    plain = assessed()
+    structure = plain.quality["structures"]["la"] | {"reason": HOSTILE, "name": HOSTILE}
+    verdict = plain.quality["verdict"] | {"reasons": [HOSTILE], "rule": HOSTILE}
+    found = assessed(
+        name=HOSTILE,
+        scheme=scheme,
+        mask=(plain.mask > 0).astype(np.uint8),
+        corrected=np.where(plain.corrected == 1, 2, plain.mask > 0).astype(np.uint8),
+        population=tuple({**row, "case": HOSTILE, "mask_kind": HOSTILE} for row in plain.population),
+        quality={
+            "case": HOSTILE,
+            "image": {"path": HOSTILE, "header": {HOSTILE: HOSTILE}},
+            "mask": {"path": HOSTILE},
+            "model": dict.fromkeys(("run", "cohort", "plan", "head", "modality"), HOSTILE) | {"folds": [0]},
+            "structures": {HOSTILE: structure, "lv": structure},
+            "verdict": verdict,
+            "correction": plain.quality["correction"] | {"reason": HOSTILE, "out_of_fold": None},
+            "qi": {k: v | {"interval": None, "reason": HOSTILE} for k, v in plain.quality["qi"].items()},
+            "out_of_distribution": [{"feature": HOSTILE, "value": 1, "low": 0, "high": 0, "message": HOSTILE}],
+            "warnings": [HOSTILE],
+            "versions": {HOSTILE: HOSTILE},
+        },
+    )
+    monkeypatch.setattr(viewer, "_licence", lambda: HOSTILE)
+    html = render_report(found)
+    page = Page(html)
+    assert HOSTILE in [t for tag, t in page.texts if tag == "h1"]
+    assert all(a["src"].startswith("data:") for a in page.all("img"))
+    assert not any(name.startswith("on") for _, a in page.elements for name in a)
+    assert [a.get("id") for a in page.all("script")] == ["volumes", "niivue", None]
+    assert "alert(1)>" not in html
+    assert "<script>alert" not in html
+    assert page.text().count(HOSTILE) >= 15
+    stored = re.search(r'id="volumes">(.*?)</script>', html, re.S).group(1)
+    assert json.loads(stored)["labels"][0]["title"] == HOSTILE
+
+
+def test_json_cannot_leave_its_script_element():
+    value = {"a": "</script><!--<script>&\u2028\u2029", "b": [1, "é"]}
+    text = viewer.json_in_script(value)
+    assert not set("<>&\u2028\u2029") & set(text)
+    assert json.loads(text) == value
+
+
+def test_table_says_what_quality_says(assessed, html):
+    quality = assessed().quality
+    rows = re.findall(r"<tr><th scope=\"row\">(.*?)</tr>", html, re.S)
+    assert len(rows) == len(quality["structures"])
+    for row, s in zip(rows, quality["structures"].values(), strict=True):
+        text = Page("<table><tr><th>" + row).text()
+        assert s["name"] in text
+        assert f"{s['volume_ml']:.1f}" in text
+        assert f"{s['volume_ml_corrected']:.1f}" in text
+        if s["dice_expected"] is None:
+            assert s["reason"] in text
+            assert "<rect class" not in row
+        else:
+            low, high = s["dice_interval"]
+            assert f"{s['dice_expected']:.2f}" in text
+            assert f"{low:.2f} to {high:.2f}" in text
+            x, width = re.search(r'class="range" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', row).groups()
+            assert (float(x), float(x) + float(width)) == pytest.approx((100 * low, 100 * high))
+
+
+@pytest.mark.parametrize("decision", ["accept", "review", "reject"])
+def test_verdict_is_said_in_words_first(assessed, undrawn, decision):
+    found = assessed(decision, correct=decision == "accept")
+    page = Page(render_report(found))
+    text = page.text()
+    word = wording.HEADLINES[decision][1]
+    assert page.text("title").startswith(f"{word}: ")
+    for said in (word, *wording.how_sure(found.quality), *wording.what_to_do(found.quality), "not a medical device"):
+        assert text.index(said) < text.index("Warnings") < text.index("volume in ml")
+    assert ("changed by the correction" in text) == (decision == "accept")
+
+
+def test_words_follow_the_numbers(assessed):
+    quality = assessed().quality
+    assert wording.what_is_wrong(quality)[:2] == [
+        "8.8 % of the voxels in and around the heart look wrong.",
+        "The mask holds no pulmonary artery.",
+    ]
+    for key, dice, share in (("ra", 0.4, 0.5), ("lv", 0.7, 0.12), ("rv", 0.95, 0.01)):
+        quality["structures"][key] |= {"dice_expected": dice, "wrong_share": share}
+    assert "Worst: right atrium (expected Dice 0.40, 50 % of its voxels look wrong) and left ventricle (" in " ".join(
+        wording.what_is_wrong(quality)
+    )
+    assert "7 of 20 were bad, 35.0 % (95 % interval 15.0 to 59.0 %)" in wording.how_sure(quality)[1]
+    assert "unlike those" in wording.how_sure(quality)[-1]
+    quality["verdict"]["decision"] = "reject"
+    quality["out_of_distribution"] = []
+    assert "the risk of this verdict is not known" in wording.how_sure(quality)[1]
+    assert "unlike" not in wording.how_sure(quality)[-1]
+    quality["qi"]["heart"] |= {"interval": None, "reason": "too few cases"}
+    assert wording.how_sure(quality)[0] == "No interval can be given: too few cases."
+    assert "right atrium and left ventricle first" in wording.what_to_do(quality)[0]
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(0.5, "50.0 %"), (1, "100.0 %"), (0, "0.0 %"), (0.99996, "over 99.9 %"), (1e-6, "under 0.1 %")]
+)
+def test_shares_are_not_rounded_to_all_or_nothing(share, words):
+    assert wording.percent(share) == words
+
+
+def test_page_copes_with_what_a_run_cannot_say(assessed):
+    plain = assessed(correct=False)
+    nothing = {"dice_expected": None, "dice_interval": None, "reason": "no label head", "wrong_share": None}
+    found = assessed(
+        correct=False,
+        mask=np.zeros_like(plain.mask),
+        corrected=np.zeros_like(plain.mask),
+        error_map=np.zeros_like(plain.error_map),
+        error_probability=np.zeros_like(plain.error_probability),
+        image=np.full_like(plain.image, 3),
+        population=(),
+        quality={
+            "structures": {
+                k: {**s, **nothing, "volume_ml": 0.0, "volume_ml_corrected": 0.0}
+                for k, s in plain.quality["structures"].items()
+            },
+            "qi": {
+                k: {"value": 1.0, "soft": 1.0, "interval": None, "reason": "few cases"} for k in ("volume", "heart")
+            },
+            "out_of_distribution": [],
+            "warnings": [],
+            "mask": {"path": None, "sha256": None},
+        },
+    )
+    text = Page(render_report(found)).text()
+    for said in (
+        "No voxel in or around the heart looks wrong",
+        "holds no left ventricle",
+        "no label head",
+        "few cases",
+    ):
+        assert said in text
+    assert "Warnings" not in text
+    assert "nothing can be compared" in text
+    assert "Left alone: on held-back training cases no correction helped." in text
+
+
+def test_view_is_the_same_whatever_the_order_of_the_axes(assessed):
+    plain = assessed()
+    expected = judged.judged_view(plain)
+    for code in ("RAS", "AIL", "PIR"):
+        turn = nib.orientations.ornt_transform(
+            nib.io_orientation(plain.affine), nib.orientations.axcodes2ornt(tuple(code))
+        )
+        names = ("image", "mask", "corrected", "error_probability", "error_map")
+        turned = {name: nib.apply_orientation(getattr(plain, name), turn) for name in names}
+        affine = plain.affine @ nib.orientations.inv_ornt_aff(turn, plain.mask.shape)
+        found = judged.judged_view(assessed(affine=affine, **turned))
+        for name in ("image", "mask", "corrected", "probability", "error_map"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        np.testing.assert_allclose(found.affine, expected.affine, atol=1e-9)
+        assert (found.start, found.whole) == (expected.start, expected.whole)
+
+
+def test_view_keeps_all_that_is_to_be_seen(assessed, view):
+    plain = assessed()
+    for part, whole in ((view.mask, plain.mask), (view.error_map, plain.error_map), (view.corrected, plain.corrected)):
+        assert (part != 0).sum() == (whole != 0).sum()
+    at = tuple(int(i) for i in np.argwhere(view.mask == 1)[0])
+    world = view.affine @ [*at, 1]
+    voxel = np.rint(np.linalg.solve(plain.affine, world))[:3].astype(int)
+    assert plain.mask[tuple(voxel)] == 1
+    assert plain.image[tuple(voxel)] == view.image[at]
+    # phantoms are LPS: the first two indices rise towards left and back
+    assert view.slice_words(2, at) == f"slice {voxel[2] + 1} of {plain.mask.shape[2]}, counted from the feet"
+    for axis_index, side in ((0, "left"), (1, "back")):
+        n = plain.mask.shape[axis_index]
+        assert view.slice_words(axis_index, at) == f"slice {n - voxel[axis_index]} of {n}, counted from the {side}"
+
+
+def test_slices_with_most_predicted_error_are_shown(assessed, view, html):
+    at = slices.worst_voxel(view.error_map, view.mask)
+    counts = view.error_map.sum(axis=(0, 1))
+    assert counts[at[2]] == counts.max()
+    text = Page(html).text()
+    for axis_index, plane in slices.PLANES:
+        assert f"{plane.capitalize()}, {view.slice_words(axis_index, at)}" in text
+    figure = judged.plane_figure(view, 2, at)
+    tint = figure.axes[1].images[1].get_array()[..., 3]
+    np.testing.assert_allclose(tint, 0.85 * view.probability[:, :, at[2]].T, atol=1e-6)
+    changed = judged.change_figure(view, 2, at).axes[1].images[1].get_array()[..., 3]
+    np.testing.assert_array_equal(changed > 0, (view.mask != view.corrected)[:, :, at[2]].T)
+
+
+def test_preview_is_one_picture_with_the_verdict(assessed, tmp_path):
+    write_preview(assessed("reject", name="心臓 $x_{ <b> café"), tmp_path / "out.png")
+    picture = matplotlib.image.imread(tmp_path / "out.png")
+    assert picture.shape[1] == assessment.PREVIEW_DPI * 10
+    assert [p.name for p in tmp_path.iterdir()] == ["out.png"]
+    view = judged.judged_view(assessed())
+    figure = judged.preview_figure(view, HOSTILE, ["Reject: no"])
+    assert figure.get_suptitle() == f"{HOSTILE}\nReject: no"
+    assert len(figure.axes) == 6
+
+
+def test_report_is_one_file(assessed, tmp_path, undrawn):
+    write_report(assessed(), tmp_path / "report.html")
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == render_report(assessed())
+
+
+def test_standing_shows_every_mask_and_this_case(assessed):
+    found = assessed()
+    axis = standing.standing_figure(found.population, found.quality, "heart").axes[0]
+    dots = np.concatenate([np.column_stack(li.get_data()) for li in axis.lines if li.get_marker() in "os^vDPX"])
+    expected = np.array([(r["acc_heart"], r["qi_heart"]) for r in found.population])
+    np.testing.assert_allclose(np.sort(dots, axis=0), np.sort(expected, axis=0))
+    (bar,) = (li for li in axis.lines if li.get_marker() == "|")
+    np.testing.assert_allclose(bar.get_xydata(), [(0.861, 0.912), (0.951, 0.912)])
+    (star,) = (li for li in axis.lines if li.get_marker() == "*")
+    np.testing.assert_allclose(star.get_xydata(), [(0.912, 0.912)])
+    lower = sum(r["qi_heart"] < 0.912 for r in found.population if r["mask_kind"] == "final")
+    assert standing.rank_words(found.population, found.quality).startswith(f"{lower} of the run's 12 ")
+
+
+def test_viewer_volumes_are_the_arrays(view):
+    volumes, factors = viewer.fitting_volumes(view, True, viewer.BUDGET_BYTES)
+    assert factors == (1, 1, 1)
+    loaded = {name: _loaded(text) for name, text in volumes.items()}
+    for image in loaded.values():
+        np.testing.assert_allclose(image.affine, view.affine, atol=1e-4)
+    np.testing.assert_array_equal(loaded["mask"].get_fdata(), view.mask)
+    np.testing.assert_array_equal(loaded["corrected"].get_fdata(), view.corrected)
+    np.testing.assert_allclose(loaded["error"].get_fdata(), 100 * view.probability, atol=0.501)
+    low, high = view.window
+    step = (high - low) / 255
+    np.testing.assert_allclose(loaded["image"].get_fdata(), np.clip(view.image, low, high), atol=0.51 * step)
+
+
+def test_viewer_volumes_shrink_until_they_fit_and_stay_in_place(view):
+    budget = 20_000
+    volumes, factors = viewer.fitting_volumes(view, False, budget)
+    assert sum(map(len, volumes.values())) <= budget
+    assert max(factors) > 1
+    assert set(volumes) == {"image", "mask", "error"}
+    mask, error = _loaded(volumes["mask"]), _loaded(volumes["error"])
+    assert error.get_fdata().max() == np.rint(100 * view.probability.max())
+    for index in (1, 2):
+        small = (mask.affine @ [*np.argwhere(mask.get_fdata() == index).mean(axis=0), 1])[:3]
+        large = (view.affine @ [*np.argwhere(view.mask == index).mean(axis=0), 1])[:3]
+        assert np.linalg.norm(small - large) < 0.5 * max(view.spacing)
+    assert "made coarser" in viewer.viewer_of(view, False, budget).note
+    few, factors = viewer.fitting_volumes(view, False, viewer.BUDGET_BYTES, max_voxels=1000)
+    assert _loaded(few["mask"]).get_fdata().size <= 1000
+
+
+def test_places_lead_to_the_errors(view):
+    places = {p["title"]: p["mm"] for p in json.loads(viewer.viewer_of(view, False).data)["places"]}
+    at = slices.worst_voxel(view.error_map, view.mask)
+    np.testing.assert_allclose(places["most predicted error"], (view.affine @ [*at, 1])[:3], atol=2e-3)
+    assert "pulmonary artery" not in places
+    assert "right atrium" in places
+
+
+def test_viewer_carries_its_script_and_licence(view):
+    found = viewer.viewer_of(view, False)
+    module = gzip.decompress(base64.b64decode(found.script)).decode()
+    assert module.rstrip().endswith("};")
+    assert "Niivue" in module[module.rfind("export{") :]
+    assert "Redistribution and use in source and binary forms" in found.licence
+
+
+@pytest.mark.parametrize("widget", ["", 'var a="export%7BOther%7D";', "export%7BNiivue"])
+def test_a_widget_without_the_module_is_refused(widget):
+    with pytest.raises(viewer.ViewerUnavailableError, match="does not carry"):
+        viewer.embedded_module(widget)
+
+
+def test_page_without_the_viewers_package_says_so(assessed, monkeypatch, undrawn):
+    monkeypatch.setattr(viewer, "PACKAGE", "no_such_package")
+    viewer.niivue_script.cache_clear()
+    try:
+        page = Page(render_report(assessed()))
+    finally:
+        viewer.niivue_script.cache_clear()
+    assert page.all("script") == []
+    assert "script-src" not in next(a["content"] for a in page.all("meta") if a.get("http-equiv"))
+    assert "The Python package no_such_package, which carries the viewer's script, is missing." in page.text()
+
+
+@pytest.mark.slow
+def test_noise_of_any_size_makes_no_large_file(assessed):
+    rng = np.random.default_rng(0)
+    shape = (256, 256, 256)
+    noise = {
+        "image": rng.normal(size=shape).astype(np.float32),
+        "mask": rng.integers(0, 8, shape).astype(np.uint8),
+        "corrected": rng.integers(0, 8, shape).astype(np.uint8),
+        "error_probability": rng.random(shape, np.float32),
+        "error_map": rng.random(shape) > 0.5,
+    }
+    assert len(render_report(assessed(**noise))) < 15_000_000
+
+
+def _loaded(text: str) -> nib.Nifti1Image:
+    return nib.Nifti1Image.from_bytes(gzip.GzipFile(fileobj=BytesIO(base64.b64decode(text))).read())

@@ -1,0 +1,274 @@
+"""report.html in a real browser, opened from disk, with no network: Debian's Chromium, WebGL in software."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from whqa.report.assessment import write_report
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+
+SOFTWARE_WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+# as root, in a container, without GPU
+QUIET = ("--no-sandbox", "--disable-dev-shm-usage")
+HOSTILE = "<img src=x onerror=alert(1)>"
+SIZES = {"wide": (1200, 900), "narrow": (420, 800)}
+
+
+class Watched:
+    """A page, what it complained about and what it asked for."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (self.complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: self.requests.append(request.url))
+
+    def open(self, path: Path) -> None:
+        self.page.goto(path.as_uri())
+
+    def start_viewer(self) -> None:
+        self.page.locator("#viewer").scroll_into_view_if_needed()
+        self.page.locator("#viewer[data-state=ready]").wait_for(timeout=60_000)
+
+    def canvas(self) -> np.ndarray:
+        """What is painted, (H, W, 3) in 0..1, after the frame that is due."""
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        return matplotlib.image.imread(BytesIO(self.page.locator("#viewer-canvas").screenshot()))[..., :3]
+
+    def set(self, name: str, value: float) -> None:
+        """Move a slider as a hand would: the value, then the event."""
+        self.page.locator(f"#viewer-{name}").fill(str(value))
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def browser(engine: Any) -> Iterator[Any]:
+    found = engine.chromium.launch(executable_path=CHROMIUM, args=[*SOFTWARE_WEBGL, *QUIET])
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def report(assessed, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("report") / f"{HOSTILE} #1?.html"
+    write_report(assessed(name=HOSTILE), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ready(browser: Any, report: Path) -> Iterator[Watched]:
+    """The page with its viewer running; tests put back what they change."""
+    context = browser.new_context(offline=True, viewport={"width": 700, "height": 600})
+    watched = Watched(context.new_page())
+    watched.open(report)
+    watched.start_viewer()
+    yield watched
+    context.close()
+
+
+def changed_share(before: np.ndarray, after: np.ndarray) -> float:
+    return float((np.abs(before - after).max(axis=-1) > 0.02).mean())
+
+
+def test_page_opens_from_disk_without_network_or_complaints(ready, report):
+    assert ready.complaints == []
+    assert ready.requests[0] == report.as_uri()
+    assert {url.split(":")[0] for url in ready.requests[1:]} <= {"data", "blob"}
+    assert ready.page.locator("h1").inner_text() == HOSTILE
+    assert ready.page.title() == f"Review: {HOSTILE} - whqa report"
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_verdict_table_and_pictures_are_there_at_every_width(browser, report, size):
+    width, height = SIZES[size]
+    context = browser.new_context(offline=True, viewport={"width": width, "height": height})
+    watched = Watched(context.new_page())
+    watched.open(report)
+    page = watched.page
+    assert page.locator(".verdict h2").is_visible()
+    assert page.locator("table.structures tbody tr").count() == 7
+    pictures = page.locator("figure img").evaluate_all("all => all.map(i => [i.complete && i.naturalWidth, i.alt])")
+    assert len(pictures) == 9
+    assert all(wide > 100 and alt for wide, alt in pictures)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert watched.complaints == []
+    context.close()
+
+
+def test_viewer_draws_slices_and_structures(ready):
+    picture = ready.canvas()
+    grey = np.ptp(picture, axis=-1) < 0.02
+    assert len(np.unique((255 * picture[grey]).astype(int), axis=0)) > 50
+    assert (~grey).mean() > 0.03
+
+
+def test_opacity_slider_moves_and_changes_the_picture(ready):
+    before = ready.canvas()
+    ready.set("mask", 0)
+    faint = ready.canvas()
+    assert ready.page.locator("#viewer-mask + output").inner_text() == "0 %"
+    assert changed_share(before, faint) > 0.02
+    ready.set("mask", 0.45)
+    assert changed_share(before, ready.canvas()) == 0
+
+
+def test_threshold_slider_hides_less_probable_errors(ready):
+    def magenta() -> float:
+        picture = ready.canvas()
+        return float(((picture[..., 0] > 0.6) & (picture[..., 2] > 0.4) & (picture[..., 1] < 0.5)).mean())
+
+    shares = []
+    for threshold in (0.05, 0.5, 1):
+        ready.set("threshold", threshold)
+        shares.append(magenta())
+    assert shares[0] > shares[1] > shares[2]
+    ready.set("threshold", 0.5)
+
+
+def test_structures_toggle_one_by_one(ready):
+    before = ready.canvas()
+    boxes = ready.page.locator("input[name=structure]")
+    assert boxes.count() == 7
+    ready.page.get_by_label("LV left ventricle").uncheck()
+    without = ready.canvas()
+    gone = np.abs(before - without).max(axis=-1) > 0.02
+    assert gone.mean() > 0.005
+    # what went was the orange of the left ventricle
+    red, _, blue = before[gone].mean(axis=0)
+    assert red > blue + 0.1
+    ready.page.get_by_role("button", name="none").click()
+    assert changed_share(without, ready.canvas()) > 0.005
+    ready.page.get_by_role("button", name="all").click()
+    assert changed_share(before, ready.canvas()) == 0
+
+
+def test_corrected_mask_can_be_shown(ready):
+    before = ready.canvas()
+    ready.page.get_by_label("show the corrected mask").check()
+    assert changed_share(before, ready.canvas()) > 0.001
+    ready.page.get_by_label("show the corrected mask").uncheck()
+    assert changed_share(before, ready.canvas()) == 0
+
+
+def test_keyboard_alone_reaches_and_moves_everything(ready):
+    page = ready.page
+    page.locator("#viewer-view").focus()
+    reached = []
+    for _ in range(26):
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.value || 'x'"))
+        page.keyboard.press("Tab")
+    for name in (
+        "view",
+        "goto",
+        "canvas",
+        "mask",
+        "show-error",
+        "error",
+        "threshold",
+        "mist",
+        "x",
+        "y",
+        "z",
+        "azimuth",
+    ):
+        assert f"viewer-{name}" in reached
+    assert {"lv", "rv", "la", "ra", "myo", "ao", "pa"} <= set(reached)
+    place, before = page.locator("#viewer-place").inner_text(), ready.canvas()
+    slider = page.locator("#viewer-z")
+    slider.focus()
+    first = int(slider.input_value())
+    for _ in range(4):
+        page.keyboard.press("ArrowLeft")
+    assert int(slider.input_value()) == first - 4
+    assert page.locator("#viewer-z + output").inner_text().startswith(f"{first - 3} of ")
+    assert changed_share(before, ready.canvas()) > 0.01
+    assert page.locator("#viewer-place").inner_text() != place
+    page.locator("#viewer-goto").select_option("0")
+    page.locator("#viewer-goto").dispatch_event("change")
+    assert page.locator("#viewer-place").inner_text() == place
+    assert "error probability" in place
+
+
+def test_structures_and_views_can_be_gone_to(ready):
+    page = ready.page
+    page.locator("#viewer-goto").select_option(label="left ventricle")
+    assert "mask: left ventricle" in page.locator("#viewer-place").inner_text()
+    before = ready.canvas()
+    page.locator("#viewer-view").select_option("RENDER")
+    render = ready.canvas()
+    assert changed_share(before, render) > 0.1
+    ready.set("azimuth", 40)
+    assert changed_share(render, ready.canvas()) > 0.01
+    ready.set("azimuth", 150)
+    page.locator("#viewer-view").select_option("MULTIPLANAR")
+    page.locator("#viewer-goto").select_option("0")
+    assert ready.complaints == []
+
+
+def test_without_webgl_the_page_works_and_says_so(engine, report):
+    browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--disable-3d-apis", "--disable-gpu", *QUIET])
+    page = browser.new_context(offline=True).new_page()
+    watched = Watched(page)
+    watched.open(report)
+    page.locator("#viewer[data-state=unavailable]").wait_for()
+    assert "needs WebGL 2" in page.locator("#viewer-status").inner_text()
+    assert not page.locator("#viewer-canvas").is_visible()
+    assert not page.locator("#viewer-mask").is_visible()
+    assert page.locator("table.structures").is_visible()
+    assert [c for c in watched.complaints if "WebGL" not in c] == []
+    browser.close()
+
+
+def test_without_script_the_page_works_and_says_so(browser, report):
+    context = browser.new_context(offline=True, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(report.as_uri())
+    assert "needs JavaScript" in page.locator("#viewer-status").inner_text()
+    assert page.locator("table.structures").is_visible()
+    assert not page.locator("#viewer-canvas").is_visible()
+    context.close()
+
+
+def test_injected_code_would_not_run(browser, report, tmp_path):
+    """The policy is a second wall: markup that got past the escaping neither runs nor loads."""
+    html = report.read_text(encoding="utf-8")
+    attack = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"
+    broken = html.replace("<main>", f"<main>{attack}<img src='https://example.org/x.png'>")
+    (tmp_path / "broken.html").write_text(broken, encoding="utf-8")
+    context = browser.new_context(offline=True)
+    watched = Watched(context.new_page())
+    watched.open(tmp_path / "broken.html")
+    assert watched.page.title() != "owned"
+    assert sum("Content Security Policy" in c for c in watched.complaints) >= 3
+    context.close()
+
+
+def test_on_paper_the_controls_are_gone(browser, report):
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    page.goto(report.as_uri())
+    page.emulate_media(media="print")
+    assert not page.locator("#viewer").is_visible()
+    assert page.get_by_text("Open this file in a browser").is_visible()
+    assert page.locator("table.structures").is_visible()
+    assert page.pdf().startswith(b"%PDF")
+    context.close()

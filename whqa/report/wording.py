@@ -1,0 +1,162 @@
+"""From quality.json to sentences that somebody who knows hearts, but not this program, can read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+HEADLINES = {
+    "accept": ("✓", "Accept", "No large error is expected in this mask."),
+    "review": ("!", "Review", "A person should look at this mask before it is used."),
+    "reject": ("✕", "Reject", "This mask should not be used as it is."),
+}
+# From here on a structure is named among the doubtful ones.
+DOUBTFUL_DICE, DOUBTFUL_SHARE = 0.8, 0.1
+_NAMED = 3
+_OUTCOME = {"accept": "accepted", "reject": "rejected", "review": "sent to review"}
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share as people read it; what is not all is never rounded to all, what is something never to nothing."""
+    text = f"{100 * share:.{digits}f}"
+    least = 10.0**-digits
+    if float(text) >= 100 and share < 1:
+        return f"over {100 - least:.{digits}f} %"
+    if float(text) <= 0 and share > 0:
+        return f"under {least:.{digits}f} %"
+    return f"{text} %"
+
+
+def percents(interval: Sequence[float], digits: int = 1) -> str:
+    """An interval of shares: "86.0 to 95.1 %"."""
+    return f"{100 * interval[0]:.{digits}f} to {100 * interval[1]:.{digits}f} %"
+
+
+def what_is_wrong(quality: dict[str, Any]) -> list[str]:
+    """How much looks wrong, and in which structures."""
+    wrong = 1 - quality["qi"]["heart"]["value"]
+    sentences = [
+        f"{sentence(percent(wrong))[:-1]} of the voxels in and around the heart look wrong."
+        if wrong > 0
+        else "No voxel in or around the heart looks wrong."
+    ]
+    missing = [s["name"] for s in quality["structures"].values() if not s["volume_ml"]]
+    if missing:
+        sentences.append(f"The mask holds no {listed(missing, 'and no')}.")
+    doubtful = doubtful_structures(quality)
+    if doubtful:
+        words = [f"{s['name']} ({_doubt(s)})" for s in doubtful[:_NAMED]]
+        sentences.append(f"{'Worst' if len(doubtful) > 1 else 'In doubt'}: {listed(words)}.")
+    elif not missing:
+        sentences.append("No structure stands out.")
+    return sentences
+
+
+def how_sure(quality: dict[str, Any]) -> list[str]:
+    """Interval for the truth, measured risk of the verdict, and whether both can be relied on here."""
+    heart, confidence = quality["qi"]["heart"], percent(quality["confidence"], 0)
+    if heart.get("interval"):
+        sentences = [
+            f"In truth {percents(heart['interval'])} of the voxels there are right, with {confidence} confidence."
+        ]
+    else:
+        sentences = [sentence(f"no interval can be given: {heart.get('reason') or 'the run gives no reason'}")]
+    sentences.append(_risk(quality["verdict"]))
+    if quality.get("out_of_distribution"):
+        sentences.append(
+            "This scan or mask is unlike those that the run was trained on (see the warnings), so these figures may be "
+            "too optimistic here."
+        )
+    else:
+        sentences.append("Both figures hold for scans and masks like those of the run.")
+    return [s for s in sentences if s]
+
+
+def what_to_do(quality: dict[str, Any]) -> list[str]:
+    """Advice that goes with the verdict."""
+    decision = quality["verdict"]["decision"]
+    first = [s["name"] for s in doubtful_structures(quality)[:_NAMED]]
+    look = f", {listed(first)} first" if first else ""
+    sentences = {
+        "accept": ["Look over the slices below once, as with every mask."],
+        "review": [f"Compare mask and image in the slices below{look}. Correct what is wrong, or segment again."],
+        "reject": [
+            f"Segment again, with other settings or another program, or draw by hand what is wrong{look}; the slices "
+            "below show where."
+        ],
+    }[decision]
+    if quality["correction"]["applied"]:
+        sentences.append("A corrected mask lies beside this page; look at it before you use it.")
+    return sentences
+
+
+def correction_words(quality: dict[str, Any]) -> list[str]:
+    """Whether the mask was corrected, how much changed, and what that did on the run's own masks."""
+    correction = quality["correction"]
+    if not correction["applied"]:
+        return [sentence(correction["reason"])]
+    if not correction["changed_voxels"]:
+        done = "No voxel of this mask needed another label."
+    else:
+        done = f"{correction['changed_voxels']:,} voxels ({correction['changed_ml']:.1f} ml) have another label now."
+    known = correction.get("out_of_fold")
+    if not known:
+        return [done, sentence(correction["reason"])]
+    interval = known.get("ci95")
+    reach = f", 95 % interval {interval[0]:+.3f} to {interval[1]:+.3f}" if interval else ""
+    return [
+        done,
+        f"On {known['n']:,} masks of scans that the networks had not seen, correction changed the mean Dice from "
+        f"{known['dice_before']:.3f} to {known['dice_after']:.3f} ({known['gain']:+.3f}{reach}) and made "
+        f"{percent(known['improved_share'], 0)} of them better.",
+    ]
+
+
+def doubtful_structures(quality: dict[str, Any]) -> list[dict[str, Any]]:
+    """Structures of the mask with a low expected Dice or many voxels that look wrong, worst first."""
+    there = [s for s in quality["structures"].values() if s["volume_ml"]]
+    doubtful = [
+        s
+        for s in there
+        if (s["dice_expected"] is not None and s["dice_expected"] < DOUBTFUL_DICE)
+        or (s["wrong_share"] or 0) >= DOUBTFUL_SHARE
+    ]
+    return sorted(doubtful, key=_trust)
+
+
+def listed(words: Sequence[str], last: str = "and") -> str:
+    """ "a", "a and b" or "a, b and c"."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
+def _trust(structure: dict[str, Any]) -> float:
+    dice = structure["dice_expected"]
+    return float(1 - (structure["wrong_share"] or 0) if dice is None else dice)
+
+
+def _doubt(structure: dict[str, Any]) -> str:
+    words = []
+    if structure["dice_expected"] is not None:
+        words.append(f"expected Dice {structure['dice_expected']:.2f}")
+    if structure["wrong_share"] is not None:
+        words.append(f"{percent(structure['wrong_share'], 0)} of its voxels look wrong")
+    return ", ".join(words)
+
+
+def _risk(verdict: dict[str, Any]) -> str:
+    decision, risk = verdict["decision"], verdict.get("risk") or {}
+    outcome = _OUTCOME[decision]
+    known = risk.get(decision) or risk.get(outcome)
+    if not known or not known["n"]:
+        return f"None of the run's own masks was {outcome}, so the risk of this verdict is not known."
+    bad = f", where bad means: {risk['bad_if']}" if risk.get("bad_if") else ""
+    interval = f" (95 % interval {percents(known['ci95'])})" if known.get("ci95") else ""
+    return (
+        f"Of the run's own masks that this rule {outcome}, {known['bad']} of {known['n']} were bad, "
+        f"{percent(known['rate'])}{interval}{bad}."
+    )
+
+
+def sentence(text: str) -> str:
+    """With a capital letter and a full stop."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
