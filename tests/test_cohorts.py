@@ -43,7 +43,7 @@ def test_settings_reach_the_reader(phantoms: Path) -> None:
     assert (cohort.name, cohort.spacing_rule) == ("mine", "affine")
 
 
-@pytest.mark.parametrize("name", ["a,b", "x=1", "${oc.env:HOME}", "it's [1]", "ünï cødé", "a#b"])
+@pytest.mark.parametrize("name", ["a,b=1", "${oc.env:HOME}", "it's [ünï] #1"])
 def test_folders_may_be_called_anything(phantoms: Path, tmp_path: Path, name: str) -> None:
     shutil.copytree(phantoms, tmp_path / name)
     assert cohort_of("mmwhs", tmp_path / name).cases[0].image == tmp_path / name / "ct_train_1001_image.nii.gz"
