@@ -20,23 +20,29 @@ from whqa.structures import LabelScheme
 SHAPE = (160, 160, 100)
 VOXELS = np.random.default_rng(0).normal(40, 300, SHAPE).astype("int16")
 ZEROS = gzip.compress(bytes(1 << 24), 9)
+SECONDS = 10
 # Windows and buffers of fixed size.
 SPARE = 8 << 20
 
+# The high-water mark of this program alone: ru_maxrss begins with that of the process it was started from.
 CHILD = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from whqa.data.nifti import read_image
 from whqa.errors import InputError
+if sys.argv[1].endswith(("mha", "nrrd")):
+    import SimpleITK
+def kilobytes(what):
+    return int(Path("/proc/self/status").read_text().split(what)[1].split()[0])
 rows = []
 for name in sys.argv[1:]:
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    Path("/proc/self/clear_refs").write_text("5")
+    before, started = kilobytes("VmRSS:"), time.perf_counter()
     try:
         outcome = "read" if read_image(Path(name), announce=False).array.size else ""
     except InputError as error:
         outcome = str(error)
-    growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    rows.append([outcome, growth * 1024, time.perf_counter() - started])
+    rows.append([outcome, (kilobytes("VmHWM:") - before) * 1024, time.perf_counter() - started])
 print(json.dumps(rows))
 """
 
@@ -51,29 +57,52 @@ def raw_file(array: np.ndarray, **header: object) -> bytes:
     return fields.tobytes() + raw[348:]
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss counts kilobytes on Linux only")
-def test_memory_of_a_process(tmp_path: Path) -> None:
-    """Bombs with every number forged that can be forged, then an honest scan, in a process of their own."""
-    huge = [3, SHAPE[0] * 30, SHAPE[1] * 30, SHAPE[2], 1, 1, 1, 1]
-    length = 352 + VOXELS.nbytes * 900
+def nifti_files() -> dict[str, bytes]:
+    """Bombs with every number forged that can be forged, then an honest scan."""
+    huge = [3, SHAPE[0] * 20, SHAPE[1] * 20, SHAPE[2], 1, 1, 1, 1]
+    length = 352 + VOXELS.nbytes * 400
     scan = gzip.compress(raw_file(VOXELS), 1)
-    files = {
-        "liar": gzip.compress(raw_file(VOXELS, dim=huge), 1)[:-4] + struct.pack("<I", length % 2**32),
-        "hollow": gzip.compress(raw_file(VOXELS, dim=[3, 1000, 1000, 1000, 1, 1, 1, 1])[:400]) + ZEROS * 20,
-        "tail": scan + ZEROS * 3000,
-        "honest": scan,
+    return {
+        "liar.nii.gz": gzip.compress(raw_file(VOXELS, dim=huge), 1)[:-4] + struct.pack("<I", length % 2**32),
+        "hollow.nii.gz": gzip.compress(raw_file(VOXELS, dim=[3, 1000, 1000, 1000, 1, 1, 1, 1])[:400]) + ZEROS * 20,
+        "tail.nii.gz": scan + ZEROS * 3000,
+        "honest.nii.gz": scan,
     }
-    paths = [tmp_path / f"{name}.nii.gz" for name in files]
+
+
+def itk_files(folder: Path) -> dict[str, bytes]:
+    """The same as far as the formats have it."""
+    sitk = pytest.importorskip("SimpleITK", reason="the extra whqa[itk] is not installed")
+    blocks = {}
+    for suffix in ("mha", "nrrd"):
+        sitk.WriteImage(sitk.GetImageFromArray(VOXELS), str(folder / f"x.{suffix}"), useCompression=True)
+        blocks[suffix] = (folder / f"x.{suffix}").read_bytes()
+    size = b" ".join(b"%d" % n for n in reversed(SHAPE))
+    assert all(size in block for block in blocks.values())
+    return {
+        "hollow.mha": blocks["mha"].replace(size, b"1000 1000 1000"),
+        "hollow.nrrd": blocks["nrrd"].replace(size, b"1000 1000 1000"),
+        "tail.nrrd": blocks["nrrd"] + ZEROS * 3000,
+        "honest.mha": blocks["mha"],
+        "honest.nrrd": blocks["nrrd"],
+    }
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux states the peak of a process")
+@pytest.mark.parametrize("kind", ["nifti", "itk"])
+def test_memory_of_a_process(tmp_path: Path, kind: str) -> None:
+    files = nifti_files() if kind == "nifti" else itk_files(tmp_path)
+    paths = [tmp_path / name for name in files]
     for path, block in zip(paths, files.values(), strict=True):
         path.write_bytes(block)
     done = subprocess.run([sys.executable, "-c", CHILD, *map(str, paths)], capture_output=True, text=True, check=True)
+    assert not done.stderr
     needed = 3 * VOXELS.nbytes
-    rows = json.loads(done.stdout)
-    for name, (outcome, growth, seconds) in zip(files, rows, strict=True):
+    for name, (outcome, growth, seconds) in zip(files, json.loads(done.stdout), strict=True):
         print(f"{name}: {growth / needed:.2f} of the honest file's need, {seconds:.2f} s, {outcome}")
-        assert (outcome == "read") == (name == "honest"), outcome
-        assert growth <= 2 * needed, (name, growth, needed)
-        assert seconds < 10, name
+        assert (outcome == "read") == name.startswith("honest"), outcome
+        assert growth <= (2 if outcome == "read" else 1) * needed, (name, growth, needed)
+        assert seconds < SECONDS, name
 
 
 @pytest.mark.parametrize("packed", [True, False])

@@ -6,6 +6,7 @@ ITK places voxels in LPS, whqa in RAS: the first two axes of the world change si
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from whqa.data.itk_header import Declared, declared_voxels
 from whqa.data.stream import check_inflated, check_memory
-from whqa.data.volume import Grid, check_directions, check_spacing, voxel_sizes
+from whqa.data.volume import Grid, check_placement, check_spacing, voxel_sizes
 from whqa.errors import InputError
 
 _READERS = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO"}
@@ -59,7 +60,7 @@ def read_grid(path: Path) -> Grid:
     affine[:3, :3] = _LPS_TO_RAS @ direction.reshape(3, 3) * spacing
     affine[:3, 3] = _LPS_TO_RAS @ origin
     check_spacing(path, "the header", spacing, declared.shape)
-    check_directions(path, affine)
+    check_placement(path, affine)
     if not np.allclose(voxel_sizes(affine), spacing, rtol=_UNIT_TOLERANCE, atol=0):
         raise InputError(f"{path}: the axes of its transform matrix are not of length 1; convert it to NIfTI")
     return Grid(path, declared.shape, affine, _nifti_header(declared, affine))
@@ -115,8 +116,9 @@ def _quiet(path: Path, sitk: ModuleType) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise InputError(f"{path}: SimpleITK cannot read it ({lines[-1][:200]}); convert it to NIfTI") from None
+        said = re.search(r"ERROR: (?:\w+\(0x\w+\): )?(.*)", str(error))
+        why = (said[1] if said else type(error).__name__)[:150]
+        raise InputError(f"{path}: SimpleITK cannot read it ({why}); convert it to NIfTI") from None
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 

@@ -66,7 +66,20 @@ _META_TYPES = {
 }
 # Within the range of a float64: beyond it ITK's readers complain on standard error.
 _NUMBER = r"[-+]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,2})?"
+_SIZES = r"\d{1,18}(\s+\d{1,18}){2}"
+_TRIPLE = rf"{_NUMBER}(\s+{_NUMBER}){{2}}"
 _VECTOR = rf"\(\s*{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\)"
+
+
+_META_OPTIONS = {
+    "ElementNumberOfChannels": "1",
+    "HeaderSize": "0",
+    "CenterOfRotation": _TRIPLE,
+    "ElementSize": _TRIPLE,
+    "ElementMin": _NUMBER,
+    "ElementMax": _NUMBER,
+}
+_META_SYNONYMS = {"Position", "Origin", "Rotation", "Orientation"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +103,7 @@ def declared_voxels(path: Path) -> Declared:
         InputError: no such file, not an NRRD or MHA file of header and voxels in one, a field that is missing or
             malformed, or more voxels declared than the file can hold.
     """
-    block = first_bytes(path, _MAX_HEADER)
+    block = first_bytes(path, _MAX_HEADER, inflate=False)
     declared = _nrrd(path, block) if path.suffix.lower() == ".nrrd" else _meta(path, block)
     check_payload(path, declared.payload, declared.size)
     return declared
@@ -129,11 +142,13 @@ def _nrrd(path: Path, block: bytes) -> Declared:
         dtype = dtype.newbyteorder(">" if field("endian", "little|big", re.IGNORECASE).lower() == "big" else "<")
     encoding = _NRRD_ENCODINGS[field("encoding", "|".join(_NRRD_ENCODINGS), re.IGNORECASE).lower()]
     payload = Payload(start, path.stat().st_size - start, encoding)
-    return Declared(_shape(path, field("sizes", r"\d+(\s+\d+){2}")), dtype, payload)
+    return Declared(_shape(path, field("sizes", _SIZES)), dtype, payload)
 
 
 def _meta(path: Path, block: bytes) -> Declared:
-    lines, start = _lines(path, block, "MHA", rb"\w+ *=", rb"(?m)^ElementDataFile *=.*\n")
+    lines, start = _lines(
+        path, block, "MHA", rb"ObjectType *= *Image\r?\n(Comment.*\n)?NDims *=", rb"(?m)^ElementDataFile *=.*\n"
+    )
     fields: dict[str, str] = {}
     for line in lines:
         match = re.fullmatch(r"(\w{1,64})[ \t]*=[ \t]*(.*?)[ \t]*", line, re.ASCII)
@@ -143,27 +158,30 @@ def _meta(path: Path, block: bytes) -> Declared:
     if fields["ElementDataFile"] != "LOCAL":
         raise _detached(path, fields["ElementDataFile"])
     field = _reader(path, "MHA", fields)
-    field("ObjectType", "Image")
     field("NDims", "3")
     field("BinaryData", "True")
     field("TransformMatrix", rf"{_NUMBER}(\s+{_NUMBER}){{8}}")
-    field("Offset", rf"{_NUMBER}(\s+{_NUMBER}){{2}}")
-    field("ElementSpacing", rf"{_NUMBER}(\s+{_NUMBER}){{2}}")
-    for key, harmless in (("ElementNumberOfChannels", "1"), ("HeaderSize", "0")):
+    field("Offset", _TRIPLE)
+    field("ElementSpacing", _TRIPLE)
+    for key, harmless in _META_OPTIONS.items():
         if key in fields:
             field(key, harmless)
+    if {"BinaryDataByteOrderMSB", "ElementByteOrderMSB"} <= fields.keys():
+        raise _malformed(path, "MHA", "ElementByteOrderMSB")
+    if ambiguous := _META_SYNONYMS & fields.keys():
+        raise InputError(f"{path}: the MHA header says one thing twice, by {sorted(ambiguous)[0]} too; it is damaged")
     dtype = np.dtype(_META_TYPES[field("ElementType", "|".join(_META_TYPES))])
     if dtype.itemsize > 1:
-        order = "ElementByteOrderMSB" if "ElementByteOrderMSB" in fields else "BinaryDataByteOrderMSB"
+        order = "BinaryDataByteOrderMSB" if "BinaryDataByteOrderMSB" in fields else "ElementByteOrderMSB"
         dtype = dtype.newbyteorder(">" if field(order, "True|False") == "True" else "<")
     length = path.stat().st_size - start
     encoding: Encoding = "raw"
     if fields.get("CompressedData", "False") != "False":
         field("CompressedData", "True")
-        held, length, encoding = length, int(field("CompressedDataSize", r"\d+")), "zlib"
+        held, length, encoding = length, int(field("CompressedDataSize", r"\d{1,18}")), "zlib"
         if length > held:
             raise InputError(f"{path}: truncated, {held:,} of {length:,} bytes of compressed data; download it again")
-    return Declared(_shape(path, field("DimSize", r"\d+(\s+\d+){2}")), dtype, Payload(start, length, encoding))
+    return Declared(_shape(path, field("DimSize", _SIZES)), dtype, Payload(start, length, encoding))
 
 
 def _lines(path: Path, block: bytes, kind: str, first: bytes, end: bytes) -> tuple[list[str], int]:

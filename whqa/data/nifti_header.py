@@ -19,7 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from whqa.data.case import SpacingRule
 from whqa.data.stream import cause, first_bytes
-from whqa.data.volume import check_directions, check_spacing, times, voxel_sizes
+from whqa.data.volume import check_placement, check_spacing, times, voxel_sizes
 from whqa.errors import InputError
 
 _TYPES = {
@@ -134,7 +134,7 @@ def placed(
         check_spacing(path, "pixdim", pixdim, shape)
     if rule == "affine" or not (np.isfinite(sizes).all() and (sizes > 0).all()):
         check_spacing(path, "affine", sizes, shape)
-    check_directions(path, affine)
+    check_placement(path, affine)
     if np.allclose(sizes, pixdim, rtol=_SPACING_TOLERANCE, atol=0):
         return affine, None
     conflict = f"pixdim says {times(pixdim)} mm, the affine {times(sizes)} mm"

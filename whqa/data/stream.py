@@ -44,14 +44,14 @@ class Payload:
     encoding: Encoding
 
 
-def first_bytes(path: Path, count: int) -> bytes:
-    """Up to `count` bytes from the beginning, inflated.
+def first_bytes(path: Path, count: int, inflate: bool = True) -> bytes:
+    """Up to `count` bytes from the beginning; of a gzip file what it holds, if that is wanted.
 
     Raises:
         InputError: no such file, not a regular file, or its gzip stream is damaged there.
     """
     try:
-        with _open(path) as stream:
+        with _open(path, inflate) as stream:
             return stream.read(count)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
@@ -137,11 +137,12 @@ def cause(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error) or type(error).__name__
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path, inflate: bool = True) -> IO[bytes]:
     # to open a pipe would wait for ever
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError("not a regular file")
-    stream: IO[bytes] = igzip.open(path) if _is_gzip(path) else open(path, "rb")  # noqa: SIM115 - the caller closes it
+    packed = inflate and _is_gzip(path)
+    stream: IO[bytes] = igzip.open(path) if packed else open(path, "rb")  # noqa: SIM115 - the caller closes it
     return stream
 
 

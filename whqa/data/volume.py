@@ -18,6 +18,7 @@ _GRID_TOLERANCE_VOXELS = 0.1
 # No scanner is finer or larger, and what is resampled by such numbers fits into no memory.
 _SMALLEST_SPACING_MM = 1e-3
 _LARGEST_EXTENT_MM = 1e4
+_LARGEST_POSITION_MM = 1e6
 # Of axes of length 1: a shear of more than 89.9 degrees.
 _SMALLEST_DETERMINANT = 1e-3
 
@@ -84,16 +85,20 @@ def check_spacing(path: Path, what: str, sizes: npt.NDArray[np.float64], shape: 
         raise InputError(f"{path}: {what} gives a spacing of {times(sizes)} mm; correct the header")
 
 
-def check_directions(path: Path, affine: npt.NDArray[np.float64]) -> None:
-    """Whether the axes of an affine span space.
+def check_placement(path: Path, affine: npt.NDArray[np.float64]) -> None:
+    """Whether the axes of an affine span space, and its origin lies somewhere near the scanner.
 
     Raises:
         InputError: they do not, or a number is not finite.
     """
     with np.errstate(all="ignore"):
         determinant = abs(np.linalg.det(affine[:3, :3] / voxel_sizes(affine)))
-    if not np.isfinite(affine).all() or not determinant > _SMALLEST_DETERMINANT:
+    if not np.isfinite(affine[:3, :3]).all() or not determinant > _SMALLEST_DETERMINANT:
         raise InputError(f"{path}: singular affine, its axes do not span space; correct the header")
+    if not (np.abs(affine[:3, 3]) <= _LARGEST_POSITION_MM).all():
+        raise InputError(
+            f"{path}: the first voxel lies at ({', '.join(f'{p:.4g}' for p in affine[:3, 3])}) mm; correct the header"
+        )
 
 
 def check_same_grid(image: Volume | Grid, label: Volume | Grid) -> None:
