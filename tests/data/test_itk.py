@@ -18,6 +18,7 @@ from whqa.structures import MMWHS
 
 sitk = pytest.importorskip("SimpleITK", reason="the extra whqa[itk] is not installed")
 
+SHARED = Path(__file__).parents[2] / "../shared/data"
 FORMATS = ("nii.gz", "nrrd", "mha")
 
 
@@ -56,6 +57,27 @@ def test_three_formats_give_one_volume(tmp_path: Path, dtype: str, packed: bool)
         assert volume.array.dtype == np.float32
         np.testing.assert_array_equal(volume.array, truth.get_fdata(dtype=np.float32))
         np.testing.assert_allclose(volume.affine, truth.affine, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["nrrd", "mha"])
+@pytest.mark.parametrize("name", ["whole_heart/ct_train_1002_image", "acdc/patient001_image"])
+def test_real_scans_with_all_that_their_headers_hold(tmp_path: Path, name: str, suffix: str) -> None:
+    """ITK carries the fields of a NIfTI header over as lines of its own: `dim[0] = 3`."""
+    path = SHARED / f"{name}.nii.gz"
+    if not path.is_file():
+        pytest.skip("the shared real scans are not here")
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        image = sitk.ReadImage(str(path))
+        save(tmp_path / f"a.{suffix}", image)
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(True)
+    volume = read_image(tmp_path / f"a.{suffix}")
+    np.testing.assert_array_equal(volume.array, read_image(path, announce=False).array)
+    corner = [int(n) - 1 for n in volume.shape]
+    place = np.diag([-1, -1, 1]) @ image.TransformIndexToPhysicalPoint(corner)
+    np.testing.assert_allclose(volume.affine[:3] @ [*corner, 1], place, atol=1e-4)
+    assert sitk.ProcessObject.GetGlobalWarningDisplay()
 
 
 @pytest.mark.parametrize("suffix", ["nrrd", "mha"])

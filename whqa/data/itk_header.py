@@ -151,7 +151,7 @@ def _meta(path: Path, block: bytes) -> Declared:
     )
     fields: dict[str, str] = {}
     for line in lines:
-        match = re.fullmatch(r"(\w{1,64})[ \t]*=[ \t]*(.*?)[ \t]*", line, re.ASCII)
+        match = re.fullmatch(r"([^=:\s][^=:]{0,99}?)[ \t]*=[ \t]*(.*?)[ \t]*", line)
         if match is None or match[1] in fields:
             raise _malformed(path, "MHA", line)
         fields[match[1]] = match[2]
