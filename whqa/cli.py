@@ -1,4 +1,4 @@
-"""`whqa train | cv | summarize | data ... | info`: thin wrappers around the functions that do the work."""
+"""`whqa train | cv | summarize | assess | data ... | info`: thin wrappers around the functions that do the work."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from whqa import __version__
+from whqa.cli_assess import add_assess_command
 from whqa.cli_data import add_data_commands
 from whqa.console import plain_messages
 from whqa.errors import InputError
@@ -53,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     summarize.add_argument("directory", type=Path, help="runs/<experiment>")
     summarize.add_argument("--wandb", action="store_true", help="log it to W&B as well (offline, or WANDB_MODE)")
     summarize.set_defaults(run=_summarize)
+
+    add_assess_command(commands.add_parser("assess", help="a scan and its mask: what is wrong, how sure, what to do"))
 
     info = commands.add_parser("info", help="versions, device, experiments, networks, baselines, label schemes")
     info.add_argument("--json", action="store_true", help="for machines")

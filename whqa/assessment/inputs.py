@@ -60,7 +60,7 @@ def read_inputs(
     run: TrainedRun,
     *,
     modality: str | None,
-    label_map: str | Mapping[str, Any] | None,
+    label_map: str | Mapping[str, Any] | LabelScheme | None,
     name: str | None,
 ) -> Inputs:
     """Read and check both volumes.

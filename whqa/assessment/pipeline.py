@@ -41,6 +41,7 @@ from whqa.data.preprocess import (
 from whqa.errors import InputError
 from whqa.files import write_json
 from whqa.report.environment import environment
+from whqa.structures import LabelScheme
 
 PROBABILITY, ERROR_MAP, CORRECTED = "error_probability.nii.gz", "error_map.nii.gz", "corrected_mask.nii.gz"
 QUALITY, REPORT = "quality.json", "report.html"
@@ -61,7 +62,7 @@ def assess(
     model: TrainedRun | str | Path,
     *,
     modality: str | None = None,
-    label_map: str | Mapping[str, Any] | None = None,
+    label_map: str | Mapping[str, Any] | LabelScheme | None = None,
     confidence: float = 0.9,
     name: str | None = None,
 ) -> Assessment:
@@ -72,8 +73,8 @@ def assess(
         mask: the same, of label values.
         model: runs/<experiment>, or what `load_run` made of it.
         modality: "ct" or "mr"; needed only where the run was trained on both.
-        label_map: which value of the mask stands for which structure: a scheme's name or structure -> value(s). None:
-            the values of the run's training cohort.
+        label_map: which value of the mask stands for which structure: a scheme, its name, or structure -> value(s).
+            None: the values of the run's training cohort.
         confidence: of the intervals, between 0.5 and 0.999.
         name: of the case; by default that of the image file.
 

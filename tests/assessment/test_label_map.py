@@ -1,0 +1,78 @@
+"""Every way to state the label values of another program's mask."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from whqa.assessment.label_map import parse_label_map
+from whqa.errors import InputError
+from whqa.structures import SCHEMES
+
+FILES = {
+    "map.json": '{"lv": 1, "myo": [2, 5], "ignore": [7]}',
+    "map.yaml": "lv: 1\nmyo: [2, 5]\nignore: [7]\n",
+    "names.yml": "heart_ventricle_left: 1\nmyocardium: [2, 5]\nignore: 7\n",
+    "dataset.json": json.dumps({"labels": {"background": 0, "left ventricle": 1, "myocardium": 2}}),
+    "decathlon.json": json.dumps({"labels": {"0": "background", "1": "left ventricle", "2": "myocardium"}}),
+}
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMES))
+def test_a_scheme_by_name(name: str) -> None:
+    assert parse_label_map(name) is SCHEMES[name]
+
+
+@pytest.mark.parametrize("form", ["lv=1,myo=2+5,ignore=7", " left_ventricle = 1 , myo=2+5,ignore=7", *FILES])
+def test_pairs_and_files_mean_the_same(form: str, tmp_path: Path) -> None:
+    if form in FILES:
+        (tmp_path / form).write_text(FILES[form])
+        form = str(tmp_path / form)
+    scheme = parse_label_map(form)
+    assert scheme.keys == ("lv", "myo")
+    values = np.array([0, 1, 2]) if form.endswith(("dataset.json", "decathlon.json")) else np.array([0, 1, 2, 5, 7])
+    expected = [0, 1, 2, 2, 0][: len(values)]
+    assert scheme.to_indices(values, "mask").tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        ("nonsense", "no file and no scheme of mmwhs"),
+        ("lv=1,myo", "'myo' is no|whole number"),
+        ("lv=x", "'x' is no whole number"),
+        ("lv=1,lv=2", "names 'lv' again"),
+        ("lv=1,left_ventricle=2", "names 'left_ventricle' again"),
+        ("=3", "is no pair"),
+        ("lv=1,rv=1", "file value 1 is both"),
+        ("lv=0", "must be distinct and not 0"),
+    ],
+)
+def test_bad_pairs_are_refused(form: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        parse_label_map(form)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "holds no pairs"),
+        (b"[1, 2]", "holds no pairs"),
+        (b"lv: [", "not readable as a label map"),
+        (b"\xff\xfe", "not readable as a label map"),
+        (b"lv: 1\nleft ventricle: 2\n", "names 'lv' twice"),
+        (b"lv: one\n", "must be a whole number"),
+        (b'{"labels": {"lv": [1, 2]}}', "regions of several are not supported"),
+        (b"!!python/object/apply:os.system ['true']", "not readable as a label map"),
+        (b"x" * 2_000_000, "bytes are no label map"),
+    ],
+)
+def test_bad_files_are_refused_and_named(content: bytes, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "map.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=says) as refused:
+        parse_label_map(str(path))
+    assert str(path) in str(refused.value)

@@ -1,0 +1,85 @@
+"""What `--label-map` says: the label values of the program that made a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from whqa.data.sources.names import scheme_of_names, structure_key
+from whqa.errors import InputError
+from whqa.structures import SCHEMES, STRUCTURES, LabelScheme, label_scheme
+
+_LARGEST_BYTES = 1 << 20
+_FORMS = "lv=1,myo=2+5,ignore=7+8, a JSON or YAML file with such pairs, or nnU-Net's dataset.json"
+
+
+def parse_label_map(text: str) -> LabelScheme:
+    """A scheme by name, from a file, or from pairs: `lv=1,myo=2+5,ignore=7+8`.
+
+    A file holds structure -> value(s), in JSON or YAML, or it is a data set's dataset.json, whose `labels` are used.
+    Structures may have the names that TotalSegmentator or MMWHS give them (heart_ventricle_left).
+
+    Raises:
+        InputError: none of these.
+    """
+    if text in SCHEMES:
+        return SCHEMES[text]
+    if Path(text).is_file():
+        return _of_file(Path(text))
+    if "=" not in text:
+        raise InputError(f"--label-map {text}: no file and no scheme of {', '.join(SCHEMES)}; or write {_FORMS}")
+    pairs: dict[str, Any] = {}
+    for part in text.split(","):
+        name, _, values = (piece.strip() for piece in part.partition("="))
+        key = _key(name)
+        if not key or key in pairs:
+            raise InputError(f"--label-map {text}: {part!r} is no pair, or names {name!r} again; write {_FORMS}")
+        pairs[key] = [_whole(value, text) for value in values.split("+")]
+    return label_scheme(pairs)
+
+
+def _of_file(path: Path) -> LabelScheme:
+    try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise InputError(f"{path}: {path.stat().st_size:,} bytes are no label map; write {_FORMS}")
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{path}: not readable as a label map ({reason}); write {_FORMS}") from None
+    if not isinstance(content, Mapping) or not content:
+        raise InputError(f"{path}: holds no pairs of structure and value; write {_FORMS}")
+    labels = content.get("labels")
+    if isinstance(labels, Mapping):
+        return scheme_of_names(path.stem, _named(labels, path), None, str(path))
+    try:
+        keys = [_key(str(name)) for name in content]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice:
+            raise InputError(f"names {twice!r} twice; list its values instead: {twice}: [1, 2]")
+        return label_scheme(dict(zip(keys, content.values(), strict=True)))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _named(labels: Mapping[Any, Any], path: Path) -> dict[str, int]:
+    """Name -> value, also of a dataset.json of the Medical Decathlon, which has it the other way round."""
+    if all(str(key).isdigit() for key in labels):
+        labels = {str(name): int(str(value)) for value, name in labels.items()}
+    if not all(type(value) is int for value in labels.values()):
+        raise InputError(f"{path}: labels must be single whole numbers; regions of several are not supported")
+    return {str(name): value for name, value in labels.items()}
+
+
+def _key(name: str) -> str:
+    key = structure_key(name)
+    return key if key in STRUCTURES or key == "ignore" else name
+
+
+def _whole(value: str, text: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise InputError(f"--label-map {text}: {value!r} is no whole number; write {_FORMS}") from None

@@ -1,0 +1,153 @@
+"""`whqa assess`: a thin wrapper around `whqa.assessment`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from whqa.errors import InputError
+
+if TYPE_CHECKING:
+    from whqa.assessment.batch import Options, Outcome
+    from whqa.assessment.model import TrainedRun
+    from whqa.assessment.pairs import Pairs
+
+NO_MODEL = (
+    "no --model: `make demo` trains one on built-in phantoms (then --model runs/demo); on your own scans, "
+    "`whqa data check DIR` says whether they are read rightly and `whqa cv experiment=mmwhs_ct data=folder "
+    "data.root=DIR name=mine` trains runs/mine (see README)"
+)
+
+
+def add_assess_command(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments; sets `run(options, overrides) -> exit code`."""
+    parser.add_argument("image", metavar="IMAGE", type=Path, help="a scan, a folder of scans, or a CSV table of pairs")
+    parser.add_argument("mask", metavar="MASK", type=Path, nargs="?", help="its mask, or the folder of the masks")
+    parser.add_argument("--model", type=Path, metavar="RUN", help="a trained run, e.g. runs/demo")
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", required=True, help="folder of the results")
+    parser.add_argument("--fold", type=int, action="append", metavar="K", help="this fold's network (default: all)")
+    parser.add_argument(
+        "--label-map",
+        metavar="MAP",
+        help="label values of the mask: a scheme of `whqa info`, lv=1,myo=2+5,ignore=7, a JSON or YAML file with such "
+        "pairs, or nnU-Net's dataset.json (default: those of the run)",
+    )
+    parser.add_argument("--modality", choices=("ct", "mr"), help="of the images; needed where the run knows both")
+    parser.add_argument("--confidence", type=float, default=0.9, help="of the intervals (default 0.9)")
+    parser.add_argument("--preview", metavar="PNG", help="also one picture of this name in DIR")
+    parser.add_argument("--no-report", dest="report", action="store_false", help="no report.html")
+    parser.epilog = (
+        "a table has the columns image and mask, and name and modality if you like; files in two folders are matched "
+        "by name; a second call goes on where the first one stopped"
+    )
+    parser.set_defaults(run=_assess)
+
+
+def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
+    if options.model is None:
+        raise InputError(NO_MODEL)
+    if not 0.5 <= options.confidence <= 0.999:
+        raise InputError(f"--confidence {options.confidence:g}: must be between 0.5 and 0.999")
+    preview = _preview(options.preview)
+    pairs = _pairs(options)
+    from whqa.assessment.batch import Options
+    from whqa.assessment.label_map import parse_label_map
+    from whqa.assessment.model import load_run
+
+    scheme = parse_label_map(options.label_map) if options.label_map else None
+    settings = Options(options.modality, scheme, options.confidence, options.report, preview)
+    model = load_run(options.model, options.fold)
+    if pairs is None:
+        return _assess_one(options, model, settings)
+    return _assess_many(options, pairs, model, settings)
+
+
+def _preview(name: str | None) -> str | None:
+    """A file name below -o: nothing is written elsewhere."""
+    if name is None:
+        return None
+    if Path(name).name != name or not name.lower().endswith(".png"):
+        raise InputError(
+            f"--preview {name}: must be a file name such as preview.png; the picture lies in the folder -o"
+        )
+    return name
+
+
+def _pairs(options: argparse.Namespace) -> Pairs | None:
+    """Of folders or of a table; None for a single image."""
+    from whqa.assessment.pairs import pairs_of_folders, pairs_of_table
+
+    image, mask = options.image, options.mask
+    if not image.exists():
+        raise InputError(f"{image}: no such file or folder")
+    if mask is None:
+        if image.suffix.lower() != ".csv":
+            raise InputError(f"{image}: MASK is missing; only a CSV table of pairs stands alone")
+        return pairs_of_table(image)
+    if not mask.exists():
+        raise InputError(f"{mask}: no such file or folder")
+    if image.is_dir() != mask.is_dir():
+        folder, file = (image, mask) if image.is_dir() else (mask, image)
+        raise InputError(f"{folder} is a folder and {file} is a file; give two files or two folders")
+    return pairs_of_folders(image, mask) if image.is_dir() else None
+
+
+def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Options) -> int:
+    from whqa.assessment.batch import refuse_overwriting
+    from whqa.assessment.pipeline import assess, write_assessment
+
+    out = options.out
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; choose another -o")
+    refuse_overwriting((out / name for name in settings.outputs), (options.image, options.mask))
+    assessment = assess(
+        options.image,
+        options.mask,
+        model,
+        modality=settings.modality,
+        label_map=settings.label_map,
+        confidence=settings.confidence,
+    )
+    preview = out / settings.preview if settings.preview else None
+    write_assessment(assessment, out, report=settings.report, preview=preview)
+    verdict = assessment.quality["verdict"]
+    print(_line(assessment.name, assessment.quality))
+    for reason in verdict["reasons"]:
+        print(f"  {reason}")
+    for entry in assessment.quality["out_of_distribution"]:
+        print(f"  unfamiliar: {entry['message']}")
+    for warning in assessment.quality["warnings"]:
+        print(f"  warning: {warning}")
+    print(out / "report.html" if settings.report else out / "quality.json")
+    return 0
+
+
+def _assess_many(options: argparse.Namespace, pairs: Pairs, model: TrainedRun, settings: Options) -> int:
+    from whqa.assessment.batch import assess_many, refuse_overwriting
+    from whqa.assessment.pairs import INDEX, TABLE
+
+    refuse_overwriting((options.out / TABLE, options.out / INDEX), (options.image,))
+    outcomes = assess_many(pairs, model, options.out, settings)
+    for outcome in outcomes:
+        if outcome.quality is not None:
+            print(_line(outcome.name, outcome.quality))
+    print(_counts(outcomes))
+    print(options.out / INDEX)
+    return 1 if any(outcome.error for outcome in outcomes) else 0
+
+
+def _line(name: str, quality: dict[str, Any] | Any) -> str:
+    heart = quality["qi"]["heart"]
+    interval = heart["interval"]
+    between = f" [{interval[0]:.3f}-{interval[1]:.3f}]" if interval else ""
+    text = f"{name}: {quality['verdict']['decision']}, QI over the heart {heart['value']:.3f}{between}"
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _counts(outcomes: list[Outcome]) -> str:
+    decisions = [o.quality["verdict"]["decision"] for o in outcomes if o.quality is not None]
+    words = [f"{decisions.count(d)} {d}" for d in ("accept", "review", "reject")]
+    kept, failed = sum(o.kept for o in outcomes), sum(o.error is not None for o in outcomes)
+    words += [f"{failed} failed"] if failed else []
+    return f"{len(outcomes)} case(s): {', '.join(words)}" + (f"; {kept} kept from before" if kept else "")
