@@ -105,7 +105,7 @@ class StageConfig:
     weight_decay: float = 1e-4
     warmup: float = 0.1
     freeze_norm: float = 0.5
-    num_workers: int = 0
+    num_workers: int | None = None
     channels_last: bool = True
     max_voxels: int = 8_000_000
 

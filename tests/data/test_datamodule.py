@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -236,6 +237,23 @@ def test_workers_change_nothing(cases: dict[str, Any], masks: list[MaskItem]) ->
     alone, helped = (list(_data(cases, masks=masks, num_workers=n).train_dataloader()) for n in (0, 2))
     for a, b in zip(alone, helped, strict=True):
         assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(
+    ("device", "devices", "cpus", "expected"),
+    [("cpu", 1, 16, 0), ("cuda", 1, 16, 4), ("cuda", 4, 16, 3), ("cuda", 8, 8, 0), ("cuda", 1, 1, 0)],
+)
+def test_patches_are_cut_beside_a_gpu(
+    cases: dict[str, Any], device: str, devices: int, cpus: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whqa.data.datamodule.cpus", lambda: cpus)
+    monkeypatch.setattr("whqa.data.datamodule._epochs_done", lambda trainer: 0)
+    for stated, workers in ((None, expected), (2, 2)):
+        data = _data(cases, num_workers=stated)
+        strategy = SimpleNamespace(root_device=torch.device(device))
+        data.trainer = SimpleNamespace(strategy=strategy, num_devices=devices)  # type: ignore[assignment]
+        assert data.train_dataloader().num_workers == workers
 
 
 # -- under Lightning

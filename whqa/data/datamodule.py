@@ -20,6 +20,7 @@ from whqa.data.patches import Augmentation, PatchDataset
 from whqa.data.sampling import PatchSampler, quality_bins
 from whqa.errors import InputError
 from whqa.masks.plan import is_delivered
+from whqa.process import cpus
 
 if TYPE_CHECKING:
     from whqa.data.cache import PreparedCase
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from whqa.masks.store import MaskItem
 
 Item = tuple[str, str]
+_WORKERS_A_GPU = 4
 
 
 class WholeHeartDataModule(pl.LightningDataModule):
@@ -45,7 +47,9 @@ class WholeHeartDataModule(pl.LightningDataModule):
         validation_fraction: of the training folds' patients, at least one; 0 trains on all and validates on none.
         augmentation: of training patches; None for none.
         seed: of the validation split, the order and every patch.
-        num_workers: processes that cut patches; 0 cuts them in the training process.
+        num_workers: processes that cut patches; 0 cuts them in the training process. None is 0 on a CPU, where cutting
+            takes a few hundredths of a step and processes would take the cores from it, and up to 4 a GPU, whose steps
+            are as short as a patch takes.
         balance: "quality" draws masks from bins of their error rate alike (QCResUNet, arXiv 2412.07156), "final" does
             so for one half and draws delivered masks (final ones and other programs', `is_delivered`) for the other,
             "none" draws all masks alike. Without masks it has no meaning.
@@ -74,7 +78,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         validation_fraction: float = 0.1,
         augmentation: Augmentation | None = None,
         seed: int = 0,
-        num_workers: int = 0,
+        num_workers: int | None = None,
         balance: Literal["final", "quality", "none"] = "final",
     ) -> None:
         super().__init__()
@@ -115,12 +119,13 @@ class WholeHeartDataModule(pl.LightningDataModule):
         sampler = PatchSampler(data, self.batch_size, self.steps_per_epoch, self._bins(), self.seed)
         # Lightning sets the epoch only after it has made the first iterator, too late for a resumed training.
         sampler.set_epoch(_epochs_done(self.trainer))
+        workers = _workers_for(self.trainer) if self.num_workers is None else self.num_workers
         return DataLoader(
             data,
             batch_size=self.batch_size // sampler.num_replicas,
             sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -206,6 +211,13 @@ class VolumeDataset(Dataset[dict[str, Any]]):
 
 def _epochs_done(trainer: pl.Trainer | None) -> int:
     return 0 if trainer is None else cast(int, trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+
+
+def _workers_for(trainer: pl.Trainer | None) -> int:
+    if trainer is None or trainer.strategy.root_device.type == "cpu":
+        return 0
+    # one CPU stays with each training process
+    return min(_WORKERS_A_GPU, max(0, cpus() // trainer.num_devices - 1))
 
 
 def _volume(case: PreparedCase) -> tuple[Tensor, Tensor]:
