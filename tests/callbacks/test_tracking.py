@@ -34,6 +34,7 @@ from whqa.config_check import compose_config
 from whqa.data.judged import ErrorPrediction
 from whqa.errors import InputError
 from whqa.files import write_text
+from whqa.modules.errormap import RawVerdict
 from whqa.structures import ACDC
 
 wandb = pytest.importorskip("wandb")
@@ -252,10 +253,11 @@ def test_stage_two_shows_the_predicted_error_in_validation_and_test() -> None:
     module = pl.LightningModule()
     for index, item in enumerate(items):
         logit = volume(70 + index)[0].float() - 1.5
-        callback.on_validation_batch_end(trainer, module, logit, batch(index, *item), index)
+        callback.on_validation_batch_end(trainer, module, RawVerdict(logit, None), batch(index, *item), index)
     callback.on_validation_epoch_end(trainer, module)
     trainer.state.fn = TrainerFn.VALIDATING
-    callback.on_validation_batch_end(trainer, module, volume(70)[0].float(), batch(1, *items[1]), 0)
+    raw = RawVerdict(volume(70)[0].float(), None)
+    callback.on_validation_batch_end(trainer, module, raw, batch(1, *items[1]), 0)
     callback.on_validation_epoch_end(trainer, module)
     for index, item in enumerate(items):
         logit = volume(70 + index)[0].float() - 1.5

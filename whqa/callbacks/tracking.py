@@ -228,7 +228,7 @@ def _picture(outputs: Any, batch: Any, n_classes: int) -> Picture:
     error = mask != reference
     layers = {"mask": mask, "reference": reference, "true error": error * n_classes}
     if judging:
-        predicted = outputs.error_map if isinstance(outputs, ErrorPrediction) else outputs > 0
+        predicted = outputs.error_map if isinstance(outputs, ErrorPrediction) else outputs.error_logit > 0
         layers["predicted error"] = predicted.cpu().numpy() * (n_classes + 1)
     at = worst_voxel(error, mask) if judging else middle(reference)
     kind = "final" if not judging else batch["kind"][0]
