@@ -33,8 +33,8 @@ def _found(values: Mapping[str, float], table: Mapping[str, np.ndarray]) -> dict
 
 
 def test_every_feature_has_a_family() -> None:
-    table = _table(**{name: np.linspace(1, 2, 20) for name in feature_names(MMWHS.keys)})
-    assert unfamiliar(dict.fromkeys(table, 1.5), table) == []
+    table = _table(**{name: np.linspace(0.1, 0.9, 20) for name in feature_names(MMWHS.keys)})
+    assert unfamiliar(dict.fromkeys(table, 0.5), table) == []
     used = {n if n in FAMILIES else n.rsplit("_", 1)[0] for n in table}
     assert used == set(FAMILIES)
 
@@ -81,6 +81,13 @@ def test_a_missing_structure_is_called_missing() -> None:
     assert entry["message"] == ("The left ventricle is missing from the mask; the run's own cases have 60 to 200 ml.")
     (entry,) = unfamiliar({"heart_ml": 0.0, "volume_lv": 0.0}, known)
     assert entry["message"].startswith("Everything is missing from the mask")
+
+
+def test_a_mask_that_matches_its_image_better_than_all_others_is_no_stranger() -> None:
+    known = _table(explained=np.linspace(0.5, 0.6, 30), edge=np.linspace(1.2, 1.4, 30))
+    assert unfamiliar({"explained": 0.99, "edge": 5.0}, known) == []
+    (entry,) = unfamiliar({"explained": 0.1, "edge": 1.3}, known)
+    assert (entry["feature"], entry["high"]) == ("explained", 1.0)
 
 
 def test_the_strangest_comes_first_and_stands_for_its_topic() -> None:

@@ -44,6 +44,7 @@ class Family:
         least_iqr: the smallest interquartile range that is believed: on a logarithmic scale a share, else in units.
         logarithmic: whether ratios count, not differences; `at_least` is then the smallest value that counts.
         at_least, at_most: what the number can be.
+        low_only: whether only small numbers are strange.
     """
 
     what: str
@@ -53,6 +54,7 @@ class Family:
     logarithmic: bool = False
     at_least: float = -math.inf
     at_most: float = math.inf
+    low_only: bool = False
 
 
 def _grey(what: str, topic: str) -> Family:
@@ -80,9 +82,12 @@ FAMILIES: dict[str, Family] = {
     "outside_p95": _grey("the brightness of the brightest twentieth around the heart", "brightness around the heart"),
     "noise": Family("the noise of the image (on a grey scale from -1 to 1)", "noise", "", 0.1, True, 1e-3),
     "explained": Family(
-        "how well the mask's structures match the brightness of the image (1 is best)", "match", "", 0.03, False, 0, 1
+        "how well the mask's structures match the brightness of the image (1 is best)",
+        *("match", "", 0.03, False, 0, 1, True),
     ),
-    "edge": Family("how sharp the image is at the mask's borders (1 is as elsewhere)", "match", "", 0.05, True, 1e-2),
+    "edge": Family(
+        "how sharp the image is at the mask's borders (1 is as elsewhere)", "match", "", 0.05, True, 1e-2, 100, True
+    ),
     "heart_ml": Family("the volume of the whole mask", "size of the heart", " ml", 0.05, True, 0.1),
     "volume": Family("the volume of the {s}", "size", " ml", 0.05, True, 0.1),
     "share": Family("the share of the {s} in the heart", "size", "", 0.1, True, 1e-3, 1),
@@ -166,6 +171,8 @@ def _compared(name: str, value: float, known: npt.NDArray[np.float64]) -> tuple[
         return 0.0, None
     scaled = _scaled(known, family)
     low, high, iqr = _fences(scaled, family.least_iqr)
+    if family.low_only:
+        high = float(_scaled(np.array([family.at_most]), family)[0])
     place = float(_scaled(np.array([value]), family)[0])
     strangeness = max(low - place, place - high) / iqr
     if strangeness <= 0:
