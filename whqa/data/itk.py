@@ -1,5 +1,7 @@
 """NRRD (.nrrd) and MetaImage (.mha) through SimpleITK, which is an optional extra: `pip install "whqa[itk]"`.
 
+SimpleITK says where in the world the voxels lie, and what they are: a second opinion on `whqa.data.itk_header`. Their
+bytes are read by `whqa.data.stream`, because ITK checks neither checksums nor lengths before it asks for memory.
 ITK places voxels in LPS, whqa in RAS: the first two axes of the world change sign. An array is turned so that
 `array[x, y, z]` is the voxel that nibabel gives for the same scan as NIfTI.
 """
@@ -18,13 +20,16 @@ import numpy as np
 import numpy.typing as npt
 
 from whqa.data.itk_header import Declared, declared_voxels
-from whqa.data.stream import check_inflated, check_memory
+from whqa.data.stream import voxel_blocks
 from whqa.data.volume import Grid, check_placement, check_spacing, voxel_sizes
 from whqa.errors import InputError
 
 _READERS = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO"}
 _DETACHED = {".nhdr": ".nrrd", ".mhd": ".mha"}
-_BLOCK = 1 << 18
+_PIXELS = {
+    **{f"{sign}int{bits}": f"sitk{sign.upper()}Int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+    **{f"float{bits}": f"sitkFloat{bits}" for bits in (32, 64)},
+}
 _UNIT_TOLERANCE = 1e-3
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
@@ -52,9 +57,9 @@ def read_grid(path: Path) -> Grid:
     with _quiet(path, sitk):
         reader = _reader(path, sitk)
         reader.ReadImageInformation()
-        found, spacing = tuple(reader.GetSize()), np.array(reader.GetSpacing())
+        found, spacing = (tuple(reader.GetSize()), reader.GetPixelID()), np.array(reader.GetSpacing())
         origin, direction = np.array(reader.GetOrigin()), np.array(reader.GetDirection())
-    if found != declared.shape or reader.GetNumberOfComponents() != 1:
+    if found != (declared.shape, getattr(sitk, _PIXELS[declared.dtype.name])):
         raise InputError(f"{path}: the header is read in two ways; convert it to NIfTI")
     affine = np.eye(4)
     affine[:3, :3] = _LPS_TO_RAS @ direction.reshape(3, 3) * spacing
@@ -66,29 +71,14 @@ def read_grid(path: Path) -> Grid:
     return Grid(path, declared.shape, affine, _nifti_header(declared, affine))
 
 
-def voxel_blocks(path: Path) -> Iterator[npt.NDArray[Any]]:
-    """The voxels in the file's order as flat blocks in native byte order; the file is whole before ITK reads it.
+def blocks_of(path: Path) -> Iterator[npt.NDArray[Any]]:
+    """The voxels in the file's order as flat blocks in native byte order; see `whqa.data.stream.voxel_blocks`.
 
     Raises:
         InputError: the file is truncated, damaged or goes on behind the voxels.
     """
-    sitk = _simpleitk(path)
     declared = declared_voxels(path)
-    check_memory(path, declared.size)
-    check_inflated(path, declared.payload, declared.size)
-    with _quiet(path, sitk):
-        image = _reader(path, sitk).Execute()
-    flat = sitk.GetArrayViewFromImage(image).reshape(-1)
-    if flat.dtype != declared.dtype.newbyteorder("=") or flat.nbytes != declared.size:
-        raise InputError(f"{path}: the header is read in two ways; convert it to NIfTI")
-    return _parts(flat, image)
-
-
-def _parts(flat: npt.NDArray[Any], owner: Any) -> Iterator[npt.NDArray[Any]]:
-    """Flat views; `owner` is the image whose memory they show, kept alive as long as they are asked for."""
-    for start in range(0, flat.size, _BLOCK):
-        yield flat[start : start + _BLOCK]
-    del owner
+    return voxel_blocks(path, declared.payload, 0, declared.shape, declared.dtype)
 
 
 def _reader(path: Path, sitk: ModuleType) -> Any:

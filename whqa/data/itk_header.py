@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from whqa.data.stream import Encoding, Payload, check_payload, first_bytes
+from whqa.data.stream import Encoding, Payload, check_size, first_bytes
 from whqa.data.volume import times
 from whqa.errors import InputError
 
@@ -74,6 +74,8 @@ _VECTOR = rf"\(\s*{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\)"
 _META_OPTIONS = {
     "ElementNumberOfChannels": "1",
     "HeaderSize": "0",
+    "ElementToIntensityFunctionSlope": "1",
+    "ElementToIntensityFunctionOffset": "0",
     "CenterOfRotation": _TRIPLE,
     "ElementSize": _TRIPLE,
     "ElementMin": _NUMBER,
@@ -90,11 +92,6 @@ class Declared:
     dtype: np.dtype[Any]
     payload: Payload
 
-    @property
-    def size(self) -> int:
-        """Of the voxels in memory, in bytes."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
 
 def declared_voxels(path: Path) -> Declared:
     """What the header declares, checked against the size of the file.
@@ -105,7 +102,7 @@ def declared_voxels(path: Path) -> Declared:
     """
     block = first_bytes(path, _MAX_HEADER, inflate=False)
     declared = _nrrd(path, block) if path.suffix.lower() == ".nrrd" else _meta(path, block)
-    check_payload(path, declared.payload, declared.size)
+    check_size(path, declared.payload, 0, math.prod(declared.shape) * declared.dtype.itemsize)
     return declared
 
 

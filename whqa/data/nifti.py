@@ -20,7 +20,7 @@ import numpy.typing as npt
 from whqa.data import itk
 from whqa.data.case import SpacingRule
 from whqa.data.nifti_header import placed, read_header, scaling, stored_type, volume_shape, voxel_offset
-from whqa.data.stream import check_size, voxel_blocks
+from whqa.data.stream import check_size, voxel_blocks, whole_file
 from whqa.data.volume import Grid, HeaderConflictWarning, Volume, check_same_grid, voxel_sizes
 from whqa.errors import InputError
 from whqa.files import atomic_path
@@ -57,7 +57,7 @@ def read_grid(path: Path, spacing_rule: SpacingRule = "pixdim") -> Grid:
     header = read_header(path)
     shape = volume_shape(path, header)
     declared = math.prod(shape) * stored_type(path, header).itemsize
-    check_size(path, voxel_offset(path, header), declared)
+    check_size(path, whole_file(path), voxel_offset(path, header), declared)
     # damaged numbers overflow and are no numbers: they are looked for, numpy need not warn of them
     with np.errstate(all="ignore"):
         scaling(path, header)
@@ -190,8 +190,8 @@ def _scaled_blocks(grid: Grid) -> Iterator[npt.NDArray[Any]]:
     """Voxels in the file's order with slope and intercept applied (float64), or as stored where there are none."""
     path, header = grid.path, grid.header
     if itk.is_itk(path):
-        return itk.voxel_blocks(path)
-    stored = voxel_blocks(path, voxel_offset(path, header), grid.shape, stored_type(path, header))
+        return itk.blocks_of(path)
+    stored = voxel_blocks(path, whole_file(path), voxel_offset(path, header), grid.shape, stored_type(path, header))
     factors = scaling(path, header)
     if factors is None:
         return stored
