@@ -306,12 +306,14 @@ def test_report_is_one_file(assessed, tmp_path, undrawn):
 def test_standing_shows_every_mask_and_this_case(assessed):
     found = assessed()
     axis = standing.standing_figure(found.population, found.quality, "heart").axes[0]
-    dots = np.concatenate([np.column_stack(li.get_data()) for li in axis.lines if li.get_marker() in "os^vDPX"])
+    dots = np.concatenate(
+        [np.column_stack(li.get_data()) for li in axis.lines if li.get_markersize() < 5 and li.get_marker() != "None"]
+    )
     expected = np.array([(r["acc_heart"], r["qi_heart"]) for r in found.population])
     np.testing.assert_allclose(np.sort(dots, axis=0), np.sort(expected, axis=0))
     (bar,) = (li for li in axis.lines if li.get_marker() == "|")
     np.testing.assert_allclose(bar.get_xydata(), [(0.861, 0.912), (0.951, 0.912)])
-    (star,) = (li for li in axis.lines if li.get_marker() == "*")
+    (star,) = (li for li in axis.lines if li.get_marker() == "*" and li.get_markersize() > 5)
     np.testing.assert_allclose(star.get_xydata(), [(0.912, 0.912)])
     lower = sum(r["qi_heart"] < 0.912 for r in found.population if r["mask_kind"] == "final")
     assert standing.rank_words(found.population, found.quality).startswith(f"{lower} of the run's 12 ")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import textwrap
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from whqa.report import figures, judged, slices, standing, wording
 from whqa.report.viewer import Viewer, ViewerUnavailableError, viewer_of
 
 PREVIEW_DPI = 120
+_PREVIEW_COLUMNS = 110
 _PLANE_DPI = 140
 _PARTS = {"heart": "QI over the heart", "volume": "QI over the whole volume", "dice": "mean Dice"}
 
@@ -35,7 +37,8 @@ def write_preview(assessment: Assessment, path: Path) -> None:
     """Write one PNG for a glance: the verdict, and mask and predicted error in three planes."""
     quality = assessment.quality
     _, word, sentence = wording.HEADLINES[quality["verdict"]["decision"]]
-    lines = [f"{word}: {sentence}", *wording.what_is_wrong(quality), "Research software, not a medical device."]
+    words = [f"{word}: {sentence}", *wording.what_is_wrong(quality), "Research software, not a medical device."]
+    lines = [line for sentence in words for line in textwrap.wrap(sentence, _PREVIEW_COLUMNS)]
     figure = judged.preview_figure(judged.judged_view(assessment), assessment.name, lines)
     with atomic_path(path) as temporary:
         temporary.write_bytes(figures.png(figure, PREVIEW_DPI))
@@ -224,5 +227,5 @@ def _lines(value: Any, name: str = "") -> list[tuple[str, str]]:
     if isinstance(value, dict):
         return [line for k, v in value.items() for line in _lines(v, f"{name} {k}".strip().replace("_", " "))]
     if isinstance(value, list | tuple):
-        return [(name, ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value))]
-    return [(name or "value", f"{value:g}" if isinstance(value, float) else str(value))]
+        return [(name, ", ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in value))]
+    return [(name or "value", f"{value:.4g}" if isinstance(value, float) else str(value))]

@@ -224,7 +224,7 @@ def draw_tint(axis: Axes, volume: npt.NDArray, axis_index: int, at: Sequence[int
     plane = _plane(volume, axis_index, at)
     rgba = np.empty((*plane.shape, 4))
     rgba[..., :3] = matplotlib.colors.to_rgb(colour)
-    rgba[..., 3] = 0.85 * np.clip(plane, 0, 1)
+    rgba[..., 3] = 0.85 * np.clip(plane.astype(np.float32), 0, 1)
     axis.imshow(rgba, origin="lower", extent=axis.images[0].get_extent())
     extent = axis.images[0].get_extent()
     axis.set(ylim=extent[2:], xlim=extent[:2] if axis_index == 0 else (extent[1], extent[0]))

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from whqa.report.figures import MARKERS, PALETTE, STYLE
+from whqa.report.figures import PALETTE, STYLE, kind_markers
 from whqa.report.slices import new_figure
 
 THIS_CASE = "#D55E00"
@@ -29,6 +29,7 @@ def standing_figure(population: Sequence[Mapping[str, Any]], quality: Mapping[st
     value, interval = _this_case(quality, part)
     rows = [r for r in population if _is_number(r.get(true)) and _is_number(r.get(predicted))]
     kinds = sorted({str(r.get("mask_kind", "final")) for r in rows}, key=lambda k: (k != "final", k))
+    markers = kind_markers(kinds)
     with mpl.rc_context(STYLE):
         figure = new_figure(4.6, 4.4)
         axis = figure.subplots()
@@ -38,19 +39,20 @@ def standing_figure(population: Sequence[Mapping[str, Any]], quality: Mapping[st
                 [r[true] for r in mine],
                 [r[predicted] for r in mine],
                 linestyle="none",
-                marker=MARKERS.get(kind, "X"),
+                marker=markers[kind],
                 markersize=4.5,
                 color=PALETTE[0],
                 markerfacecolor=PALETTE[0] if kind == "final" else "none",
                 alpha=0.75,
-                label=f"run's own masks, {kind}",
+                label=kind,
             )
         _draw_case(axis, value, interval, quality["confidence"])
         everything = [float(v) for r in rows for v in (r[true], r[predicted])]
         everything += [v for v in (value, *(interval or ())) if v is not None]
         _square(axis, everything)
         axis.set(xlabel=f"{label[0]} ({words}), known truth", ylabel=f"{label[1]} ({words}), as predicted")
-        figure.legend(loc="outside lower center", ncols=2, fontsize=7.5)
+        with mpl.rc_context({"text.parse_math": False}):
+            figure.legend(loc="outside lower center", ncols=3, fontsize=7.5)
     return figure
 
 

@@ -44,7 +44,7 @@
     });
     cmapper.addColormap("whqa-grey", greys(0));
     cmapper.addColormap("whqa-error", errorColours(data.error_colour));
-    await nv.attachToCanvas(control("canvas"), true);
+    await nv.attachToCanvas(control("canvas"));
     const load = async (name, options) => {
       const base64 = data.volumes[name];
       nv.addVolume(await NVImage.loadFromBase64({ base64, name: name + ".nii.gz", colorbarVisible: false, ...options }));

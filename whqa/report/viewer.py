@@ -13,9 +13,9 @@ import importlib.metadata
 import importlib.util
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -145,12 +145,12 @@ def _volumes(view: JudgedView, corrected: bool, factors: Sequence[int]) -> dict[
     affine = view.affine @ np.diag([*factors, 1.0])
     affine[:3, 3] = view.affine[:3, 3] + view.affine[:3, :3] @ (np.array(factors) - 1) / 2
     low, high = view.window
-    grey = (_blocks(view.image, factors).mean(axis=(1, 3, 5)) - low) / (high - low)
+    grey = (_mean(view.image, factors) - low) / (high - low)
     volumes = {
         "image": _nifti(_bytes(255 * grey), affine, (high - low) / 255, low),
         "mask": _nifti(_most_frequent(view.mask, factors), affine),
         # the largest of a block: a thin error must not fade
-        "error": _nifti(_bytes(_PERCENT * _blocks(view.probability, factors).max(axis=(1, 3, 5))), affine),
+        "error": _nifti(_bytes(_PERCENT * _largest(view.probability, factors)), affine),
     }
     if corrected:
         volumes["corrected"] = _nifti(_most_frequent(view.corrected, factors), affine)
@@ -161,21 +161,29 @@ def _bytes(values: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def _blocks(array: npt.NDArray[Any], factors: Sequence[int]) -> npt.NDArray[Any]:
-    """View as (D', f, H', f, W', f); the far border is repeated where the shape is not a multiple."""
+def _corners(array: npt.NDArray[Any], factors: Sequence[int]) -> list[npt.NDArray[Any]]:
+    """Views of the first, second, ... voxel of every block; the far border is repeated where a block sticks out."""
     padded = np.pad(array, [(0, -n % f) for n, f in zip(array.shape, factors, strict=True)], mode="edge")
-    split: Iterable[int] = (k for n, f in zip(padded.shape, factors, strict=True) for k in (n // f, f))
-    return padded.reshape(tuple(split))
+    a, b, c = factors
+    return [padded[i::a, j::b, k::c] for i in range(a) for j in range(b) for k in range(c)]
+
+
+def _mean(image: npt.NDArray[np.float32], factors: Sequence[int]) -> npt.NDArray[np.float32]:
+    corners = _corners(image, factors)
+    return np.asarray(sum(corners[1:], start=corners[0]) / len(corners), np.float32)
+
+
+def _largest(probability: npt.NDArray[np.float32], factors: Sequence[int]) -> npt.NDArray[np.float32]:
+    return reduce(np.maximum, _corners(probability, factors))
 
 
 def _most_frequent(labels: npt.NDArray[np.uint8], factors: Sequence[int]) -> npt.NDArray[np.uint8]:
-    if max(factors) == 1:
-        return labels
-    blocks = _blocks(labels, factors)
-    found = np.zeros(blocks.shape[::2], np.uint8)
-    most = (blocks == 0).sum(axis=(1, 3, 5))
-    for index in np.unique(labels):
-        count = (blocks == index).sum(axis=(1, 3, 5))
+    corners = [np.ascontiguousarray(corner) for corner in _corners(labels, factors)]
+    found, most = np.zeros(corners[0].shape, np.uint8), np.zeros(corners[0].shape, np.min_scalar_type(len(corners)))
+    for index in np.flatnonzero(np.bincount(labels.ravel(order="K"))):
+        count = np.zeros_like(most)
+        for corner in corners:
+            count += (corner == index).view(np.uint8)
         found[count > most] = index
         most = np.maximum(most, count)
     return found
