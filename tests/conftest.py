@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -40,6 +43,10 @@ TINY = (
         )
     ),
 )
+
+RUN_KINDS = ("final", "side1", "side2", "side3", "side4", "early")
+RUN_METHODS = ("errormap", "constant", "boundary", "entropy")
+RUN_STRUCTURES = ("lv", "rv", "myo")
 
 
 @pytest.fixture(scope="session")
@@ -111,3 +118,90 @@ def rows_of() -> Callable[[Path], list[dict[str, str]]]:
             return list(csv.DictReader(file))
 
     return read
+
+
+def _write_run(
+    run: Path, n_cases: int = 12, n_folds: int = 3, kinds=RUN_KINDS, hostile: str = "", labels: bool = False
+) -> Path:
+    """A finished run: two cases of patient p0, structured random numbers, no network involved."""
+    rng = np.random.default_rng(3)
+    cases = [f"{1001 + i}" for i in range(n_cases)]
+    if hostile:
+        cases[4] = hostile
+    patients = {case: f"p{max(0, i - 1)}" for i, case in enumerate(cases)}
+    # patient p0 is cases 0 and 1, so both belong to fold 0
+    folds = [[c for i, c in enumerate(cases) if max(0, i - 1) % n_folds == k] for k in range(n_folds)]
+    (run / "errormap").mkdir(parents=True)
+    cohort = {"name": "phantom", "structures": list(RUN_STRUCTURES), "cases": n_cases}
+    modalities = dict.fromkeys(cases, "ct")
+    content = {"cohort": cohort, "plan": "nested", "seed": 0, "patients": patients, "modalities": modalities}
+    (run / "folds.json").write_text(json.dumps(content | {"folds": folds}))
+    for k, fold in enumerate(folds):
+        judged, segmented = [], []
+        for case in fold:
+            for kind in kinds:
+                quality = (0.97 if kind == "final" else 0.9) - 0.1 * rng.random()
+                dice = {f"dice_{key}": float(np.clip(quality - 0.35 * rng.random(), 0, 1)) for key in RUN_STRUCTURES}
+                hd95 = {f"hd95_{key}": 10 * rng.random() if kind == "final" else "" for key in RUN_STRUCTURES}
+                segmented.append({"case": case, "patient": patients[case], "fold": k, "mask_kind": kind} | dice | hd95)
+                judged += [_run_row(rng, case, k, kind, m, quality, dice) for m in RUN_METHODS]
+        if labels:
+            judged = [_with_labels(i, row) for i, row in enumerate(judged)]
+        for stage, rows in (("errormap", judged), ("segmenter", segmented)):
+            directory = run / stage / str(k)
+            directory.mkdir(parents=True)
+            pd.DataFrame(rows).sample(frac=1, random_state=k).to_csv(directory / "cases.csv", index=False)
+            (directory / "COMPLETED").touch()
+    pair = run / "segmenter" / "0-1"
+    pair.mkdir()
+    (pair / "cases.csv").write_text("case\n")
+    return run
+
+
+def _run_row(rng, case, fold, kind, method, quality, dice):
+    acc, noise = 0.9 + 0.1 * quality, {"errormap": 0.002, "boundary": 0.01, "entropy": 0.005, "constant": 0.0}[method]
+    true, predicted = int(rng.integers(500, 900)), int(rng.integers(400, 1000))
+    constant, constant_kind = 0.981 + fold / 1000, 0.99 + fold / 1000
+    return {
+        "case": case,
+        "fold": fold,
+        "mask_kind": kind,
+        "method": method,
+        "error_dice": rng.random(),
+        "error_auprc": rng.random() if rng.random() > 0.1 else "",
+        "acc_volume": acc,
+        "qi_volume": constant if method == "constant" else acc + (0.02 if not case.isdigit() else noise * rng.normal()),
+        "acc_heart": quality,
+        "qi_heart": constant - 0.1 if method == "constant" else quality + 5 * noise * rng.standard_normal(),
+        **dice,
+        "patient": "ignored",
+        "modality": "ct",
+        "qi_soft_volume": acc + noise * rng.standard_normal(),
+        "qi_soft_heart": quality + noise * rng.standard_normal(),
+        "error_voxels": true,
+        "predicted_voxels": predicted,
+        "hit_voxels": int(rng.integers(0, min(true, predicted))),
+        "constant_volume": constant,
+        "constant_heart": constant - 0.1,
+        "constant_volume_kind": constant_kind,
+        "constant_heart_kind": constant_kind - 0.1,
+        "seconds": rng.random(),
+        "segmenter": str(fold),
+    }
+
+
+def _with_labels(seed: int, row: dict) -> dict:
+    """What tables of a label head have besides."""
+    rng = np.random.default_rng(seed)
+    row = row | {f"error_dice_{key}": rng.random() for key in RUN_STRUCTURES}
+    for key in RUN_STRUCTURES:
+        dice, own = row[f"dice_{key}"], row["method"] == "errormap"
+        row[f"dice_{key}_predicted"] = float(np.clip(dice + 0.05 * rng.normal(), 0, 1)) if own else ""
+        row[f"dice_{key}_corrected"] = float(np.clip(dice + 0.05 + 0.05 * rng.normal(), 0, 1)) if own else ""
+    return row
+
+
+@pytest.fixture(scope="session")
+def write_run() -> Callable[..., Path]:
+    """Makes a finished run of random numbers; see `_write_run`."""
+    return _write_run

@@ -15,7 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from whqa.files import atomic_path, write_json, write_text
-from whqa.report.entries import Columns, at_path, show_entry, show_interval
+from whqa.report.coverage import interval_numbers
+from whqa.report.entries import Columns, at_path, show_entry, show_interval, show_share
 from whqa.report.environment import environment
 from whqa.report.page import render_page, shown_views
 from whqa.report.statistics import summary_numbers
@@ -65,6 +66,7 @@ def summarize(run_dir: Path, console: Console | None = None) -> dict[str, Any]:
         "plan": tables.folds["plan"],
         "environment": environment(),
         **summary_numbers(tables),
+        "intervals": interval_numbers(tables),
     }
     page = render_page(tables, summary, run_dir)
     with atomic_path(run_dir / "cases.csv") as temporary:
@@ -83,7 +85,8 @@ def _print(summary: dict[str, Any], run_dir: Path, console: Console) -> None:
         [(True, ERRORS + QUALITY)] if console.width >= WIDE else [(True, ERRORS), (False, QUALITY)]
     ):
         console.print(_table(summary, with_dice, columns))
-    console.print(_segmentation(summary["segmentation"]), highlight=False, soft_wrap=True)
+    for line in (_segmentation(summary["segmentation"]), *_correction_and_intervals(summary)):
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(
         "vol: whole crop; heart: mask's foreground + 10 mm; const.: MAE of the training mean of Acc", style="dim"
     )
@@ -96,6 +99,23 @@ def _segmentation(numbers: dict[str, Any]) -> str:
     if dice["mean"] is None:
         return f"segmentation: {dice['reason']}"
     return f"segmentation (final masks): Dice {_with_interval(dice, 3)}, HD95 {_with_interval(hd95, 1)} mm"
+
+
+def _correction_and_intervals(summary: dict[str, Any]) -> list[str]:
+    """A line on the first method's correction and one on its intervals, where there are any."""
+    masks, (method, parts) = shown_views(summary["methods"])[0], next(iter(summary["methods"].items()))
+    lines, gain = [], parts[masks]["correction"]["gain"]
+    if gain["mean"] is not None:
+        before, after = (show_entry(parts[masks]["correction"][name], 3) for name in ("dice_before", "dice_after"))
+        gained = show_entry(gain, 3, signed=True) + _brackets(gain, 3, signed=True)
+        lines.append(f"correction ({escape(method)}, {masks}): mean Dice {before} to {after}, gain {gained}")
+    held = summary["intervals"][masks]["acc_volume"]["coverage"]
+    if held["mean"] is not None:
+        lines.append(
+            f"{show_share(summary['intervals']['confidence'])} intervals for Acc ({masks}): "
+            f"{show_share(held['mean'])} hold the truth"
+        )
+    return lines
 
 
 def _table(summary: dict[str, Any], with_dice: bool, columns: Columns) -> Table:
@@ -116,5 +136,9 @@ def _cells(numbers: dict[str, Any], columns: Columns) -> list[str]:
 
 
 def _with_interval(entry: dict[str, Any], digits: int) -> str:
-    shown = show_interval(entry["ci95"], digits)
-    return show_entry(entry, digits) + (escape(f" [{shown}]") if shown else "")
+    return show_entry(entry, digits) + _brackets(entry, digits)
+
+
+def _brackets(entry: dict[str, Any], digits: int, signed: bool = False) -> str:
+    shown = show_interval(entry["ci95"], digits, signed)
+    return escape(f" [{shown}]") if shown else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import shutil
@@ -384,14 +383,10 @@ def test_headline_numbers_of_a_small_summary() -> None:
 
 
 @pytest.fixture(scope="module")
-def finished_study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    path = Path(__file__).parents[1] / "test_summarize.py"
-    spec = importlib.util.spec_from_file_location("synthetic_run", path)
-    assert spec is not None
-    assert spec.loader is not None
-    synthetic = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(synthetic)
-    directory = synthetic.write_run(tmp_path_factory.mktemp("runs") / "demo", n_cases=6)
+def finished_study(
+    tmp_path_factory: pytest.TempPathFactory, write_run: Callable[..., Path]
+) -> tuple[Path, dict[str, Any]]:
+    directory = write_run(tmp_path_factory.mktemp("runs") / "demo", n_cases=6)
     with Path("/dev/null").open("w") as nowhere:
         return directory, whqa.summarize.summarize(directory, Console(file=nowhere))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whqa.report import figures, slices
+from whqa.report import figures, slices, strips
 from whqa.structures import MMWHS
 
 SPACING = (1.0, 2.0, 3.0)
@@ -97,7 +97,7 @@ def test_structures_are_named_inside_themselves(volume):
 def test_scatter_shows_every_row_of_every_method(table):
     figure = figures.scatter_figure(table, "heart", "t")
     panels = [a for a in figure.axes if a.get_visible()]
-    assert [a.get_title() for a in panels] == ["errormap", "constant", "tta"]
+    assert [a.get_title(loc="left") for a in panels] == ["errormap", "constant", "tta"]
     for axis, method in zip(panels, ("errormap", "constant", "tta"), strict=True):
         drawn = np.concatenate([np.column_stack(line.get_data()) for line in axis.lines if line.get_marker() != "None"])
         rows = table[table["method"] == method]
@@ -126,12 +126,66 @@ def test_risk_coverage_ends_at_the_mean_risk(table):
     assert np.ptp(curves["constant"]) < 1e-12
 
 
-def test_strips_skip_what_is_empty(table):
+def test_scatter_has_the_identity_the_intervals_and_notes(table):
+    levels = np.linspace(0.9, 1.0, 5)
+    band = (levels, levels - 0.01, np.minimum(levels + 0.02, 1.0))
+    figure = figures.scatter_figure(table, "volume", notes={"tta": "MAE 0.1"}, bands={"errormap": band})
+    first, _, third = (a for a in figure.axes if a.get_visible())
+    (shaded,) = first.collections
+    vertices = shaded.get_paths()[0].vertices
+    assert vertices[:, 0].min() == pytest.approx(0.89)
+    assert vertices[:, 0].max() == pytest.approx(1.0)
+    assert not third.collections
+    assert [t.get_text() for t in third.texts] == ["MAE 0.1"]
+    for axis in (first, third):
+        lines = [line for line in axis.lines if line.get_marker() == "None"]
+        assert [line.get_slope() for line in lines] == [1]
+        low, high = figures.span(table, "volume")
+        assert axis.get_xlim() == axis.get_ylim() == pytest.approx((low, high))
+    assert figures.png(figure, dpi=40).startswith(b"\x89PNG")
+
+
+def _dots(figure):
+    """Values drawn as dots, by label of their group."""
+    axis = figure.axes[0]
+    named = {line.get_color(): line.get_label() for line in axis.lines if not line.get_label().startswith("_")}
+    found = {label: [] for label in named.values()}
+    for line in axis.lines:
+        if line.get_linestyle() == "None" and len(line.get_ydata()):
+            found[named[line.get_color()]] += list(line.get_ydata())
+    return found
+
+
+def test_strips_show_every_value_and_skip_what_is_empty(table):
     some = table.copy()
     some.loc[some["method"] == "tta", "error_dice"] = np.nan
-    assert figures.png(figures.error_dice_figure(some), dpi=40).startswith(b"\x89PNG")
-    labels = [t.get_text() for t in figures.segmentation_figure(table, ["lv"]).axes[0].get_xticklabels()]
-    assert labels == ["lv"]
+    figure = strips.error_dice_by_kind(some)
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["final", "side1", "corrupted"]
+    found = _dots(figure)
+    assert found["tta"] == []
+    for method in ("errormap", "constant"):
+        assert sorted(found[method]) == sorted(table.loc[table["method"] == method, "error_dice"])
+    assert figures.png(figure, dpi=40).startswith(b"\x89PNG")
+    labels = [t.get_text() for t in strips.segmentation_figure(table, ["lv"]).axes[0].get_xticklabels()]
+    assert labels == ["left\nventricle"]
+
+
+def test_strips_of_structures_and_corrections_show_their_columns(table):
+    rng = np.random.default_rng(2)
+    rows = table[table["method"] == "errormap"].assign(error_dice_lv=lambda t: rng.random(len(t)))
+    rows["dice_lv_corrected"] = rng.random(len(rows))
+    rows.loc[rows.index[0], "dice_lv_corrected"] = np.nan
+    found = _dots(strips.error_dice_by_structure(rows, ["lv"]))
+    assert sorted(found["errormap"]) == sorted(rows["error_dice_lv"])
+    known = rows.iloc[1:]
+    for figure in (strips.correction_by_structure(rows, ["lv"]), strips.correction_by_kind(rows, ["lv"])):
+        found = _dots(figure)
+        assert sorted(found["before"]) == sorted(known["dice_lv"])
+        assert sorted(found["after"]) == sorted(known["dice_lv_corrected"])
+    axis = strips.correction_scatter(rows, ["lv"]).axes[0]
+    drawn = np.concatenate([np.column_stack(line.get_data()) for line in axis.lines if line.get_marker() != "None"])
+    expected = known[["dice_lv", "dice_lv_corrected"]].to_numpy()
+    np.testing.assert_allclose(np.sort(drawn[~np.isnan(drawn).any(axis=1)], axis=0), np.sort(expected, axis=0))
 
 
 def test_colours_of_methods_do_not_depend_on_what_else_is_shown():
@@ -144,5 +198,5 @@ def test_no_figure_is_left_with_pyplot(table):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     before = pyplot.get_fignums()
     figures.scatter_figure(table, "heart")
-    figures.error_dice_figure(table)
+    strips.error_dice_by_kind(table)
     assert pyplot.get_fignums() == before

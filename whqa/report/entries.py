@@ -44,6 +44,11 @@ def show_number(value: float | None, digits: int, signed: bool = False) -> str:
     return "n/a" if value is None else f"{value:{'+' if signed else ''}.{digits}f}"
 
 
+def show_share(value: float | None) -> str:
+    """A share as a percentage that does not break from its sign."""
+    return "n/a" if value is None else f"{100 * value:.0f}\N{NO-BREAK SPACE}%"
+
+
 def show_entry(found: dict[str, Any], digits: int, signed: bool = False) -> str:
     """The mean of an entry of summary.json."""
     return show_number(found["mean"], digits, signed)

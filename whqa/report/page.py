@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
 
-from whqa.report import figures
-from whqa.report.entries import Columns, at_path, show_entry, show_interval, show_number
-from whqa.report.statistics import DEFINITIONS, EXTERNAL_DEFINITIONS, REGIONS
-from whqa.report.tables import RunTables, view
+from whqa.report import page_figures, page_tables
+from whqa.report.entries import show_share
+from whqa.report.headline import tiles
+from whqa.report.statistics import DEFINITIONS, EXTERNAL_DEFINITIONS, SPLIT_DEFINITIONS
+from whqa.report.tables import RunTables
+from whqa.report.worst import worst_masks
 from whqa.structures import STRUCTURES
 
-N_WORST, N_OVERLAYS = 8, 6
-ERROR_COLUMNS: Columns = (
-    ("error_dice", "error Dice", 3),
-    ("error_auprc", "error AUPRC", 3),
-    ("failure.aurc", "AURC", 4),
-    ("failure.e_aurc", "e-AURC", 4),
-    ("failure.auroc", "AUROC", 3),
-    ("seconds_per_case", "seconds", 2),
-)
-QUALITY_COLUMNS: Columns = tuple(
-    (f"{region}.{key}", f"{title} ({region})", digits)
-    for region in REGIONS
-    for key, title, digits in (
-        ("pcc", "PCC", 3),
-        ("spearman", "Spearman", 3),
-        ("mae", "MAE", 5),
-        ("mae_constant", "MAE of a constant", 5),
-    )
-)
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def render_page(tables: RunTables, summary: dict[str, Any], run_dir: Path) -> str:
@@ -47,23 +29,44 @@ def render_page(tables: RunTables, summary: dict[str, Any], run_dir: Path) -> st
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"entry": show_entry, "at": at_path, "interval": show_interval, "sentence": _sentence}
-    environment.filters["number"] = show_number
+    environment.filters["share"] = show_share
+    parts = {part: view_title(part) for part in shown_views(summary["methods"])}
+    head = next(iter(parts))
+    titles = {key: STRUCTURES[key].name if key in STRUCTURES else key for key in tables.structures}
     return environment.get_template("summary.html.j2").render(
+        policy=POLICY,
         summary=summary,
         plan=tables.folds["plan"],
         seed=tables.folds.get("seed", "unknown"),
         patients=len(set(tables.folds["patients"].values())),
         modalities=_counts(tables.folds.get("modalities", {}).values()),
         kinds=tables.kinds,
+        external=tables.external,
         segmented=len(tables.segmented) > 0,
-        masks={masks: view_title(masks) for masks in shown_views(summary["methods"])},
-        parts=(("error maps and failure detection", ERROR_COLUMNS), ("QI against Acc", QUALITY_COLUMNS)),
-        definitions=DEFINITIONS | (EXTERNAL_DEFINITIONS if tables.external else {}),
-        titles={key: STRUCTURES[key].name if key in STRUCTURES else key for key in tables.structures},
-        figures=_figures(tables, shown_views(summary["methods"])),
-        worst=_worst(tables, shown_views(summary["methods"])[0]),
-        overlays=_overlays(run_dir, len(tables.folds["folds"])),
+        judge=tables.methods[0],
+        head=parts[head],
+        tiles=tiles(summary, head),
+        methods=[_methods(summary, part, title) for part, title in parts.items()],
+        split=_split(summary, parts, titles),
+        correction=_correction(summary, head, parts[head], titles),
+        coverage=_coverage(summary, parts, titles),
+        segmentation=page_tables.segmentation_table(
+            summary["segmentation"],
+            titles,
+            "The segmenter's final masks of unseen cases. HD95: 95th percentile of surface distances; where a "
+            "structure is missing from one of the two, the diagonal of the image.",
+        ),
+        images={
+            "scatter": page_figures.scatters(tables, summary, parts),
+            "bland_altman": page_figures.bland_altman(tables, parts),
+            "risk": page_figures.risk_coverage(tables, summary, parts),
+            "structure": page_figures.by_structure(tables, head, parts[head]),
+            "kind": page_figures.by_kind(tables) if len(tables.kinds) > 1 else [],
+            "segmentation": page_figures.segmentation(tables),
+            "correction": page_figures.correction(tables, head, parts[head]),
+        },
+        worst=_worst(tables, run_dir),
+        definitions=DEFINITIONS | SPLIT_DEFINITIONS | (EXTERNAL_DEFINITIONS if tables.external else {}),
     )
 
 
@@ -78,6 +81,72 @@ def shown_views(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return names[:1] if len(names) == 2 and "final" not in names else names
 
 
+def _methods(summary: Mapping[str, Any], part: str, title: str) -> dict[str, Any]:
+    """The two tables of one part."""
+    about = {
+        "error maps and failure detection": page_tables.ERROR_COLUMNS,
+        "QI against Acc": page_tables.QUALITY_COLUMNS,
+    }
+    return {
+        "part": part,
+        "title": title,
+        "tables": [
+            page_tables.method_table(summary["methods"], part, columns, f"{_sentence(title)}: {what}")
+            for what, columns in about.items()
+        ],
+    }
+
+
+def _split(summary: Mapping[str, Any], parts: Mapping[str, str], titles: Mapping[str, str]) -> dict[str, Any]:
+    """Error Dice by structure, of every part but all kinds, and by mask kind."""
+    methods = summary["methods"]
+    by_structure = [
+        page_tables.split_table(methods, part, "by_structure", titles, f"Error Dice by structure, {title}")
+        for part, title in parts.items()
+        if part != "all" or len(parts) == 1
+    ]
+    last = list(parts)[-1]
+    by_kind = page_tables.split_table(methods, last, "by_kind", {}, "Error Dice by mask kind")
+    return {"by_structure": [t for t in by_structure if t], "by_kind": by_kind}
+
+
+def _correction(summary: Mapping[str, Any], part: str, title: str, titles: Mapping[str, str]) -> dict[str, Any]:
+    """Tables of the first method's correction, or the reason why there are none."""
+    own = next(iter(summary["methods"].values()))
+    found, everything = own[part], own["all"]
+    gain = everything["correction"]["gain"]
+    if gain["mean"] is None:
+        return {"reason": gain["reason"], "tables": [], "shares": None}
+    tables = [page_tables.correction_table(found, titles, f"Dice by structure, {title}.")]
+    if len(everything["by_kind"]) > 1:
+        caption = "Mean Dice by mask kind; better and worse: the share of masks whose mean Dice rises or falls."
+        tables.append(page_tables.correction_by_kind_table(everything, caption))
+    return {
+        "reason": "",
+        "tables": tables,
+        "shares": found["correction"] if "improved_share" in found["correction"] else None,
+    }
+
+
+def _coverage(summary: Mapping[str, Any], parts: Mapping[str, str], titles: Mapping[str, str]) -> dict[str, Any]:
+    """The table of measured intervals, where summary.json has any."""
+    intervals = summary.get("intervals") or {}
+    if "confidence" not in intervals:
+        return {"table": None, "confidence": ""}
+    confidence = show_share(intervals["confidence"])
+    caption = (
+        f"Share of {confidence} intervals that hold the truth, with its 95 % interval by patient, and their width."
+    )
+    return {"table": page_tables.coverage_table(intervals, parts, titles, caption), "confidence": confidence}
+
+
+def _worst(tables: RunTables, run_dir: Path) -> dict[str, Any]:
+    """The masks to look at, with the pictures that are embedded."""
+    found = worst_masks(tables, run_dir)
+    pictures = [p | {"uri": page_figures.data_uri(p["path"].read_bytes())} for p in found["pictures"]]
+    return found | {"pictures": pictures}
+
+
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
@@ -85,101 +154,3 @@ def _sentence(text: str) -> str:
 def _counts(names: Iterable[str]) -> str:
     counts = pd.Series(list(names), dtype=str).value_counts().sort_index()
     return ", ".join(f"{n} {name}" for name, n in counts.items())
-
-
-def _figures(tables: RunTables, shown: Sequence[str]) -> list[dict[str, Any]]:
-    """Groups of figures: heading, what to look for, images as data URIs with a text alternative."""
-    views = {masks: view(tables.judged, masks) for masks in shown}
-    judge = tables.methods[0]
-    segmentation = []
-    if len(tables.segmented):
-        figure = figures.segmentation_figure(tables.segmented, tables.structures, "Dice of the final masks")
-        segmentation = [(figure, "Dice of the final masks by structure")]
-    groups: list[tuple[str, str, list[tuple[Figure, str]]]] = [
-        (
-            "Does QI follow Acc?",
-            "Points on the dashed line are judged exactly. Filled dots are final masks; other markers are other kinds."
-            + (" Filled markers of another shape are masks of other programs." if tables.external else ""),
-            [
-                (
-                    figures.scatter_figure(v, region, view_title(masks)),
-                    f"QI against Acc over the {region}, {view_title(masks)}",
-                )
-                for masks, v in views.items()
-                for region in ("volume", "heart")
-            ],
-        ),
-        (
-            f"Agreement of QI with Acc ({judge})",
-            "Bland-Altman: the difference against the mean; lines at the bias and at ± 1.96 standard deviations.",
-            [
-                (
-                    figures.bland_altman_figure(v, region, judge, f"{view_title(masks)}, {region}"),
-                    f"Bland-Altman plot of {judge} over the {region}, {view_title(masks)}",
-                )
-                for masks, v in views.items()
-                for region in ("volume", "heart")
-            ],
-        ),
-        (
-            "Which masks can be trusted?",
-            "Keep the masks with the highest QI first: the lower the curve, the better QI ranks the masks.",
-            [
-                (
-                    figures.risk_coverage_figure(v, tables.structures, view_title(masks)),
-                    f"risk-coverage, {view_title(masks)}",
-                )
-                for masks, v in views.items()
-            ],
-        ),
-        (
-            "Error maps and masks",
-            "Boxes span the quartiles with the median as a thick line; each dot is one mask.",
-            [
-                (figures.error_dice_figure(tables.judged, "error Dice by mask kind"), "error Dice by mask kind"),
-                *segmentation,
-            ],
-        ),
-    ]
-    return [{"heading": h, "text": text, "images": [_image(f, alt) for f, alt in images]} for h, text, images in groups]
-
-
-def _image(figure: Figure, alt: str) -> dict[str, Any]:
-    return {"uri": _uri(figures.png(figure)), "alt": alt, "wide": figure.get_figwidth() > 1.6 * figure.get_figheight()}
-
-
-def _worst(tables: RunTables, masks: str) -> dict[str, Any]:
-    """Masks, final ones where there are any, that the first method misjudges most."""
-    judge = tables.methods[0]
-    rows = view(tables.judged, masks)
-    rows = rows[rows["method"] == judge].assign(
-        mean_dice=lambda t: t[[f"dice_{key}" for key in tables.structures]].mean(axis=1),
-        gap=lambda t: (t["qi_volume"] - t["acc_volume"]).abs(),
-    )
-    rows = rows.sort_values(["gap", "case"], ascending=[False, True]).head(N_WORST)
-    columns = [("mean_dice", 3), ("error_dice", 3), *((f"{q}_{r}", 5) for r in REGIONS for q in ("acc", "qi"))]
-    return {
-        "method": judge,
-        "masks": view_title(masks),
-        "rows": [
-            [row["case"], str(row["fold"]), *(show_number(_or_none(row[c]), digits) for c, digits in columns)]
-            for row in rows.to_dict("records")
-        ],
-    }
-
-
-def _or_none(value: float) -> float | None:
-    return None if pd.isna(value) else float(value)
-
-
-def _overlays(run_dir: Path, n_folds: int) -> list[dict[str, str]]:
-    """Up to N_OVERLAYS pictures, one a fold in turn, so that every fold is seen before any is seen twice."""
-    by_fold = [sorted((run_dir / "errormap" / str(k) / "figures").glob("*.png")) for k in range(n_folds)]
-    turns = [(i, k, path) for k, paths in enumerate(by_fold) for i, path in enumerate(paths)]
-    return [
-        {"uri": _uri(path.read_bytes()), "name": path.stem, "fold": str(k)} for _, k, path in sorted(turns)[:N_OVERLAYS]
-    ]
-
-
-def _uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

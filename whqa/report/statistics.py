@@ -41,9 +41,24 @@ DEFINITIONS: dict[str, str] = {
     "failure": "risk = 1 - mean Dice of the mask's structures, confidence = QI (volume). AURC: mean risk of the i most "
     "confident masks, averaged over i (lower is better); e-AURC: AURC minus that of the perfect order; AUROC: of "
     f'"a structure\'s Dice is below {POOR_DICE}" by -QI.',
-    "interval": f"95 % percentile bootstrap by patient, {bootstrap.N_RESAMPLES} resamples; one patient's masks stay "
+    "95 % interval": f"percentile bootstrap by patient, {bootstrap.N_RESAMPLES} resamples; one patient's masks stay "
     "together.",
     "seconds per case": "wall clock of one prediction on the machine that ran the fold.",
+}
+
+
+SPLIT_DEFINITIONS: dict[str, str] = {
+    "error Dice by structure": "error Dice among the voxels that the mask or the reference gives to the structure. A "
+    "false alarm there counts for it, one in the background for none; a structure that neither has is left out.",
+    "correction": "the label head's most probable other label wherever the error probability is at least a threshold "
+    "that was chosen on held-back training cases; where nothing helped there, the mask is left alone. Gain: a mask's "
+    "mean Dice over structures, after minus before. A structure that appears where neither mask nor reference had it "
+    "counts as 0 after. By structure, only masks in which it has a Dice count.",
+    "intervals for Acc and Dice": "for the true Acc given QI and a structure's true Dice given the expected one, by "
+    "cross-conformal prediction (CV+, Barber et al. 2021). Measured: the masks of a fold got their intervals from "
+    "those of the other folds, all kinds together.",
+    "place by QI": "1 for the mask with the lowest QI over the volume among those that somebody would use: the place "
+    "at which it is met by who looks at the masks in this order.",
 }
 
 

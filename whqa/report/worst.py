@@ -1,0 +1,123 @@
+"""The masks to look at first: those that were judged worst, and those that are worst."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+
+from whqa.masks.plan import is_delivered
+from whqa.report.entries import show_number
+from whqa.report.page_tables import minus
+from whqa.report.tables import RunTables
+
+N_WORST, N_LISTED, N_PICTURES = 10, 400, 6
+COLUMNS = (
+    ("mean_dice", "mean Dice of the mask", 3),
+    ("mean_dice_predicted", "expected mean Dice", 3),
+    ("error_dice", "error Dice", 3),
+    ("acc_volume", "Acc (volume)", 4),
+    ("qi_volume", "QI (volume)", 4),
+    ("acc_heart", "Acc (heart)", 4),
+    ("qi_heart", "QI (heart)", 4),
+    ("gap", "|QI - Acc| (volume)", 4),
+)
+
+
+def worst_masks(tables: RunTables, run_dir: Path) -> dict[str, Any]:
+    """Delivered masks of the first method (all masks, where none is delivered), worst judged first.
+
+    Judged worst: the largest |QI - Acc| over the volume. Links are relative to the run's directory: the picture of the
+    mask, and the report that `whqa assess ... -o <run>/reports/<case>` left.
+
+    Returns:
+        "method"; "heads" of the columns; "judged", "poor" (lowest mean Dice) and "rest", lists of {"name", "cells",
+        "links", "anchor"}; "n", how many there are; "left_out", how many only cases.csv lists; "pictures", those to
+        embed: {"path", "anchor", "caption"}.
+    """
+    judge = tables.methods[0]
+    rows = _rows(tables, judge)
+    several = rows["mask_kind"].nunique() > 1
+    columns = [c for c in COLUMNS if c[0] in rows and rows[c[0]].notna().any()]
+    records: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
+    pictures = [_picture(run_dir, record) for record in records]
+    embedded = [i for i, path in enumerate(pictures) if path][:N_PICTURES]
+    anchors = {i: f"picture-{n}" for n, i in enumerate(embedded)}
+    shown = [
+        {
+            "name": _name(record, several),
+            "cells": [
+                str(record["fold"]),
+                *(_text(record[c], digits) for c, _, digits in columns),
+                str(record["place"]),
+            ],
+            "links": _links(run_dir, record, path),
+            "anchor": anchors.get(i),
+        }
+        for i, (record, path) in enumerate(zip(records, pictures, strict=True))
+    ]
+    poor = rows["mean_dice"].reset_index(drop=True).dropna().sort_values(kind="stable").index[:N_WORST]
+    return {
+        "method": judge,
+        "heads": ["fold", *(title for _, title, _ in columns), "place by QI"],
+        "judged": shown[:N_WORST],
+        "poor": [shown[i] for i in poor],
+        "rest": shown[N_WORST:N_LISTED],
+        "n": len(shown),
+        "left_out": max(0, len(shown) - N_LISTED),
+        "pictures": [
+            {"path": pictures[i], "anchor": anchors[i], "caption": _caption(records[i], several)} for i in embedded
+        ],
+    }
+
+
+def _rows(tables: RunTables, judge: str) -> pd.DataFrame:
+    """With mean Dice, `gap` = |QI - Acc| and `place`, 1 being the lowest QI; sorted by gap."""
+    rows = tables.judged[tables.judged["method"] == judge]
+    delivered = rows["mask_kind"].map(is_delivered)
+    rows = rows[delivered] if delivered.any() else rows
+    keys = tables.structures
+    expected = rows.reindex(columns=[f"dice_{key}_predicted" for key in keys]).astype(float)
+    rows = rows.assign(
+        mean_dice=rows[[f"dice_{key}" for key in keys]].mean(axis=1),
+        mean_dice_predicted=expected.where(rows[[f"dice_{key}" for key in keys]].notna().to_numpy()).mean(axis=1),
+        gap=(rows["qi_volume"] - rows["acc_volume"]).abs(),
+        place=rows["qi_volume"].rank(method="first").astype(int),
+    )
+    return rows.sort_values(["gap", "case", "mask_kind"], ascending=[False, True, True])
+
+
+def _picture(run_dir: Path, record: Mapping[str, Any]) -> Path | None:
+    folder = run_dir / "errormap" / str(record["fold"]) / "figures"
+    return _file_in(folder, f"{record['case']}-{record['mask_kind']}.png")
+
+
+def _links(run_dir: Path, record: Mapping[str, Any], picture: Path | None) -> list[tuple[str, str]]:
+    """(words, address relative to the run's directory) of what is there."""
+    report = _file_in(run_dir / "reports", str(record["case"]), "report.html")
+    found = [("picture", picture), ("report", report)]
+    return [(words, quote(path.relative_to(run_dir).as_posix())) for words, path in found if path]
+
+
+def _file_in(folder: Path, *names: str) -> Path | None:
+    """The file, if it is there; a case's name may be anything, but leads nowhere else."""
+    inside = all(name not in ("", ".", "..") and not set(name) & set("/\\\0") for name in names)
+    path = folder.joinpath(*names)
+    return path if inside and path.is_file() else None
+
+
+def _name(record: Mapping[str, Any], several: bool) -> str:
+    return f"{record['case']}, {record['mask_kind']}" if several else str(record["case"])
+
+
+def _caption(record: Mapping[str, Any], several: bool) -> str:
+    numbers = (("mean Dice", "mean_dice", 3), ("QI", "qi_volume", 4), ("Acc", "acc_volume", 4))
+    said = ", ".join(f"{what} {_text(record[column], digits)}" for what, column, digits in numbers)
+    return f"{_name(record, several)}, fold {record['fold']}: {said}"
+
+
+def _text(value: float, digits: int) -> str:
+    return minus(show_number(None if pd.isna(value) else float(value), digits))
