@@ -48,7 +48,8 @@ summary: setup ## table and page of a finished experiment again: make summary EX
 sweep: setup ## a Hydra multirun: make sweep EXP=demo SWEEP=learning_rate
 	@$(BIN)/whqa train experiment=$(EXP) sweep=$(or $(SWEEP),learning_rate) $(ARGS)
 
-bench: setup ## time the parts (training step, inference, metrics, data)
+bench: setup ## time the parts beside MONAI, TorchIO, nnU-Net's way, scipy (minutes)
+	@$(BIN)/python -m pip install --quiet --editable ".[bench]" || echo "some peers are not installed; their rows say so"
 	@$(BIN)/python tests/bench/bench.py
 
 clean: ## remove caches of the tools, never runs or data

@@ -15,9 +15,9 @@ of what is folded from above Nyquist (aliasing), and of what is lost below it (b
 
     kernel                            difference   aliasing   blur
     trilinear (F.interpolate, MONAI,
-      TorchIO, SimpleITK, scipy)            18.8       18.5    3.0
-    order-3 spline (nnU-Net)                23.3       23.3    2.6
-    linear, widened                         13.8        3.9   12.2
+      TorchIO, SimpleITK, scipy)            18.7       18.3    3.0
+    order-3 spline (nnU-Net)                23.4       23.4    2.6
+    linear, widened                         13.7        3.8   12.1
     cubic, widened (ours)                    8.6        4.6    6.5
 """
 
