@@ -24,8 +24,11 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
-demo: setup ## the main job on built-in phantoms: both stages, all folds, one table (a few minutes on 2 cores)
+demo: setup ## the main job on built-in phantoms: train, one table, then judge a mask of a new phantom (minutes on 2 cores)
 	@$(BIN)/whqa cv experiment=demo --jobs 3
+	@$(BIN)/whqa data phantom --cases 1 --seed 100 --spacing 2.5 --faults 3 --out data/demo-scan
+	@$(BIN)/whqa assess data/demo-scan/ct_train_1001_image.nii.gz data/demo-scan/ct_train_1001_mask.nii.gz \
+	  --model runs/demo -o runs/demo/assess
 
 test: setup ## the default tests (no slow, no gpu)
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m pytest
