@@ -13,11 +13,11 @@ orientation, oblique or not, and every spacing:
                 lies nearer than one cache voxel plus one voxel of the scan; so only the rim of a structure can change,
                 and one that is thicker than twice that everywhere keeps its core. A structure that holds a box of one
                 cache voxel plus one voxel along each axis is never lost; a thinner one can be (CropWarning).
-                In figures: Dice of each structure of a heart at least 0.98 at the native spacing or finer, at least 0.95
-                where walls of 6 mm are seen by a grid of 2 mm and drawn by voxels of 1.2 mm
+                In figures: Dice of each structure of a heart at least 0.98 at the native spacing or finer, at least
+                0.95 where walls of 6 mm are seen by a grid of 2 mm and drawn by voxels of 1.2 mm
     maps        the values of a map that is linear in space, and the limits of any (no overshoot)
-    positions   a landmark's centroid within 0.05 voxels of the scan, in the cache and in a map that came back (grids 2.5
-                times finer to 1.6 times coarser than the scan)
+    positions   a landmark's centroid within 0.05 voxels of the scan, in the cache and in a map that came back (grids
+                2.5 times finer to 1.6 times coarser than the scan)
 """
 
 from __future__ import annotations
