@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whqa.errors import InputError
-from whqa.process import cpus
 
 if TYPE_CHECKING:
     from whqa.data.case import Cohort
@@ -97,19 +96,16 @@ def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
     from whqa.data.preprocess import Preprocess
     from whqa.report.prepare import print_cache
 
-    if options.jobs is not None and options.jobs < 1:
-        raise InputError(f"--jobs {options.jobs}: must be at least 1")
     config = compose_config(overrides)
     settings = Preprocess(**OmegaConf.to_container(config.preprocess, resolve=True))  # type: ignore[arg-type]
     cohort, cache = make(config.data).labelled, Cache(Path(config.cache_dir), settings)
     start = time.monotonic()
-    outcomes = list(prepare_each(cohort, cache, jobs=options.jobs or cpus()))
-    for line in [*cohort.problems, *(o.error for o in outcomes if o.error)]:
+    outcomes = prepare_each(cohort, cache, jobs=options.jobs)
+    bad = [*cohort.problems, *(outcome.error for outcome in outcomes if outcome.error)]
+    for line in bad:
         print(f"bad: {line}", file=sys.stderr)
-    for line in (line for o in outcomes for line in o.cut):
-        print(f"warning: {line}", file=sys.stderr)
     print_cache(cache, cohort.name, outcomes, time.monotonic() - start, options.prune)
-    return 1 if cohort.problems or any(o.error for o in outcomes) else 0
+    return 1 if bad else 0
 
 
 def _phantom(options: argparse.Namespace, overrides: list[str]) -> int:

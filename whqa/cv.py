@@ -30,7 +30,7 @@ from whqa.config_check import compose_config
 from whqa.errors import InputError
 from whqa.masks.plan import choose_kinds
 from whqa.masks.store import COMPLETED
-from whqa.process import PARENT
+from whqa.process import PARENT, cpus
 
 POLL_S = 0.3
 LINE_EVERY_S = 20.0
@@ -129,8 +129,7 @@ def run_environment(jobs: int) -> dict[str, str]:
     Two processes that each use all cores wait for each other in spinning threads; and glibc returns and refetches the
     large buffers of 3-D convolutions at every step unless told to keep them.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = str(max(1, cores // max(1, jobs)))
+    threads = str(max(1, cpus() // max(1, jobs)))
     defaults = {
         "OMP_NUM_THREADS": threads,
         "MALLOC_MMAP_THRESHOLD_": str(2**32),

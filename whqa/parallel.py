@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from whqa.errors import InputError
-from whqa.process import PARENT, follow_parent
+from whqa.process import PARENT, cpus, follow_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,11 +32,6 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEX
 
 class ProcessDiedError(Exception):
     """The process that worked on an item is gone without an answer, most often because memory ran out."""
-
-
-def cpu_count() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_processes(
@@ -48,7 +43,7 @@ def in_processes(
         work: called once an item, and once more where the process beside it died.
         items: what to work on.
         jobs: processes side by side; None takes all CPUs; 1, or a single item, stays in this process.
-        title: of the progress bar, which shows on a terminal only, on standard error.
+        title: of the progress bar, which shows on a terminal only, on standard error; "" for none.
 
     Raises:
         InputError: `jobs` below 1.
@@ -56,7 +51,7 @@ def in_processes(
     """
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs {jobs}: must be at least 1")
-    jobs = min(jobs or cpu_count(), len(items))
+    jobs = min(jobs or cpus(), len(items))
     outcomes: dict[int, Result | Exception] = {}
     with _bar(title, len(items)) as advance:
         if jobs <= 1:
@@ -157,6 +152,6 @@ def _start_child(parent: int) -> None:
 @contextmanager
 def _bar(title: str, total: int) -> Iterator[Callable[[], None]]:
     console = Console(file=sys.stderr)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(console=console, transient=True, disable=not (title and console.is_terminal)) as progress:
         task: Any = progress.add_task(title, total=total)
         yield lambda: progress.advance(task)

@@ -84,14 +84,8 @@ def follow_parent() -> None:
             os._exit(1)
         return
 
-    end_with(int(parent))
-
-
-def end_with(parent: int) -> None:
-    """End this process as soon as the one that started it, `parent`, is gone."""
-
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == int(parent):
             time.sleep(0.5)
         os._exit(1)
 

@@ -19,7 +19,7 @@ import pytest
 
 from whqa.cli import main
 from whqa.data.cache import Cache, CropWarning
-from whqa.data.prepare import prepare_cohort, prepare_each
+from whqa.data.prepare import prepare_cohort
 from whqa.data.preprocess import Preprocess
 from whqa.data.sources.mmwhs import read_mmwhs
 from whqa.errors import InputError
@@ -27,12 +27,14 @@ from whqa.errors import InputError
 N = 6
 # Processes started by multiprocessing import the script that started the first one, so all of them are slow.
 SLOW = """
-import sys, time
+import os, sys, time
 from whqa.data import cache
 honest = cache.read_case
-def slow(*arguments):
+def slow(cohort, case):
     time.sleep(0.3)
-    return honest(*arguments)
+    if case.id == DEADLY:
+        os.kill(os.getpid(), 9)
+    return honest(cohort, case)
 cache.read_case = slow
 if __name__ == "__main__":
     from whqa.cli import main
@@ -60,9 +62,9 @@ def run(root: Path, *more: str) -> int:
     return int(end.value.code or 0)
 
 
-def slowly(root: Path, *more: str) -> subprocess.Popen[str]:
+def slowly(root: Path, *more: str, deadly: str = "") -> subprocess.Popen[str]:
     script = root / "slow.py"
-    script.write_text(SLOW)
+    script.write_text(f"DEADLY = {deadly!r}{SLOW}")
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     pipe = subprocess.PIPE
     return subprocess.Popen(
@@ -207,14 +209,24 @@ def test_bad_words_end_with_2(root: Path, capsys: pytest.CaptureFixture[str]) ->
         assert cause in err.splitlines()[-1]
 
 
-def test_a_process_that_is_killed_is_named(root: Path) -> None:
-    cohort = read_mmwhs(next((root / "data").iterdir()))
-    outcomes = prepare_each(cohort, Cache(root / "cache", Preprocess((8.0,) * 3)), jobs=2)
-    assert next(outcomes).prepared
-    for child in multiprocessing.active_children():
-        child.kill()
-    with pytest.raises(InputError, match="ended without a word"):
-        list(outcomes)
+def test_a_case_that_takes_its_process_down_is_named_and_the_others_are_made(root: Path) -> None:
+    process = slowly(root, "--jobs", "2", deadly="ct_train_1003")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert summary(out) == (N - 1, 0, 1)
+    assert err.splitlines() == ["bad: case 'ct_train_1003': its process died, out of memory perhaps; try fewer --jobs"]
+    assert not processes_of(process.pid)
+
+
+def test_a_missing_file_is_named_and_the_others_are_made(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = next((root / "data").iterdir())
+    (folder / "ct_train_1002_image.nii.gz").unlink()
+    with pytest.raises(SystemExit) as end:
+        main(["data", "prepare", "data=mmwhs", f"data.root={folder}", "preprocess.spacing=[8,8,8]", f"runs_dir={root}"])
+    assert end.value.code == 1
+    out, err = capsys.readouterr()
+    assert summary(out) == (N - 1, 0, 0)
+    assert re.fullmatch(r"bad: .*ct_train_1002.*\n", err)
 
 
 def test_warnings_of_processes_are_heard_and_threads_are_one(root: Path) -> None:
@@ -231,10 +243,12 @@ def test_warnings_of_processes_are_heard_and_threads_are_one(root: Path) -> None
         assert np.array(case.image()).shape == case.shape
 
 
-def test_the_first_bad_case_ends_the_preparation_for_a_training(root: Path) -> None:
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_training_is_refused_for_bad_cases_when_all_others_are_made(root: Path, jobs: int) -> None:
     cohort = read_mmwhs(next((root / "data").iterdir()))
     cohort.cases[3].image.write_bytes(b"no scan")
-    for jobs in (1, 2):
-        with pytest.raises(InputError, match=re.escape(cohort.cases[3].image.name)):
-            prepare_cohort(cohort, Cache(root / f"cache{jobs}", Preprocess((8.0,) * 3)), jobs=jobs)
-    assert not multiprocessing.active_children()
+    cohort.cases[5].image.unlink()
+    cache = Cache(root / "cache", Preprocess((8.0,) * 3))
+    with pytest.raises(InputError, match=rf"{re.escape(cohort.cases[3].image.name)}.* \(and 1 more; .*\)"):
+        prepare_cohort(cohort, cache, jobs=jobs)
+    assert len(cache.sizes()) == N - 2

@@ -32,6 +32,7 @@ from whqa.correction import corrected_mask
 from whqa.data.nifti import voxel_sizes, write_volume
 from whqa.data.preprocess import (
     Geometry,
+    heart_of,
     lost_voxels,
     preprocess_image,
     preprocess_label,
@@ -87,7 +88,8 @@ def assess(
     run = model if isinstance(model, TrainedRun) else load_run(model)
     inputs = read_inputs(image, mask, run, modality=modality, label_map=label_map, name=name)
     read = time.perf_counter()
-    values, geometry = preprocess_image(inputs.image, inputs.modality, run.preprocess, heart=inputs.mask)
+    heart = heart_of(inputs.mask, inputs.run_scheme.keys) if run.preprocess.centre == "heart" else None
+    values, geometry = preprocess_image(inputs.image, inputs.modality, run.preprocess, heart)
     indices = preprocess_label(inputs.mask, geometry)
     judgement = judge_mask(
         run.networks, torch.from_numpy(values), torch.from_numpy(indices.astype(np.int64)), geometry.spacing
