@@ -13,19 +13,22 @@ def _people(n: int) -> np.ndarray:
     return np.arange(n).astype(object)
 
 
-def test_thresholds_are_those_of_a_search_through_all() -> None:
+@pytest.mark.parametrize("masks", [1, 4])
+def test_thresholds_are_those_of_a_search_through_all(masks: int) -> None:
     rng = np.random.default_rng(4)
+    people = rng.permutation(np.repeat(np.arange(200 // masks), masks))
     score = rng.permutation(np.linspace(0.2, 1.0, 200))
     # good above, bad below, and between them as many of each
     dice = np.where(score + rng.normal(0, 0.12, 200) > 0.6, 0.9, 0.5)
 
     def share(chosen: np.ndarray, wrong: np.ndarray) -> float:
-        return float(((chosen & wrong).sum() + 1) / (chosen.sum() + 1))
+        means = [wrong[chosen & (people == p)].mean() for p in np.unique(people[chosen])]
+        return (sum(means) + 1) / (len(means) + 1)
 
     accept = min(s for s in score if share(score >= s, dice < 0.7) <= 0.1)
     reject = max(s for s in score if share(score <= s, dice >= 0.7) <= 0.1)
     assert reject < accept, "the example has something to review"
-    rule = choose_rule(score, dice, _people(200), risk=0.1)
+    rule = choose_rule(score, dice, people.astype(object), risk=0.1)
     assert rule.accept == accept
     assert rule.reject == np.nextafter(reject, 2)
 
@@ -36,6 +39,16 @@ def test_few_masks_prove_nothing() -> None:
     assert choose_rule(np.linspace(0.8, 0.9, 9), np.full(9, 0.9), _people(9), risk=0.1).accept == pytest.approx(0.8)
     same = np.repeat(np.arange(3), 6).astype(object)
     assert choose_rule(np.linspace(0.8, 0.9, 18), np.full(18, 0.9), same, risk=0.1).accept is None
+
+
+def test_a_patient_counts_once_whatever_else_was_made_of_the_case() -> None:
+    # ten patients with a good mask each, and five hopeless ones of everybody
+    score = np.concatenate([np.linspace(0.8, 0.9, 10), np.tile(np.linspace(0.1, 0.3, 5), 10)])
+    dice = np.concatenate([np.full(10, 0.9), np.full(50, 0.2)])
+    people = np.concatenate([np.arange(10), np.repeat(np.arange(10), 5)]).astype(object)
+    rule = choose_rule(score, dice, people, risk=0.1)
+    assert rule.accept == pytest.approx(0.8)
+    assert rule.reject == pytest.approx(0.3)
 
 
 def test_masks_of_one_score_stand_or_fall_together() -> None:

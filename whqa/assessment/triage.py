@@ -3,8 +3,9 @@
 A mask is bad when its mean Dice over structures is below `BAD_DICE`. The score is what the network predicts in place of
 that Dice, or QI over the heart where it has no label head. A mask is accepted above the lowest score from which on at
 most `RISK` of the run's out-of-fold masks are bad, and rejected below the highest score up to which at most `RISK` of
-them are good; in between a person should look. The shares are bounded as (count + 1) / (n + 1), so that a handful of
-masks proves nothing (the bound of conformal risk control, Angelopoulos et al. 2024, arXiv 2208.02814, for one step).
+them are good; in between a person should look. The shares are bounded as (count + 1) / (n + 1) over patients, so that
+a handful of masks proves nothing (the bound of conformal risk control, Angelopoulos et al. 2024, arXiv 2208.02814, for
+one step).
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
-
-from whqa.assessment.conformal import patient_weights
 
 Decision = Literal["accept", "review", "reject"]
 DECISIONS: tuple[Decision, ...] = ("accept", "review", "reject")
@@ -54,9 +53,9 @@ def choose_rule(
     """Thresholds from out-of-fold masks: score, true mean Dice and patient of each."""
     order = np.argsort(-score, kind="stable")
     bad = (dice < bad_dice).astype(float)[order]
-    weight = patient_weights(patient)[order]
-    accept = _last_within(score[order], bad, weight, risk)
-    reject = _last_within(-score[order][::-1], 1 - bad[::-1], weight[::-1], risk)
+    people = patient[order]
+    accept = _last_within(score[order], bad, people, risk)
+    reject = _last_within(-score[order][::-1], 1 - bad[::-1], people[::-1], risk)
     # just above the last score that belongs to the rejected
     below = None if reject is None else float(np.nextafter(-reject, np.inf))
     if accept is not None and below is not None and below > accept:
@@ -84,14 +83,22 @@ def measured_risk(
     return {d: _share(int(bad[decided == d].sum()), int((decided == d).sum())) for d in DECISIONS}
 
 
-def _last_within(score: Floats, wrong: Floats, weight: Floats, risk: float) -> float | None:
-    """Scores fall: the lowest down to which at most a share `risk` is wrong, with one wrong patient more than seen."""
-    total = np.cumsum(weight)
-    share = (np.cumsum(wrong * weight) + 1) / (total + 1)
-    # masks of one score stand or fall together
-    whole = np.append(score[1:] != score[:-1], True) if len(score) else np.zeros(0, bool)
-    fine = np.flatnonzero((share <= risk) & whole)
-    return float(score[fine[-1]]) if len(fine) else None
+def _last_within(score: Floats, wrong: Floats, patient: npt.NDArray[np.object_], risk: float) -> float | None:
+    """Scores fall: the lowest down to which at most a share `risk` is wrong, with one wrong patient more than seen.
+
+    A patient counts once, with the share of wrong ones among the patient's masks down to that score.
+    """
+    masks: dict[object, tuple[int, float]] = {}
+    total, lowest = 0.0, None
+    for i, (person, is_wrong) in enumerate(zip(patient, wrong, strict=True)):
+        n, bad = masks.get(person, (0, 0.0))
+        masks[person] = n + 1, bad + is_wrong
+        total += (bad + is_wrong) / (n + 1) - (bad / n if n else 0.0)
+        # masks of one score stand or fall together
+        last_of_score = i + 1 == len(score) or score[i + 1] != score[i]
+        if last_of_score and (total + 1) / (len(masks) + 1) <= risk + 1e-12:
+            lowest = float(score[i])
+    return lowest
 
 
 def _share(bad: int, n: int) -> Mapping[str, Any]:
