@@ -101,3 +101,12 @@ def test_the_best_threshold_must_gain() -> None:
     assert best_correction([good, bad], [0.9, 0.1]) == float(CORRECTION_LOGITS[3])
     assert best_correction([good, bad], [0.1, 0.9]) == float(CORRECTION_LOGITS[5])
     assert best_correction([flat - 0.1], [1.0]) is None
+
+
+def test_stray_probability_of_a_structure_outside_the_field_of_view_is_not_a_missing_structure() -> None:
+    mask = torch.ones(SHAPE, dtype=torch.int64)
+    q = torch.zeros(3, *SHAPE)
+    q[2] = 1
+    found = expected_dice(torch.full(SHAPE, 0.005), q, mask)
+    assert found[1].isnan(), "0.5 % of all that is expected"
+    assert expected_dice(torch.full(SHAPE, 0.02), q, mask)[1] == 0

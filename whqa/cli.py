@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = 2
     except KeyboardInterrupt:
         code = 130
+    except (NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        print(f"whqa {options.command}: {error.filename}: {error.strerror}; choose another path", file=sys.stderr)
+        code = 2
     except BrokenPipeError:
         # whoever reads the output (head) has seen enough; the interpreter's last flush must not complain either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -55,7 +55,7 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
     from whqa.assessment.label_map import parse_label_map
     from whqa.assessment.model import load_run
 
-    scheme = parse_label_map(options.label_map) if options.label_map else None
+    scheme = None if options.label_map is None else parse_label_map(options.label_map)
     settings = Options(options.modality, scheme, options.confidence, options.report, preview)
     model = load_run(options.model, options.fold)
     if pairs is None:
@@ -94,13 +94,15 @@ def _pairs(options: argparse.Namespace) -> Pairs | None:
 
 
 def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Options) -> int:
-    from whqa.assessment.batch import refuse_overwriting
+    from whqa.assessment.batch import clear, refuse_overwriting
     from whqa.assessment.pipeline import assess, write_assessment
 
     out = options.out
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; choose another -o")
     refuse_overwriting((out / name for name in settings.outputs), (options.image, options.mask))
+    if any(parent.is_file() for parent in out.absolute().parents):
+        raise InputError(f"{out}: cannot be made a folder, a file is in the way; choose another -o")
     assessment = assess(
         options.image,
         options.mask,
@@ -110,6 +112,8 @@ def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Option
         confidence=settings.confidence,
     )
     preview = out / settings.preview if settings.preview else None
+    # only now: a call that fails leaves what an earlier one wrote
+    clear(out, settings)
     write_assessment(assessment, out, report=settings.report, preview=preview)
     verdict = assessment.quality["verdict"]
     print(_line(assessment.name, assessment.quality))

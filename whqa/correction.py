@@ -15,6 +15,8 @@ from torch import Tensor
 
 from whqa.metrics.segmentation import segmentation_dice
 
+TRACE = 0.01
+
 
 def other_probabilities(label_logits_CDHW: Tensor, mask_DHW: Tensor) -> Tensor:
     """q: softmax over all labels but the mask's own, whose probability is 0; float32 (C + 1, D, H, W)."""
@@ -32,7 +34,8 @@ def expected_dice(probability_DHW: Tensor, others_CDHW: Tensor, mask_DHW: Tensor
     """Dice of each structure that P and q let expect, as the ratio of expectations.
 
     Returns:
-        (C,) float64. A structure that the mask lacks and of which less than half a voxel is expected is nan.
+        (C,) float64. A structure that the mask lacks and that is expected to be less than `TRACE` of all structures is
+        nan: stray probability in many voxels, as in a field of view that ends before it.
     """
     right = 1 - probability_DHW.double()
     n_classes = others_CDHW.shape[0]
@@ -43,7 +46,8 @@ def expected_dice(probability_DHW: Tensor, others_CDHW: Tensor, mask_DHW: Tensor
     missed = torch.stack([(probability_DHW * q).sum(dtype=torch.float64) for q in others_CDHW[1:]])
     expected = hit + missed
     dice = 2 * hit / (size + expected).clamp(min=1e-12)
-    return torch.where((size == 0) & (expected < 0.5), torch.nan, dice)
+    absent = expected < max(0.5, TRACE * float(expected.sum()))
+    return torch.where((size == 0) & absent, torch.nan, dice)
 
 
 def corrected_mask(mask_DHW: Tensor, other_DHW: Tensor, score_DHW: Tensor, threshold: float | None) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -105,6 +106,7 @@ def test_a_checkpoint_cannot_run_code(run: Path, tmp_path: Path) -> None:
             "width": {"_target_": "os.system", "command": "touch {proof}"},
         },
         {"_target_": "whqa.networks.voxresnet.VoxResNet", "width": "${oc.env:HOME}"},
+        {"_target_": "whqa.networks.voxresnet.VoxResNet", "_partial_": True},
         {"width": 4},
     ],
 )
@@ -127,6 +129,8 @@ def test_a_configuration_cannot_run_code(run: Path, tmp_path: Path, network: dic
         ("errormap/0/config.yaml", "a: !!python/object/apply:os.getpid []", "not readable"),
         ("errormap/0/config.yaml", "a: 5", "not the configuration of a run"),
         ("errormap/0/calibration.json", '{"slope": 1}', "not readable as a calibration"),
+        ("errormap/0/calibration.json", '{"scale": NaN}', "not readable as a calibration"),
+        ("errormap/0/calibration.json", '{"scale": 1e400}', "not readable as a calibration"),
         ("errormap/0/checkpoints/last.ckpt", "", "not a checkpoint of this network"),
         ("errormap/0/cases.csv", "a,b\n1,2\n", "not readable as a case table"),
     ],
@@ -146,3 +150,50 @@ def test_a_checkpoint_of_another_network_is_refused(run: Path) -> None:
     path.write_text(yaml.safe_dump(config))
     with pytest.raises(InputError, match=r"last\.ckpt: not a checkpoint of this network"):
         load_run(run)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("errormap", None, "not a checkpoint of this network"),
+        ("trainer", None, None),
+        ("trainer", "fast", None),
+        ("network.width", -1, "not a checkpoint of this network"),
+        ("preprocess.spacing", ["a", "b", "c"], "settings of the preprocessing"),
+    ],
+)
+def test_odd_configurations(run: Path, key: str, value: object, message: str | None) -> None:
+    path = run / "errormap/0/config.yaml"
+    config = yaml.safe_load(path.read_text())
+    *parents, last = key.split(".")
+    place = config
+    for name in parents:
+        place = place[name]
+    place[last] = value
+    path.write_text(yaml.safe_dump(config))
+    if message is None:
+        assert not load_run(run).networks[0].bf16
+        return
+    with pytest.raises(InputError, match=message) as caught:
+        load_run(run)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("column", ["patient", "mask_kind", "qi_heart"])
+def test_a_case_table_without_its_columns_is_refused(run: Path, column: str) -> None:
+    path = run / "errormap/0/cases.csv"
+    pd.read_csv(path, dtype=str).drop(columns=column).to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"cases\.csv: not readable as a case table"):
+        load_run(run)
+
+
+def test_what_correction_invents_counts_as_a_loss(run: Path) -> None:
+    path = run / "errormap/0/cases.csv"
+    table = pd.read_csv(path)
+    table["dice_lv"], table["dice_lv_corrected"] = 0.8, 0.81
+    for key in MMWHS.keys[1:]:
+        table[f"dice_{key}"] = table[f"dice_{key}_corrected"] = np.nan
+    table["dice_pa_corrected"] = 0.0
+    table.to_csv(path, index=False)
+    gain = case_table(run, [0], MMWHS.keys)["gain"]
+    np.testing.assert_allclose(gain, (0.01 - 1) / 7)

@@ -15,6 +15,7 @@ import torch
 import whqa
 from whqa.assessment import TrainedRun, assess, load_run, write_assessment
 from whqa.assessment.ensemble import judge_mask
+from whqa.data.nifti import read_grid
 from whqa.errors import InputError
 from whqa.structures import MMWHS
 
@@ -130,7 +131,7 @@ def test_only_voxels_above_the_threshold_are_corrected_and_other_organs_stay(
 
 
 def test_a_mask_is_left_alone_where_correction_did_not_help(run: TrainedRun, case: tuple[Path, Path]) -> None:
-    worse = run.cases.assign(mean_dice_corrected=run.cases["mean_dice"] - 0.01)
+    worse = run.cases.assign(gain=-0.01)
     found = assess(*case, TrainedRun(**{**vars(run), "cases": worse}))
     np.testing.assert_array_equal(found.corrected, found.mask)
     correction = found.quality["correction"]
@@ -199,3 +200,51 @@ def test_wrong_volumes_get_one_line(run: TrainedRun, case: tuple[Path, Path], tm
         assess(7, case[1], run)
     with pytest.raises(InputError, match=r"nothing\.nii: no such file"):
         assess(tmp_path / "nothing.nii", case[1], run)
+
+
+def test_masks_of_64_bit_integers_are_written_in_32(run: TrainedRun, case: tuple[Path, Path], tmp_path: Path) -> None:
+    mask = nib.load(case[1])
+    found = assess(case[0], (np.asanyarray(mask.dataobj).astype(np.int64), mask.affine), run)
+    write_assessment(found, tmp_path, report=False)
+    assert nib.load(tmp_path / "corrected_mask.nii.gz").get_data_dtype() == np.int32
+
+
+def test_other_organs_stay_in_every_format(run: TrainedRun, case: tuple[Path, Path], tmp_path: Path) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    image = sitk.ReadImage(str(case[1]))
+    values = sitk.GetArrayFromImage(image)
+    values[0, 0, :3] = 7
+    other = sitk.GetImageFromArray(values)
+    other.CopyInformation(image)
+    label_map = {**MMWHS.values, "ignore": [7]}
+    for ending in (".nii.gz", ".nrrd"):
+        sitk.WriteImage(other, str(tmp_path / f"mask{ending}"))
+        found = assess(case[0], tmp_path / f"mask{ending}", run, label_map=label_map)
+        assert found.corrected_values is not None
+        assert (found.corrected_values == 7).sum() == 3, ending
+
+
+def test_a_header_that_reads_can_be_written(run: TrainedRun, case: tuple[Path, Path], tmp_path: Path) -> None:
+    image = nib.load(case[0])
+    image.header.set_sform(None, 0)
+    image.header.set_qform(image.affine, 1)
+    image.header["pixdim"][0] = 0
+    raw = bytearray(nib.Nifti1Image(np.asanyarray(image.dataobj), None, image.header).to_bytes())
+    raw[76:80] = np.float32(0).tobytes()
+    (tmp_path / "scan.nii").write_bytes(raw)
+    mask = np.asanyarray(nib.load(case[1]).dataobj)
+    found = assess(tmp_path / "scan.nii", (mask, assess_affine(tmp_path / "scan.nii")), run)
+    write_assessment(found, tmp_path / "out", report=False)
+    np.testing.assert_allclose(nib.load(tmp_path / "out" / "error_map.nii.gz").affine, found.affine, atol=1e-5)
+
+
+def assess_affine(path: Path) -> np.ndarray:
+    return read_grid(path).affine
+
+
+def test_a_network_without_numbers_is_refused(run: TrainedRun, case: tuple[Path, Path]) -> None:
+    broken = load_run(run.directory)
+    with torch.no_grad():
+        next(iter(broken.networks[0].module.parameters())).fill_(float("nan"))
+    with pytest.raises(InputError, match="network of fold 0 gives no numbers"):
+        assess(*case, broken)

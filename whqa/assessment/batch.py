@@ -102,7 +102,10 @@ def assess_many(
         InputError: the output folder cannot be made, or is a file.
     """
     options = options or Options()
-    _make(out)
+    make_folder(out)
+    for name in (TABLE, INDEX):
+        if (out / name).is_dir():
+            raise InputError(f"{out / name}: is a folder, where a file is to be written; choose another -o")
     run = _fingerprint(model)
     outcomes = [_failed(name, None, "", line) for name, line in pairs.problems]
     folders = folder_names(pair.name for pair in pairs.found)
@@ -146,7 +149,7 @@ def _one(
         known = _finished(place, asked, options)
         if known is not None:
             return Outcome(pair.name, pair, folder, known, kept=True, report=options.report)
-        _clear(place, options)
+        clear(place, options)
         assessment = judge(
             pair.image,
             pair.mask,
@@ -175,7 +178,12 @@ def _failed(name: str, pair: Pair | None, folder: str, line: str) -> Outcome:
     return Outcome(name, pair, folder, error=line)
 
 
-def _make(out: Path) -> None:
+def make_folder(out: Path) -> None:
+    """Make the output folder.
+
+    Raises:
+        InputError: it cannot be made, or is a file.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -223,8 +231,8 @@ def _finished(place: Path, asked: Mapping[str, Any], options: Options) -> dict[s
     return quality if isinstance(quality, dict) else None
 
 
-def _clear(place: Path, options: Options) -> None:
-    """Remove what an earlier batch wrote here: a failure must not stand beside yesterday's verdict."""
+def clear(place: Path, options: Options) -> None:
+    """Remove what an earlier call wrote here: a failure must not stand beside yesterday's verdict."""
     names = [REQUEST, *options.outputs, REPORT, TRACEBACK, *_earlier_pictures(place)]
     for name in dict.fromkeys(names):
         (place / name).unlink(missing_ok=True)
@@ -272,7 +280,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     row: dict[str, Any] = {"name": outcome.name, "folder": outcome.folder, "error": outcome.error}
     if outcome.pair:
         # absolute, because the table of the input lies elsewhere
-        row |= {"image": outcome.pair.image.resolve(), "mask": outcome.pair.mask.resolve()}
+        row |= {"image": outcome.pair.image.absolute(), "mask": outcome.pair.mask.absolute()}
         row |= {"modality": outcome.pair.modality}
     if outcome.quality is None:
         return row | {"status": "failed"}

@@ -18,6 +18,7 @@ from whqa.assessment.model import FoldNetwork
 from whqa.calibration import expected_dice_threshold
 from whqa.config import cpu_precision
 from whqa.correction import expected_dice, other_probabilities
+from whqa.errors import InputError
 from whqa.quality import heart_region, one_minus_mean
 
 
@@ -61,6 +62,9 @@ def judge_mask(
         image_DHW: normalised, float32.
         mask_DHW: label indices, int64.
         spacing: mm along D, H, W.
+
+    Raises:
+        InputError: a network gives NaN.
     """
     heart = heart_region(mask_DHW, spacing)
     n_classes = networks[0].module.n_classes
@@ -102,6 +106,8 @@ def _each(
             tau = module.calibration.threshold
             others = None if raw.label_logits is None else other_probabilities(raw.label_logits, batch["mask"][0])
         probability = found.probability.cpu()
+        if not torch.isfinite(probability).all():
+            raise InputError(f"the error-map network of fold {network.fold} gives no numbers (NaN); train it again")
         yield (
             probability,
             None if others is None else others.cpu(),

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from whqa.assessment.model import TrainedRun
 from whqa.data.case import Modality, SpacingRule
-from whqa.data.nifti import Volume, check_same_grid, read_grid, read_image, read_label
+from whqa.data.nifti import Volume, check_same_grid, read_grid, read_image, read_label, read_label_values
 from whqa.errors import InputError
 from whqa.structures import LabelScheme, label_scheme
 
@@ -132,7 +132,7 @@ def _image(source: Any, rule: SpacingRule) -> Volume:
 def _mask(source: Any, scheme: LabelScheme, rule: SpacingRule) -> tuple[Volume, npt.NDArray[np.integer]]:
     if isinstance(source, str | Path):
         labels = read_label(Path(source), scheme, rule, announce=False)
-        return labels, _file_values(Path(source), labels, scheme)
+        return labels, read_label_values(Path(source), rule)
     array, affine, header = _in_memory(source, "mask")
     values = np.asarray(array)
     if values.dtype.kind not in "iub":
@@ -140,8 +140,11 @@ def _mask(source: Any, scheme: LabelScheme, rule: SpacingRule) -> tuple[Volume, 
         if not np.array_equal(whole, values):
             raise InputError("mask: label values must be whole numbers")
         values = whole.astype(np.int32)
-    values = values.astype(np.uint8) if values.dtype.kind == "b" else values
-    return Volume(scheme.to_indices(values, "mask"), affine, Path("mask"), header), values
+    # NIfTI files of 64-bit labels are read by few programs; `to_indices` has checked that they fit
+    smaller = {"b": np.uint8, "i": np.int32, "u": np.int32}[values.dtype.kind]
+    indices = scheme.to_indices(values.astype(np.uint8) if values.dtype.kind == "b" else values, "mask")
+    values = values if values.dtype.itemsize <= 4 and values.dtype.kind != "b" else values.astype(smaller)
+    return Volume(indices, affine, Path("mask"), header), values
 
 
 def _in_memory(source: Any, what: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64], nib.Nifti1Header | None]:
@@ -158,16 +161,6 @@ def _in_memory(source: Any, what: str) -> tuple[npt.NDArray[Any], npt.NDArray[np
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(f"{what}: singular affine")
     return array, affine, header
-
-
-def _file_values(path: Path, labels: Volume, scheme: LabelScheme) -> npt.NDArray[np.integer]:
-    """The label file's own values; the file was checked when its indices were read."""
-    if labels.header is None or not path.name.endswith((".nii", ".nii.gz")):
-        return scheme.to_values(labels.array)
-    raw = np.asanyarray(nib.load(path).dataobj).reshape(labels.shape, order="A")
-    if raw.dtype.kind == "f":
-        raw = np.rint(raw).astype(np.int32)
-    return raw
 
 
 def _reindexed(indices: npt.NDArray[np.uint8], scheme: LabelScheme, wanted: LabelScheme) -> npt.NDArray[np.uint8]:

@@ -7,6 +7,7 @@ config.yaml may name no other classes than the networks that whqa has.
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 import warnings
 import zipfile
@@ -17,12 +18,14 @@ from typing import Any, get_args
 
 import pandas as pd
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from whqa.calibration import Calibration
 from whqa.config import make
+from whqa.correction import mean_gain
 from whqa.data.case import SpacingRule
 from whqa.data.preprocess import Preprocess
 from whqa.errors import InputError
@@ -31,6 +34,7 @@ from whqa.masks.store import COMPLETED
 from whqa.modules.errormap import ErrorMapModule, out_channels
 from whqa.structures import SCHEMES, LabelScheme
 
+_DAMAGED = (RuntimeError, KeyError, IndexError, TypeError, ValueError, AttributeError, OSError, EOFError)
 NETWORKS = ("whqa.networks.voxresnet.VoxResNet", "whqa.networks.monai_networks.dynunet")
 
 
@@ -129,7 +133,7 @@ def case_table(directory: Path, folds: Sequence[int], structures: Sequence[str])
     """Rows of the error-map network in the case tables of these folds.
 
     Adds the means over structures: `mean_dice`, and `mean_dice_predicted`, `mean_dice_corrected` where a label head
-    gives them (nan elsewhere).
+    gives them (nan elsewhere), and `gain`, what correction changed, invented structures included.
 
     Raises:
         InputError: a table is missing or damaged.
@@ -142,7 +146,17 @@ def case_table(directory: Path, folds: Sequence[int], structures: Sequence[str])
         known = table.reindex(columns=columns).to_numpy(float)
         defined = table.reindex(columns=[f"dice_{key}" for key in structures]).notna().to_numpy()
         table[f"mean_dice{suffix}"] = pd.DataFrame(known).where(defined).mean(axis=1)
+    table["gain"] = _gains(table, structures)
     return table
+
+
+def _gains(table: pd.DataFrame, structures: Sequence[str]) -> list[float]:
+    """What correction changed in each mask, see `mean_gain`; nan without a label head."""
+    before, after = (
+        torch.from_numpy(table.reindex(columns=[f"dice_{key}{suffix}" for key in structures]).to_numpy(float))
+        for suffix in ("", "_corrected")
+    )
+    return [float("nan") if a.isnan().all() else mean_gain(b, a) for b, a in zip(before, after, strict=True)]
 
 
 def _folds_record(directory: Path) -> Mapping[str, Any]:
@@ -201,7 +215,7 @@ def _config(path: Path) -> DictConfig:
     target = network.pop("_target_", None)
     if target not in NETWORKS:
         raise InputError(f"{path}: network {target!r} is not one of whqa's ({', '.join(NETWORKS)}); it is not run")
-    if "_target_" in str(network) or "${" in str(network):
+    if any(str(key).startswith("_") for key in network) or "_target_" in str(network) or "${" in str(network):
         raise InputError(f"{path}: the network's settings must be plain values; it is not run")
     return config
 
@@ -217,7 +231,7 @@ def _preprocess(directory: Path, config: DictConfig) -> Preprocess:
         settings = OmegaConf.to_container(config.preprocess, resolve=False)
         assert isinstance(settings, dict)
         return Preprocess(**{str(k): v for k, v in settings.items()})
-    except (OmegaConfBaseException, TypeError, AssertionError) as error:
+    except (OmegaConfBaseException, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise InputError(f"{directory}: settings of the preprocessing are not readable ({error})") from None
 
 
@@ -234,6 +248,8 @@ def _network(run_dir: Path, fold: int, config: DictConfig, n_classes: int) -> Fo
             # torch wonders aloud about files that it then refuses
             warnings.simplefilter("ignore", UserWarning)
             saved = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(saved, dict):
+            raise ValueError("no state of a module")
         module.load_state_dict(saved["state_dict"])
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -243,11 +259,14 @@ def _network(run_dir: Path, fold: int, config: DictConfig, n_classes: int) -> Fo
         raise InputError(
             f"{path}: holds more than tensors and is not loaded; is the run from a trusted place?"
         ) from None
-    except (RuntimeError, KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except InputError:
+        raise
+    except (*_DAMAGED, InstantiationException, OmegaConfBaseException, zipfile.BadZipFile) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a checkpoint of this network ({first}); train the fold again") from None
     module.calibration = _calibration(run_dir / "calibration.json")
-    bf16 = str(config.get("trainer", {}).get("precision", "")).startswith("bf16")
+    trainer = config.get("trainer")
+    bf16 = isinstance(trainer, DictConfig) and str(trainer.get("precision", "")).startswith("bf16")
     return FoldNetwork(fold, module.eval(), sha256, bf16)
 
 
@@ -255,15 +274,22 @@ def _calibration(path: Path) -> Calibration:
     if not path.exists():
         return Calibration()
     try:
+        # a calibration without numbers would find no error anywhere
         numbers: dict[str, Any] = {k: None if v is None else float(v) for k, v in read_json(path).items()}
+        if not all(v is None or math.isfinite(v) for v in numbers.values()):
+            raise ValueError
         return Calibration(**numbers)
     except (TypeError, ValueError, AttributeError):
         raise InputError(f"{path}: not readable as a calibration; train the fold again") from None
 
 
 def _read_table(path: Path) -> pd.DataFrame:
+    numbers = ("acc_volume", "qi_volume", "acc_heart", "qi_heart")
     try:
-        table = pd.read_csv(path, dtype={"case": str, "patient": str})
-        return table[table["method"] == "errormap"].assign(fold=lambda t: t["fold"].astype(int))
+        table = pd.read_csv(path, dtype={"case": str, "patient": str, "mask_kind": str})
+        table = table[table["method"] == "errormap"].assign(fold=lambda t: t["fold"].astype(int))
+        dice = [c for c in table if str(c).startswith("dice_")]
+        table[["case", "patient", "mask_kind"]]
+        return table.astype(dict.fromkeys([*numbers, *dice], float))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: not readable as a case table ({error}); train the fold again") from None

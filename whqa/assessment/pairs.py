@@ -81,6 +81,8 @@ def pairs_of_table(path: Path) -> Pairs:
         modality = row.get("modality", "").lower() or None
         if not image or not mask:
             problems.append((name, f"{path}: line {number} has no {'mask' if image else 'image'}"))
+        elif "\0" in image + mask:
+            problems.append((name, f"{path}: line {number}: a path holds a NUL byte; correct the table"))
         elif modality not in (None, "ct", "mr"):
             problems.append((name, f"{path}: line {number}: modality {modality!r} must be ct or mr"))
         else:
@@ -101,7 +103,9 @@ def folder_names(names: Iterable[str]) -> list[str]:
     taken = {INDEX, TABLE}
     folders = []
     for name in names:
-        plain = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFKC", name))[:_LONGEST_NAME].strip("._-") or "case"
+        plain = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFKC", name))
+        # file systems count bytes
+        plain = plain.encode()[:_LONGEST_NAME].decode(errors="ignore").strip("._-") or "case"
         folder, number = plain, 1
         while folder.casefold() in taken:
             number += 1

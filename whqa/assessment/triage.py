@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
+from scipy.stats import beta
 
 Decision = Literal["accept", "review", "reject"]
 DECISIONS: tuple[Decision, ...] = ("accept", "review", "reject")
@@ -70,8 +70,8 @@ def measured_risk(
     """What became of out-of-fold masks under rules chosen on the other folds.
 
     Returns:
-        For "accept", "review" and "reject": {"n", "bad", "rate", "ci95"} (masks, bad masks, their share with the
-        Clopper-Pearson interval; null where there are none).
+        For "accept", "review" and "reject": {"n", "bad", "rate", "ci95"}: masks, bad masks, their share, each patient
+        counting once, and its Clopper-Pearson interval for so many patients; null where there are none.
     """
     decided = np.empty(len(score), dtype=object)
     for k in np.unique(fold):
@@ -80,7 +80,7 @@ def measured_risk(
             chosen = choose_rule(score[others], dice[others], patient[others], rule.risk, rule.bad_dice)
             decided[~others] = [chosen.decide(float(s)) for s in score[~others]]
     bad = dice < rule.bad_dice
-    return {d: _share(int(bad[decided == d].sum()), int((decided == d).sum())) for d in DECISIONS}
+    return {d: _share(bad[decided == d], patient[decided == d]) for d in DECISIONS}
 
 
 def _last_within(score: Floats, wrong: Floats, patient: npt.NDArray[np.object_], risk: float) -> float | None:
@@ -101,8 +101,11 @@ def _last_within(score: Floats, wrong: Floats, patient: npt.NDArray[np.object_],
     return lowest
 
 
-def _share(bad: int, n: int) -> Mapping[str, Any]:
-    if not n:
+def _share(bad: npt.NDArray[np.bool_], patient: npt.NDArray[np.object_]) -> Mapping[str, Any]:
+    if not len(bad):
         return {"n": 0, "bad": 0, "rate": None, "ci95": None}
-    found = binomtest(bad, n).proportion_ci(0.95, method="exact")
-    return {"n": n, "bad": bad, "rate": bad / n, "ci95": [float(found.low), float(found.high)]}
+    people = np.unique(patient.astype(str))
+    k, n = float(sum(bad[patient.astype(str) == p].mean() for p in people)), len(people)
+    low = float(beta.ppf(0.025, k, n - k + 1)) if k > 0 else 0.0
+    high = float(beta.ppf(0.975, k + 1, n - k)) if k < n else 1.0
+    return {"n": len(bad), "bad": int(bad.sum()), "rate": k / n, "ci95": [low, high]}

@@ -71,10 +71,10 @@ def correction_record(run: TrainedRun) -> dict[str, Any]:
 def correction_gain_of(cases: pd.DataFrame) -> dict[str, Any] | None:
     """Mean Dice of final masks before and after correction, by patient; None where no row has both."""
     final = cases[cases["mask_kind"] == "final"] if "final" in set(cases["mask_kind"]) else cases
-    rows = final[final["mean_dice"].notna() & final["mean_dice_corrected"].notna()]
+    rows = final[final["mean_dice"].notna() & final["mean_dice_corrected"].notna() & final["gain"].notna()]
     if rows.empty:
         return None
-    gain = (rows["mean_dice_corrected"] - rows["mean_dice"]).to_numpy(float)
+    gain = rows["gain"].to_numpy(float)
     found = ci95(mean, gain, patients=rows["patient"].astype(str).tolist())
     return {
         "n": len(rows),
@@ -128,7 +128,11 @@ def _structure(run: TrainedRun, judgement: Judgement, index: int, key: str, conf
         return {"dice_expected": None, "dice_interval": None, "reason": NO_LABELS}
     value = float(judgement.expected_dice[index])
     if np.isnan(value):
-        return {"dice_expected": None, "dice_interval": None, "reason": "neither in the mask nor expected in the image"}
+        return {
+            "dice_expected": None,
+            "dice_interval": None,
+            "reason": "not in the mask, and no more than a trace of it expected",
+        }
     own = {k: v.dice[index] for k, v in judgement.by_fold.items() if not np.isnan(v.dice[index])}
     found = interval(OutOfFold.of(run.cases, f"dice_{key}_predicted", f"dice_{key}"), own, confidence)
     return {

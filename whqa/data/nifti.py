@@ -91,6 +91,15 @@ def read_label(path: Path, scheme: LabelScheme, spacing_rule: SpacingRule = "pix
     return Volume(scheme.to_indices(_label_voxels(grid), str(path)), grid.affine, path, grid.header)
 
 
+def read_label_values(path: Path, spacing_rule: SpacingRule = "pixdim") -> npt.NDArray[np.integer]:
+    """The whole numbers of a label map as they stand in the file, (X, Y, Z).
+
+    Raises:
+        InputError: as `read_label`, but for values that are not of a scheme.
+    """
+    return _label_voxels(read_grid(path, spacing_rule))
+
+
 def write_volume(
     path: Path,
     array: npt.NDArray[Any],
@@ -112,6 +121,8 @@ def write_volume(
         header.set_data_dtype(array.dtype)
         header.set_slope_inter(1, 0)
         header["cal_min"] = header["cal_max"] = 0
+        # 0 should not occur and means 1, as in nifti1_io.c
+        header["pixdim"][0] = -1 if float(header["pixdim"][0]) == -1 else 1
         affine = header.get_best_affine() if affine is None else affine
     if affine is None:
         raise ValueError("write_volume needs an affine or a header")
