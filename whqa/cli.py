@@ -55,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
 
     summarize = commands.add_parser("summarize", help="folds -> cases.csv, summary.json, summary.html")
     summarize.add_argument("directory", type=Path, help="runs/<experiment>")
+    summarize.add_argument(
+        "--reports", type=int, default=0, metavar="N", help="write reports/<case>/ of the N worst judged masks as well"
+    )
     summarize.add_argument("--wandb", action="store_true", help="log it to W&B as well (offline, or WANDB_MODE)")
     summarize.set_defaults(run=_summarize)
 
@@ -100,6 +103,13 @@ def _summarize(options: argparse.Namespace, overrides: list[str]) -> int:
 
     if options.wandb:
         require_wandb()
+    if options.reports < 0:
+        raise InputError(f"--reports {options.reports}: must be at least 0")
+    if options.reports:
+        from whqa.assessment.own import write_worst_reports
+
+        for path in write_worst_reports(options.directory, options.reports):
+            print(path / "report.html", flush=True)
     summary = summarize(options.directory)
     if options.wandb:
         log_summary(options.directory, summary, **options_of(options.directory))

@@ -23,8 +23,10 @@ from whqa.report import figures, judged, slices, standing, wording
 from whqa.report.viewer import Viewer, ViewerUnavailableError, viewer_of
 
 PREVIEW_DPI = 120
+# Of pictures and volumes; the viewer's script and the texts are another 1.2 MB.
+PAGE_BYTES = 13_500_000
 _PREVIEW_COLUMNS = 110
-_PLANE_DPI = 140
+_PLANE_DPI, _PICTURE_BYTES = 140, 600_000
 _PARTS = {"heart": "QI over the heart", "volume": "QI over the whole volume", "dice": "mean Dice"}
 
 
@@ -49,8 +51,11 @@ def render_report(assessment: Assessment) -> str:
     quality = assessment.quality
     view = judged.judged_view(assessment)
     applied = bool(quality["correction"]["applied"])
+    planes, standings = _planes(view), _standings(assessment)
+    changes = _changes(view) if applied and view.changed.any() else None
+    drawn = [*planes["pictures"], *standings, *(changes["pictures"] if changes else [])]
     try:
-        viewer: Viewer | None = viewer_of(view, applied)
+        viewer: Viewer | None = viewer_of(view, applied, PAGE_BYTES - sum(len(picture["uri"]) for picture in drawn))
         viewer_missing = ""
     except ViewerUnavailableError as error:
         viewer, viewer_missing = None, str(error)
@@ -76,10 +81,10 @@ def render_report(assessment: Assessment) -> str:
         tiles=_tiles(quality),
         rows=(rows := _rows(assessment)),
         labels=[row for row in rows if row["volume"] or row["corrected"]],
-        planes=_planes(view),
+        planes=planes,
         tints={"error": slices.PREDICTED_ERROR, "changed": judged.CHANGED},
-        changes=_changes(view) if applied and view.changed.any() else None,
-        standings=_standings(assessment),
+        changes=changes,
+        standings=standings,
         rank=standing.rank_words(assessment.population, quality),
         provenance=_provenance(quality),
     )
@@ -211,7 +216,11 @@ def _standings(assessment: Assessment) -> list[dict[str, str]]:
 
 
 def _picture(figure: Figure, alt: str, caption: str) -> dict[str, str]:
-    uri = "data:image/png;base64," + base64.b64encode(figures.png(figure, _PLANE_DPI)).decode("ascii")
+    png = figures.png(figure, _PLANE_DPI)
+    if len(png) > _PICTURE_BYTES:
+        # noise does not compress
+        png = figures.png(figure, _PLANE_DPI / 2)
+    uri = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
     return {"uri": uri, "alt": alt, "caption": caption}
 
 

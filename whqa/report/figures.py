@@ -51,7 +51,7 @@ STYLE = {
 }
 
 
-def png(figure: Figure, dpi: int = 130) -> bytes:
+def png(figure: Figure, dpi: float = 130) -> bytes:
     """The figure as PNG bytes."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():

@@ -29,7 +29,6 @@ from whqa.report.judged import JudgedView, tags_of
 from whqa.report.slices import PREDICTED_ERROR, worst_voxel
 
 PACKAGE = "ipyniivue"
-# Of the whole page 15 MB: the viewer's script is 1.1 MB, the pictures are 1 to 2 MB.
 BUDGET_BYTES = 10_000_000
 MAX_VOXELS = 5_000_000
 # Probabilities in the page are whole percents.
@@ -71,7 +70,7 @@ def viewer_of(view: JudgedView, corrected: bool, budget: int = BUDGET_BYTES) -> 
         ViewerUnavailableError: the script is not installed.
     """
     script = niivue_script()
-    volumes, factors = fitting_volumes(view, corrected, budget)
+    volumes, factors = fitting_volumes(view, corrected, min(budget, BUDGET_BYTES))
     return Viewer(
         script=script,
         data=json_in_script({"volumes": volumes, **_description(view, corrected)}),

@@ -31,15 +31,14 @@ def worst_masks(tables: RunTables, run_dir: Path) -> dict[str, Any]:
     """Delivered masks of the first method (all masks, where none is delivered), worst judged first.
 
     Judged worst: the largest |QI - Acc| over the volume. Links are relative to the run's directory: the picture of the
-    mask, and the report that `whqa assess ... -o <run>/reports/<case>` left.
+    mask, and the report that `whqa summarize --reports` left.
 
     Returns:
         "method"; "heads" of the columns; "judged", "poor" (lowest mean Dice) and "rest", lists of {"name", "cells",
         "links", "anchor"}; "n", how many there are; "left_out", how many only cases.csv lists; "pictures", those to
         embed: {"path", "anchor", "caption"}.
     """
-    judge = tables.methods[0]
-    rows = _rows(tables, judge)
+    rows = worst_first(tables)
     several = rows["mask_kind"].nunique() > 1
     columns = [c for c in COLUMNS if c[0] in rows and rows[c[0]].notna().any()]
     records: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
@@ -61,7 +60,7 @@ def worst_masks(tables: RunTables, run_dir: Path) -> dict[str, Any]:
     ]
     poor = rows["mean_dice"].reset_index(drop=True).dropna().sort_values(kind="stable").index[:N_WORST]
     return {
-        "method": judge,
+        "method": tables.methods[0],
         "heads": ["fold", *(title for _, title, _ in columns), "place by QI"],
         "judged": shown[:N_WORST],
         "poor": [shown[i] for i in poor],
@@ -74,9 +73,12 @@ def worst_masks(tables: RunTables, run_dir: Path) -> dict[str, Any]:
     }
 
 
-def _rows(tables: RunTables, judge: str) -> pd.DataFrame:
-    """With mean Dice, `gap` = |QI - Acc| and `place`, 1 being the lowest QI; sorted by gap."""
-    rows = tables.judged[tables.judged["method"] == judge]
+def worst_first(tables: RunTables) -> pd.DataFrame:
+    """The first method's rows of delivered masks (of all, where none is delivered), worst judged first.
+
+    With mean_dice and mean_dice_predicted, `gap` = |QI - Acc| over the volume and `place`, 1 being the lowest QI.
+    """
+    rows = tables.judged[tables.judged["method"] == tables.methods[0]]
     delivered = rows["mask_kind"].map(is_delivered)
     rows = rows[delivered] if delivered.any() else rows
     keys = tables.structures
@@ -90,6 +92,11 @@ def _rows(tables: RunTables, judge: str) -> pd.DataFrame:
     return rows.sort_values(["gap", "case", "mask_kind"], ascending=[False, True, True])
 
 
+def report_name(case: str, kind: str) -> str:
+    """The folder below reports/ that belongs to a mask."""
+    return case if kind == "final" else f"{case}-{kind}"
+
+
 def _picture(run_dir: Path, record: Mapping[str, Any]) -> Path | None:
     folder = run_dir / "errormap" / str(record["fold"]) / "figures"
     return _file_in(folder, f"{record['case']}-{record['mask_kind']}.png")
@@ -97,7 +104,8 @@ def _picture(run_dir: Path, record: Mapping[str, Any]) -> Path | None:
 
 def _links(run_dir: Path, record: Mapping[str, Any], picture: Path | None) -> list[tuple[str, str]]:
     """(words, address relative to the run's directory) of what is there."""
-    report = _file_in(run_dir / "reports", str(record["case"]), "report.html")
+    name = report_name(str(record["case"]), str(record["mask_kind"]))
+    report = _file_in(run_dir / "reports", name, "report.html")
     found = [("picture", picture), ("report", report)]
     return [(words, quote(path.relative_to(run_dir).as_posix())) for words, path in found if path]
 
