@@ -23,7 +23,7 @@ of what is folded from above Nyquist (aliasing), and of what is lost below it (b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -35,7 +35,7 @@ Floats = npt.NDArray[np.float32]
 Kernel = Literal["cubic", "linear", "narrow"]
 
 # Voxels worked on at a time: they stay in the processor's cache.
-_CHUNK = 1 << 17
+_CHUNK = 1 << 19
 # Rows of a block of a banded matrix and columns that they may span: small enough to skip the zeros, large enough for
 # the matrix product.
 _ROWS, _COLUMNS = 8, 24
@@ -91,7 +91,7 @@ def interpolate(
 ) -> Floats:
     """Resample an image or a map: (X, Y, Z) of any type and layout -> float32 of the lines' lengths.
 
-    Slab by slab in the order of memory, so that beside source and target a few megabytes are needed.
+    Slice by slice in the order of memory, so that beside source and target some megabytes are needed.
 
     Args:
         array: source volume.
@@ -107,10 +107,18 @@ def interpolate(
         _band(lines[axis], array.shape[axis], kernel, mirrored.step == -1)
         for axis, mirrored in zip(order, mirror, strict=True)
     ]
+    # what shrinks comes first, slice by slice of the source; what grows comes last, slice by slice of the target
+    axes = sorted((1, 2), key=lambda k: result.shape[k] / source.shape[k])
+    shrinking = [k for k in axes if result.shape[k] < source.shape[k]]
+
+    def blend(slab: Floats, chosen: Sequence[int]) -> Floats:
+        for k in chosen:
+            slab = _blend(slab, bands[k], k, result.shape[k])
+        return slab
+
+    slices = _Slices(source, lambda part: blend(_as_floats(part, outside, limits), shrinking))
     for block in bands[0]:
-        slab = _blend_slices(source[block.source], block.weights, outside, limits)
-        for axis in sorted((1, 2), key=lambda k: result.shape[k] / source.shape[k]):
-            slab = _blend(slab, bands[axis], axis, result.shape[axis])
+        slab = blend(_blend_slices(slices.take(block.source), block.weights), [k for k in axes if k not in shrinking])
         np.add(slab, np.float32(outside), out=result[block.target])
     return target
 
@@ -141,30 +149,48 @@ def _band(line: Line, size: int, kernel: Kernel, mirrored: bool) -> list[_Block]
     weights = line.weights(size, kernel)
     weights = weights[::-1, ::-1] if mirrored else weights
     rows = min(_ROWS, max(1, round(_COLUMNS / max(1.0, line.step))))
-    blocks = []
+    blocks: list[_Block] = []
     for start in range(0, line.length, rows):
         part = weights[start : start + rows]
         used = np.flatnonzero(part.any(axis=0))
-        columns = _span(used) if used.size else slice(0, 1)
+        # rows of zeros take the columns of their neighbours, so that columns only ever move on
+        columns = _span(used) if used.size else blocks[-1].source if blocks else slice(0, 1)
         blocks.append(_Block(slice(start, start + len(part)), columns, np.ascontiguousarray(part[:, columns])))
     return blocks
 
 
-def _blend_slices(source: Array, weights: Floats | None, outside: float, limits: tuple[float, float] | None) -> Floats:
-    """Weighted sums of slices (k, Y, Z) -> (rows, Y, Z); float32, clipped and less `outside`."""
-    rows = len(source) if weights is None else len(weights)
-    slab = np.empty((rows, *source.shape[1:]), dtype=np.float32)
-    step = max(1, _CHUNK // (source.shape[0] * source.shape[2]))
-    for start in range(0, source.shape[1], step):
-        part = source[:, start : start + step].astype(np.float32, order="C")
-        if limits is not None:
-            np.clip(part, *map(np.float32, limits), out=part)
-        if outside:
-            part -= np.float32(outside)
-        if weights is not None:
-            part = (weights @ part.reshape(len(part), -1)).reshape(rows, *part.shape[1:])
-        slab[:, start : start + step] = part
-    return slab
+class _Slices:
+    """Slices of a source (X, Y, Z) after some work on them, each made once while the window moves on."""
+
+    def __init__(self, source: Array, work: Callable[[Array], Floats]) -> None:
+        self.source, self.work = source, work
+        self.first, self.made = 0, list[Floats]()
+
+    def take(self, window: slice) -> Floats:
+        """The slices of a window that starts nowhere before the last one."""
+        del self.made[: window.start - self.first]
+        self.first = window.start
+        step = max(1, _CHUNK // self.source[0].size)
+        while (begin := self.first + len(self.made)) < window.stop:
+            self.made.extend(self.work(self.source[begin : min(begin + step, window.stop)]))
+        return np.stack(self.made[: window.stop - window.start])
+
+
+def _as_floats(part: Array, outside: float, limits: tuple[float, float] | None) -> Floats:
+    """A copy as float32 in C order, clipped and less `outside`."""
+    floats = part.astype(np.float32, order="C")
+    if limits is not None:
+        np.clip(floats, *map(np.float32, limits), out=floats)
+    if outside:
+        floats -= np.float32(outside)
+    return floats
+
+
+def _blend_slices(slices: Floats, weights: Floats | None) -> Floats:
+    """Weighted sums of slices (k, Y, Z) -> (rows, Y, Z)."""
+    if weights is None:
+        return slices
+    return (weights @ slices.reshape(len(slices), -1)).reshape(len(weights), *slices.shape[1:])
 
 
 def _blend(slab: Floats, band: Sequence[_Block], axis: int, length: int) -> Floats:
