@@ -193,13 +193,17 @@ def test_keyboard_alone_reaches_and_moves_everything(ready):
         assert f"viewer-{name}" in reached
     assert {"lv", "rv", "la", "ra", "myo", "ao", "pa"} <= set(reached)
     place, before = page.locator("#viewer-place").inner_text(), ready.canvas()
-    slider = page.locator("#viewer-z")
+    slider, number = page.locator("#viewer-z"), page.locator("#viewer-z + output")
+    # the count of the pictures: in the whole scan
+    told = page.locator("figcaption").first.inner_text()
+    assert number.inner_text() in told
     slider.focus()
     first = int(slider.input_value())
     for _ in range(4):
         page.keyboard.press("ArrowLeft")
     assert int(slider.input_value()) == first - 4
-    assert page.locator("#viewer-z + output").inner_text().startswith(f"{first - 3} of ")
+    now, of, whole = number.inner_text().split()
+    assert f"slice {int(now) + 4} {of} {whole}," in told
     assert changed_share(before, ready.canvas()) > 0.01
     assert page.locator("#viewer-place").inner_text() != place
     page.locator("#viewer-goto").select_option("0")

@@ -114,7 +114,9 @@
       const voxel = nv.frac2vox(nv.scene.crosshairPos);
       planes.forEach((slider, i) => {
         slider.value = voxel[i];
-        slider.nextElementSibling.value = voxel[i] + 1 + " of " + (Number(slider.max) + 1);
+        // slices are counted as in the pictures: in the whole scan, at its own resolution
+        const slice = data.start[i] + Math.floor((voxel[i] + 0.5) * data.factors[i]);
+        slider.nextElementSibling.value = `${Math.min(slice, data.whole[i] - 1) + 1} of ${data.whole[i]}`;
       });
       const at = (volume) => volume.getValue(...volume.mm2vox(mm));
       const label = (mask) => ["background", ...data.labels.map((l) => l.title)][Math.round(at(mask))];

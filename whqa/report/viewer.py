@@ -73,7 +73,7 @@ def viewer_of(view: JudgedView, corrected: bool, budget: int = BUDGET_BYTES) -> 
     volumes, factors = fitting_volumes(view, corrected, min(budget, BUDGET_BYTES))
     return Viewer(
         script=script,
-        data=json_in_script({"volumes": volumes, **_description(view, corrected)}),
+        data=json_in_script({"volumes": volumes, "factors": factors, **_description(view, corrected)}),
         note=_note(view, factors),
         version=importlib.metadata.version(PACKAGE),
         licence=_licence(),
@@ -210,7 +210,9 @@ def _description(view: JudgedView, corrected: bool) -> dict[str, Any]:
     return {
         "labels": labels,
         "places": _places(view),
-        "window": list(view.window),
+        "start": view.start,
+        "whole": view.whole,
+        "window": view.window,
         "error_colour": _rgb(PREDICTED_ERROR),
         "corrected": corrected,
     }
