@@ -205,9 +205,9 @@ def test_a_file_that_changes_while_it_is_read_makes_no_entry(tmp_path: Path, mon
     mine = cohort(tmp_path / "data")
     honest = cache_module.read_case
 
-    def read(*arguments: Any) -> Any:
+    def read(*arguments: Any, **options: Any) -> Any:
         save(mine.cases[0].image, scan()[0] + np.int16(5))
-        return honest(*arguments)
+        return honest(*arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(cache_module, "read_case", read)

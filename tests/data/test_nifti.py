@@ -58,6 +58,21 @@ def test_image_equals_what_nibabel_reads(tmp_path: Path, name: str, dtype: str) 
     np.testing.assert_allclose(volume.affine, nib.load(path).affine)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "kept"),
+    [("int16", "int16"), (">i2", "int16"), ("uint8", "uint8"), ("int32", "float32"), ("float64", "float32")],
+)
+def test_small_integers_may_stay_what_they_are(tmp_path: Path, dtype: str, kept: str) -> None:
+    path = save(tmp_path / "a.nii.gz", random(dtype=dtype), OBLIQUE)
+    compact = read_image(path, compact=True)
+    assert compact.array.dtype == np.dtype(kept)
+    np.testing.assert_array_equal(compact.array, read_image(path).array)
+    scaled = save(tmp_path / "b.nii", random(dtype=dtype), change=lambda h: h.set_slope_inter(0.5, 3))
+    assert read_image(scaled, compact=True).array.dtype == np.float32
+    with pytest.raises(InputError, match="empty image"):
+        read_image(save(tmp_path / "c.nii", np.full((3, 3, 3), 7, dtype)), compact=True)
+
+
 def test_slope_and_intercept_are_applied(tmp_path: Path) -> None:
     def scale(header: nib.Nifti1Header) -> None:
         header["scl_slope"], header["scl_inter"] = 2.5, -1024

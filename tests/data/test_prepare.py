@@ -30,11 +30,11 @@ SLOW = """
 import os, sys, time
 from whqa.data import cache
 honest = cache.read_case
-def slow(cohort, case):
+def slow(cohort, case, **options):
     time.sleep(0.3)
     if case.id == DEADLY:
         os.kill(os.getpid(), 9)
-    return honest(cohort, case)
+    return honest(cohort, case, **options)
 cache.read_case = slow
 if __name__ == "__main__":
     from whqa.cli import main

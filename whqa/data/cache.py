@@ -224,7 +224,7 @@ class Cache:
         return self.directory / "hashes" / name, time.time() - max(status.st_mtime, status.st_ctime) > _SETTLED_S
 
     def _make(self, place: Path, cohort: Cohort, case: Case) -> None:
-        image, label = read_case(cohort, case)
+        image, label = read_case(cohort, case, compact=True)
         keys, round_heart = cohort.scheme.keys, self.settings.centre == "heart"
         heart = heart_of(label, keys) if label is not None and round_heart else None
         values, geometry = preprocess_image(image, case.modality, self.settings, heart)

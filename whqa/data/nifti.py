@@ -65,19 +65,22 @@ def read_grid(path: Path, spacing_rule: SpacingRule = "pixdim") -> Grid:
     return Grid(path, shape, affine, header, conflict)
 
 
-def read_image(path: Path, spacing_rule: SpacingRule = "pixdim", announce: bool = True) -> Volume:
+def read_image(
+    path: Path, spacing_rule: SpacingRule = "pixdim", announce: bool = True, compact: bool = False
+) -> Volume:
     """Read an image as float32.
 
     Args:
         path: `.nii` or `.nii.gz`, where a trailing axis of one frame is squeezed; with SimpleITK `.nrrd` or `.mha`.
         spacing_rule: what holds where pixdim and affine disagree.
         announce: warn with `HeaderConflictWarning` about such a header; a cohort's reader has done so already.
+        compact: leave integers of 8 and 16 bits as they are, in half the memory.
 
     Raises:
         InputError: as `read_grid`; or the file is truncated, its voxels are not real numbers, not finite or all alike.
     """
     grid = _announced(read_grid(path, spacing_rule), spacing_rule, announce)
-    return Volume(_image_voxels(grid), grid.affine, path, grid.header)
+    return Volume(_image_voxels(grid, compact), grid.affine, path, grid.header)
 
 
 def read_label(path: Path, scheme: LabelScheme, spacing_rule: SpacingRule = "pixdim", announce: bool = True) -> Volume:
@@ -150,10 +153,12 @@ def _announced(grid: Grid, rule: SpacingRule, announce: bool) -> Grid:
     return grid
 
 
-def _image_voxels(grid: Grid) -> npt.NDArray[np.float32]:
-    """Scaled voxels (X, Y, Z), finite and not all alike."""
+def _image_voxels(grid: Grid, compact: bool) -> npt.NDArray[Any]:
+    """Scaled voxels (X, Y, Z), finite and not all alike: float32, or small integers as stored."""
+    dtype = stored_type(grid.path, grid.header).newbyteorder("=")
+    small = dtype.kind in "iu" and dtype.itemsize <= 2 and scaling(grid.path, grid.header) is None
     blocks = _scaled_blocks(grid)
-    voxels = _allocated(grid, np.dtype(np.float32))
+    voxels = _allocated(grid, dtype if compact and small else np.dtype(np.float32))
     done, bad, low, high = 0, 0, np.inf, -np.inf
     with np.errstate(all="ignore"):
         for block in blocks:

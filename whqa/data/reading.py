@@ -17,15 +17,15 @@ _VESSELS = {"ao", "pa"}
 _PART = LabelScheme("binary mask", {"structure": 1}, aliases={255: "structure"})
 
 
-def read_case(cohort: Cohort, case: Case) -> tuple[Volume, Volume | None]:
-    """Image and reference of a case, the latter None for an unlabelled case.
+def read_case(cohort: Cohort, case: Case, compact: bool = False) -> tuple[Volume, Volume | None]:
+    """Image and reference of a case, the latter None for an unlabelled case; `compact` as in `read_image`.
 
     Contradicting headers follow the cohort's spacing rule in silence: `checked` has spoken of them.
 
     Raises:
         InputError: a file is bad, or reference and image do not lie on one grid.
     """
-    image = read_image(case.image, cohort.spacing_rule, announce=False)
+    image = read_image(case.image, cohort.spacing_rule, announce=False, compact=compact)
     return image, read_reference(cohort, case, image)
 
 

@@ -51,7 +51,8 @@ class Volume:
     """A 3-D array with its place in the world.
 
     Attributes:
-        array: (X, Y, Z) in the file's own order; float32 for images, uint8 indices for labels.
+        array: (X, Y, Z) in the file's own order; float32 for images (small integers where read so), uint8 indices
+            for labels.
         affine: (4, 4) float64, voxel -> RAS mm, corrected by the spacing rule.
         path: where it comes from, for messages.
         header: as of `Grid`, or None for a volume that was never a file.
