@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXP ?= demo
 JOBS ?= 2
+# Processes of the tests, of one thread each.
+WORKERS ?= 2
 ARGS ?=
 # What pip installs as torch: another version, or "torch==... --index-url ..." for PyTorch's own CPU or CUDA builds.
 TORCH ?= torch==2.13.0
@@ -31,7 +33,7 @@ demo: setup ## the main job on built-in phantoms: train, one table, then judge a
 	  --model runs/demo -o runs/demo/assess
 
 test: setup ## the default tests (no slow, no gpu)
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m pytest
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
