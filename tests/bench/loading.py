@@ -1,10 +1,11 @@
 """Random patches per second out of prepared volumes, image and label map.
 
-One process and one thread each: `loading.py monai boxes DIR` is one row, by a child.
+One process of one thread each, in turn: `loading.py monai boxes DIR` is one row, by a child.
 """
 
 from __future__ import annotations
 
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from timing import best_cpu_seconds, in_child, megabytes, peak_bytes, report
+from timing import in_turn, megabytes, serve
 
 if TYPE_CHECKING:
     from whqa.data.cache import PreparedCase
 
-CASES, SPACING, PATCH, PATCHES, REPEATS = 6, 1.25, 64, 48, 3
+CASES, SPACING, PATCH, PATCHES, REPEATS = 6, 1.25, 64, 48, 5
 KINDS = {"boxes": "plain boxes", "augmented": "rotated, scaled, intensities changed"}
 
 
@@ -133,31 +134,37 @@ def print_table(console: Console) -> None:
     """All rows beside ours."""
     table = Table(
         *(f"{PATCH}^3 patches", "loader", "a CPU second", "ours is", "peak MB", "of it beyond imports"),
-        title=f"random patches from {CASES} volumes: one thread, best of {REPEATS}",
+        title=f"random patches from {CASES} volumes: one thread, best of {REPEATS} rounds and median ratio",
     )
+    rows = [(peer, kind) for kind in KINDS for peer in ROWS]
     with tempfile.TemporaryDirectory() as folder:
-        for kind, words in KINDS.items():
-            ours = 0.0
-            for peer, (_, title) in ROWS.items():
-                found = in_child(__file__, peer, [kind, folder])
-                if isinstance(found, str):
-                    table.add_row(words, title, found)
-                    continue
-                rate = PATCHES / found["seconds"]
-                ours = ours or rate
-                memory = megabytes(found["peak"]), megabytes(found["peak"] - found["imported"])
-                table.add_row(words, title, f"{rate:.0f}", f"{ours / rate:.1f} x", *memory)
+        prepared(Path(folder))
+        children = in_turn(__file__, [(*row, folder) for row in rows], REPEATS)
+    own = {kind: child for (peer, kind), child in zip(rows, children, strict=True) if peer == "whqa"}
+    for (peer, kind), child in zip(rows, children, strict=True):
+        if child.failure:
+            table.add_row(KINDS[kind], ROWS[peer][1], child.failure)
+            continue
+        ratio = statistics.median(one / ours for one, ours in zip(child.seconds, own[kind].seconds, strict=True))
+        memory = megabytes(child.peak), megabytes(child.peak - child.imported)
+        table.add_row(KINDS[kind], ROWS[peer][1], f"{PATCHES / min(child.seconds):.0f}", f"{ratio:.1f} x", *memory)
     console.print(table)
 
 
 def child(peer: str, kind: str, folder: str) -> None:
-    """One row."""
+    """One row; the first patches, for which volumes are read, do not count."""
     import torch  # noqa: F401 - what every loader needs does not count as its memory
 
-    imported = peak_bytes()
-    batches = ROWS[peer][0](Path(folder), kind == "augmented")
-    consume(batches, CASES)
-    report({"imported": imported, "seconds": best_cpu_seconds(lambda: consume(batches, PATCHES), REPEATS)})
+    batches: list[Iterator[Any]] = []
+
+    def work() -> None:
+        consume(batches[0], PATCHES)
+
+    def first() -> None:
+        batches.append(ROWS[peer][0](Path(folder), kind == "augmented"))
+        consume(batches[0], CASES)
+
+    serve(work, first)
 
 
 def consume(batches: Iterator[Any], count: int) -> None:

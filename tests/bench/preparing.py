@@ -1,11 +1,12 @@
 """From a file to the cache: .nii.gz, closest canonical axes, 1.5 mm, an array on disk.
 
-One process and one thread each: `preparing.py monai DIR` is one row, by a child.
+One process of one thread each, in turn: `preparing.py monai DIR` is one row, by a child.
 """
 
 from __future__ import annotations
 
 import shutil
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable
@@ -15,9 +16,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 from scan import TARGET, write_scan
-from timing import best_cpu_seconds, in_child, megabytes, peak_bytes, report
+from timing import in_turn, megabytes, serve
 
-REPEATS = 3
+REPEATS = 5
 
 
 def whqa(folder: Path, label: bool = False) -> Callable[[], None]:
@@ -133,27 +134,23 @@ def print_table(console: Console) -> None:
     """All rows beside ours."""
     table = Table(
         *("preparing 512 x 512 x 300", "CPU s", "times ours", "peak MB", "of it beyond imports"),
-        title=f"CT to {TARGET} mm in the cache: one thread, least of {REPEATS}",
+        title=f"CT to {TARGET} mm in the cache: one thread, least of {REPEATS} rounds and median ratio",
     )
-    ours = 0.0
     with tempfile.TemporaryDirectory() as folder:
         write_scan(Path(folder))
-        for peer, (_, title) in ROWS.items():
-            found = in_child(__file__, peer, [folder])
-            if isinstance(found, str):
-                table.add_row(title, found)
-                continue
-            ours = ours or found["seconds"]
-            ratio = f"{found['seconds'] / ours:.1f}"
-            memory = megabytes(found["peak"]), megabytes(found["peak"] - found["imported"])
-            table.add_row(title, f"{found['seconds']:.2f}", ratio, *memory)
+        children = in_turn(__file__, [(peer, folder) for peer in ROWS], REPEATS)
+    for child, (_, title) in zip(children, ROWS.values(), strict=True):
+        if child.failure:
+            table.add_row(title, child.failure)
+            continue
+        ratio = statistics.median(one / own for one, own in zip(child.seconds, children[0].seconds, strict=True))
+        memory = megabytes(child.peak), megabytes(child.peak - child.imported)
+        table.add_row(title, f"{min(child.seconds):.2f}", f"{ratio:.1f}", *memory)
     console.print(table)
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        work = ROWS[sys.argv[1]][0](Path(sys.argv[2]))
-        imported = peak_bytes()
-        report({"imported": imported, "seconds": best_cpu_seconds(work, REPEATS)})
+        serve(ROWS[sys.argv[1]][0](Path(sys.argv[2])))
     else:
         print_table(Console())

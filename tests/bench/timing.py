@@ -9,9 +9,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 REPEATS = 5
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
@@ -28,16 +27,6 @@ def median_seconds(work: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-def best_cpu_seconds(work: Callable[[], object], repeats: int) -> float:
-    """Least CPU time of all threads of this process."""
-    times = []
-    for _ in range(repeats):
-        started = time.process_time()
-        work()
-        times.append(time.process_time() - started)
-    return min(times)
-
-
 def peak_bytes() -> int:
     """The most memory that this process has held."""
     status = Path("/proc/self/status")
@@ -47,22 +36,66 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def in_child(script: str, peer: str, arguments: Sequence[str]) -> dict[str, Any] | str:
-    """What `python script peer arguments` reports as its last line, with one thread; a line of text if it cannot."""
-    environment = {**os.environ, **dict.fromkeys(_THREADS, "1"), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-W", "ignore", script, peer, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["ended without a word"]
-        missing = lines[-1].startswith("ModuleNotFoundError")
-        return 'not installed (pip install "whqa[bench]")' if missing else lines[-1]
-    report: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return report
+class Child:
+    """`python script arguments`, with one thread, that does its work once each time it is asked; see `serve`."""
+
+    def __init__(self, script: str, arguments: Sequence[str]) -> None:
+        environment = {**os.environ, **dict.fromkeys(_THREADS, "1"), "CUDA_VISIBLE_DEVICES": ""}
+        command = [sys.executable, "-W", "ignore", script, *arguments]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        self.seconds: list[float] = []
+        self.peak = self.imported = 0.0
+        self.failure = ""
+
+    def ask(self) -> None:
+        """One round of work, if there was no failure."""
+        if self.failure:
+            return
+        try:
+            self.process.stdin.write("go\n")  # type: ignore[union-attr]
+            self.process.stdin.flush()  # type: ignore[union-attr]
+            answer = next(line for line in self.process.stdout if line.startswith("{"))  # type: ignore[union-attr]
+        except (BrokenPipeError, StopIteration):
+            lines = self.process.communicate()[1].strip().splitlines() or ["ended without a word"]
+            missing = lines[-1].startswith("ModuleNotFoundError")
+            self.failure = 'not installed (pip install "whqa[bench]")' if missing else lines[-1]
+            return
+        found = json.loads(answer)
+        self.seconds.append(found["seconds"])
+        self.peak, self.imported = found["peak"], found["imported"]
+
+    def end(self) -> None:
+        """Close its pipes and wait."""
+        if not self.failure:
+            self.process.communicate()
 
 
-def report(values: Mapping[str, float]) -> None:
-    """Last line of a child."""
-    print(json.dumps({**values, "peak": peak_bytes()}))
+def in_turn(script: str, rows: Sequence[Sequence[str]], repeats: int) -> list[Child]:
+    """Children that take turns, so that whatever else the machine does meets all of them alike."""
+    children = [Child(script, arguments) for arguments in rows]
+    try:
+        for _ in range(repeats):
+            for child in children:
+                child.ask()
+    finally:
+        for child in children:
+            child.end()
+    return children
+
+
+def serve(work: Callable[[], object], first: Callable[[], object] = int) -> None:
+    """The child's side: for each line, CPU seconds of all threads for one round of work, and memory.
+
+    `first` is done once before; its memory counts, its time does not.
+    """
+    imported = peak_bytes()
+    first()
+    for _ in sys.stdin:
+        started = time.process_time()
+        work()
+        seconds = time.process_time() - started
+        print(json.dumps({"seconds": seconds, "peak": peak_bytes(), "imported": imported}), flush=True)
 
 
 def megabytes(size: float) -> str:
