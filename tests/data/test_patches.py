@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from whqa.data.patches import Augmentation, MaskMemory, PatchDataset, cut, place_window
+from whqa.data.patches import Augmentation, MaskMemory, PatchDataset, VolumeMaps, cut, place_window
 from whqa.data.sampling import PatchRequest, PatchSampler, quality_bins
 from whqa.errors import InputError
 
@@ -322,6 +323,29 @@ def test_masks_are_kept_within_a_number_of_bytes() -> None:
         assert memory.load(masks[i]) is masks[i].values  # type: ignore[arg-type]
         assert memory.bytes <= 2000
     assert [m.reads for m in masks] == [1, 2, 1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux to tell which files are mapped")
+def test_a_limited_number_of_files_is_open(tmp_path: Path) -> None:
+    cases = {}
+    for name in "abc":
+        for kind in ("image", "label"):
+            np.save(tmp_path / f"{name}{kind}.npy", np.full((4, 4, 4), ord(name), np.uint8))
+        cases[name] = SimpleNamespace(
+            id=name,
+            image=lambda name=name: np.load(tmp_path / f"{name}image.npy", mmap_mode="r"),
+            label=lambda name=name: np.load(tmp_path / f"{name}label.npy", mmap_mode="r"),
+        )
+    maps = VolumeMaps(limit=2)
+    seen = [maps.of(cases[name]) for name in "aab"]
+    assert seen[0] is seen[1]
+    del seen
+    for name in "cabc":
+        image, label = maps.of(cases[name])
+        assert (image == ord(name)).all()
+        assert (label == ord(name)).all()
+        mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if ".npy" in line}
+        assert len([path for path in mapped if path.startswith(str(tmp_path))]) <= 4
 
 
 # -- order

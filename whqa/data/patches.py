@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 Triple = tuple[int, int, int]
 Array = npt.NDArray[Any]
 MASK_CACHE_BYTES = 512 * 2**20
+# Cases whose files stay open: two files each, of about a thousand that a process may have.
+OPEN_CASES = 64
 # Voxels warped at a time.
 _WARP_VOXELS = 1 << 16
 # Voxels around a warped patch, far more than float32 rounds positions by.
@@ -247,6 +249,23 @@ class MaskMemory:
         return self._kept[key]
 
 
+class VolumeMaps:
+    """Memory maps of prepared cases, opened once; the least recently used are closed, for files may be few."""
+
+    def __init__(self, limit: int = OPEN_CASES) -> None:
+        self.limit = limit
+        self._open: OrderedDict[str, tuple[Array, Array]] = OrderedDict()
+
+    def of(self, case: PreparedCase) -> tuple[Array, Array]:
+        """Image and label map of a case."""
+        if case.id not in self._open:
+            self._open[case.id] = case.image(), case.label()
+            if len(self._open) > self.limit:
+                self._open.popitem(last=False)
+        self._open.move_to_end(case.id)
+        return self._open[case.id]
+
+
 class PatchDataset(Dataset[dict[str, Tensor]]):
     """Augmented training patches, asked for by a `PatchRequest`.
 
@@ -276,7 +295,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         self.foreground, self.augmentation, self.seed = foreground, augmentation, seed
         self._structures: dict[str, list[npt.NDArray[np.int16]]] = {}
         self._wrong: dict[int, npt.NDArray[np.int16]] = {}
-        self._masks = MaskMemory()
+        self._masks, self._volumes = MaskMemory(), VolumeMaps()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -290,8 +309,9 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         centre = self._centre(number, case, rng)
         affine = self.augmentation.draw_affine(rng) if self.augmentation else np.eye(3)
         window = place_window(case.shape, self.size, centre, affine, case.spacing)
-        maps = {"label": case.label()} | ({} if isinstance(item, str) else {"mask": self._masks.load(item)})
-        image, labels = cut(window, case.image(), list(maps.values()), case.minimum)
+        volume, label = self._volumes.of(case)
+        maps = {"label": label} | ({} if isinstance(item, str) else {"mask": self._masks.load(item)})
+        image, labels = cut(window, volume, list(maps.values()), case.minimum)
         if self.augmentation:
             image = self.augmentation.change_intensity(image, rng)
         patch = dict(zip(maps, labels, strict=True))
@@ -314,6 +334,6 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         if isinstance(item, str):
             return np.empty((0, 3), np.int16)
         if number not in self._wrong:
-            wrong = self._masks.load(item) != case.label()
+            wrong = self._masks.load(item) != self._volumes.of(case)[1]
             self._wrong[number] = spread_points(np.flatnonzero(wrong), wrong.shape)
         return self._wrong[number]
