@@ -215,7 +215,7 @@ def test_a_case_that_takes_its_process_down_is_named_and_the_others_are_made(roo
     assert process.returncode == 1
     assert summary(out) == (N - 1, 0, 1)
     assert err.splitlines() == ["bad: case 'ct_train_1003': its process died, out of memory perhaps; try fewer --jobs"]
-    assert not processes_of(process.pid)
+    wait_for(lambda: not processes_of(process.pid), seconds=10)
 
 
 def test_a_missing_file_is_named_and_the_others_are_made(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,7 +58,11 @@ class Cohort:
 
     `spacing_rule` says what holds where a header's pixdim and affine disagree: "pixdim", "affine" or "refuse".
     `problems` are lines about files that the layout asks for and that are missing or superfluous: readers list them,
-    `whqa.data.sources.checks.checked` refuses a cohort that has any.
+    `whqa.data.sources.checks.checked` refuses a cohort that has any. Ids name files and folders: a case whose id cannot
+    becomes a problem, and is left out.
+
+    Raises:
+        InputError: no cases, none that can name a file, or an id that occurs twice.
     """
 
     name: str
@@ -73,14 +77,13 @@ class Cohort:
         twice = [name for name, count in Counter(c.id for c in self.cases).items() if count > 1]
         if twice:
             raise InputError(f"cohort {self.name!r}: case id(s) {twice[:5]} occur more than once")
-        # ids name files and folders
-        odd = [c.id for c in self.cases if not c.id.isprintable() or set(c.id) & set("/\\") or not 0 < len(c.id) <= 150]
-        odd += [c.id for c in self.cases if c.id.startswith(".")]
+        odd = [case for case in self.cases if not _names_a_file(case.id)]
         if odd:
-            raise InputError(
-                f"cohort {self.name!r}: case id {odd[0][:150]!r} cannot name a file; rename it: no slash, no dot in "
-                "front, up to 150 characters"
-            )
+            problems = tuple(f"cohort {self.name!r}: case id {case.id[:150]!r} {_ODD}" for case in odd)
+            if len(odd) == len(self.cases):
+                raise InputError(problems[0])
+            object.__setattr__(self, "cases", tuple(case for case in self.cases if _names_a_file(case.id)))
+            object.__setattr__(self, "problems", (*self.problems, *problems))
 
     def __getitem__(self, case_id: str) -> Case:
         for case in self.cases:
@@ -92,3 +95,11 @@ class Cohort:
     def labelled(self) -> Cohort:
         """The cases that have a reference; cross-validation needs it."""
         return replace(self, cases=tuple(c for c in self.cases if c.has_label))
+
+
+_ODD = "cannot name a file; rename it: no slash, no dot in front, up to 150 characters"
+
+
+def _names_a_file(case_id: str) -> bool:
+    printable = case_id.isprintable() and 0 < len(case_id) <= 150
+    return printable and not set(case_id) & set("/\\") and not case_id.startswith(".")

@@ -140,4 +140,4 @@ def test_links_in_circles_and_to_devices(tmp_path: Path, build: Build, read: Rea
 def test_a_case_is_named_by_a_plain_name(tmp_path: Path, case: str, nnunet: Build) -> None:
     files = {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}
     with pytest.raises(InputError, match="cannot name a file; rename it"):
-        read_nnunet(nnunet(tmp_path, dataset={case: files}, numTraining=1))
+        checked(read_nnunet(nnunet(tmp_path, dataset={case: files}, numTraining=1)))

@@ -238,13 +238,14 @@ def test_totalsegmentator_choice_of_subjects(tmp_path: Path) -> None:
     assert ids(subjects="s3") == ["s3"]
     assert ids(subjects=file) == ["s1", "s2"]
     assert ids(without=str(file)) == ["s0", "s3"]
-    assert ids(without=["s0", "s77"]) == ["s1", "s2", "s3"]
+    assert ids(without=["s0"]) == ["s1", "s2", "s3"]
     assert ids(split="train") == ["s0", "s2"]
     assert ids(split="train", without=file) == ["s0"]
     for settings, message in (
         ({"subjects": ["s1", "s7", "s8"]}, "has no subject 's7' (2 of data.subjects are not there)"),
         ({"subjects": tmp_path / "no.txt"}, "no.txt: not readable (No such file or directory); data.subjects must be"),
-        ({"without": tmp_path}, "not readable (Is a directory); data.without must be a list"),
+        ({"without": tmp_path}, "not readable (Is a directory); data.without must be names, [a, b], or a text file"),
+        ({"without": ["s0", "s77"]}, "data.without: cohort 'totalsegmentator' has no case 's77'; correct the name"),
         ({"subjects": []}, "no subject is left by data.subjects, data.without and data.split"),
         ({"split": "dev"}, "meta.csv: has no split 'dev'; there are test, train, val"),
     ):

@@ -64,7 +64,7 @@ def duplicate_findings(prints: Iterable[tuple[str, str, Fingerprint]]) -> list[F
         if twin[0] == case:
             continue
         how = "" if twin[2].ordered == found.ordered else ", mirrored or in another order"
-        message = f"the image has the same voxels as that of {twin[0]}{how}; remove one of them"
+        message = f"the image has the same voxels as that of {twin[0]}{how}; remove one, or state without=[{case}]"
         if patient == twin[1]:
             findings.append(Finding("warning", "duplicate-image", message, case))
         else:

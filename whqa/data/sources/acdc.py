@@ -26,6 +26,7 @@ from pathlib import Path
 
 from whqa.data.case import Case, Cohort, SpacingRule
 from whqa.data.sources.checks import existing_folder
+from whqa.data.sources.choice import Names, leave_out
 from whqa.data.sources.folder import read_folder
 from whqa.data.sources.listing import list_files, same_file
 from whqa.errors import InputError
@@ -43,6 +44,7 @@ _LONGEST_INFO = 1 << 16
 def read_acdc(
     root: str | Path | None,
     frames: str = "both",
+    without: Names | None = None,
     name: str = "acdc",
     spacing_rule: SpacingRule = "pixdim",
 ) -> Cohort:
@@ -51,6 +53,7 @@ def read_acdc(
     Args:
         root: data folder, searched with all its sub-folders.
         frames: "both", "ED" or "ES", of the official layout.
+        without: case names to leave out, see `whqa.data.sources.choice.leave_out`.
         name: of the cohort.
         spacing_rule: what holds where a header's pixdim and affine disagree.
 
@@ -69,12 +72,12 @@ def read_acdc(
     if not patients and flat:
         if frames != "both":
             raise InputError(f"{folder}: files of the flat layout do not tell their frame; leave frames at both")
-        return read_folder(folder, scheme=ACDC, modality="mr", name=name, spacing_rule=spacing_rule)
+        return read_folder(folder, scheme=ACDC, modality="mr", without=without, name=name, spacing_rule=spacing_rule)
     if not patients:
         raise InputError(f"{folder}: no ACDC images found; it should be {EXPECTED}")
     wanted = FRAMES if frames == "both" else (frames,)
     cases = [case for patient in patients for case in _cases(patient, wanted, problems)]
-    return Cohort(name, tuple(cases), ACDC, spacing_rule, tuple(problems))
+    return leave_out(Cohort(name, tuple(cases), ACDC, spacing_rule, tuple(problems)), without)
 
 
 @dataclass

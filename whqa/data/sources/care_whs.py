@@ -25,6 +25,7 @@ from pathlib import Path
 
 from whqa.data.case import Case, Cohort, Modality, SpacingRule
 from whqa.data.sources.checks import existing_folder
+from whqa.data.sources.choice import Names, leave_out
 from whqa.data.sources.listing import list_files, same_file
 from whqa.data.sources.names import modality_of
 from whqa.errors import InputError
@@ -41,6 +42,7 @@ _CENTRE = re.compile(r"(?:cent(?:er|re)|site|hospital)[ _-]*(\d+|[a-z])", re.IGN
 def read_care_whs(
     root: str | Path | None,
     modality: Modality | None = None,
+    without: Names | None = None,
     name: str = "care_whs",
     spacing_rule: SpacingRule = "pixdim",
 ) -> Cohort:
@@ -50,6 +52,7 @@ def read_care_whs(
         root: data folder, searched with all its sub-folders.
         modality: "ct" or "mr" alone, which is then also that of files whose names and folders tell none; None takes
             both.
+        without: case names to leave out, see `whqa.data.sources.choice.leave_out`.
         name: of the cohort.
         spacing_rule: what holds where a header's pixdim and affine disagree.
 
@@ -79,7 +82,7 @@ def read_care_whs(
         Case(case, case, image.modality, image.path, labels[case].path if case in labels else None)
         for case, image in sorted(images.items())
     )
-    return Cohort(name, cases, CARE_WHS, spacing_rule, tuple(problems))
+    return leave_out(Cohort(name, cases, CARE_WHS, spacing_rule, tuple(problems)), without)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from typing import Any
 
 from whqa.data.case import Case, Cohort, Modality, SpacingRule
 from whqa.data.sources.checks import existing_folder
+from whqa.data.sources.choice import Names, leave_out
 from whqa.data.sources.dataset_json import (
     FILE_NAME,
     channel_of,
@@ -53,6 +54,7 @@ def read_decathlon(
     modality: Modality | None = None,
     patient: str | None = None,
     links: bool = False,
+    without: Names | None = None,
     name: str = "decathlon",
     spacing_rule: SpacingRule = "pixdim",
 ) -> Cohort:
@@ -66,6 +68,7 @@ def read_decathlon(
         modality: "ct" or "mr"; None goes by the channel's name.
         patient: regular expression for the patient in a case's name, see `whqa.data.sources.folder.read_folder`.
         links: whether links may lead out of the folder.
+        without: case names to leave out, see `whqa.data.sources.choice.leave_out`.
         name: of the cohort.
         spacing_rule: what holds where a header's pixdim and affine disagree.
 
@@ -98,7 +101,9 @@ def read_decathlon(
             cases[case] = Case(case, patient_of(case, patient), kind, image, None if label in missing else label)
     if not cases:
         raise InputError(problems[0] if problems else f"{path}: lists no cases; it should be of {EXPECTED}")
-    return Cohort(name, tuple(cases[case] for case in sorted(cases)), scheme, spacing_rule, tuple(problems))
+    return leave_out(
+        Cohort(name, tuple(cases[case] for case in sorted(cases)), scheme, spacing_rule, tuple(problems)), without
+    )
 
 
 def _labels(description: Mapping[str, Any], path: Path) -> dict[str, int]:

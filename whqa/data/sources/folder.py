@@ -23,6 +23,7 @@ from typing import Any
 
 from whqa.data.case import Case, Cohort, Modality, SpacingRule
 from whqa.data.sources.checks import existing_folder
+from whqa.data.sources.choice import Names, leave_out
 from whqa.data.sources.listing import Listing, list_files
 from whqa.errors import InputError
 from whqa.structures import LabelScheme, label_scheme
@@ -37,6 +38,7 @@ def read_folder(
     modality: Modality = "mr",
     name: str = "folder",
     patient: str | None = None,
+    without: Names | None = None,
     spacing_rule: SpacingRule = "pixdim",
 ) -> Cohort:
     """The cases of a folder, sorted by name.
@@ -47,6 +49,7 @@ def read_folder(
         label: pattern of the label maps, alike; None for unlabelled cases.
         scheme: a scheme's name (one of `whqa.structures.SCHEMES`), or structure -> file value or values.
         modality: "ct" or "mr", of all cases.
+        without: case names to leave out, see `whqa.data.sources.choice.leave_out`.
         name: of the cohort.
         patient: regular expression searched in the case name; its first group (or the whole match) is the patient,
             for several scans of one person. None: every case is a patient of its own.
@@ -72,7 +75,7 @@ def read_folder(
         Case(case, patient_of(case, patient), modality, path, _label(listing, labels, key, path, problems))
         for case, (key, path) in sorted(found.items())
     )
-    return Cohort(name, cases, label_scheme(scheme), spacing_rule, tuple(problems))
+    return leave_out(Cohort(name, cases, label_scheme(scheme), spacing_rule, tuple(problems)), without)
 
 
 def check_modality(modality: str) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from whqa.data.case import Case, Cohort, Modality, SpacingRule
 from whqa.data.sources.checks import existing_folder
+from whqa.data.sources.choice import Names, leave_out
 from whqa.data.sources.listing import list_files, same_file
 from whqa.errors import InputError
 from whqa.structures import MMWHS
@@ -37,6 +38,7 @@ _FILE = re.compile(r"(?P<case>(?P<modality>ct|mr)_(?P<part>train|test)_\d+)_(?P<
 def read_mmwhs(
     root: str | Path | None,
     modality: Modality | None = None,
+    without: Names | None = None,
     name: str = "mmwhs",
     spacing_rule: SpacingRule = "pixdim",
 ) -> Cohort:
@@ -45,6 +47,7 @@ def read_mmwhs(
     Args:
         root: data folder, searched with all its sub-folders.
         modality: "ct" or "mr" alone; None takes both.
+        without: case names to leave out, see `whqa.data.sources.choice.leave_out`.
         name: of the cohort.
         spacing_rule: what holds where a header's pixdim and affine disagree.
 
@@ -72,7 +75,7 @@ def read_mmwhs(
         Case(case_id, case_id, "ct" if case_id.startswith("ct") else "mr", images[case_id], labels.get(case_id))
         for case_id in sorted(images)
     )
-    return Cohort(name, cases, MMWHS, spacing_rule, tuple(problems))
+    return leave_out(Cohort(name, cases, MMWHS, spacing_rule, tuple(problems)), without)
 
 
 def _files(folder: Path, modality: Modality | None) -> tuple[dict[str, Path], dict[str, Path], list[str]]:

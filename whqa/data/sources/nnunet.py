@@ -29,6 +29,7 @@ from typing import Any
 
 from whqa.data.case import Case, Cohort, Modality, SpacingRule
 from whqa.data.sources.checks import existing_folder
+from whqa.data.sources.choice import Names, leave_out
 from whqa.data.sources.dataset_json import (
     FILE_NAME,
     channel_of,
@@ -58,6 +59,7 @@ def read_nnunet(
     parts: Sequence[str] | None = None,
     patient: str | None = None,
     links: bool = False,
+    without: Names | None = None,
     name: str = "nnunet",
     spacing_rule: SpacingRule = "pixdim",
 ) -> Cohort:
@@ -72,6 +74,7 @@ def read_nnunet(
         parts: which of the images* folders, such as ["Tr"]; None takes all. Cases of Tr must have labels.
         patient: regular expression for the patient in a case's name, see `whqa.data.sources.folder.read_folder`.
         links: whether links may lead out of the folder.
+        without: case names to leave out, see `whqa.data.sources.choice.leave_out`.
         name: of the cohort.
         spacing_rule: what holds where a header's pixdim and affine disagree.
 
@@ -104,7 +107,7 @@ def read_nnunet(
     cases = tuple(
         Case(case, patient_of(case, patient), kind, image, label) for case, (_, image, label) in sorted(found.items())
     )
-    return Cohort(name, cases, scheme, spacing_rule, tuple(reader.problems))
+    return leave_out(Cohort(name, cases, scheme, spacing_rule, tuple(reader.problems)), without)
 
 
 _Found = dict[str, tuple[str, Path, Path | None]]

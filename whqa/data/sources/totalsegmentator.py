@@ -23,11 +23,12 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from whqa.data.case import Case, Cohort, SpacingRule
 from whqa.data.sources.checks import existing_folder
+from whqa.data.sources.choice import Names, names_left_out, read_text, stated_names
 from whqa.data.sources.listing import Listing, list_files
 from whqa.errors import InputError
 from whqa.structures import TOTALSEGMENTATOR_V1
@@ -43,13 +44,12 @@ FILES = {
     "pa": "pulmonary_artery",
 }
 _ENDINGS = (".nii.gz", ".nii")
-_LONGEST_LIST = 1 << 24
 
 
 def read_totalsegmentator(
     root: str | Path | None,
-    subjects: str | Path | Sequence[str] | None = None,
-    without: str | Path | Sequence[str] | None = None,
+    subjects: Names | None = None,
+    without: Names | None = None,
     split: str | None = None,
     name: str = "totalsegmentator",
     spacing_rule: SpacingRule = "pixdim",
@@ -59,7 +59,7 @@ def read_totalsegmentator(
     Args:
         root: data folder; the subjects' folders lie in it or one level below.
         subjects: names to read, as a list or as a text file with one a line; None takes all.
-        without: names to leave out, alike; those that are not there do not matter.
+        without: names to leave out, alike; those of a text file need not be there.
         split: "train", "val" or "test" of meta.csv alone; None takes all.
         name: of the cohort.
         spacing_rule: what holds where a header's pixdim and affine disagree.
@@ -77,7 +77,7 @@ def read_totalsegmentator(
     places = _places(listing, problems)
     if not places:
         raise InputError(f"{folder}: no TotalSegmentator subjects found; it should be {EXPECTED}")
-    chosen = _chosen(places, subjects, without, folder)
+    chosen = _chosen(places, subjects, without, folder, name)
     if split is not None:
         chosen &= _of_split(listing, split)
     if not chosen:
@@ -124,31 +124,23 @@ def _file(listing: Listing, stem: str) -> Path | None:
 
 def _chosen(
     places: Iterable[str],
-    subjects: str | Path | Sequence[str] | None,
-    without: str | Path | Sequence[str] | None,
+    subjects: Names | None,
+    without: Names | None,
     folder: Path,
+    name: str,
 ) -> set[str]:
     there = set(places)
-    wanted = there if subjects is None else _names(subjects, there, "subjects")
+    wanted = there if subjects is None else stated_names(subjects, there, "data.subjects")
     unknown = sorted(wanted - there)
     if unknown:
         raise InputError(f"{folder}: has no subject {unknown[0]!r} ({len(unknown)} of data.subjects are not there)")
-    return wanted - (set() if without is None else _names(without, there, "without"))
-
-
-def _names(stated: str | Path | Sequence[str], there: set[str], setting: str) -> set[str]:
-    if not isinstance(stated, str | Path):
-        return {str(name) for name in stated}
-    if str(stated) in there:
-        return {str(stated)}
-    text = _text(Path(stated).expanduser(), f"data.{setting} must be a list of subjects or a text file, one a line")
-    return {line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")}
+    return wanted - names_left_out(without, there, name)
 
 
 def _of_split(listing: Listing, split: str) -> set[str]:
     """Names that meta.csv gives to a part of the data set."""
     path = next((p for p in listing.files.values() if p.name == "meta.csv"), listing.root / "meta.csv")
-    text = _text(path, "data.split needs it; leave data.split at null or add it")
+    text = read_text(path, "data.split needs it; leave data.split at null or add it")
     lines = text.splitlines()
     try:
         rows = list(csv.DictReader(lines, delimiter=";" if lines and ";" in lines[0] else ","))
@@ -160,11 +152,3 @@ def _of_split(listing: Listing, split: str) -> set[str]:
     if split not in known:
         raise InputError(f"{path}: has no split {split!r}; there are {', '.join(sorted(known))[:200]}")
     return {row["image_id"] for row in rows if row["split"] == split}
-
-
-def _text(path: Path, advice: str) -> str:
-    try:
-        with open(path, encoding="utf-8-sig", errors="replace") as stream:
-            return stream.read(_LONGEST_LIST)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable ({getattr(error, 'strerror', None) or error}); {advice}") from None
