@@ -44,18 +44,18 @@ _LONGEST_INFO = 1 << 16
 def read_acdc(
     root: str | Path | None,
     frames: str = "both",
-    without: Names | None = None,
     name: str = "acdc",
     spacing_rule: SpacingRule = "pixdim",
+    without: Names | None = None,
 ) -> Cohort:
     """The ACDC cases below `root`, sorted by name.
 
     Args:
         root: data folder, searched with all its sub-folders.
         frames: "both", "ED" or "ES", of the official layout.
-        without: case names to leave out, see `whqa.data.sources.choice.leave_out`.
         name: of the cohort.
         spacing_rule: what holds where a header's pixdim and affine disagree.
+        without: case names to leave out, see `whqa.data.sources.choice.leave_out`.
 
     Raises:
         InputError: no such folder, or nothing of either layout in it. A missing or odd Info.cfg, a frame or a label

@@ -42,9 +42,9 @@ _CENTRE = re.compile(r"(?:cent(?:er|re)|site|hospital)[ _-]*(\d+|[a-z])", re.IGN
 def read_care_whs(
     root: str | Path | None,
     modality: Modality | None = None,
-    without: Names | None = None,
     name: str = "care_whs",
     spacing_rule: SpacingRule = "pixdim",
+    without: Names | None = None,
 ) -> Cohort:
     """The cases below `root`, sorted by name.
 
@@ -52,9 +52,9 @@ def read_care_whs(
         root: data folder, searched with all its sub-folders.
         modality: "ct" or "mr" alone, which is then also that of files whose names and folders tell none; None takes
             both.
-        without: case names to leave out, see `whqa.data.sources.choice.leave_out`.
         name: of the cohort.
         spacing_rule: what holds where a header's pixdim and affine disagree.
+        without: case names to leave out, see `whqa.data.sources.choice.leave_out`.
 
     Raises:
         InputError: no such folder, or no image in it whose modality is known. An image of a training folder without

@@ -38,8 +38,8 @@ def read_folder(
     modality: Modality = "mr",
     name: str = "folder",
     patient: str | None = None,
-    without: Names | None = None,
     spacing_rule: SpacingRule = "pixdim",
+    without: Names | None = None,
 ) -> Cohort:
     """The cases of a folder, sorted by name.
 
@@ -49,11 +49,11 @@ def read_folder(
         label: pattern of the label maps, alike; None for unlabelled cases.
         scheme: a scheme's name (one of `whqa.structures.SCHEMES`), or structure -> file value or values.
         modality: "ct" or "mr", of all cases.
-        without: case names to leave out, see `whqa.data.sources.choice.leave_out`.
         name: of the cohort.
         patient: regular expression searched in the case name; its first group (or the whole match) is the patient,
             for several scans of one person. None: every case is a patient of its own.
         spacing_rule: what holds where a header's pixdim and affine disagree.
+        without: case names to leave out, see `whqa.data.sources.choice.leave_out`.
 
     Raises:
         InputError: no such folder, no images, or a bad pattern. An image without its label is a problem of the cohort.

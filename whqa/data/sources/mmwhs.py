@@ -38,18 +38,18 @@ _FILE = re.compile(r"(?P<case>(?P<modality>ct|mr)_(?P<part>train|test)_\d+)_(?P<
 def read_mmwhs(
     root: str | Path | None,
     modality: Modality | None = None,
-    without: Names | None = None,
     name: str = "mmwhs",
     spacing_rule: SpacingRule = "pixdim",
+    without: Names | None = None,
 ) -> Cohort:
     """The MMWHS cases below `root`, sorted by name; every case is a patient of its own.
 
     Args:
         root: data folder, searched with all its sub-folders.
         modality: "ct" or "mr" alone; None takes both.
-        without: case names to leave out, see `whqa.data.sources.choice.leave_out`.
         name: of the cohort.
         spacing_rule: what holds where a header's pixdim and affine disagree.
+        without: case names to leave out, see `whqa.data.sources.choice.leave_out`.
 
     Raises:
         InputError: no such folder, or nothing of that layout in it. A training image without its label, a label without
