@@ -36,7 +36,7 @@ def like_mmwhs() -> Cohort:
     return cohort(*ct, *[(f"mr{i}", "mr", 1) for i in range(20)], unlabelled=3)  # type: ignore[arg-type]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.sampled_from(["ct", "mr"]), st.integers(1, 4)), min_size=2, max_size=30),
     st.integers(2, 6),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 from itertools import permutations, product
 from pathlib import Path
 
@@ -356,3 +357,12 @@ def test_bad_settings(bad: dict) -> None:
 
 def test_settings_from_lists_equal_those_from_tuples() -> None:
     assert Preprocess([1, 1, None], [2, 3, 4]) == Preprocess((1.0, 1.0, None), (2.0, 3.0, 4.0))  # type: ignore[arg-type]
+
+
+def test_a_crop_without_any_labelled_voxel_has_lost_all() -> None:
+    labels = np.zeros((9, 9, 9), np.uint8)
+    labels[:2] = 1
+    volume = Volume(labels, np.eye(4), Path("made-up.nii.gz"))
+    settings = Preprocess(spacing=(None, None, None), crop_mm=(3.0, 3.0, 3.0), centre="image")
+    _, geometry = preprocess_image(replace(volume, array=labels.astype(np.float32)), "mr", settings)
+    assert lost_voxels(volume, geometry) == {1: 1.0}

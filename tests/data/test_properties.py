@@ -25,7 +25,7 @@ from whqa.data.preprocess import (
     restore_map,
 )
 
-often = settings(max_examples=80, deadline=None, derandomize=True, database=None)
+often = settings(max_examples=80, database=None)
 KEYS = ("lv", "myo", "ao")
 
 

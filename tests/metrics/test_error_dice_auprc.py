@@ -73,7 +73,7 @@ def test_dice_by_structure_where_something_is_missing() -> None:
         error_dice_by_structure(alarm, mask, reference[:3], 4)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max_size=60).filter(
         lambda pairs: any(true for _, true in pairs)

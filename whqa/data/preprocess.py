@@ -304,7 +304,10 @@ def _counts(indices: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
     """Voxels of each index, (256,). A slice at a time: bincount makes 64-bit integers of what it counts."""
     slowest = max(range(3), key=lambda k: abs(indices.strides[k]))
     slices = np.moveaxis(indices, slowest, 0)
-    return np.sum([np.bincount(part.ravel(order="K"), minlength=256) for part in slices], axis=0)
+    counts = np.zeros(256, np.intp)
+    for part in slices:
+        counts += np.bincount(part.ravel(order="K"), minlength=256)
+    return counts
 
 
 def _to_unit(values: npt.NDArray[np.float32], low: float, high: float) -> npt.NDArray[np.float32]:

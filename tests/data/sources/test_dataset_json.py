@@ -148,7 +148,7 @@ VALUES = st.recursive(
 KEYS = ["channel_names", "labels", "numTraining", "file_ending", "dataset", "modality", "training", "test"]
 
 
-@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(changes=st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=3))
 def test_any_json_is_read_or_refused(tmp_path: Path, build: Build, read: Read, changes: dict[str, Any]) -> None:
     build(tmp_path, **changes)
