@@ -164,6 +164,26 @@ def test_care_whs_modality_and_centre_from_folders_or_names(tmp_path: Path) -> N
     assert {c.modality for c in read_care_whs(tmp_path, modality="mr").cases} == {"mr"}
 
 
+def test_care_whs_modality_of_a_centre(tmp_path: Path) -> None:
+    pair(tmp_path / "train" / "CenterA", "Case1001")
+    pair(tmp_path / "train" / "CenterCD", "Case3001")
+    pair(tmp_path / "train" / "Center C&D", "Case3002")
+    pair(tmp_path / "Center_E", "Case4001")
+    pair(tmp_path / "CT" / "CenterE", "Case1")
+    put(tmp_path / "centers_of_china" / "CenterG" / "Case9_image.nii.gz")
+    assert [c.id for c in checked(read_care_whs(tmp_path)).cases] == [
+        "ct_centerA_Case1001",
+        "ct_centerE_Case1",  # a word wins
+        "ct_centerG_Case9",
+        "mr_centerCD_Case3001",
+        "mr_centerCD_Case3002",
+        "mr_centerE_Case4001",
+    ]
+    pair(tmp_path / "CenterH", "Case1")
+    with raises("CenterH/Case1_image.nii.gz: neither name, folders nor centre tell CT or MR"):
+        checked(read_care_whs(tmp_path))
+
+
 def test_care_whs_label_in_another_folder(tmp_path: Path) -> None:
     put(tmp_path / "CT" / "image" / "CenterA" / "Case1_image.nii.gz")
     put(tmp_path / "CT" / "label" / "CenterA" / "Case1_label.nii.gz")
@@ -171,12 +191,12 @@ def test_care_whs_label_in_another_folder(tmp_path: Path) -> None:
 
 
 def test_care_whs_missing_doubled_and_unknown(tmp_path: Path) -> None:
-    with raises("no images found; it should be a folder with CT/CenterA/Case1001_image.nii.gz"):
+    with raises("no images found; it should be a folder with CenterA/Case1001_image.nii.gz"):
         read_care_whs(tmp_path)
     with raises("modality 'us': must be ct, mr or null for both"):
         read_care_whs(tmp_path, modality="us")  # type: ignore[arg-type]
     pair(tmp_path / "x", "Case1")
-    with raises("neither name nor folders tell CT or MR; name the folder so, or set data.modality"):
+    with raises("neither name, folders nor centre tell CT or MR; name the folder so, or set modality"):
         read_care_whs(tmp_path)
     assert [c.id for c in checked(read_care_whs(tmp_path, modality="ct")).cases] == ["ct_Case1"]
     shutil.rmtree(tmp_path / "x")

@@ -1,20 +1,21 @@
 """Reader of CARE-WHS / WHS++: whole hearts of several centres, CT and MR, with the label values of MMWHS.
 
-    CT/CenterA/Case1001_image.nii.gz          modality and centre from the folders
-               Case1001_label.nii.gz
-    MR/CenterC/Case2001_image.nii.gz
+    CenterA/Case1001_image.nii.gz             CT of centres A, B and G
+            Case1001_label.nii.gz
+    CenterCD/Case3001_image.nii.gz            MR of centres C, D, E and F
     ...
-    ct_train/ct_train_1001_image.nii.gz       or the modality from the name, without centres
-             ct_train_1001_label.nii.gz
+    CT/site2/Case7_image.nii.gz               or the modality from a folder
+    ct_train/ct_train_1001_image.nii.gz       or from the name, without centres
 
-Known: the label values are those of MMWHS; there are both modalities and several centres. Assumed, because the
-download needs registration and was not at hand: a pair is `<case>_image` and `<case>_label`; the modality is a word
-(CT, MR, MRI) of the file name or else of the nearest folder that has one; the centre is a folder such as CenterA,
-Center_B or site2. Image and label may lie in different folders as long as modality, centre and case are the same.
-Scans of different centres are taken for different people: a case is named by modality, centre and file name, and is a
-patient of its own.
+Known from the organisers' pages: the label values of MMWHS, the file names `<case>_image` and `<case>_label`, and which
+centre has which modality (CT: A, B, G; MR: C and D, which come as one, E, F). Assumed, because the download needs
+registration and was not at hand: the centre is a folder such as CenterA, Center_B or site2. A word in the file name
+or the nearest folder (CT, MR, MRI) has more weight than the centre. Image and label may lie in different folders as
+long as modality, centre and case are the same. Scans of different centres are taken for different people: a case is
+named by modality, centre and file name, and is a patient of its own. MMWHS 2017 is part of it (A; C and D): do not mix
+the two.
 
-Source: WHS++ track of the CARE challenge, MICCAI 2024 and 2025 (zmic.org.cn), which extends MMWHS (Zhuang et al. 2019).
+Source: WHS++ track of the CARE challenge, MICCAI 2024 and 2025 (zmic.org.cn/care_2024/track5), which extends MMWHS (Zhuang et al. 2019).
 """
 
 from __future__ import annotations
@@ -32,11 +33,15 @@ from whqa.errors import InputError
 from whqa.structures import CARE_WHS
 
 EXPECTED = (
-    "a folder with CT/CenterA/Case1001_image.nii.gz and Case1001_label.nii.gz (MR/... alike), or with "
+    "a folder with CenterA/Case1001_image.nii.gz and Case1001_label.nii.gz (CenterCD/... alike), or with "
     "ct_train_1001_image.nii.gz and ct_train_1001_label.nii.gz"
 )
 _FILE = re.compile(r"(?P<case>.+?)[_-](?P<what>image|label)\.nii(\.gz)?", re.IGNORECASE)
-_CENTRE = re.compile(r"(?:cent(?:er|re)|site|hospital)[ _-]*(\d+|[a-z])", re.IGNORECASE)
+_CENTRE = re.compile(r"(?:cent(?:er|re)|site|hospital)[ _-]*(\d+|[a-z](?:[ _&-]*[a-z])?(?![a-z]))", re.IGNORECASE)
+_OF_CENTRE: dict[str, Modality] = {
+    **dict.fromkeys(("A", "B", "G"), "ct"),
+    **dict.fromkeys(("C", "D", "CD", "E", "F"), "mr"),
+}
 
 
 def read_care_whs(
@@ -103,9 +108,11 @@ def _files(folder: Path, wanted: Modality | None) -> tuple[dict[str, _File], dic
         if match is None:
             continue
         folders = [*reversed(inside.split("/")[:-1]), folder.resolve().name]
-        modality = modality_of(match["case"], *folders) or wanted
+        modality = modality_of(match["case"], *folders) or _OF_CENTRE.get(_centre(match["case"], *folders)) or wanted
         if modality is None:
-            problems.append(f"{path}: neither name nor folders tell CT or MR; name the folder so, or set data.modality")
+            problems.append(
+                f"{path}: neither name, folders nor centre tell CT or MR; name the folder so, or set modality"
+            )
             continue
         if wanted not in (None, modality):
             continue
@@ -119,8 +126,12 @@ def _files(folder: Path, wanted: Modality | None) -> tuple[dict[str, _File], dic
 
 def _case_id(stem: str, modality: Modality, folders: list[str]) -> str:
     """Modality and centre, unless the stem tells them itself, then the stem."""
-    centre = next((match[1] for text in folders if (match := _CENTRE.search(text))), None)
+    centre = "" if _centre(stem) else _centre(*folders)
     parts: list[str] = [] if modality_of(stem) else [modality]
-    if centre is not None and not _CENTRE.search(stem):
-        parts.append(f"center{centre.upper()}")
-    return "_".join([*parts, stem])
+    return "_".join([*parts, *([f"center{centre}"] if centre else []), stem])
+
+
+def _centre(*texts: str) -> str:
+    """As A, CD or 2, of the first text that names one; "" where none does."""
+    found = next((match[1] for text in texts if (match := _CENTRE.search(text))), "")
+    return re.sub(r"[ _&-]", "", found).upper()
