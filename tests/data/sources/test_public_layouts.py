@@ -168,7 +168,7 @@ def test_care_whs_modality_of_a_centre(tmp_path: Path) -> None:
     pair(tmp_path / "train" / "CenterA", "Case1001")
     pair(tmp_path / "train" / "CenterCD", "Case3001")
     pair(tmp_path / "train" / "Center C&D", "Case3002")
-    pair(tmp_path / "Center_E", "Case4001")
+    pair(tmp_path / "Center_E_x", "Case4001")
     pair(tmp_path / "CT" / "CenterE", "Case1")
     put(tmp_path / "centers_of_china" / "CenterG" / "Case9_image.nii.gz")
     assert [c.id for c in checked(read_care_whs(tmp_path)).cases] == [

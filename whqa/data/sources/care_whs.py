@@ -15,7 +15,8 @@ long as modality, centre and case are the same. Scans of different centres are t
 named by modality, centre and file name, and is a patient of its own. MMWHS 2017 is part of it (A; C and D): do not mix
 the two.
 
-Source: WHS++ track of the CARE challenge, MICCAI 2024 and 2025 (zmic.org.cn/care_2024/track5), which extends MMWHS (Zhuang et al. 2019).
+Source: WHS++ track of the CARE challenge, MICCAI 2024 and 2025 (zmic.org.cn/care_2024/track5), which extends MMWHS
+(Zhuang et al. 2019).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ EXPECTED = (
     "ct_train_1001_image.nii.gz and ct_train_1001_label.nii.gz"
 )
 _FILE = re.compile(r"(?P<case>.+?)[_-](?P<what>image|label)\.nii(\.gz)?", re.IGNORECASE)
-_CENTRE = re.compile(r"(?:cent(?:er|re)|site|hospital)[ _-]*(\d+|[a-z](?:[ _&-]*[a-z])?(?![a-z]))", re.IGNORECASE)
+_CENTRE = re.compile(r"(?:cent(?:er|re)|site|hospital)[ _-]*(\d+|[a-z](?:(?: ?& ?)?[a-z])?(?![a-z]))", re.IGNORECASE)
 _OF_CENTRE: dict[str, Modality] = {
     **dict.fromkeys(("A", "B", "G"), "ct"),
     **dict.fromkeys(("C", "D", "CD", "E", "F"), "mr"),
@@ -134,4 +135,4 @@ def _case_id(stem: str, modality: Modality, folders: list[str]) -> str:
 def _centre(*texts: str) -> str:
     """As A, CD or 2, of the first text that names one; "" where none does."""
     found = next((match[1] for text in texts if (match := _CENTRE.search(text))), "")
-    return re.sub(r"[ _&-]", "", found).upper()
+    return re.sub(r"[ &]", "", found).upper()
