@@ -350,10 +350,26 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patch:
         patch.setattr(cache_module, "write_json", full)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(InputError, match=r"cannot be written \(disk full\); make room, or"):
             cache.prepare(mine, mine.cases[0])
     assert entries(tmp_path / "cache") == []
     assert cache.prepare(mine, mine.cases[0]).image().size
+
+
+def test_what_is_not_an_entry_is_neither_counted_nor_removed(tmp_path: Path) -> None:
+    mine, cache = cohort(tmp_path / "data"), Cache(tmp_path / "cache", SETTINGS)
+    prepared = cache.prepare(mine, mine.cases[0])
+    for folder in ("thesis", "runs", "ct_train_1001-draft"):
+        (tmp_path / "cache" / folder).mkdir()
+        (tmp_path / "cache" / folder / "text.txt").write_text("important")
+    old = tmp_path / "cache" / "ct_train_1001-0123456789abcdef"
+    old.mkdir()
+    (old / "gone.npy").symlink_to("/no/such/file")
+    assert set(cache.sizes()) == {prepared.directory, old}
+    assert cache.prune([prepared]) == 1
+    assert not old.exists()
+    assert (tmp_path / "cache" / "thesis" / "text.txt").read_text() == "important"
+    assert {p.name for p in (tmp_path / "cache").iterdir()} >= {"thesis", "runs", "ct_train_1001-draft"}
 
 
 @pytest.mark.parametrize("damage", ["remove", "shorten", "record"])

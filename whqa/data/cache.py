@@ -19,6 +19,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -54,7 +55,7 @@ _MAX_LOST = 0.01
 # A file younger than this could change once more without a change of its times, which some file systems keep in
 # steps of two seconds.
 _SETTLED_S = 2.0
-_FOLDERS = ("hashes", "locks")
+_ENTRY = re.compile(r"(\.[0-9a-f]{8}\.)?.+-[0-9a-f]{16}")
 # The modules that decide what the arrays are.
 _MAKERS = (
     *("structures", "data/volume", "data/stream", "data/nifti_header", "data/nifti", "data/itk_header", "data/itk"),
@@ -156,7 +157,7 @@ class Cache:
     def sizes(self) -> dict[Path, int]:
         """Bytes of every entry, of all settings that share the directory."""
         folders = [p for p in _subfolders(self.directory) if not p.name.startswith(".")]
-        return {p: sum(f.stat().st_size for f in p.iterdir()) for p in folders}
+        return {p: _size(p) for p in folders}
 
     def prune(self, kept: Iterable[PreparedCase]) -> int:
         """Remove all other entries and what killed processes left; returns how many entries were removed.
@@ -293,8 +294,8 @@ def _prepared_label(
 
 def _write_entry(place: Path, arrays: dict[str, npt.NDArray[Any]], record: dict[str, Any]) -> None:
     temporary = place.parent / f".{uuid.uuid4().hex[:8]}.{place.name}"
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         for name, array in arrays.items():
             np.save(temporary / name, array)
         sizes = {name: (temporary / name).stat().st_size for name in arrays}
@@ -303,10 +304,11 @@ def _write_entry(place: Path, arrays: dict[str, npt.NDArray[Any]], record: dict[
             # somebody removed files from the entry: it is of no use to anyone
             shutil.rmtree(place, ignore_errors=True)
         os.rename(temporary, place)
-    except OSError:
+    except OSError as error:
         # where the file system has no locks another process may have been first; anything else is a real failure
         if _read_record(place) is None:
-            raise
+            why = error.strerror or error
+            raise InputError(f"{place}: cannot be written ({why}); make room, or choose another cache_dir") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -321,7 +323,17 @@ def _remove_leftovers(place: Path) -> None:
 def _subfolders(directory: Path) -> Iterator[Path]:
     """Entries, and entries in the making, whose names are those of entries behind a dot, 8 letters and a dot."""
     found = list(os.scandir(directory)) if directory.is_dir() else []
-    return (Path(entry.path) for entry in found if entry.name not in _FOLDERS and entry.is_dir())
+    # a cache directory may hold what is not ours
+    return (Path(entry.path) for entry in found if _ENTRY.fullmatch(entry.name) and entry.is_dir())
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.iterdir():
+        # another process may be at it
+        with suppress(OSError):
+            total += path.stat().st_size
+    return total
 
 
 def _read_record(place: Path) -> dict[str, Any] | None:
