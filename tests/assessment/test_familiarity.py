@@ -90,6 +90,13 @@ def test_a_mask_that_matches_its_image_better_than_all_others_is_no_stranger() -
     assert (entry["feature"], entry["high"]) == ("explained", 1.0)
 
 
+def test_a_structure_in_one_piece_is_no_stranger_to_a_run_of_torn_masks() -> None:
+    known = _table(components_pa=np.tile([4, 5, 6], 10))
+    assert unfamiliar({"components_pa": 1.0}, known) == []
+    (entry,) = unfamiliar({"components_pa": 90.0}, known)
+    assert (entry["feature"], entry["low"]) == ("components_pa", 1.0)
+
+
 def test_the_strangest_comes_first_and_stands_for_its_topic() -> None:
     known = _table(**{k: np.linspace(-0.1, 0.1, 30) for k in ("inside_p50", "inside_p95", "outside_p50")})
     found = unfamiliar({"inside_p50": 0.6, "inside_p95": 0.9, "outside_p50": 0.7}, known)

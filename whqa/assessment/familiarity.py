@@ -44,7 +44,7 @@ class Family:
         least_iqr: the smallest interquartile range that is believed: on a logarithmic scale a share, else in units.
         logarithmic: whether ratios count, not differences; `at_least` is then the smallest value that counts.
         at_least, at_most: what the number can be.
-        low_only: whether only small numbers are strange.
+        low_only, high_only: whether only small or only large numbers are strange.
     """
 
     what: str
@@ -55,6 +55,7 @@ class Family:
     at_least: float = -math.inf
     at_most: float = math.inf
     low_only: bool = False
+    high_only: bool = False
 
 
 def _grey(what: str, topic: str) -> Family:
@@ -91,7 +92,8 @@ FAMILIES: dict[str, Family] = {
     "heart_ml": Family("the volume of the whole mask", "size of the heart", " ml", 0.05, True, 0.1),
     "volume": Family("the volume of the {s}", "size", " ml", 0.05, True, 0.1),
     "share": Family("the share of the {s} in the heart", "size", "", 0.1, True, 1e-3, 1),
-    "components": Family("the number of separate pieces of the {s}", "shape", "", 0.3, True, 1),
+    # one piece is as it should be, even where the run's own segmenters never got there
+    "components": Family("the number of separate pieces of the {s}", "shape", "", 0.3, True, 1, high_only=True),
     "roughness": Family("the roughness of the {s}'s surface (a ball's is 1.5)", "shape", "", 0.05, True, 1),
     "contrast": Family("how much brighter the {s} is than the rest of the heart", "contrast", "", 0.03, False, -2, 2),
     "offset_lr": _offset("patient's right"),
@@ -173,6 +175,8 @@ def _compared(name: str, value: float, known: npt.NDArray[np.float64]) -> tuple[
     low, high, iqr = _fences(scaled, family.least_iqr)
     if family.low_only:
         high = float(_scaled(np.array([family.at_most]), family)[0])
+    if family.high_only:
+        low = float(_scaled(np.array([family.at_least]), family)[0])
     place = float(_scaled(np.array([value]), family)[0])
     strangeness = max(low - place, place - high) / iqr
     if strangeness <= 0:
