@@ -71,6 +71,16 @@ def test_findings_and_their_counts(spoilt: Path, capsys: pytest.CaptureFixture[s
     assert out.splitlines()[-1] == "4 cases: 1 error, 3 warnings, 0 notes"
 
 
+def test_a_folder_named_as_the_end_of_another_is_shortened_alone(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(phantoms, tmp_path / "a" / "data")
+    (tmp_path / "a" / "data" / "ct_train_1001_label.nii.gz").unlink()
+    monkeypatch.chdir(tmp_path)
+    assert _run("data", "check", "a", "--source", "mmwhs", "--jobs", "1") == 1
+    assert "error layout: data/ct_train_1001_image.nii.gz: label file" in capsys.readouterr().out
+
+
 def test_the_record_for_machines(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run("data", "check", str(spoilt), "--json", "--jobs", "1", "name=mine", "--source", "mmwhs") == 1
     out, err = capsys.readouterr()
@@ -125,7 +135,15 @@ def test_the_layout_is_recognised_and_named(phantoms: Path, capsys: pytest.Captu
         (["check"], "DIR"),
         (["preview", "{data}", "--source", "mmwhs", "--case", "ct_train_101"], "did you mean 'ct_train_1001'?"),
         (["preview", "{data}", "--source", "mmwhs", "--limit", "0"], "--limit 0: must be at least 1"),
-        (["preview", "{data}", "--source", "mmwhs", "--out", "{data}"], "is a folder"),
+        (
+            ["preview", "{data}", "--source", "mmwhs", "--out", "{data}"],
+            "must be the name of a picture, ending in .png",
+        ),
+        (["preview", "{data}", "--source", "mmwhs", "--out", "{scan}"], "1001_image.nii.gz: must be the name of a pic"),
+        (["phantom", "--out", "{scan}"], "ct_train_1001_image.nii.gz: is a file; phantoms need a folder of their own"),
+        (["phantom", "--out", "{empty}", "--seed", "-1"], "phantom seed -1: must not be negative"),
+        (["phantom", "--out", "{empty}", "--faults", "-2"], "--faults -2: must not be negative"),
+        (["phantom", "--out", "{empty}", "--preview", "x.txt"], "x.txt: must be the name of a picture"),
         (["preview", "{data}", "--source", "mmwhs", "--out", "/proc/no/x.png"], "/proc/no/x.png: cannot be written"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
@@ -134,8 +152,12 @@ def test_mistakes_end_with_2_and_say_which(
     words: list[str], cause: str, phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
-    places = {"{data}": str(phantoms), "{empty}": str(tmp_path / "empty")}
+    scan = phantoms / "ct_train_1001_image.nii.gz"
+    before = scan.read_bytes()
+    places = {"{data}": str(phantoms), "{empty}": str(tmp_path / "empty"), "{scan}": str(scan)}
     assert _run("data", *(places.get(w, w) for w in words)) == 2
+    assert not list((tmp_path / "empty").iterdir())
+    assert scan.read_bytes() == before
     out, err = capsys.readouterr()
     assert out == ""
     assert cause in err.splitlines()[-1], err

@@ -111,6 +111,10 @@ def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
 def _phantom(options: argparse.Namespace, overrides: list[str]) -> int:
     from whqa.data.phantom import phantom_cohort
 
+    if options.faults < 0:
+        raise InputError(f"--faults {options.faults}: must not be negative")
+    if options.preview:
+        _check_picture(options.preview)
     cohort = phantom_cohort(options.out, options.cases, options.modality, options.seed, options.spacing)
     print(f"{len(cohort.cases)} phantom(s) in {options.out}")
     if options.faults:
@@ -134,8 +138,7 @@ def _preview(options: argparse.Namespace, overrides: list[str]) -> int:
 
     _, cohort = _cohort(options, overrides)
     out = options.out or Path(f"preview-{options.case}.png" if options.case else "preview.png")
-    if out.is_dir():
-        raise InputError(f"{out}: is a folder; --out names the picture")
+    _check_picture(out)
     bad = {}
     if options.case:
         write_case_sheet(cohort, options.case, out)
@@ -147,3 +150,9 @@ def _preview(options: argparse.Namespace, overrides: list[str]) -> int:
         print(f"{len(cohort.problems)} problem(s) of the layout; whqa data check names them", file=sys.stderr)
     print(out)
     return 1 if bad else 0
+
+
+def _check_picture(path: Path) -> None:
+    # a scan in its place would be gone
+    if path.is_dir() or path.suffix.lower() != ".png":
+        raise InputError(f"{path}: must be the name of a picture, ending in .png")

@@ -187,6 +187,10 @@ def write_phantoms(
         InputError: the folder holds phantoms of other settings, or other files; or a bad argument.
     """
     root = Path(root)
+    if root.is_file():
+        raise InputError(f"{root}: is a file; phantoms need a folder of their own")
+    if seed < 0:
+        raise InputError(f"phantom seed {seed}: must not be negative")
     wanted = _names(n, modality)
     for kind in {m for m, _, _ in wanted}:
         _check(kind, spacing_mm, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from rich import box
@@ -120,6 +121,11 @@ def _print_group(group: Group, n_cases: int, root: str, console: Console) -> Non
 
 def _line(finding: Finding, where: str | None, root: str, message: str = "") -> Text:
     """Severity, code, where, what; paths are shown from the data folder on."""
-    text = message or finding.message.replace(f"{root.rstrip('/')}/", "")
+    text = message or _shortened(finding.message, root)
     line = Text.assemble((finding.severity, _COLOURS[finding.severity]), " ", (finding.code, "bold"))
     return line.append(f" [{where}]: {text}" if where else f": {text}")
+
+
+def _shortened(message: str, root: str) -> str:
+    folder = root.rstrip("/")
+    return re.sub(rf"(?<![^\s'\"(]){re.escape(folder)}/", "", message) if folder else message
