@@ -97,6 +97,18 @@ def test_a_structure_in_one_piece_is_no_stranger_to_a_run_of_torn_masks() -> Non
     assert (entry["feature"], entry["low"]) == ("components_pa", 1.0)
 
 
+def test_a_mask_like_the_references_is_no_stranger_to_a_run_of_poor_masks() -> None:
+    poor, right = np.linspace(0.01, 0.02, 30), np.linspace(0.08, 0.12, 30)
+    known = _table(share_pa=poor)
+    assert unfamiliar({"share_pa": 0.1}, known)
+    known |= {"reference share_pa": right}
+    assert [unfamiliar({"share_pa": share}, known) for share in (0.015, 0.05, 0.1)] == [[], [], []]
+    (entry,) = unfamiliar({"share_pa": 0.9}, known)
+    assert entry["message"].endswith("in the run's own cases it is 0.01 to 0.12.")
+    few = known | {"reference share_pa": right[: MIN_CASES - 1]}
+    assert unfamiliar({"share_pa": 0.1}, few)
+
+
 def test_the_strangest_comes_first_and_stands_for_its_topic() -> None:
     known = _table(**{k: np.linspace(-0.1, 0.1, 30) for k in ("inside_p50", "inside_p95", "outside_p50")})
     found = unfamiliar({"inside_p50": 0.6, "inside_p95": 0.9, "outside_p50": 0.7}, known)

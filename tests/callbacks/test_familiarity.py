@@ -43,6 +43,7 @@ def _batch(index: int) -> dict[str, Any]:
     return {
         "image": torch.from_numpy(image)[None, None],
         "mask": torch.from_numpy(mask).long()[None],
+        "label": torch.from_numpy(_arrays(7)[1]).long()[None],
         "index": torch.tensor([index]),
         "case": [ITEMS[index][0]],
         "kind": [ITEMS[index][1]],
@@ -67,18 +68,25 @@ def test_masks_that_somebody_would_use_have_one_row_each(
     _record(tmp_path)
     rows = rows_of(tmp_path / "errormap" / "2" / "features.csv")
     assert tuple(rows[0]) == (*IDENTITY, *feature_names(KEYS))
-    assert [(r["case"], r["mask_kind"]) for r in rows] == [("a", "final"), ("b", "final"), ("b", "nnunet")]
+    assert [(r["case"], r["mask_kind"]) for r in rows] == [
+        *(("a", "final"), ("b", "final"), ("b", "nnunet")),
+        *(("a", "reference"), ("b", "reference")),
+    ]
     assert {(r["fold"], r["modality"]) for r in rows} == {("2", "mr")}
-    for row, index in zip(rows, (0, 2, 3), strict=True):
+    for row, index in zip(rows, (0, 2, 3), strict=False):
         for name, value in features(*_arrays(index), GEOMETRY, KEYS).items():
+            assert float(row[name]) == pytest.approx(value, rel=1e-6)
+    for row, index in zip(rows[3:], (0, 3), strict=True):
+        for name, value in features(_arrays(index)[0], _arrays(7)[1], GEOMETRY, KEYS).items():
             assert float(row[name]) == pytest.approx(value, rel=1e-6)
 
 
 def test_what_was_written_is_what_a_loaded_run_knows(tmp_path: Path) -> None:
     _record(tmp_path)
     table = load_features(tmp_path, "mr")
-    assert tuple(table) == feature_names(KEYS)
+    assert tuple(table) == (*feature_names(KEYS), *(f"reference {name}" for name in feature_names(KEYS)))
     assert table["volume_rv"] == pytest.approx([3 * 6 * (4 + i) * 0.064 for i in (0, 2, 3)])
+    assert table["reference volume_rv"] == pytest.approx([3 * 6 * 11 * 0.064] * 2)
     assert load_features(tmp_path, "ct") == {}
 
 

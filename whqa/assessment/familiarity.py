@@ -1,11 +1,13 @@
 """Whether a scan and its mask look like those of the run that is to judge them.
 
 Every run keeps `errormap/<fold>/features.csv`: the numbers of `whqa.assessment.features` for each of its cases with a
-mask of a segmenter that never saw the case. A number is unfamiliar where it lies outside of Tukey's outer fences of the
-run's own cases, more than 3 interquartile ranges beyond the quartiles (Exploratory Data Analysis, 1977, ch. 2): for a
-normal distribution that happens to one number in 400,000. The fences reach at least as far as the central 95 % of the
-cases, so that a minority with another protocol is known. Sizes, counts and spacings are compared on a logarithmic
-scale. Cohorts in which all scans are alike have an interquartile range of 0; each kind of number has a least one.
+mask of a segmenter that never saw the case, and with its reference. A number is unfamiliar where it lies outside of
+Tukey's outer fences of the run's own cases, more than 3 interquartile ranges beyond the quartiles (Exploratory Data
+Analysis, 1977, ch. 2): for a normal distribution that happens to one number in 400,000. The fences reach at least as
+far as the central 95 % of the cases, so that a minority with another protocol is known, and at least from the masks to
+the references, so that a mask better than those of the run's own segmenters is known too. Sizes, counts and spacings
+are compared on a logarithmic scale. Cohorts in which all scans are alike have an interquartile range of 0; each kind of
+number has a least one.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from whqa.structures import STRUCTURES
 Table = Mapping[str, npt.NDArray[np.float64]]
 
 FEATURES_FILE = "features.csv"
+REFERENCE = "reference"
 IDENTITY = ("case", "fold", "patient", "modality", "mask_kind")
 # Quartiles of fewer cases say nothing.
 MIN_CASES = 10
@@ -105,6 +108,8 @@ FAMILIES: dict[str, Family] = {
 def load_features(run: Path, modality: str | None = None) -> dict[str, npt.NDArray[np.float64]]:
     """The numbers of a run's own cases, all folds together: (n,) for each feature, nan where a case has none.
 
+    Those of the references stand behind, as "reference <feature>", where the run kept them.
+
     Args:
         run: runs/<experiment>.
         modality: "ct" or "mr" takes cases of that modality alone.
@@ -118,8 +123,14 @@ def load_features(run: Path, modality: str | None = None) -> dict[str, npt.NDArr
     rows: list[dict[str, str]] = []
     for path in sorted((run / "errormap").glob(f"*/{FEATURES_FILE}")):
         rows += [row for row in _rows(path) if modality in (None, row["modality"])]
+    masks = [row for row in rows if row["mask_kind"] != REFERENCE]
+    references = [row for row in rows if row["mask_kind"] == REFERENCE]
     names = [name for name in rows[0] if name not in IDENTITY] if rows else []
-    return {name: np.array([_number(row.get(name)) for row in rows]) for name in names}
+    table = {name: np.array([_number(row.get(name)) for row in masks]) for name in names}
+    return table | {
+        f"{REFERENCE} {name}": np.array([_number(row.get(name)) for row in references])
+        for name in (names if references else [])
+    }
 
 
 def unchecked(table: Table) -> str | None:
@@ -157,22 +168,28 @@ def unfamiliar(features: Mapping[str, float], table: Table) -> list[dict[str, An
         base, structure = _parsed(name)
         if name not in table or (empty and base == "volume"):
             continue
-        strangeness, entry = _compared(name, float(features[name]), table[name])
+        references = table.get(f"{REFERENCE} {name}", np.empty(0))
+        strangeness, entry = _compared(name, float(features[name]), table[name], references)
         topic = (FAMILIES[base].topic, structure)
         if entry and strangeness > found.get(topic, (0.0, {}))[0]:
             found[topic] = strangeness, entry
     return [entry for _, entry in sorted(found.values(), key=lambda pair: -pair[0])]
 
 
-def _compared(name: str, value: float, known: npt.NDArray[np.float64]) -> tuple[float, dict[str, Any] | None]:
+def _compared(
+    name: str, value: float, masks: npt.NDArray[np.float64], references: npt.NDArray[np.float64]
+) -> tuple[float, dict[str, Any] | None]:
     """How many interquartile ranges the value lies beyond the fences, and what to say if it does."""
     base, structure = _parsed(name)
     family = FAMILIES[base]
-    known = known[np.isfinite(known)]
-    if not math.isfinite(value) or known.size < MIN_CASES:
+    finite = [known[np.isfinite(known)] for known in (masks, references)]
+    enough = [known for known in finite if known.size >= MIN_CASES]
+    if not math.isfinite(value) or not enough:
         return 0.0, None
+    lows, highs, iqrs = zip(*(_fences(_scaled(known, family), family.least_iqr) for known in enough), strict=True)
+    low, high, iqr = min(lows), max(highs), max(iqrs)
+    known = np.concatenate(enough)
     scaled = _scaled(known, family)
-    low, high, iqr = _fences(scaled, family.least_iqr)
     if family.low_only:
         high = float(_scaled(np.array([family.at_most]), family)[0])
     if family.high_only:

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
-from whqa.assessment.familiarity import FEATURES_FILE, IDENTITY
+from whqa.assessment.familiarity import FEATURES_FILE, IDENTITY, REFERENCE
 from whqa.assessment.features import feature_names, features
 from whqa.callbacks.tables import gather_by_index, write_rows
 from whqa.masks.plan import is_delivered
 
 
 class RecordFeatures(pl.Callback):
-    """In the test loop: writes features.csv, one row for every mask that somebody would use (no side output or early).
+    """In the test loop: writes features.csv, a row for every mask that somebody would use (no side output or early).
+
+    A row more for each case's reference, as mask kind "reference": a mask better than the run's own is no stranger.
 
     Args:
         run_dir: of the error-map network of this fold.
@@ -30,7 +32,7 @@ class RecordFeatures(pl.Callback):
         self.path = run_dir / FEATURES_FILE
         self.structures = tuple(structures)
         self.identity = identity
-        self.rows: dict[int, dict[str, float]] = {}
+        self.rows: dict[int, dict[str, dict[str, float]]] = {}
 
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start afresh."""
@@ -39,21 +41,28 @@ class RecordFeatures(pl.Callback):
     def on_test_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, *args: Any
     ) -> None:
-        """Take the numbers of one mask and its image; the reference stays out."""
+        """Take the numbers of one mask and of the reference, each with the image."""
         if not is_delivered(batch["kind"][0]):
             return
         geometry = trainer.datamodule.cases[batch["case"][0]].geometry  # type: ignore[attr-defined]
         image = batch["image"][0, 0].float().cpu().numpy()
-        mask = batch["mask"][0].cpu().numpy().astype(np.uint8)
-        self.rows[int(batch["index"][0])] = features(image, mask, geometry, self.structures)
+        labels = {"mask": batch["mask"], REFERENCE: batch["label"]}
+        self.rows[int(batch["index"][0])] = {
+            what: features(image, label[0].cpu().numpy().astype(np.uint8), geometry, self.structures)
+            for what, label in labels.items()
+        }
 
     def on_test_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Gather all ranks' rows, write the table once."""
         everyone = gather_by_index(self.rows)
         if trainer.is_global_zero:
             items = trainer.datamodule.test_items  # type: ignore[attr-defined]
-            rows = [self._identity(*items[index]) | everyone[index] for index in sorted(everyone)]
-            write_rows(self.path, [*IDENTITY, *feature_names(self.structures)], rows)
+            masks = [self._identity(*items[index]) | everyone[index]["mask"] for index in sorted(everyone)]
+            references = {
+                items[index][0]: self._identity(*items[index]) | {"mask_kind": REFERENCE} | everyone[index][REFERENCE]
+                for index in sorted(everyone)
+            }
+            write_rows(self.path, [*IDENTITY, *feature_names(self.structures)], [*masks, *references.values()])
 
     def _identity(self, case: str, kind: str) -> dict[str, Any]:
         known = self.identity[case, kind]
