@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,92 @@ def test_what_has_no_partner_or_two_is_told(tmp_path: Path) -> None:
         "c": f"{images / 'c.nii'} and c.nii.gz are of one case by name; remove or rename one",
         "d": f"{masks / 'd.nii.gz'}: no image of this name in {images}",
     }
+
+
+SCAN_NUMBERS = ("pat_0000.nii.gz", "pat_0001.nii.gz", "pat_0002.nii.gz")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        SCAN_NUMBERS,
+        SCAN_NUMBERS[1:],
+        ("p_0000.nii.gz", "a.nii.gz", "b.nii.gz"),
+        ("p.nii.gz", "p_0000.nii.gz", "p_0001.nii.gz"),
+        ("a_seg.nii.gz", "b.nii.gz"),
+        ("a_image.nii.gz", "b_label.nii.gz", "c.nii.gz"),
+    ],
+)
+def test_equal_names_in_two_folders_are_one_case_each(tmp_path: Path, names: tuple[str, ...]) -> None:
+    found = pairs_of_folders(_touch(tmp_path / "i", *names), _touch(tmp_path / "m", *names))
+    assert [(p.image.name, p.mask.name) for p in found.found] == [(name, name) for name in sorted(names)]
+    assert len({p.name for p in found.found}) == len(names)
+    assert found.problems == ()
+
+
+def test_numbered_cases_keep_their_numbers(tmp_path: Path) -> None:
+    images, masks = _touch(tmp_path / "i", *SCAN_NUMBERS), _touch(tmp_path / "m", *SCAN_NUMBERS)
+    assert list(_found(images, masks)) == ["pat_0000", "pat_0001", "pat_0002"]
+    worded = _touch(tmp_path / "w", *(name.replace(".nii", "_seg.nii") for name in SCAN_NUMBERS))
+    assert list(_found(images, worded)) == ["pat_0000", "pat_0001", "pat_0002"]
+    both = _touch(tmp_path / "w", *SCAN_NUMBERS)
+    assert list(_found(both, both)) == ["pat_0000", "pat_0001", "pat_0002"]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "pairs"),
+    [
+        ("a_image a_label", "a_label", "a_image a_label"),
+        ("a_image a_label", "a_image a_label", "a_image a_label"),
+        ("a a_label", "a_label", "a a_label"),
+        ("a a_label", "a", "a a"),
+        ("a_image a", "a", "a_image a"),
+        ("a_0000 a_0001", "a", "a_0000 a"),
+    ],
+)
+def test_a_reference_beside_its_image_is_not_taken_for_an_image(
+    tmp_path: Path, images: str, masks: str, pairs: str
+) -> None:
+    places = [_touch(tmp_path / n, *(f"{w}.nii.gz" for w in s.split())) for n, s in (("i", images), ("m", masks))]
+    found = pairs_of_folders(places[0], places[1])
+    assert found == replace(found, found=found.found[:1], problems=())
+    assert [path.name.removesuffix(".nii.gz") for p in found.found for path in (p.image, p.mask)] == pairs.split()
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "told"),
+    [
+        # the number names a case here, so the next number is one too
+        ("p_0000 p_0001", "p_0000", ["i/p_0001.nii.gz: no mask of this name in"]),
+        ("p", "p p_0001", ["m/p_0001.nii.gz: no image of this name in"]),
+        ("q_0000 q_0001", "x", ["i/q_0000.nii.gz: no mask", "i/q_0001.nii.gz: no mask", "m/x.nii.gz: no image"]),
+        ("p p_0000", "p", ["p.nii.gz and p_0000.nii.gz are of one case by name"]),
+        ("p_0000", "p p_0000", ["p.nii.gz and p_0000.nii.gz are of one case by name"]),
+        ("a a_seg", "a a_seg", ["a.nii.gz and a_seg.nii.gz are of one case by name"]),
+        ("z_label", "b", ["m/b.nii.gz: no image", "i/z_label.nii.gz: by its name a mask, not an image"]),
+        ("b", "z_image", ["i/b.nii.gz: no mask", "m/z_image.nii.gz: by its name an image, not a mask"]),
+    ],
+)
+def test_nothing_is_left_out_silently(tmp_path: Path, images: str, masks: str, told: list[str]) -> None:
+    places = [
+        _touch(tmp_path / n, "fine.nii.gz", *(f"{w}.nii.gz" for w in names.split()))
+        for n, names in (("i", images), ("m", masks))
+    ]
+    lines = [line for _, line in pairs_of_folders(places[0], places[1]).problems]
+    assert len(lines) == len(told)
+    assert all(part in line for line, part in zip(lines, told, strict=True)), lines
+
+
+def test_no_pair_at_all_is_told_with_the_first_reason(tmp_path: Path) -> None:
+    folder = _touch(tmp_path / "f", "X_image.nii.gz", "X_label.nii.gz", "X_mask.nii.gz")
+    with pytest.raises(InputError) as told:
+        pairs_of_folders(folder, folder)
+    assert str(told.value).startswith(f"{folder}: no image with a mask of the same name; ")
+    reason = f"{folder / 'X_label.nii.gz'} and X_mask.nii.gz are of one case by name; remove or rename one"
+    assert str(told.value).endswith(f"; {reason}")
+    _touch(folder, "y.nii.gz", "z.nii.gz")
+    with pytest.raises(InputError, match=r"rename one \(and 2 more\)$"):
+        pairs_of_folders(folder, folder)
 
 
 def test_a_file_is_not_its_own_mask(tmp_path: Path) -> None:

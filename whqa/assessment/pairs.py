@@ -1,7 +1,8 @@
 """Which mask belongs to which image: two folders matched by name, or a table of paths.
 
-Names are compared without their ending and without one closing word that says what the file is, so that
-`case7_0000.nii.gz` and `case7_image.nii.gz` find `case7.nii.gz`, `case7_label.nii.gz` or `case7_seg.nii.gz`.
+Files of two folders that have the same name belong together. The rest is compared without one closing word that says
+what the file is, so that `case7_0000.nii.gz` and `case7_image.nii.gz` find `case7.nii.gz`, `case7_label.nii.gz` or
+`case7_seg.nii.gz`; what then has no partner is told, but for the other channels of a paired `case7_0000.nii.gz`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import csv
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from whqa.data.sources.listing import VOLUME_ENDINGS, list_files, same_file
@@ -19,6 +21,8 @@ from whqa.errors import InputError
 
 IMAGE_WORDS = ("_image", "_img", "_0000")
 MASK_WORDS = ("_labels", "_label", "_mask", "_segmentation", "_seg", "_prediction", "_pred", "_gt")
+# nnU-Net's first channel, but as well a number that belongs to the name of a case
+_NUMBER = "_0000"
 _OTHER_CHANNEL = re.compile(r"_(?!0000)\d{4}$")
 _LONGEST_NAME = 80
 # Files of a batch that lie beside its folders.
@@ -43,6 +47,20 @@ class Pairs:
     problems: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Files that are one case by name."""
+
+    case: str
+    images: Sequence[Path]
+    masks: Sequence[Path]
+
+    @property
+    def is_pair(self) -> bool:
+        one = len(self.images) == len(self.masks) == 1
+        return one and not same_file(self.images[0], self.masks[0])
+
+
 def pairs_of_folders(images: Path, masks: Path) -> Pairs:
     """Match the volumes of two folders, or of one folder that holds both; sub-folders are left out.
 
@@ -51,18 +69,17 @@ def pairs_of_folders(images: Path, masks: Path) -> Pairs:
     """
     together = same_file(images, masks)
     problems = [*_unreadable(images), *([] if together else _unreadable(masks))]
-    scans, labels = _by_case(images, IMAGE_WORDS, together), _by_case(masks, MASK_WORDS, together)
-    found = []
-    for case in sorted(scans.keys() | labels.keys()):
-        image, mask = scans.get(case, []), labels.get(case, [])
-        if len(image) == len(mask) == 1 and not same_file(image[0], mask[0]):
-            found.append(Pair(case, image[0], mask[0]))
-        else:
-            problems.append((case, _why_no_pair(image, mask, images, masks)))
+    scans, labels = _files(images), _files(masks)
+    groups = [] if together else _by_equal_names(scans, labels)
+    groups += _by_words(scans, labels, together, _files_of(groups))
+    found = [Pair(g.case, g.images[0], g.masks[0]) for g in groups if g.is_pair]
+    lonely = [g for g in groups if not g.is_pair and not _is_other_channel(g, found, together)]
+    problems += [(g.case, _why_no_pair(g.images, g.masks, images, masks)) for g in lonely]
+    problems += [] if together else _unused(scans, labels, groups)
+    problems.sort(key=lambda problem: problem[0])
     if not found:
-        advice = "files of one case must share their name; a table of paths (image, mask) works for any names"
-        raise InputError(f"{images} and {masks}: no image with a mask of the same name; {advice}")
-    return Pairs(tuple(found), tuple(problems))
+        raise InputError(_no_pair(images, masks, together, [line for _, line in problems]))
+    return Pairs(tuple(sorted(found, key=lambda pair: pair.name)), tuple(problems))
 
 
 def pairs_of_table(path: Path) -> Pairs:
@@ -124,22 +141,96 @@ def _unreadable(folder: Path) -> list[tuple[str, str]]:
     return [(folder.name, line) for line in list_files(folder, depth=0).problems]
 
 
-def _by_case(folder: Path, words: Sequence[str], together: bool) -> dict[str, list[Path]]:
-    """Files that can play the role of `words`, by case: those that say so by a word of their own, else those without
-    any; a folder of its own in which all files have words of the other role means what the user says it is."""
-    groups: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    files = list_files(folder, depth=0).files
-    stems = {_stem(name) for name in files}
-    for name, path in files.items():
-        stem = _stem(name)
-        if _OTHER_CHANNEL.search(stem) and f"{stem[:-4]}0000" in stems:
-            continue
-        groups[case_name(name)][_role(stem)].append(path)
-    roles = ["image" if words is IMAGE_WORDS else "mask", ""]
-    if not together and not any(role in group for group in groups.values() for role in roles):
+def _files(folder: Path) -> list[Path]:
+    return list(list_files(folder, depth=0).files.values())
+
+
+def _files_of(groups: Iterable[_Group]) -> set[Path]:
+    return {path for group in groups for path in (*group.images, *group.masks)}
+
+
+def _by_equal_names(scans: Iterable[Path], labels: Iterable[Path]) -> list[_Group]:
+    """Files of two folders whose names are equal, where no closing word says that another partner is meant."""
+    groups = []
+    images, masks = _by_stem(scans), _by_stem(labels)
+    for case in sorted(images.keys() & masks.keys()):
+        image, mask = images[case], masks[case]
+        both = [s for s in image if s in mask and not same_file(image[s][0], mask[s][0])]
+        meant = _meant_by(image.keys(), mask.keys()) if both else "words"
+        if meant == "names":
+            alone = len(image.keys() | mask.keys()) == 1 and not both[0].endswith(_NUMBER)
+            groups += [_Group(case if alone else stem, image[stem], mask[stem]) for stem in both]
+        elif meant == "unclear":
+            groups.append(_Group(case, [*chain(*image.values())], [*chain(*mask.values())]))
+    return groups
+
+
+def _meant_by(scans: Collection[str], labels: Collection[str]) -> str:
+    """What decides about the files of one case that share a name: their names, their words, or nobody knows."""
+    every, equal = {*scans, *labels}, set(scans) == set(labels)
+    if len({_role(stem) for stem in every}) == 1:
+        return "names"
+    worded = {_role(stem) for stem in every if not stem.endswith(_NUMBER)} - {""}
+    if not worded:
+        # `p` and `p_0000`: two cases, or a case and its first channel
+        return "names" if equal else "unclear"
+    return "unclear" if equal and "image" not in worded else "words"
+
+
+def _by_words(scans: Sequence[Path], labels: Sequence[Path], together: bool, taken: Collection[Path]) -> list[_Group]:
+    """The files that are not taken, by name without the closing word."""
+    masks = _by_case(labels, "mask", together, taken)
+    images = _by_case(scans, "image", together, taken, masks.keys())
+    return [_Group(case, images.get(case, []), masks.get(case, [])) for case in sorted(images.keys() | masks.keys())]
+
+
+def _by_case(
+    files: Sequence[Path], own: str, together: bool, taken: Collection[Path], known: Collection[str] = ()
+) -> dict[str, list[Path]]:
+    """Files that can play a role, by case: those that say so by a word of their own, else those without any.
+
+    A folder of its own in which all files have words of the other role means what the user says it is. A name that
+    is a known case as it stands keeps its closing word.
+    """
+    roles = [own, ""]
+    if not together and not any(_role(_stem(path.name)) in roles for path in files):
         roles = ["image", "mask"]
+    groups: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for path in files:
+        stem = _stem(path.name)
+        if path not in taken:
+            groups[stem if stem in known else case_name(path.name)][_role(stem)].append(path)
     chosen = {case: next((g[role] for role in roles if role in g), []) for case, g in groups.items()}
     return {case: paths for case, paths in chosen.items() if paths}
+
+
+def _by_stem(files: Iterable[Path]) -> dict[str, dict[str, list[Path]]]:
+    cases: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for path in files:
+        cases[case_name(path.name)][_stem(path.name)].append(path)
+    return cases
+
+
+def _is_other_channel(group: _Group, found: Iterable[Pair], together: bool) -> bool:
+    """Whether it is `case_0001` beside a `case_0000` that is the image of `case`; masks have no channels."""
+    stems = [_stem(path.name) for path in (*group.images, *group.masks)]
+    if (group.masks and not together) or not all(_OTHER_CHANNEL.search(stem) for stem in stems):
+        return False
+    first = {stem[:-4] + _NUMBER[1:] for stem in stems}
+    return first <= {_stem(pair.image.name) for pair in found if _stem(pair.image.name) == pair.name + _NUMBER}
+
+
+def _unused(scans: Iterable[Path], labels: Iterable[Path], groups: Sequence[_Group]) -> list[tuple[str, str]]:
+    """Files with a word of the other role whose case is met nowhere; references beside their images are usual."""
+    met = {name for group in groups for name in (group.case, *(case_name(p.name) for p in _files_of([group])))}
+    lines = []
+    for files, role, other in ((scans, "an image", "a mask"), (labels, "a mask", "an image")):
+        lines += [
+            (case_name(path.name), f"{path}: by its name {other}, not {role}, and there is none to it; rename it")
+            for path in files
+            if case_name(path.name) not in met
+        ]
+    return lines
 
 
 def _role(stem: str) -> str:
@@ -147,6 +238,14 @@ def _role(stem: str) -> str:
         if any(stem.lower().endswith(w) and len(stem) > len(w) for w in words):
             return role
     return ""
+
+
+def _no_pair(images: Path, masks: Path, together: bool, problems: Sequence[str]) -> str:
+    places = f"{images}" if together else f"{images} and {masks}"
+    advice = "files of one case must share their name; a table of paths (image, mask) works for any names"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    first = f"; {problems[0]}{more}" if problems else ""
+    return f"{places}: no image with a mask of the same name; {advice}{first}"
 
 
 def _why_no_pair(image: Sequence[Path], mask: Sequence[Path], images: Path, masks: Path) -> str:
