@@ -130,9 +130,10 @@ def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
         yield pool
         pool.shutdown()
     except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
         for child in set(multiprocessing.active_children()) - others:
             child.terminate()
+        # the pool's own thread complains where Python ends under it
+        pool.shutdown(wait=True, cancel_futures=True)
         raise
     finally:
         for name, value in before.items():
