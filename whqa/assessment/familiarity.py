@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ IDENTITY = ("case", "fold", "patient", "modality", "mask_kind")
 # Quartiles of fewer cases say nothing.
 MIN_CASES = 10
 _FENCE = 3.0
+_OF_THE_MASK = ("size of the heart", "size", "shape")
 _TAIL = 0.025
 
 
@@ -168,21 +169,49 @@ def unfamiliar(features: Mapping[str, float], table: Table) -> list[dict[str, An
         base, structure = _parsed(name)
         if name not in table or (empty and base == "volume"):
             continue
-        references = table.get(f"{REFERENCE} {name}", np.empty(0))
-        strangeness, entry = _compared(name, float(features[name]), table[name], references)
+        known = [table[name], _references(table, name)]
+        strangeness, entry = _compared(name, float(features[name]), known, FAMILIES[base])
         topic = (FAMILIES[base].topic, structure)
         if entry and strangeness > found.get(topic, (0.0, {}))[0]:
             found[topic] = strangeness, entry
     return [entry for _, entry in sorted(found.values(), key=lambda pair: -pair[0])]
 
 
+def better_than_own(features: Mapping[str, float], table: Table) -> list[str]:
+    """In what size and shape a mask is like the run's references and unlike the masks of its segmenters.
+
+    What was measured on these masks, such as the gain of a correction, says little of such a mask.
+
+    Args:
+        features: of the scan and its mask.
+        table: see `load_features`.
+
+    Returns:
+        A sentence for each number, the strangest first; empty where the run kept no references.
+    """
+    found = []
+    for name, value in features.items():
+        base, _ = _parsed(name)
+        references = _references(table, name)
+        if FAMILIES[base].topic not in _OF_THE_MASK or np.isfinite(references).sum() < MIN_CASES:
+            continue
+        both_ways = replace(FAMILIES[base], low_only=False, high_only=False)
+        strangeness, entry = _compared(name, value, [table[name]], both_ways)
+        if entry and not _compared(name, value, [references], both_ways)[1]:
+            found.append((strangeness, str(entry["message"])))
+    return [message for _, message in sorted(found, key=lambda pair: -pair[0])]
+
+
+def _references(table: Table, name: str) -> npt.NDArray[np.float64]:
+    return table.get(f"{REFERENCE} {name}", np.empty(0))
+
+
 def _compared(
-    name: str, value: float, masks: npt.NDArray[np.float64], references: npt.NDArray[np.float64]
+    name: str, value: float, tables: Sequence[npt.NDArray[np.float64]], family: Family
 ) -> tuple[float, dict[str, Any] | None]:
-    """How many interquartile ranges the value lies beyond the fences, and what to say if it does."""
-    base, structure = _parsed(name)
-    family = FAMILIES[base]
-    finite = [known[np.isfinite(known)] for known in (masks, references)]
+    """How many interquartile ranges the value lies beyond the fences of all tables, and what to say if it does."""
+    _, structure = _parsed(name)
+    finite = [known[np.isfinite(known)] for known in tables]
     enough = [known for known in finite if known.size >= MIN_CASES]
     if not math.isfinite(value) or not enough:
         return 0.0, None
