@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from whqa.report.assessment import write_report
 
@@ -141,7 +142,23 @@ def test_threshold_slider_hides_less_probable_errors(ready):
         ready.set("threshold", threshold)
         shares.append(magenta())
     assert shares[0] > shares[1] > shares[2]
-    ready.set("threshold", 0.5)
+    ready.set("threshold", 0.4)
+
+
+def test_a_probability_keeps_its_colour_wherever_the_errors_shown_begin(ready):
+    ready.page.locator("#viewer-view").select_option("AXIAL")
+    painted = {}
+    for threshold in (0.3, 0.6):
+        ready.set("threshold", threshold)
+        painted[threshold] = ready.canvas()
+    ready.page.locator("#viewer-show-error").uncheck()
+    probable = ndimage.binary_erosion(np.abs(painted[0.6] - ready.canvas()).max(axis=-1) > 0.02, iterations=8)
+    assert probable.sum() > 50
+    # at the border the viewer blends neighbouring voxels
+    assert changed_share(painted[0.3][probable], painted[0.6][probable]) < 0.2
+    ready.page.locator("#viewer-show-error").check()
+    ready.set("threshold", 0.4)
+    ready.page.locator("#viewer-view").select_option("MULTIPLANAR")
 
 
 def test_structures_toggle_one_by_one(ready):

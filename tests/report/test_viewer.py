@@ -7,11 +7,13 @@ import gzip
 import json
 from io import BytesIO
 
+import matplotlib.colors
 import nibabel as nib
 import numpy as np
 import pytest
 
 from whqa.report import judged, slices, viewer
+from whqa.structures import STRUCTURES
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,33 @@ def test_places_lead_to_the_errors(view):
     assert "right atrium" in places
 
 
+def test_errors_are_never_taken_for_a_structure(view):
+    scale = json.loads(viewer.viewer_of(view, False).data)["error_scale"]
+    structures = [255 * np.array(matplotlib.colors.to_rgb(s.colour)) for s in STRUCTURES.values()]
+    for probability in np.linspace(0.5, 1, 11):
+        *colour, alpha = _on_scale(scale, probability)
+        for structure in structures:
+            assert np.linalg.norm(_lab(colour) - _lab(structure)) > 30, probability
+        # as painted with the opacities that the page starts with, on whatever lies below
+        shown = alpha / 255 * viewer.OPACITY["error"]
+        for grey in range(0, 256, 51):
+            tints = [viewer.OPACITY["mask"] * s + (1 - viewer.OPACITY["mask"]) * grey for s in structures]
+            for below in (*tints, np.full(3, grey)):
+                painted = shown * np.array(colour) + (1 - shown) * below
+                assert min(np.linalg.norm(_lab(painted) - _lab(tint)) for tint in tints) > 25, (probability, grey)
+
+
+def test_the_more_probable_an_error_the_stronger_its_colour(view):
+    scale = json.loads(viewer.viewer_of(view, False).data)["error_scale"]
+    assert [knot["probability"] for knot in (scale[0], scale[-1])] == [0, 1]
+    points = np.array([_on_scale(scale, p) for p in np.linspace(0, 1, 21)])
+    lightness = np.array([_lab(point[:3])[0] for point in points])
+    assert (np.diff(points[:, 3]) > 0).all()
+    assert (np.diff(lightness) <= 1e-9).all()
+    assert lightness[-1] < lightness[0] - 5
+    np.testing.assert_array_equal(points[0, :3], np.rint(255 * np.array(matplotlib.colors.to_rgb("#F0389B"))))
+
+
 def test_viewer_carries_its_script_and_licence(view):
     found = viewer.viewer_of(view, False)
     module = gzip.decompress(base64.b64decode(found.script)).decode()
@@ -77,6 +106,21 @@ def test_viewer_carries_its_script_and_licence(view):
 def test_a_widget_without_the_module_is_refused(widget):
     with pytest.raises(viewer.ViewerUnavailableError, match="does not carry"):
         viewer.embedded_module(widget)
+
+
+def _on_scale(scale: list, probability: float) -> list[float]:
+    knots = [knot["probability"] for knot in scale]
+    return [float(np.interp(probability, knots, [knot["rgba"][i] for knot in scale])) for i in range(4)]
+
+
+def _lab(rgb) -> np.ndarray:
+    """CIELAB of sRGB in 0..255: distances there are about as large as they look."""
+    c = np.asarray(rgb, float) / 255
+    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    x = np.array(to_xyz) @ linear / [0.95047, 1, 1.08883]
+    f = np.where(x > 216 / 24389, np.cbrt(x), (24389 / 27 * x + 16) / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
 def _loaded(text: str) -> nib.Nifti1Image:

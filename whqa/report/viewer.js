@@ -19,9 +19,19 @@
   // The image is opaque in the slices, whose shader ignores alpha, and a mist in the 3-D view.
   const greys = (mist) => ({ R: [0, 255], G: [0, 255], B: [0, 255], A: [0, Math.round(90 * mist)], I: [0, 255] });
 
-  function errorColours([r, g, b]) {
-    const pale = (c) => Math.round(c + 0.65 * (255 - c));
-    return { R: [0, r, r, pale(r)], G: [0, g, g, pale(g)], B: [0, b, b, pale(b)], A: [0, 150, 220, 255], I: [0, 1, 170, 255] };
+  // A probability has one colour wherever the errors shown begin: the scale is cut there, not stretched.
+  function errorColours(scale, from) {
+    const rgba = (probability) => {
+      const next = Math.max(1, scale.findIndex((knot) => knot.probability >= probability));
+      const [low, high] = [scale[next - 1], scale[next]];
+      const share = (probability - low.probability) / (high.probability - low.probability);
+      return low.rgba.map((value, i) => Math.round(value + share * (high.rgba[i] - value)));
+    };
+    const between = scale.map((knot) => knot.probability).filter((probability) => probability > from && probability < 1);
+    const shown = [from, ...between, 1];
+    const of = (i) => [0, ...shown.map((probability) => rgba(probability)[i])];
+    const I = [0, 1, ...between.map((probability) => 1 + Math.round((254 * (probability - from)) / (1 - from))), 255];
+    return { R: of(0), G: of(1), B: of(2), A: of(3), I };
   }
 
   function labelColours(labels, shown) {
@@ -43,7 +53,7 @@
       crosshairColor: [1, 1, 1, 0.8], fontColor: [1, 1, 1, 1], backColor: [0, 0, 0, 1],
     });
     cmapper.addColormap("whqa-grey", greys(0));
-    cmapper.addColormap("whqa-error", errorColours(data.error_colour));
+    cmapper.addColormap("whqa-error", errorColours(data.error_scale, 0));
     await nv.attachToCanvas(control("canvas"));
     const load = async (name, options) => {
       const base64 = data.volumes[name];
@@ -72,7 +82,12 @@
         mask.opacity = i === chosen ? number("mask") : 0;
       });
       error.opacity = control("show-error").checked ? number("error") : 0;
-      error.cal_min = Math.max(1, 100 * number("threshold"));
+      cmapper.addColormap("whqa-error", errorColours(data.error_scale, number("threshold")));
+      error.colormap = "whqa-error";
+      // after the colours, which set a range of their own; half a percent less, as probabilities are whole percents here
+      // and the first one counts
+      error.cal_min = Math.max(0.5, 100 * number("threshold") - 0.5);
+      error.cal_max = 100;
       cmapper.addColormap("whqa-grey", greys(number("mist")));
       image.colormap = "whqa-grey";
       for (const slider of box.querySelectorAll("input[type=range]")) {

@@ -31,6 +31,11 @@ from whqa.report.slices import PREDICTED_ERROR, worst_voxel
 PACKAGE = "ipyniivue"
 BUDGET_BYTES = 10_000_000
 MAX_VOXELS = 5_000_000
+# What the page starts with; errors are as strong as in the pictures of the slices.
+OPACITY = {"mask": 0.45, "error": 0.85}
+# Probability, colour, alpha. From the colour of the slices to a darker one: a paler one would look like the aorta, and
+# from 0.5 on so opaque that what shines through does not either.
+ERROR_SCALE = ((0.0, PREDICTED_ERROR, 0.2), (0.5, PREDICTED_ERROR, 0.8), (1.0, "#C8006E", 1.0))
 # Probabilities in the page are whole percents.
 _PERCENT = 100
 
@@ -213,7 +218,9 @@ def _description(view: JudgedView, corrected: bool) -> dict[str, Any]:
         "start": view.start,
         "whole": view.whole,
         "window": view.window,
-        "error_colour": _rgb(PREDICTED_ERROR),
+        "error_scale": [
+            {"probability": p, "rgba": [*_rgb(colour), round(255 * alpha)]} for p, colour, alpha in ERROR_SCALE
+        ],
         "corrected": corrected,
     }
 
