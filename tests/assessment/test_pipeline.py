@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -86,6 +87,20 @@ def test_numbers_follow_from_the_maps(run: TrainedRun, case: tuple[Path, Path]) 
     assert quality["qi"]["volume"]["interval"] is None
     assert "too few" in quality["qi"]["volume"]["reason"]
     assert len(found.population) == len(run.cases)
+
+
+@pytest.mark.parametrize("fixed", [None, 0.3])
+def test_the_threshold_of_the_error_map_is_told(
+    run: TrainedRun, case: tuple[Path, Path], fixed: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for network in run.networks:
+        calibration = replace(network.module.calibration, threshold=fixed)
+        monkeypatch.setattr(network.module, "calibration", calibration)
+    found = assess(*case, run)
+    told = found.quality["error_map"]
+    assert told["rule"] == ("expected" if fixed is None else "dice")
+    assert fixed is None or told["threshold"] == fixed
+    np.testing.assert_array_equal(found.error_map, found.error_probability >= told["threshold"])
 
 
 def test_the_ensemble_is_the_mean_of_its_networks(run: TrainedRun) -> None:

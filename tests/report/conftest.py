@@ -103,6 +103,7 @@ def _quality(values: dict[str, Any], decision: str, correct: bool) -> dict[str, 
             "volume": {"value": 0.981, "soft": 0.98, "interval": [0.972, 0.99], "reason": None},
             "heart": {"value": 0.912, "soft": 0.9, "interval": [0.861, 0.951], "reason": None},
         },
+        "error_map": {"threshold": 0.4, "rule": "expected"},
         "structures": structures,
         "verdict": {
             "decision": decision,

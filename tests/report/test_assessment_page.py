@@ -152,6 +152,21 @@ def test_table_says_what_quality_says(assessed, html):
             assert (float(x), float(x) + float(width)) == pytest.approx((100 * low, 100 * high))
 
 
+@pytest.mark.parametrize(
+    ("tau", "rule", "said", "start"),
+    [
+        (0.319, "expected", "probability of an error is at least 31.9 %: for this mask", 0.32),
+        (0.5, "dice", "probability of an error is at least 50.0 %: for all masks", 0.5),
+        (2.0, "expected", "not even half a voxel of this mask is expected to be wrong", 1.0),
+    ],
+)
+def test_slices_table_and_viewer_show_the_same_errors(assessed, undrawn, tau, rule, said, start):
+    page = Page(render_report(assessed(quality={"error_map": {"threshold": tau, "rule": rule}})))
+    assert said in page.text()
+    (slider,) = (a for a in page.all("input") if a.get("id") == "viewer-threshold")
+    assert float(slider["value"]) == start
+
+
 @pytest.mark.parametrize("decision", ["accept", "review", "reject"])
 def test_verdict_is_said_in_words_first(assessed, undrawn, decision):
     found = assessed(decision, correct=decision == "accept")

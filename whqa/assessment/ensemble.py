@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from whqa.assessment.model import FoldNetwork
-from whqa.calibration import expected_dice_threshold
+from whqa.calibration import Rule, expected_dice_threshold
 from whqa.config import cpu_precision
 from whqa.correction import expected_dice, other_probabilities
 from whqa.errors import InputError
@@ -37,6 +37,7 @@ class Judgement:
         probability: P, float32 (D, H, W).
         error_map: bool (D, H, W).
         threshold: tau of the error map.
+        rule: that tau follows from.
         other: most probable label where the mask is wrong, uint8 (D, H, W), or None without label head.
         expected_dice: of structures 1..C, float64 (C,), or None.
         heart: the region "heart", bool (D, H, W).
@@ -46,6 +47,7 @@ class Judgement:
     probability: Tensor
     error_map: Tensor
     threshold: float
+    rule: Rule
     other: Tensor | None
     expected_dice: Tensor | None
     heart: Tensor
@@ -82,13 +84,14 @@ def judge_mask(
         qi = {"volume": one_minus_mean(wrong), "heart": one_minus_mean(wrong, heart)}
         by_fold[network.fold] = FoldNumbers(qi, dice)
     probability = total / len(networks)
-    threshold = _threshold(networks, probability, thresholds)
+    rule: Rule = "expected" if all(n.module.calibration.threshold is None for n in networks) else "dice"
+    threshold = expected_dice_threshold(probability) if rule == "expected" else sum(thresholds) / len(thresholds)
     if labels is None:
-        return Judgement(probability, probability >= threshold, threshold, None, None, heart, by_fold)
+        return Judgement(probability, probability >= threshold, threshold, rule, None, None, heart, by_fold)
     others = labels / labels.sum(dim=0).clamp(min=1e-12)
     expected = expected_dice(probability, others, mask_DHW)
     other = others.argmax(dim=0).to(torch.uint8)
-    return Judgement(probability, probability >= threshold, threshold, other, expected, heart, by_fold)
+    return Judgement(probability, probability >= threshold, threshold, rule, other, expected, heart, by_fold)
 
 
 def _each(
@@ -114,9 +117,3 @@ def _each(
             expected_dice_threshold(probability) if tau is None else tau,
         )
         module.cpu()
-
-
-def _threshold(networks: Sequence[FoldNetwork], probability: Tensor, thresholds: Sequence[float]) -> float:
-    if all(n.module.calibration.threshold is None for n in networks):
-        return expected_dice_threshold(probability)
-    return sum(thresholds) / len(thresholds)

@@ -2,9 +2,11 @@
 
     read -> the run's grid -> every fold's network -> back to the input's grid -> intervals, verdict, correction
 
-quality.json: `qi` (volume, heart: value, soft, interval for the true accuracy), `structures` (expected Dice with
-interval, volume before and after correction, share predicted wrong), `verdict` (decision, reasons, rule, its measured
-risk), `correction`, `out_of_distribution`, `warnings`, `model`, `image`, `mask`, `versions`, `seconds`.
+quality.json: `qi` (volume, heart: value, soft, interval for the true accuracy; null with a reason where there is none),
+`error_map` (its threshold, above 1 where no error is expected at all, and the rule that it follows from), `structures`
+(expected Dice with interval, volume before and after correction, share predicted wrong), `verdict` (decision, reasons,
+rule, its measured risk), `correction`, `out_of_distribution`, `warnings`, `model`, `image`, `mask`, `versions`,
+`seconds`.
 """
 
 from __future__ import annotations
@@ -148,8 +150,7 @@ def write_assessment(assessment: Assessment, out: Path, *, report: bool = True, 
 
 def _restore(inputs: Inputs, judgement: Judgement, geometry: Geometry, threshold: float | None) -> _Restored:
     probability = np.clip(restore_map(judgement.probability.numpy(), geometry), 0, 1)
-    # tau may be above 1 where no error is expected at all
-    error_map = probability >= max(judgement.threshold, 1e-6)
+    error_map = probability >= _tau(judgement)
     corrected = inputs.mask.array
     if threshold is not None and judgement.other is not None:
         other = restore_labels(judgement.other.numpy(), geometry)
@@ -188,6 +189,7 @@ def _quality(
             "modality": inputs.modality,
             "checkpoints": {str(n.fold): n.sha256 for n in run.networks},
         },
+        "error_map": {"threshold": _tau(judgement), "rule": judgement.rule},
         **intervals_of(run, judgement, confidence),
         "outside": {"mask_share": outside},
         "warnings": list(inputs.warnings),
@@ -208,6 +210,11 @@ def _quality(
             "nothing is said about that part"
         )
     return quality
+
+
+def _tau(judgement: Judgement) -> float:
+    # above 0, as nothing is said about voxels outside the box that was judged
+    return max(judgement.threshold, 1e-6)
 
 
 def _changes(record: dict[str, Any], inputs: Inputs, restored: _Restored) -> dict[str, Any]:

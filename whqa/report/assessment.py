@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from whqa.assessment.case import Assessment
 from whqa.files import atomic_path, write_text
 from whqa.report import figures, judged, slices, standing, wording
-from whqa.report.viewer import Viewer, ViewerUnavailableError, viewer_of
+from whqa.report.viewer import OPACITY, Viewer, ViewerUnavailableError, viewer_of
 
 PREVIEW_DPI = 120
 # Of pictures and volumes; the viewer's script and the texts are another 1.2 MB.
@@ -72,6 +72,10 @@ def render_report(assessment: Assessment) -> str:
         viewer=viewer,
         viewer_data=Markup(viewer.data if viewer else ""),
         viewer_missing=viewer_missing,
+        opacity=OPACITY,
+        # whole percents, as the slider has them
+        errors_from=min(1.0, round(quality["error_map"]["threshold"], 2)),
+        error_map=wording.error_map_words(quality),
         headline=wording.HEADLINES[quality["verdict"]["decision"]],
         wrong=wording.what_is_wrong(quality),
         sure=wording.how_sure(quality),

@@ -72,6 +72,18 @@ def how_sure(quality: dict[str, Any]) -> list[str]:
     return [s for s in sentences if s]
 
 
+def error_map_words(quality: dict[str, Any]) -> str:
+    """From which probability on a voxel counts as wrong, and why from there."""
+    threshold, rule = quality["error_map"]["threshold"], quality["error_map"]["rule"]
+    if threshold > 1:
+        return "No voxel counts as wrong: not even half a voxel of this mask is expected to be wrong."
+    why = {
+        "expected": "for this mask, these voxels are expected to agree best with those that are truly wrong",
+        "dice": "for all masks alike, as chosen on training cases that the networks had not been trained on",
+    }[rule]
+    return f"The voxels that look wrong: the probability of an error is at least {percent(threshold)}: {why}."
+
+
 def what_to_do(quality: dict[str, Any]) -> list[str]:
     """Advice that goes with the verdict."""
     decision = quality["verdict"]["decision"]
