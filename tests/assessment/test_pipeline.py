@@ -153,6 +153,10 @@ def test_a_mask_is_left_alone_where_correction_did_not_help(run: TrainedRun, cas
     assert not correction["applied"]
     assert correction["changed_voxels"] == 0
     assert correction["reason"].startswith("left alone")
+    final = run.cases[run.cases["mask_kind"] == "final"]
+    assert correction["out_of_fold"]["final"]
+    assert correction["out_of_fold"]["n"] == len(final)
+    assert correction["threshold"] is None or f"on {len(final)} of the run's own final masks" in correction["reason"]
 
 
 def test_paths_and_arrays_and_orientations_say_the_same(run: TrainedRun, case: tuple[Path, Path]) -> None:

@@ -192,6 +192,8 @@ def test_words_follow_the_numbers(assessed):
     )
     assert "7 of 20 were bad, 35.0 % (95 % interval 15.0 to 59.0 %)" in wording.how_sure(quality)[1]
     assert "unlike those" in wording.how_sure(quality)[-1]
+    # a mask better than the run's own is judged too low
+    assert wording.how_sure(quality)[-1].endswith("so these figures may be off in either direction.")
     quality["verdict"]["decision"] = "reject"
     quality["out_of_distribution"] = []
     assert "the risk of this verdict is not known" in wording.how_sure(quality)[1]
@@ -199,6 +201,18 @@ def test_words_follow_the_numbers(assessed):
     quality["qi"]["heart"] |= {"interval": None, "reason": "too few cases"}
     assert wording.how_sure(quality)[0] == "No interval can be given: too few cases."
     assert "right atrium and left ventricle first" in wording.what_to_do(quality)[0]
+
+
+@pytest.mark.parametrize(("final", "masks"), [(True, "final masks"), (False, "masks")])
+def test_correction_says_of_which_masks_it_was_measured(assessed, final, masks):
+    quality = assessed().quality
+    quality["correction"]["out_of_fold"]["final"] = final
+    _, measured, doubt = wording.correction_words(quality)
+    assert measured == (
+        f"On 24 of the run's own {masks} (of scans that the networks had not seen), whose mean Dice was 0.750, "
+        "correction changed it to 0.830 (+0.080, 95 % interval +0.050 to +0.100) and made 90 % of these masks better."
+    )
+    assert doubt == "A mask that is better than those can become worse."
 
 
 @pytest.mark.parametrize(

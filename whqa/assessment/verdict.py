@@ -60,7 +60,8 @@ def correction_record(run: TrainedRun) -> dict[str, Any]:
     if measured is None:
         return {"applied": False, "reason": "left alone: no unseen masks to measure the correction on", **record}
     told = (
-        f"on {measured['n']} masks of unseen cases, correction changed the mean Dice from "
+        f"on {measured['n']} of the run's own {'final masks' if measured['final'] else 'masks'}, of unseen cases, "
+        "correction changed the mean Dice from "
         f"{measured['dice_before']:.3f} to {measured['dice_after']:.3f}"
     )
     if measured["gain"] <= 0 or (measured["ci95"] is not None and measured["ci95"][0] <= 0):
@@ -69,15 +70,21 @@ def correction_record(run: TrainedRun) -> dict[str, Any]:
 
 
 def correction_gain_of(cases: pd.DataFrame) -> dict[str, Any] | None:
-    """Mean Dice of final masks before and after correction, by patient; None where no row has both."""
-    final = cases[cases["mask_kind"] == "final"] if "final" in set(cases["mask_kind"]) else cases
-    rows = final[final["mean_dice"].notna() & final["mean_dice_corrected"].notna() & final["gain"].notna()]
+    """Mean Dice of final masks, or of all where none is final, before and after correction.
+
+    Returns:
+        `out_of_fold` of quality.json's `correction`, None where no row has both.
+    """
+    final = bool((cases["mask_kind"] == "final").any())
+    asked = cases[cases["mask_kind"] == "final"] if final else cases
+    rows = asked[asked["mean_dice"].notna() & asked["mean_dice_corrected"].notna() & asked["gain"].notna()]
     if rows.empty:
         return None
     gain = rows["gain"].to_numpy(float)
     found = ci95(mean, gain, patients=rows["patient"].astype(str).tolist())
     return {
         "n": len(rows),
+        "final": final,
         "dice_before": float(rows["mean_dice"].mean()),
         "dice_after": float(rows["mean_dice_corrected"].mean()),
         "gain": float(gain.mean()),

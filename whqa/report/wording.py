@@ -65,7 +65,7 @@ def how_sure(quality: dict[str, Any]) -> list[str]:
     if quality.get("out_of_distribution"):
         sentences.append(
             "This scan or mask is unlike those that the run was trained on (see the warnings), so these figures may be "
-            "too optimistic here."
+            "off in either direction."
         )
     else:
         sentences.append("Both figures hold for scans and masks like those of the run.")
@@ -118,9 +118,11 @@ def correction_words(quality: dict[str, Any]) -> list[str]:
     reach = f", 95 % interval {interval[0]:+.3f} to {interval[1]:+.3f}" if interval else ""
     return [
         done,
-        f"On {known['n']:,} masks of scans that the networks had not seen, correction changed the mean Dice from "
-        f"{known['dice_before']:.3f} to {known['dice_after']:.3f} ({known['gain']:+.3f}{reach}) and made "
-        f"{percent(known['improved_share'], 0)} of them better.",
+        f"On {known['n']:,} of the run's own {'final masks' if known['final'] else 'masks'} (of scans that the "
+        f"networks had not seen), whose mean Dice was {known['dice_before']:.3f}, correction changed it to "
+        f"{known['dice_after']:.3f} ({known['gain']:+.3f}{reach}) and made {percent(known['improved_share'], 0)} of "
+        "these masks better.",
+        "A mask that is better than those can become worse.",
     ]
 
 
