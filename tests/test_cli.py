@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -84,6 +85,36 @@ def test_an_interrupted_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("whqa.cv.cross_validate", interrupted)
     assert _run("cv", "experiment=demo") == 130
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), "output: No space left; free some space or choose another path"),
+        (OSError(errno.EROFS, "Read-only file system"), "output: Read-only file system; choose another path"),
+        (OSError(errno.EIO, "Input/output error", "/d/x"), "/d/x: Input/output error; choose another path"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/proc/x"), "/proc/x: No such file; choose another path"),
+    ],
+)
+def test_a_disk_in_trouble_is_told_in_one_line(
+    error: OSError, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def trouble(*args: object) -> int:
+        raise error
+
+    monkeypatch.setattr("whqa.cv.cross_validate", trouble)
+    assert _run("cv", "experiment=demo") == 2
+    assert capsys.readouterr().err == f"whqa cv: {line}\n"
+
+
+@pytest.mark.parametrize("error", [OSError("cannot identify the picture"), OSError(errno.EBADF, "Bad descriptor")])
+def test_a_fault_of_the_program_is_not_taken_for_the_disk_s(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(*args: object) -> int:
+        raise error
+
+    monkeypatch.setattr("whqa.cv.cross_validate", faulty)
+    with pytest.raises(OSError, match=str(error.args[-1])):
+        main(["cv", "experiment=demo"])
 
 
 def test_train_goes_to_hydra_with_a_script_that_more_processes_can_be_started_from(

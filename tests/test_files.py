@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,17 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
         fail()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_full_disk_is_told_with_the_file_s_own_name(tmp_path: Path, named: bool) -> None:
+    def fail() -> None:
+        with atomic_path(tmp_path / "a.txt") as temporary:
+            raise OSError(errno.ENOSPC, "No space left on device", *([str(temporary)] if named else []))
+
+    with pytest.raises(OSError, match="No space left") as told:
+        fail()
+    assert str(told.value) == f"[Errno {errno.ENOSPC}] No space left on device: '{tmp_path / 'a.txt'}'"
 
 
 def test_text_is_utf8(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -33,14 +34,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = 2
     except KeyboardInterrupt:
         code = 130
-    except (NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        print(f"whqa {options.command}: {error.filename}: {error.strerror}; choose another path", file=sys.stderr)
-        code = 2
     except BrokenPipeError:
         # whoever reads the output (head) has seen enough; the interpreter's last flush must not complain either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except OSError as error:
+        line = _disk_trouble(error, options)
+        if line is None:
+            raise
+        print(f"whqa {options.command}: {line}", file=sys.stderr)
+        code = 2
     sys.exit(code)
+
+
+def _disk_trouble(error: OSError, options: argparse.Namespace) -> str | None:
+    """One line about a path that cannot be used; None for what may be a fault of whqa."""
+    full, locked = error.errno in (errno.ENOSPC, errno.EDQUOT), error.errno == errno.EROFS
+    if error.errno is None or not (error.filename or full or locked):
+        return None
+    place = error.filename or getattr(options, "out", None) or "output"
+    return f"{place}: {error.strerror}; {'free some space or ' if full else ''}choose another path"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
@@ -15,12 +16,21 @@ from whqa.errors import InputError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` (same suffixes); on success it replaces `path`, on error it is removed."""
+    """Yield a temporary path beside `path` (same suffixes); on success it replaces `path`, on error it is removed.
+
+    Raises:
+        OSError: the disk does not take it; `filename` is `path`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{uuid.uuid4().hex[:8]}.{path.name}"
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        # nobody knows the temporary name, and a full disk comes without any
+        if error.filename == str(temporary) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
