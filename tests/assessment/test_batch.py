@@ -6,8 +6,10 @@ A stub stands for the networks; the files are real.
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whqa.assessment.batch import Options, Outcome, assess_many, refuse_overwriting
+from whqa.assessment.batch import Options, Outcome, assess_many, clear, refuse_overwriting
 from whqa.assessment.case import Assessment
 from whqa.assessment.pairs import Pair, Pairs
 from whqa.calibration import Calibration
@@ -163,6 +165,16 @@ def _changed_mask(root: Path) -> dict[str, Any]:
     return {}
 
 
+def _quality_without(root: Path, *keys: str) -> dict[str, Any]:
+    path = root / "out" / "a" / "quality.json"
+    quality = inner = json.loads(path.read_text())
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = None
+    path.write_text(json.dumps(quality))
+    return {}
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -174,6 +186,11 @@ def _changed_mask(root: Path) -> dict[str, Any]:
         lambda root: {"options": replace(BARE, label_map=ACDC)},
         lambda root: (root / "out" / "a" / "error_map.nii.gz").unlink() or {},
         lambda root: (root / "out" / "a" / "quality.json").write_text("{") and {},
+        lambda root: (root / "out" / "a" / "quality.json").write_text("{}") and {},
+        lambda root: _quality_without(root, "verdict", "decision"),
+        lambda root: _quality_without(root, "qi", "heart"),
+        lambda root: _quality_without(root, "structures", "lv"),
+        lambda root: _quality_without(root, "warnings"),
         lambda root: (root / "out" / "a" / "request.json").write_text("[]") and {},
     ],
 )
@@ -198,6 +215,53 @@ def test_a_failure_does_not_stand_beside_yesterday_s_verdict(tmp_path: Path) -> 
     (out / "a" / "notes.txt").write_text("mine")
     assess_many(pairs, _model(tmp_path, "b"), out, BARE, Judge(a=InputError("no")))
     assert [p.name for p in (out / "a").iterdir()] == ["notes.txt"]
+
+
+def test_what_is_left_of_a_failure_goes_when_the_case_is_judged(tmp_path: Path) -> None:
+    pairs, out = _pairs(tmp_path, "a"), tmp_path / "out"
+    assess_many(pairs, _model(tmp_path), out, BARE, Judge(a=RuntimeError("no")))
+    assert (out / "a" / "error.txt").is_file()
+    assess_many(pairs, _model(tmp_path), out, BARE, Judge())
+    assert not (out / "a" / "error.txt").exists()
+
+
+FOREIGN_REQUESTS: list[Any] = [
+    {"outputs": ["mine.png"]},
+    dict.fromkeys(("image", "mask", "name", "modality", "label_map", "confidence", "run", "whqa")),
+    dict.fromkeys(("image", "mask", "name", "modality", "label_map", "confidence", "run", "whqa"))
+    | {"outputs": ["../mine.png", "mine.png"]},
+    ["outputs"],
+]
+
+
+@pytest.mark.parametrize("request_json", FOREIGN_REQUESTS)
+@pytest.mark.parametrize("quality", [None, {"case": "a", "score": 3}, []])
+def test_files_of_others_with_our_names_stay(tmp_path: Path, request_json: Any, quality: Any) -> None:
+    (tmp_path / "request.json").write_text(json.dumps(request_json))
+    if quality is not None:
+        (tmp_path / "quality.json").write_text(json.dumps(quality))
+    for name in ("error.txt", "report.html", "mine.png", "error_map.nii.gz"):
+        (tmp_path / name).write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    clear(tmp_path, Options())
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_of_our_own_folder_nothing_but_our_own_files_goes(tmp_path: Path) -> None:
+    pairs, out = _pairs(tmp_path, "a"), tmp_path / "out"
+    assess_many(pairs, _model(tmp_path), out, BARE, Judge())
+    place = out / "a"
+    asked = json.loads((place / "request.json").read_text())
+    (place / "request.json").write_text(json.dumps(asked | {"outputs": [*asked["outputs"], "look.png", "notes.txt"]}))
+    for name in ("look.png", "mine.png", "notes.txt", "report.html"):
+        (place / name).write_text("x")
+    clear(place, Options(report=False))
+    assert {path.name for path in place.iterdir()} == {"mine.png", "notes.txt"}
+    (place / "quality.json").write_text('{"case": "a", "verdict": {}, "versions": {}}')
+    (place / "request.json").write_text('{"of": "somebody else"}')
+    (place / "report.html").write_text("x")
+    clear(place, Options(report=False))
+    assert {path.name for path in place.iterdir()} == {"mine.png", "notes.txt", "request.json"}
 
 
 def test_settings_reach_the_judge(tmp_path: Path) -> None:
@@ -257,6 +321,17 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
         assess_many(_pairs(tmp_path, "a"), _model(tmp_path), tmp_path / "out", BARE, Judge())
 
 
+def test_an_output_folder_that_takes_no_files_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**options: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("whqa.assessment.batch.tempfile.TemporaryFile", full)
+    with pytest.raises(InputError, match=r"out: cannot be written to \(Read-only file system\); choose another -o"):
+        assess_many(_pairs(tmp_path, "a"), _model(tmp_path), tmp_path / "out", BARE, Judge())
+
+
 def test_the_table_of_results_is_a_table_of_pairs(tmp_path: Path) -> None:
     from whqa.assessment.pairs import pairs_of_table
 
@@ -289,6 +364,37 @@ def test_the_page_lists_the_worst_first_and_escapes_what_files_say(tmp_path: Pat
     assert "The noise of the image is high." in page
     reported = [replace(o, report=True) for o in outcomes]
     assert 'href="fine/report.html"' in render_index(reported, "demo")
+
+
+def test_the_page_says_where_its_links_lead_and_how_many_were_judged(tmp_path: Path) -> None:
+    judge = Judge(b=InputError("no"), c=InputError("no"))
+    outcomes = assess_many(_pairs(tmp_path, "a", "b", "c"), _model(tmp_path), tmp_path / "out", BARE, judge)
+    page = render_index(outcomes, "demo")
+    assert page.count("3 cases, 1 judged by demo<") == 2, "title and headline"
+    assert "Each name leads to what was found, in quality.json." in page
+    assert "full report" not in page
+    page = render_index([replace(outcome, report=True) for outcome in outcomes[:1]], "demo")
+    assert page.count("1 case judged by demo<") == 2
+    assert "Each name leads to the full report." in page
+    assert "Each name" not in render_index(outcomes[1:], "demo")
+
+
+@pytest.mark.parametrize(("width", "below"), [(420, True), (800, True), (1200, False)])
+def test_the_reasons_lie_within_the_window(tmp_path: Path, width: int, below: bool) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or pytest.skip("no Chromium: apt-get install chromium")
+    assess_many(_pairs(tmp_path, "a" * 60, "b"), _model(tmp_path), tmp_path / "out", BARE, Judge())
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        page.goto((tmp_path / "out" / "index.html").as_uri())
+        for row in page.locator("tbody tr").all():
+            name, why = row.locator("th").bounding_box(), row.locator("td.why").bounding_box()
+            assert why["x"] >= 0
+            assert why["x"] + why["width"] <= width
+            assert (why["y"] >= name["y"] + name["height"]) == below
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        browser.close()
 
 
 def test_a_page_without_a_single_verdict(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,10 @@ from whqa.structures import LabelScheme
 
 REQUEST = "request.json"
 TRACEBACK = "error.txt"
+# the only sign in a folder of a failed case that it is ours
+_OWN_TRACEBACK = "whqa assess: what went wrong; the next call replaces or removes this file\n"
+_REQUEST_KEYS = {"image", "mask", "name", "modality", "label_map", "confidence", "outputs", "run", "whqa"}
+_QUALITY_KEYS = {"case", "verdict", "versions"}
 Judge = Callable[..., Assessment]
 
 
@@ -179,15 +184,20 @@ def _failed(name: str, pair: Pair | None, folder: str, line: str) -> Outcome:
 
 
 def make_folder(out: Path) -> None:
-    """Make the output folder.
+    """Make the output folder, and try to write there: minutes of work are lost where that fails only at the end.
 
     Raises:
-        InputError: it cannot be made, or is a file.
+        InputError: it cannot be made or written to, or is a file.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: cannot be made a folder ({error.strerror}); choose another -o") from None
+    try:
+        with tempfile.TemporaryFile(dir=out):
+            return
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written to ({error.strerror}); choose another -o") from None
 
 
 def _request(pair: Pair, options: Options, run: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,28 +238,73 @@ def _finished(place: Path, asked: Mapping[str, Any], options: Options) -> dict[s
         quality = read_json(place / QUALITY)
     except InputError:
         return None
-    return quality if isinstance(quality, dict) else None
+    return quality if _usable(quality) else None
+
+
+def _usable(quality: Any) -> bool:
+    """Whether the table and the page can be written of it: anybody may have edited the file since."""
+    from whqa.report.batch import index_row  # jinja2
+
+    try:
+        outcome = Outcome(str(quality["case"]), quality=quality)
+        _row(outcome)
+        index_row(outcome)
+        float(quality["confidence"])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return False
+    return True
 
 
 def clear(place: Path, options: Options) -> None:
-    """Remove what an earlier call wrote here: a failure must not stand beside yesterday's verdict."""
-    names = [REQUEST, *options.outputs, REPORT, TRACEBACK, *_earlier_pictures(place)]
+    """Remove what an earlier call wrote here: a failure must not stand beside yesterday's verdict.
+
+    Files that only bear the names of ours stay, as the folder may be the user's own.
+    """
+    request = _own_request(place)
+    names = [REQUEST, *(name for name in request["outputs"] if name.lower().endswith(".png"))] if request else []
+    if request or _own_quality(place):
+        names += [*options.outputs, REPORT, TRACEBACK]
+    elif _own_traceback(place):
+        names.append(TRACEBACK)
     for name in dict.fromkeys(names):
         (place / name).unlink(missing_ok=True)
 
 
-def _earlier_pictures(place: Path) -> list[str]:
-    """Pictures of an earlier batch, by plain names alone: the file may be anybody's."""
+def _own_request(place: Path) -> dict[str, Any] | None:
+    """request.json if whqa wrote it, with nothing but plain names of files in this folder."""
     try:
-        names = read_json(place / REQUEST)["outputs"]
-        return [name for name in names if Path(name).name == name and name.endswith(".png")]
-    except (InputError, KeyError, TypeError):
-        return []
+        request = read_json(place / REQUEST)
+    except InputError:
+        return None
+    if not isinstance(request, dict) or not request.keys() >= _REQUEST_KEYS:
+        return None
+    names = request["outputs"]
+    return request if isinstance(names, list) and all(map(_is_plain, names)) else None
+
+
+def _is_plain(name: Any) -> bool:
+    return isinstance(name, str) and name.isprintable() and Path(name).name == name != ".."
+
+
+def _own_quality(place: Path) -> bool:
+    try:
+        quality = read_json(place / QUALITY)
+    except InputError:
+        return False
+    return isinstance(quality, dict) and quality.keys() >= _QUALITY_KEYS
+
+
+def _own_traceback(place: Path) -> bool:
+    try:
+        with (place / TRACEBACK).open("rb") as stream:
+            return stream.readline(200) == _OWN_TRACEBACK.encode()
+    except OSError:
+        return False
 
 
 def _keep_traceback(place: Path) -> None:
     try:
-        write_text(place / TRACEBACK, traceback.format_exc())
+        write_text(place / TRACEBACK, _OWN_TRACEBACK + traceback.format_exc())
     except OSError:
         # the disk may be what failed
         return

@@ -33,12 +33,13 @@ def render_index(outcomes: Sequence[Outcome], run: str) -> str:
         lstrip_blocks=True,
     )
     judged = [outcome for outcome in outcomes if outcome.quality is not None]
-    rows = [_row(outcome) for outcome in sorted(judged, key=_worst_first)]
+    rows = sorted((index_row(outcome) for outcome in judged), key=lambda row: row["rank"])
     counts = {decision: sum(row["decision"] == decision for row in rows) for decision in _ORDER}
+    cases = f"{len(outcomes)} case{'' if len(outcomes) == 1 else 's'}"
     return environment.get_template("batch.html.j2").render(
         policy=POLICY,
-        run=run,
-        total=len(outcomes),
+        title=f"{cases}{'' if len(judged) == len(outcomes) else f', {len(judged)}'} judged by {run}",
+        leads_to="the full report" if all(outcome.report for outcome in judged) else "what was found, in quality.json",
         rows=rows,
         tiles=[(HEADLINES[d], _BADGES[d], counts[d]) for d in _ORDER],
         failed=[outcome for outcome in outcomes if outcome.quality is None],
@@ -46,31 +47,39 @@ def render_index(outcomes: Sequence[Outcome], run: str) -> str:
     )
 
 
-def _worst_first(outcome: Outcome) -> tuple[int, float, str]:
+def index_row(outcome: Outcome) -> dict[str, Any]:
+    """What the page says about a judged case.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError, IndexError: its quality is not what whqa writes.
+    """
     quality = outcome.quality or {}
     verdict = quality["verdict"]
     score = verdict.get("score")
-    return _ORDER.index(verdict["decision"]), -1.0 if score is None else score, outcome.name
-
-
-def _row(outcome: Outcome) -> dict[str, Any]:
-    quality = outcome.quality or {}
-    verdict = quality["verdict"]
     symbol, word, _ = HEADLINES[verdict["decision"]]
     return {
         "name": outcome.name,
+        "rank": (_ORDER.index(verdict["decision"]), -1.0 if score is None else float(score), outcome.name),
         "link": quote(outcome.folder, safe="") + ("/report.html" if outcome.report else "/quality.json"),
         "decision": verdict["decision"],
         "badge": _BADGES[verdict["decision"]],
         "verdict": f"{symbol} {word}",
-        "heart": quality["qi"]["heart"],
+        "heart": _with_ends(quality["qi"]["heart"], "value", "interval"),
         "dice": _mean_dice(quality["structures"]),
         "worst": _worst_structure(quality["structures"]),
-        "reasons": verdict["reasons"],
+        "reasons": list(verdict["reasons"]),
         "strange": [entry["message"] for entry in quality["out_of_distribution"]],
-        "warnings": quality["warnings"],
+        "warnings": list(quality["warnings"]),
         "corrected": quality["correction"]["applied"],
     }
+
+
+def _with_ends(values: dict[str, Any], value: str, interval: str) -> dict[str, Any]:
+    ends = values[interval] or None
+    if ends is not None:
+        low, high = ends
+        ends = [float(low), float(high)]
+    return values | {value: float(values[value]), interval: ends}
 
 
 def _mean_dice(structures: dict[str, Any]) -> float | None:
@@ -79,5 +88,7 @@ def _mean_dice(structures: dict[str, Any]) -> float | None:
 
 
 def _worst_structure(structures: dict[str, Any]) -> dict[str, Any] | None:
-    known = [s for s in structures.values() if s["dice_expected"] is not None]
+    known = [
+        _with_ends(s, "dice_expected", "dice_interval") for s in structures.values() if s["dice_expected"] is not None
+    ]
     return min(known, key=lambda s: s["dice_expected"], default=None)
