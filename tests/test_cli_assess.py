@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
@@ -134,7 +135,10 @@ def test_another_program_s_label_values(run: Path, scans: Path) -> None:
         ("{image} -o {out} --model {run}", "MASK is missing; only a CSV table"),
         ("{images} {mask} -o {out} --model {run}", "give two files or two folders"),
         ("{images} {empty} -o {out} --model {run}", "no image with a mask of the same name"),
-        ("{image} {mask} -o {image} --model {run}", "is a file; choose another -o"),
+        ("{image} {mask} -o {image} --model {run}", "cannot be made a folder"),
+        ("{image} {mask} -o {image}/out --model {run}", "cannot be made a folder (Not a directory); choose another"),
+        ("{image} {mask} -o /proc/x --model {run}", "/proc/x: cannot be made a folder"),
+        ("{image} {cut} -o {out}/new --model {run}", "cut.nii.gz: truncated"),
         ("{image} {mask} -o {out} --model {run} --fold 7", "error-map network of fold 7 is not complete"),
         ("{image} {mask} -o {out} --model {run} --confidence 1", "--confidence 1: must be between"),
         ("{image} {mask} -o {out} --model {run} --preview ../x.png", "must be a file name such as preview.png"),
@@ -181,6 +185,41 @@ def test_the_corrected_mask_may_be_judged_but_not_in_its_own_place(
     table.write_text("image,mask\na,b\n")
     assert _assess(table, "--model", run, "-o", scans / "out") == 2
     assert table.read_text() == "image,mask\na,b\n"
+
+
+def test_files_of_others_in_the_output_folder_stay(run: Path, scans: Path) -> None:
+    mine = {"error.txt": "mine", "report.html": "mine", "request.json": '{"outputs": ["mine.png"]}', "mine.png": "x"}
+    (scans / "out").mkdir()
+    for name, text in mine.items():
+        (scans / "out" / name).write_text(text)
+    words = (_files(scans / "images")[0], _files(scans / "masks")[0], "--model", run, "-o", scans / "out")
+    assert _assess(*words, "--no-report", "--confidence", "0.99") == 0
+    assert {name: (scans / "out" / name).read_text() for name in mine} == mine
+    assert _assess(*words) == 0
+    assert _assess(*words, "--no-report") == 0
+    assert not (scans / "out" / "report.html").exists(), "the folder is known to be ours by its quality.json"
+
+
+def test_a_missing_interval_is_explained(run: Path, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (_files(scans / "images")[0], _files(scans / "masks")[0], "--model", run, "-o", scans / "out")
+    assert _assess(*words, "--no-report", "--confidence", "0.99") == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.endswith(" (no interval: too few unseen cases in the run)")
+
+
+def test_a_disk_that_is_full_ends_with_one_line(
+    run: Path, scans: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("whqa.data.nifti.nib.save", full)
+    words = (_files(scans / "images")[0], _files(scans / "masks")[0], "--model", run, "-o", scans / "new" / "out")
+    assert _assess(*words, "--no-report") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    path = scans / "new" / "out" / "error_probability.nii.gz"
+    assert line == f"whqa assess: {path}: No space left on device; free some space or choose another path"
+    assert not (scans / "new").exists()
 
 
 def test_the_help_is_quick(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,7 @@ NO_MODEL = (
     "`whqa data check DIR` says whether they are read rightly and `whqa cv experiment=mmwhs_ct data=folder "
     "data.root=DIR name=mine` trains runs/mine (see README)"
 )
+NO_INTERVAL = "(no interval: too few unseen cases in the run)"
 
 
 def add_assess_command(parser: argparse.ArgumentParser) -> None:
@@ -98,23 +102,20 @@ def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Option
     from whqa.assessment.pipeline import assess, write_assessment
 
     out = options.out
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; choose another -o")
     refuse_overwriting((out / name for name in settings.outputs), (options.image, options.mask))
-    if any(parent.is_file() for parent in out.absolute().parents):
-        raise InputError(f"{out}: cannot be made a folder, a file is in the way; choose another -o")
-    assessment = assess(
-        options.image,
-        options.mask,
-        model,
-        modality=settings.modality,
-        label_map=settings.label_map,
-        confidence=settings.confidence,
-    )
-    preview = out / settings.preview if settings.preview else None
-    # only now: a call that fails leaves what an earlier one wrote
-    clear(out, settings)
-    write_assessment(assessment, out, report=settings.report, preview=preview)
+    with _new_folder(out):
+        assessment = assess(
+            options.image,
+            options.mask,
+            model,
+            modality=settings.modality,
+            label_map=settings.label_map,
+            confidence=settings.confidence,
+        )
+        preview = out / settings.preview if settings.preview else None
+        # only now: a call that fails leaves what an earlier one wrote
+        clear(out, settings)
+        write_assessment(assessment, out, report=settings.report, preview=preview)
     verdict = assessment.quality["verdict"]
     print(_line(assessment.name, assessment.quality))
     for reason in verdict["reasons"]:
@@ -125,6 +126,22 @@ def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Option
         print(f"  warning: {warning}")
     print(out / "report.html" if settings.report else out / "quality.json")
     return 0
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[None]:
+    """Make the output folder before the work begins; a call that fails leaves no empty folders."""
+    from whqa.assessment.batch import make_folder
+
+    made = [folder for folder in (out, *out.parents) if not os.path.lexists(folder)]
+    try:
+        make_folder(out)
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 def _assess_many(options: argparse.Namespace, pairs: Pairs, model: TrainedRun, settings: Options) -> int:
@@ -144,7 +161,7 @@ def _assess_many(options: argparse.Namespace, pairs: Pairs, model: TrainedRun, s
 def _line(name: str, quality: dict[str, Any] | Any) -> str:
     heart = quality["qi"]["heart"]
     interval = heart["interval"]
-    between = f" [{interval[0]:.3f}-{interval[1]:.3f}]" if interval else ""
+    between = f" [{interval[0]:.3f}-{interval[1]:.3f}]" if interval else f" {NO_INTERVAL}"
     text = f"{name}: {quality['verdict']['decision']}, QI over the heart {heart['value']:.3f}{between}"
     return "".join(c if c.isprintable() else "?" for c in text)
 
