@@ -145,3 +145,11 @@ def test_the_installed_module_ends_with_2_and_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
     assert "'demo'" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("word", [r"data.name=(\d+)", "data.name=a:b;{", "data.name=(a", "data.name=a'b"])
+def test_special_characters_are_met_with_quotes(word: str) -> None:
+    for check in (compose_config, check_overrides):
+        with pytest.raises(InputError) as error:
+            check([word])
+        assert str(error.value).endswith(r"""; put the value in quotes inside the quotes: 'patient="(\d+)"'""")

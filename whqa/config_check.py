@@ -40,6 +40,9 @@ _KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
     ((float, int), "a number"),
     ((list,), "a list"),
 )
+# Of Hydra's grammar, where it meets a character that it has another use for.
+_NO_GRAMMAR = ("LexerNoViableAlt", "extraneous input", "mismatched input", "token recognition error")
+_IN_QUOTES = r"""'patient="(\d+)"'"""
 _NO_CHECK = {"-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion", "-cd", "--config-dir"}
 
 
@@ -179,6 +182,10 @@ def _explain(error: BaseException) -> str:
     reason = str(cause).splitlines()[0] if cause and str(cause) else ""
     first = text.splitlines()[0] if text else type(error).__name__
     details = text.splitlines()[1] if "parsing" in first and len(text.splitlines()) > 1 else reason
+    if any(words in text for words in _NO_GRAMMAR):
+        found = re.match(r"LexerNoViableAltException: (.*)|Error parsing override '(.*)'$", first)
+        setting = found[found.lastindex or 0] if found else first
+        return f"{setting}: has special characters; put the value in quotes inside the quotes: {_IN_QUOTES}"
     return f"{first}: {details}" if details else first
 
 
