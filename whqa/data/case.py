@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -52,14 +53,31 @@ class Case:
         return (self.image, *self.label_files)
 
 
+class Problem(str):
+    """A line about files that are missing or superfluous, which knows whose files they are.
+
+    Args:
+        text: the line.
+        *cases: ids of the cases that it is about, whether the cohort holds them or not; none where it is about others.
+    """
+
+    cases: tuple[str, ...]
+
+    def __new__(cls, text: str, *cases: str) -> Problem:
+        """A text, with its cases."""
+        problem = super().__new__(cls, text)
+        problem.cases = cases
+        return problem
+
+
 @dataclass(frozen=True)
 class Cohort:
     """The cases of one data set with the label scheme of its files.
 
     `spacing_rule` says what holds where a header's pixdim and affine disagree: "pixdim", "affine" or "refuse".
-    `problems` are lines about files that the layout asks for and that are missing or superfluous: readers list them,
-    `whqa.data.sources.checks.checked` refuses a cohort that has any. Ids name files and folders: a case whose id cannot
-    becomes a problem, and is left out.
+    `problems` are lines about files that the layout asks for and that are missing or superfluous, see `Problem`:
+    readers list them, `whqa.data.sources.checks.checked` refuses a cohort that has any. Ids name files and folders: a
+    case whose id cannot becomes a problem, and is left out.
 
     Raises:
         InputError: no cases, none that can name a file, or an id that occurs twice.
@@ -79,7 +97,9 @@ class Cohort:
             raise InputError(f"cohort {self.name!r}: case id(s) {twice[:5]} occur more than once")
         odd = [case for case in self.cases if not _names_a_file(case.id)]
         if odd:
-            problems = tuple(f"cohort {self.name!r}: case id {case.id[:150]!r} {_ODD}" for case in odd)
+            problems = tuple(
+                Problem(f"cohort {self.name!r}: case id {case.id[:150]!r} {_ODD}", case.id) for case in odd
+            )
             if len(odd) == len(self.cases):
                 raise InputError(problems[0])
             object.__setattr__(self, "cases", tuple(case for case in self.cases if _names_a_file(case.id)))
@@ -93,13 +113,27 @@ class Cohort:
 
     @property
     def labelled(self) -> Cohort:
-        """The cases that have a reference; cross-validation needs it."""
-        return replace(self, cases=tuple(c for c in self.cases if c.has_label))
+        """The cases that have a reference; cross-validation needs it.
+
+        Raises:
+            InputError: none has one.
+        """
+        cases = tuple(c for c in self.cases if c.has_label)
+        if not cases:
+            raise InputError(
+                f"cohort {self.name!r}: none of its {len(self.cases)} cases has a label; training needs them"
+            )
+        return replace(self, cases=cases)
 
 
-_ODD = "cannot name a file; rename it: no slash, no dot in front, up to 150 characters"
+# The cache adds a few dozen to it, and file systems end names at 255.
+_MOST_BYTES = 150
+_ODD = f"cannot name a file; rename it: no slash, no dot in front, up to {_MOST_BYTES} bytes (an umlaut is two)"
 
 
 def _names_a_file(case_id: str) -> bool:
-    printable = case_id.isprintable() and 0 < len(case_id) <= 150
-    return printable and not set(case_id) & set("/\\") and not case_id.startswith(".")
+    try:
+        short = case_id.isprintable() and 0 < len(os.fsencode(case_id)) <= _MOST_BYTES
+    except UnicodeEncodeError:
+        return False
+    return short and not set(case_id) & set("/\\") and not case_id.startswith(".")

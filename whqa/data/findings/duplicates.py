@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from whqa.data.findings.finding import Finding
+from whqa.data.sources.choice import stating
 
 _CHUNK = 1 << 17
 # Odd constants of the finaliser of splitmix64 (Steele et al., OOPSLA 2014), which spreads every bit over all others.
@@ -64,7 +65,8 @@ def duplicate_findings(prints: Iterable[tuple[str, str, Fingerprint]]) -> list[F
         if twin[0] == case:
             continue
         how = "" if twin[2].ordered == found.ordered else ", mirrored or in another order"
-        message = f"the image has the same voxels as that of {twin[0]}{how}; remove one, or state without=[{case}]"
+        message = f"the image has the same voxels as that of {twin[0]}{how}; remove one, or state "
+        message += stating("without", case)
         if patient == twin[1]:
             findings.append(Finding("warning", "duplicate-image", message, case))
         else:

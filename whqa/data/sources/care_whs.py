@@ -25,7 +25,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from whqa.data.case import Case, Cohort, Modality, SpacingRule
+from whqa.data.case import Case, Cohort, Modality, Problem, SpacingRule
 from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.choice import Names, leave_out
 from whqa.data.sources.listing import list_files, same_file
@@ -75,12 +75,18 @@ def read_care_whs(
         kind = f" of modality {modality}" if modality else ""
         raise InputError(problems[0] if problems else f"{folder}: no images{kind} found; it should be {EXPECTED}")
     problems += [
-        f"{labels[case].path}: has no image {labels[case].stem}_image.nii.gz of its modality and centre; add it or "
-        "remove the label"
+        Problem(
+            f"{labels[case].path}: has no image {labels[case].stem}_image.nii.gz of its modality and centre; add it or "
+            "remove the label",
+            case,
+        )
         for case in sorted(labels.keys() - images.keys())
     ]
     problems += [
-        f"{images[case].path}: label file {images[case].stem}_label.nii.gz is missing; add it or remove the image"
+        Problem(
+            f"{images[case].path}: label file {images[case].stem}_label.nii.gz is missing; add it or remove the image",
+            case,
+        )
         for case in sorted(images.keys() - labels.keys())
         if images[case].training
     ]
@@ -121,7 +127,8 @@ def _files(folder: Path, wanted: Modality | None) -> tuple[dict[str, _File], dic
         case = _case_id(match["case"], modality, folders)
         first = found[match["what"].lower()].setdefault(case, _File(path, match["case"], modality, training))
         if not same_file(first.path, path):
-            problems.append(f"{path}: the same case is also at {first.path}; remove or rename one of them")
+            line = f"{path}: the same case is also at {first.path}; remove or rename one of them"
+            problems.append(Problem(line, case))
     return found["image"], found["label"], problems
 
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from whqa.data.case import Case, Cohort, Modality, SpacingRule
+from whqa.data.case import Case, Cohort, Modality, Problem, SpacingRule
 from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.choice import Names, leave_out
 from whqa.data.sources.dataset_json import (
@@ -94,9 +94,10 @@ def read_decathlon(
         label = described_file(folder, files["label"], where, links) if "label" in files else None
         case = _case_name(image, number)
         missing = [p for p in (image, label) if p and not os.path.isfile(p)]
-        problems += [f"{path}: {where}: {p} is missing; add it or remove the entry" for p in missing]
+        problems += [Problem(f"{path}: {where}: {p} is missing; add it or remove the entry", case) for p in missing]
         if case in cases:
-            problems.append(f"{path}: {where}: the same case is also at {cases[case].image}; rename or remove one")
+            line = f"{path}: {where}: the same case is also at {cases[case].image}; rename or remove one"
+            problems.append(Problem(line, case))
         elif image not in missing:
             cases[case] = Case(case, patient_of(case, patient), kind, image, None if label in missing else label)
     if not cases:

@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from whqa.data.case import Case, Cohort, Modality, SpacingRule
+from whqa.data.case import Case, Cohort, Modality, Problem, SpacingRule
 from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.choice import Names, leave_out
 from whqa.data.sources.listing import Listing, list_files
@@ -164,7 +164,8 @@ def _label(
         return None
     inside = labels.path(key)
     if inside not in listing.files:
-        problems.append(
+        line = (
             f"{image}: label file {listing.root / inside} is missing; add it, remove the image or correct the pattern"
         )
+        problems.append(Problem(line, "".join(key).replace("/", "_")))
     return listing.files.get(inside)

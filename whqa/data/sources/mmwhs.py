@@ -10,7 +10,8 @@
     mr_test/...
 
 Test images are unlabelled cases. Their encrypted labels (`ct_test_2001_label_encrypt_1mm.nii.gz`) are for the
-organisers' tool and are passed over, as is every other name. Both modalities may lie together or apart.
+organisers' tool and are passed over, as is every other name. Both modalities may lie together or apart. Names may be in
+capitals and end in .nii; a case is called by its name in small letters.
 
 Source: Multi-Modality Whole Heart Segmentation challenge, MICCAI 2017 (Zhuang & Shen 2016; Zhuang et al. 2019): 20 CT
 and 20 MR training cases of different people.
@@ -21,7 +22,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from whqa.data.case import Case, Cohort, Modality, SpacingRule
+from whqa.data.case import Case, Cohort, Modality, Problem, SpacingRule
 from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.choice import Names, leave_out
 from whqa.data.sources.listing import list_files, same_file
@@ -32,7 +33,9 @@ EXPECTED = (
     "a folder with ct_train_1001_image.nii.gz and ct_train_1001_label.nii.gz (mr_... alike, ct_test_... without "
     "labels), in subfolders or not"
 )
-_FILE = re.compile(r"(?P<case>(?P<modality>ct|mr)_(?P<part>train|test)_\d+)_(?P<what>image|label)\.nii(\.gz)?")
+_FILE = re.compile(
+    r"(?P<case>(?P<modality>ct|mr)_(?P<part>train|test)_\d+)_(?P<what>image|label)\.nii(\.gz)?", re.IGNORECASE
+)
 
 
 def read_mmwhs(
@@ -63,11 +66,17 @@ def read_mmwhs(
         kind = f" of modality {modality}" if modality else ""
         raise InputError(f"{folder}: no MMWHS images{kind} found; it should be {EXPECTED}")
     problems += [
-        f"{labels[case]}: image {case}_image.nii.gz is missing anywhere below {folder}; add it or remove the label"
+        Problem(
+            f"{labels[case]}: image {case}_image.nii.gz is missing anywhere below {folder}; add it or remove the label",
+            case,
+        )
         for case in sorted(labels.keys() - images.keys())
     ]
     problems += [
-        f"{path}: label file {case}_label.nii.gz is missing anywhere below {folder}; add it or remove the image"
+        Problem(
+            f"{path}: label file {case}_label.nii.gz is missing anywhere below {folder}; add it or remove the image",
+            case,
+        )
         for case, path in sorted(images.items())
         if case not in labels and "_train_" in case
     ]
@@ -84,9 +93,10 @@ def _files(folder: Path, modality: Modality | None) -> tuple[dict[str, Path], di
     problems = list(listing.problems)
     for path in listing.files.values():
         match = _FILE.fullmatch(path.name)
-        if match is None or (modality and match["modality"] != modality):
+        if match is None or (modality and match["modality"].lower() != modality):
             continue
-        first = found[match["what"]].setdefault(match["case"], path)
+        case = match["case"].lower()
+        first = found[match["what"].lower()].setdefault(case, path)
         if not same_file(first, path):
-            problems.append(f"{path}: the same case is also at {first}; remove one of them")
+            problems.append(Problem(f"{path}: the same case is also at {first}; remove one of them", case))
     return found["image"], found["label"], problems

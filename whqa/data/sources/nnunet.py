@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from whqa.data.case import Case, Cohort, Modality, SpacingRule
+from whqa.data.case import Case, Cohort, Modality, Problem, SpacingRule
 from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.choice import Names, leave_out
 from whqa.data.sources.dataset_json import (
@@ -146,18 +146,20 @@ class _Files:
             label = labels.pop(case + self.ending, None)
             if self.channel not in images:
                 first = next(iter(images.values()))
-                self.problems.append(f"{first}: file {case}_{self.channel:04}{self.ending} of the channel is missing")
+                self._tell(f"{first}: file {case}_{self.channel:04}{self.ending} of the channel is missing", case)
             elif case in found:
-                self.problems.append(f"{images[self.channel]}: the same case is also at {found[case][1]}; rename one")
+                self._tell(f"{images[self.channel]}: the same case is also at {found[case][1]}; rename one", case)
             else:
                 found[case] = (part, self._inside(images[self.channel]), label and self._inside(label))
                 if label is None and part == "Tr":
-                    self.problems.append(
-                        f"{images[self.channel]}: label file labelsTr/{case}{self.ending} is missing; add it or remove "
-                        "the image"
-                    )
-        for path in labels.values():
-            self.problems.append(f"{path}: has no image in images{part}; add it or remove the label")
+                    line = f"{images[self.channel]}: label file labelsTr/{case}{self.ending} is missing"
+                    self._tell(f"{line}; add it or remove the image", case)
+        for name, path in labels.items():
+            line = f"{path}: has no image in images{part}; add it or remove the label"
+            self._tell(line, name.removesuffix(self.ending))
+
+    def _tell(self, line: str, case: str) -> None:
+        self.problems.append(Problem(line, case))
 
     def _inside(self, path: Path) -> Path:
         return stay_inside(self.folder, path, path.relative_to(self.folder).as_posix(), self.links)
@@ -174,9 +176,10 @@ class _Files:
             image = [described_file(self.folder, text, where, self.links) for text in images][self.channel]
             label = described_file(self.folder, entry(files, "label", str, path, where), where, self.links)
             missing = [p for p in (image, label) if not os.path.isfile(p)]
-            self.problems += [f"{path}: {where}: {p} is missing; add it or remove the entry" for p in missing]
+            for p in missing:
+                self._tell(f"{path}: {where}: {p} is missing; add it or remove the entry", case)
             if case in found:
-                self.problems.append(f"{image}: the same case is also at {found[case][1]}; rename one")
+                self._tell(f"{image}: the same case is also at {found[case][1]}; rename one", case)
             elif image not in missing:
                 found[case] = ("Tr", image, None if label in missing else label)
 

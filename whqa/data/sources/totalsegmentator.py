@@ -26,9 +26,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from whqa.data.case import Case, Cohort, SpacingRule
+from whqa.data.case import Case, Cohort, Problem, SpacingRule
 from whqa.data.sources.checks import existing_folder
-from whqa.data.sources.choice import Names, names_left_out, read_text, stated_names
+from whqa.data.sources.choice import Names, names_left_out, of_cases, read_text, stated_names, stating
 from whqa.data.sources.listing import Listing, list_files
 from whqa.errors import InputError
 from whqa.structures import TOTALSEGMENTATOR_V1
@@ -82,6 +82,7 @@ def read_totalsegmentator(
         chosen &= _of_split(listing, split)
     if not chosen:
         raise InputError(f"{folder}: no subject is left by data.subjects, data.without and data.split")
+    problems = [problem for problem in problems if not of_cases(problem, places.keys() - chosen)]
     cases = tuple(_case(listing, subject, places[subject], problems) for subject in sorted(chosen))
     return Cohort(name, cases, TOTALSEGMENTATOR_V1, spacing_rule, tuple(problems))
 
@@ -95,9 +96,8 @@ def _places(listing: Listing, problems: list[str]) -> dict[str, str]:
             continue
         subject = place.rpartition("/")[2]
         if places.setdefault(subject, place) != place:
-            problems.append(
-                f"{path}: subject {subject} is also at {listing.root / places[subject]}; remove one of them"
-            )
+            line = f"{path}: subject {subject} is also at {listing.root / places[subject]}; remove one of them"
+            problems.append(Problem(line, subject))
     return places
 
 
@@ -113,8 +113,8 @@ def _case(listing: Listing, subject: str, place: str, problems: list[str]) -> Ca
         if not parts.keys() - {"ao"} and _file(listing, f"{place}/segmentations/heart"):
             line += "; version 2 of the data set has the heart as one structure, take version 1"
         else:
-            line += f"; copy it, or leave the subject out with data.without=[{subject}]"
-        problems.append(line)
+            line += f"; copy it, or leave the subject out with {stating('data.without', subject)}"
+        problems.append(Problem(line, subject))
     return Case(subject, subject, "ct", image, parts=parts)
 
 
