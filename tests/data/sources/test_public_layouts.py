@@ -17,6 +17,7 @@ from whqa.data.reading import read_case
 from whqa.data.sources.acdc import read_acdc
 from whqa.data.sources.care_whs import read_care_whs
 from whqa.data.sources.checks import checked
+from whqa.data.sources.mmwhs import read_mmwhs
 from whqa.data.sources.totalsegmentator import FILES, read_totalsegmentator
 from whqa.errors import InputError
 from whqa.info import info
@@ -375,3 +376,57 @@ def test_info_names_sources_and_schemes() -> None:
     assert {"mmwhs", "care_whs", "acdc", "totalsegmentator_v1", "totalsegmentator_highres"} <= set(
         found["label_schemes"]
     )
+
+
+@pytest.mark.parametrize("names", [("patient{}_image.nii", "patient{}_label.nii"), ("Patient{}_Image.NII.GZ",) * 2])
+def test_acdc_flat_in_any_letter_case_and_ending(tmp_path: Path, names: tuple[str, str]) -> None:
+    for number in ("001", "002"):
+        (tmp_path / names[0].format(number)).touch()
+        (tmp_path / names[1].format(number).replace("Image", "Label")).touch()
+    (tmp_path / "scan7_image.nii.gz").touch()
+    cohort = read_acdc(tmp_path)
+    assert [(c.id, c.patient, c.has_label) for c in cohort.cases] == [
+        (p, p, True) for p in ("patient001", "patient002")
+    ]
+    assert cohort.problems == ()
+
+
+def test_acdc_flat_faults_are_problems(tmp_path: Path) -> None:
+    for name in ("patient001_image.nii.gz", "patient002_image.nii", "patient002_image.nii.gz", "patient003_label.nii"):
+        (tmp_path / name).touch()
+    problems = read_acdc(tmp_path).problems
+    assert [p.split(": ")[1] for p in problems] == [
+        f"the same case is also at {tmp_path / 'patient002_image.nii'}; remove one of them",
+        "image patient003_image.nii.gz is missing; add it or remove the label",
+        "label file patient001_label.nii.gz is missing; add it or remove the image",
+        "label file patient002_label.nii.gz is missing; add it or remove the image",
+    ]
+    assert len(read_acdc(tmp_path, without=["patient002"]).problems) == 2
+
+
+def test_mmwhs_names_in_any_letter_case_and_ending(tmp_path: Path) -> None:
+    names = ("CT_Train_1001_Image.NII.GZ", "ct_train_1001_LABEL.nii", "MR_TEST_2001_image.nii", "mr_train_1_label.Nii")
+    for name in names:
+        (tmp_path / name).touch()
+    cohort = read_mmwhs(tmp_path)
+    assert [(c.id, c.modality, c.has_label) for c in cohort.cases] == [
+        ("ct_train_1001", "ct", True),
+        ("mr_test_2001", "mr", False),
+    ]
+    assert len(cohort.problems) == 1
+    assert [c.id for c in read_mmwhs(tmp_path, "mr").cases] == ["mr_test_2001"]
+
+
+def test_a_patient_without_info_goes_with_all_its_frames(tmp_path: Path) -> None:
+    for patient in ("patient001", "patient002"):
+        for name in ("frame01", "frame01_gt", "frame02", "frame02_gt"):
+            (tmp_path / patient).mkdir(exist_ok=True)
+            (tmp_path / patient / f"{patient}_{name}.nii.gz").touch()
+    (tmp_path / "patient001" / "Info.cfg").write_text("ED: 1\nES: 2\n")
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "patient001_frame02.nii.gz").touch()
+    assert len(read_acdc(tmp_path).problems) == 2
+    first = read_acdc(tmp_path, without=["patient002_frame01", "patient002_frame02"]).problems
+    assert len(first) == 1
+    assert "the same frame" in first[0]
+    assert len(read_acdc(tmp_path, without=["patient001_ES", "patient002_frame01"]).problems) == 1

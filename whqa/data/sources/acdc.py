@@ -14,7 +14,8 @@ one patient. Other frames are passed over. The flat folder holds one frame a pat
     patient001_image.nii.gz
     patient001_label.nii.gz
 
-Labels: 1 RV cavity, 2 myocardium, 3 LV cavity. The headers contradict themselves (affine 1 mm, pixdim right).
+Names may be in capitals and end in .nii; other names are passed over. Labels: 1 RV cavity, 2 myocardium, 3 LV cavity.
+The headers contradict themselves (affine 1 mm, pixdim right).
 Source: Bernard et al., IEEE Trans Med Imaging 2018;37:2514-2525, and the readme of the download.
 """
 
@@ -24,10 +25,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from whqa.data.case import Case, Cohort, SpacingRule
+from whqa.data.case import Case, Cohort, Problem, SpacingRule
 from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.choice import Names, leave_out
-from whqa.data.sources.folder import read_folder
 from whqa.data.sources.listing import list_files, same_file
 from whqa.errors import InputError
 from whqa.structures import ACDC
@@ -38,6 +38,7 @@ EXPECTED = (
 )
 FRAMES = ("ED", "ES")
 _FILE = re.compile(r"(?P<patient>patient\d+)_frame(?P<frame>\d+)(?P<label>_gt)?\.nii(\.gz)?", re.IGNORECASE)
+_FLAT = re.compile(r"(?P<patient>patient\d+)_(?P<what>image|label)\.nii(\.gz)?", re.IGNORECASE)
 _LONGEST_INFO = 1 << 16
 
 
@@ -66,13 +67,16 @@ def read_acdc(
         raise InputError(f"frames {frames!r}: must be both, ED or ES")
     folder = existing_folder(root, EXPECTED)
     patients, problems = _patients(folder)
-    flat = any(re.fullmatch(r"[^.].*_image\.nii\.gz", p.name) for p in _children(folder))
-    if patients and flat:
-        raise InputError(f"{folder}: holds both layouts of ACDC, official and flat; state the folder of one of them")
-    if not patients and flat:
+    flat_cases, flat_problems = _flat(folder)
+    if patients and flat_cases:
+        raise InputError(
+            f"{folder}: holds both layouts of ACDC, official and flat; state the folder of one of them",
+            code="both-layouts",
+        )
+    if flat_cases:
         if frames != "both":
             raise InputError(f"{folder}: files of the flat layout do not tell their frame; leave frames at both")
-        return read_folder(folder, scheme=ACDC, modality="mr", without=without, name=name, spacing_rule=spacing_rule)
+        return leave_out(Cohort(name, flat_cases, ACDC, spacing_rule, flat_problems), without)
     if not patients:
         raise InputError(f"{folder}: no ACDC images found; it should be {EXPECTED}")
     wanted = FRAMES if frames == "both" else (frames,)
@@ -88,10 +92,29 @@ class _Patient:
     info: Path | None = None
     images: dict[int, Path] = field(default_factory=dict)
     labels: dict[int, Path] = field(default_factory=dict)
+    doubled: list[tuple[int, str]] = field(default_factory=list)
 
 
-def _children(folder: Path) -> list[Path]:
-    return list(list_files(folder, depth=0).files.values())
+def _flat(folder: Path) -> tuple[tuple[Case, ...], tuple[str, ...]]:
+    found: dict[str, dict[str, Path]] = {"image": {}, "label": {}}
+    listing = list_files(folder, depth=0, endings=(".nii", ".nii.gz"))
+    problems = list(listing.problems)
+    for path in listing.files.values():
+        match = _FLAT.fullmatch(path.name)
+        if match is None:
+            continue
+        patient = match["patient"].lower()
+        first = found[match["what"].lower()].setdefault(patient, path)
+        if not same_file(first, path):
+            problems.append(Problem(f"{path}: the same case is also at {first}; remove one of them", patient))
+    images, labels = found["image"], found["label"]
+    for case in sorted(labels.keys() - images.keys()):
+        line = f"{labels[case]}: image {case}_image.nii.gz is missing; add it or remove the label"
+        problems.append(Problem(line, case))
+    for case in sorted(images.keys() - labels.keys()):
+        line = f"{images[case]}: label file {case}_label.nii.gz is missing; add it or remove the image"
+        problems.append(Problem(line, case))
+    return tuple(Case(c, c, "mr", images[c], labels.get(c)) for c in sorted(images)), tuple(problems)
 
 
 def _patients(folder: Path) -> tuple[list[_Patient], list[str]]:
@@ -110,7 +133,8 @@ def _patients(folder: Path) -> tuple[list[_Patient], list[str]]:
         patient = found.setdefault(name, _Patient(name, path.parent, "testing" in map(str.lower, above)))
         first = (patient.labels if match["label"] else patient.images).setdefault(int(match["frame"]), path)
         if not same_file(first, path):
-            problems.append(f"{path}: the same frame is also at {first}; remove one of them")
+            line = f"{path}: the same frame is also at {first}; remove one of them"
+            patient.doubled.append((int(match["frame"]), line))
     for name, patient in found.items():
         patient.info = infos.get(name)
     problems += [
@@ -122,44 +146,50 @@ def _patients(folder: Path) -> tuple[list[_Patient], list[str]]:
 
 
 def _cases(patient: _Patient, wanted: tuple[str, ...], problems: list[str]) -> list[Case]:
-    numbers = _frame_numbers(patient, wanted, problems)
+    numbers, odd = _frame_numbers(patient, wanted)
+    names = {number: f"{patient.name}_{suffix}" for suffix, number in numbers.items()}
+    if odd:
+        problems.append(Problem(odd, *names.values()))
     cases = []
     for suffix, number in numbers.items():
         if number not in patient.images:
-            problems.append(f"{patient.info}: frame {number} ({suffix}) has no image {_frame_file(patient, number)}")
+            line = f"{patient.info}: frame {number} ({suffix}) has no image {_frame_file(patient, number)}"
+            problems.append(Problem(line, names[number]))
             continue
         image, label = patient.images[number], patient.labels.get(number)
         if label is None and not patient.test:
-            problems.append(
-                f"{image}: label file {_frame_file(patient, number, '_gt')} is missing; add it or remove the patient"
-            )
-        cases.append(Case(f"{patient.name}_{suffix}", patient.name, "mr", image, label))
-    for number in sorted(patient.labels.keys() - patient.images.keys() - set(numbers.values())):
-        problems.append(f"{patient.labels[number]}: image {_frame_file(patient, number)} is missing; add it")
+            line = f"{image}: label file {_frame_file(patient, number, '_gt')} is missing; add it or remove the patient"
+            problems.append(Problem(line, names[number]))
+        cases.append(Case(names[number], patient.name, "mr", image, label))
+    problems += _superfluous(patient, names)
     return cases
+
+
+def _superfluous(patient: _Patient, names: dict[int, str]) -> list[str]:
+    """Problems of frames, which those that are no case share with all cases of the patient."""
+    alone = sorted(patient.labels.keys() - patient.images.keys() - names.keys())
+    lines = [
+        *((n, f"{patient.labels[n]}: image {_frame_file(patient, n)} is missing; add it") for n in alone),
+        *patient.doubled,
+    ]
+    return [Problem(line, *([names[n]] if n in names else names.values())) for n, line in lines]
 
 
 def _frame_file(patient: _Patient, number: int, what: str = "") -> str:
     return f"{patient.name}_frame{number:02}{what}.nii.gz"
 
 
-def _frame_numbers(patient: _Patient, wanted: tuple[str, ...], problems: list[str]) -> dict[str, int]:
-    """ED and ES -> frame number; without a readable Info.cfg all frames by number, and a problem."""
+def _frame_numbers(patient: _Patient, wanted: tuple[str, ...]) -> tuple[dict[str, int], str]:
+    """ED and ES -> frame number; without a readable Info.cfg all frames by number, and what is wrong with it."""
+    every = {f"frame{number:02}": number for number in sorted(patient.images)}
     if patient.info is None:
-        problems.append(f"{patient.folder}: Info.cfg is missing; it says which frames of {patient.name} are ED and ES")
-        return _all_frames(patient)
+        return every, f"{patient.folder}: Info.cfg is missing; it says which frames of {patient.name} are ED and ES"
     try:
         with open(patient.info, encoding="utf-8-sig", errors="replace") as stream:
             text = stream.read(_LONGEST_INFO)
     except OSError as error:
-        problems.append(f"{patient.info}: not readable ({error.strerror}); copy or download it again")
-        return _all_frames(patient)
+        return every, f"{patient.info}: not readable ({error.strerror}); copy or download it again"
     stated = dict(re.findall(r"^\s*(ED|ES)\s*:\s*(\d{1,6})\s*$", text, re.MULTILINE))
     if set(stated) != set(FRAMES) or int(stated["ED"]) == int(stated["ES"]):
-        problems.append(f"{patient.info}: must state two frames in lines such as 'ED: 1' and 'ES: 12'; correct it")
-        return _all_frames(patient)
-    return {key: int(stated[key]) for key in wanted}
-
-
-def _all_frames(patient: _Patient) -> dict[str, int]:
-    return {f"frame{number:02}": number for number in sorted(patient.images)}
+        return every, f"{patient.info}: must state two frames in lines such as 'ED: 1' and 'ES: 12'; correct it"
+    return {key: int(stated[key]) for key in wanted}, ""
