@@ -16,8 +16,10 @@ import torch
 import whqa
 from whqa.assessment import TrainedRun, assess, load_run, write_assessment
 from whqa.assessment.ensemble import judge_mask
+from whqa.assessment.verdict import intervals_of, verdict_of
 from whqa.data.nifti import read_grid
 from whqa.errors import InputError
+from whqa.report.assessment import render_report, write_preview
 from whqa.structures import MMWHS
 
 
@@ -101,6 +103,35 @@ def test_the_threshold_of_the_error_map_is_told(
     assert told["rule"] == ("expected" if fixed is None else "dice")
     assert fixed is None or told["threshold"] == fixed
     np.testing.assert_array_equal(found.error_map, found.error_probability >= told["threshold"])
+
+
+def test_a_mask_that_is_lost_on_the_grid_of_the_run_is_rejected(
+    run: TrainedRun, case: tuple[Path, Path], tmp_path: Path
+) -> None:
+    scan = nib.load(case[0])
+    values = np.zeros(scan.shape, np.int16)
+    values[5, 5, 5] = 500
+    found = assess(case[0], (values, scan.affine), run)
+    reason = "the mask has no voxel on the grid of the run"
+    assert found.quality["qi"]["heart"] == {"value": None, "soft": None, "interval": None, "reason": reason}
+    assert 0 <= found.quality["qi"]["volume"]["value"] <= 1
+    assert found.quality["verdict"]["decision"] == "reject"
+    assert found.quality["verdict"]["reasons"][0] == "The mask has no voxel on the grid of the run."
+    assert json.loads(json.dumps(found.quality, allow_nan=False)) == found.quality
+    text = render_report(found)
+    assert "nothing can be said of the voxels in and around the heart" in text
+    for wrong in ("In truth", "got a lower QI", "of the voxels in and around the heart look", "rule rejected"):
+        assert wrong not in text
+    write_preview(found, tmp_path / "preview.png")
+
+
+def test_a_lost_mask_is_rejected_without_label_head_too(run: TrainedRun) -> None:
+    image, nothing = torch.zeros(17, 16, 15), torch.zeros(17, 16, 15, dtype=torch.int64)
+    judgement = replace(judge_mask(run.networks, image, nothing, (8.0, 8.0, 8.0)), other=None, expected_dice=None)
+    quality = {"out_of_distribution": [], "outside": {"mask_share": 0.0}, **intervals_of(run, judgement, 0.9)}
+    verdict = verdict_of(run, quality, judgement)
+    assert verdict["decision"] == "reject"
+    assert verdict["score"] is None
 
 
 def test_the_ensemble_is_the_mean_of_its_networks(run: TrainedRun) -> None:

@@ -23,7 +23,10 @@ from whqa.quality import heart_region, one_minus_mean
 
 
 class FoldNumbers(NamedTuple):
-    """One network's own QI by region, and its expected Dice of structures 1..C (nothing without label head)."""
+    """One network's own QI by region, and its expected Dice of structures 1..C (nothing without label head).
+
+    A mask without any voxel has no QI over the heart.
+    """
 
     qi: dict[str, float]
     dice: list[float]
@@ -40,7 +43,7 @@ class Judgement:
         rule: that tau follows from.
         other: most probable label where the mask is wrong, uint8 (D, H, W), or None without label head.
         expected_dice: of structures 1..C, float64 (C,), or None.
-        heart: the region "heart", bool (D, H, W).
+        heart: the region "heart", bool (D, H, W), or None where the mask has no voxel.
         by_fold: fold -> what that network says alone.
     """
 
@@ -50,7 +53,7 @@ class Judgement:
     rule: Rule
     other: Tensor | None
     expected_dice: Tensor | None
-    heart: Tensor
+    heart: Tensor | None
     by_fold: dict[int, FoldNumbers]
 
 
@@ -68,7 +71,7 @@ def judge_mask(
     Raises:
         InputError: a network gives NaN.
     """
-    heart = heart_region(mask_DHW, spacing)
+    heart = heart_region(mask_DHW, spacing) if mask_DHW.any() else None
     n_classes = networks[0].module.n_classes
     total = torch.zeros_like(image_DHW)
     labels = torch.zeros(n_classes, *image_DHW.shape) if networks[0].module.head == "label" else None
@@ -81,7 +84,7 @@ def judge_mask(
         dice = [] if others is None else expected_dice(probability, others, mask_DHW).tolist()
         if labels is not None and others is not None:
             labels += others.mul_(probability)
-        qi = {"volume": one_minus_mean(wrong), "heart": one_minus_mean(wrong, heart)}
+        qi = {"volume": one_minus_mean(wrong)} | ({} if heart is None else {"heart": one_minus_mean(wrong, heart)})
         by_fold[network.fold] = FoldNumbers(qi, dice)
     probability = total / len(networks)
     rule: Rule = "expected" if all(n.module.calibration.threshold is None for n in networks) else "dice"

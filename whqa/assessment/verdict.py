@@ -13,6 +13,7 @@ from whqa.assessment.conformal import OutOfFold, interval
 from whqa.assessment.ensemble import Judgement
 from whqa.assessment.model import TrainedRun
 from whqa.assessment.triage import Rule, choose_rule, measured_risk
+from whqa.quality import one_minus_mean
 from whqa.report.bootstrap import ci95, mean
 
 REGIONS = ("volume", "heart")
@@ -22,22 +23,13 @@ POPULATION = (
 )
 FEW = "too few unseen cases in the run for an interval of this confidence"
 NO_LABELS = "the run's network has no label head (errormap.head=label)"
+LOST = "the mask has no voxel on the grid of the run"
 FAR_OUTSIDE = 0.1
 
 
 def intervals_of(run: TrainedRun, judgement: Judgement, confidence: float) -> dict[str, Any]:
     """The parts `qi` and `structures` of quality.json, the latter without volumes."""
-    qi = {}
-    for region in REGIONS:
-        own = {k: v.qi[region] for k, v in judgement.by_fold.items()}
-        where = slice(None) if region == "volume" else judgement.heart
-        found = interval(OutOfFold.of(run.cases, f"qi_{region}", f"acc_{region}"), own, confidence)
-        qi[region] = {
-            "value": float(1 - judgement.error_map[where].double().mean()),
-            "soft": float(1 - judgement.probability[where].double().mean()),
-            "interval": None if found is None else list(found),
-            "reason": FEW if found is None else None,
-        }
+    qi = {region: _qi(run, judgement, region, confidence) for region in REGIONS}
     structures = {key: _structure(run, judgement, index, key, confidence) for index, key in enumerate(run.scheme.keys)}
     return {"qi": qi, "structures": structures}
 
@@ -100,14 +92,13 @@ def verdict_of(run: TrainedRun, quality: Mapping[str, Any], judgement: Judgement
     scores, dice, patients = rows[column].to_numpy(float), rows["mean_dice"].to_numpy(float), _patients(rows)
     rule = choose_rule(scores, dice, patients)
     score = _score(quality, judgement)
-    decision = "review" if score is None else rule.decide(score)
-    reasons = [_score_reason(score, words, rule, decision)]
+    decision, reason = _decision(score, words, rule, judgement)
     doubts = _doubts(quality, rule)
     if doubts and decision == "accept":
         decision = "review"
     return {
         "decision": decision,
-        "reasons": [*reasons, *doubts],
+        "reasons": [reason, *doubts],
         "score": score,
         "rule": _rule_text(rule, words),
         "accept_from": rule.accept,
@@ -128,6 +119,20 @@ def population(run: TrainedRun) -> tuple[dict[str, Any], ...]:
 
 def _patients(rows: pd.DataFrame) -> npt.NDArray[np.object_]:
     return rows["patient"].to_numpy(object)
+
+
+def _qi(run: TrainedRun, judgement: Judgement, region: str, confidence: float) -> dict[str, Any]:
+    if region == "heart" and judgement.heart is None:
+        return {"value": None, "soft": None, "interval": None, "reason": LOST}
+    own = {k: v.qi[region] for k, v in judgement.by_fold.items()}
+    where = None if region == "volume" else judgement.heart
+    found = interval(OutOfFold.of(run.cases, f"qi_{region}", f"acc_{region}"), own, confidence)
+    return {
+        "value": one_minus_mean(judgement.error_map, where),
+        "soft": one_minus_mean(judgement.probability, where),
+        "interval": None if found is None else list(found),
+        "reason": FEW if found is None else None,
+    }
 
 
 def _structure(run: TrainedRun, judgement: Judgement, index: int, key: str, confidence: float) -> dict[str, Any]:
@@ -157,9 +162,17 @@ def _score_column(run: TrainedRun) -> tuple[str, str]:
 
 def _score(quality: Mapping[str, Any], judgement: Judgement) -> float | None:
     if judgement.expected_dice is None:
-        return float(quality["qi"]["heart"]["value"])
+        value = quality["qi"]["heart"]["value"]
+        return None if value is None else float(value)
     known = [s["dice_expected"] for s in quality["structures"].values() if s["dice_expected"] is not None]
     return float(np.mean(known)) if known else None
+
+
+def _decision(score: float | None, words: str, rule: Rule, judgement: Judgement) -> tuple[str, str]:
+    if judgement.heart is None:
+        return "reject", f"{LOST[0].upper()}{LOST[1:]}."
+    decision = "review" if score is None else rule.decide(score)
+    return decision, _score_reason(score, words, rule, decision)
 
 
 def _score_reason(score: float | None, words: str, rule: Rule, decision: str) -> str:

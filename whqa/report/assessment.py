@@ -130,7 +130,7 @@ def _tiles(quality: dict[str, Any]) -> list[dict[str, str]]:
         tiles.append(
             {
                 "label": f"Voxels that look right, {words} (QI)",
-                "value": wording.percent(found["value"]),
+                "value": "n/a" if found["value"] is None else wording.percent(found["value"]),
                 "beside": _beside(found, quality["confidence"]),
             }
         )

@@ -63,13 +63,14 @@ def expected_mean_dice(quality: Mapping[str, Any]) -> float | None:
 
 
 def rank_words(population: Sequence[Mapping[str, Any]], quality: Mapping[str, Any]) -> str:
-    """How many of the run's own final masks got a lower QI over the heart."""
+    """How many of the run's own final masks got a lower QI over the heart; nothing where this one has none."""
     known = [
         float(r["qi_heart"]) for r in population if r.get("mask_kind") == "final" and _is_number(r.get("qi_heart"))
     ]
-    if not known:
+    value = quality["qi"]["heart"]["value"]
+    if not known or value is None:
         return ""
-    lower = sum(v < quality["qi"]["heart"]["value"] for v in known)
+    lower = sum(v < value for v in known)
     return f"{lower} of the run's {len(known)} final masks got a lower QI over the heart than this one."
 
 
@@ -83,7 +84,7 @@ _AXES = {
 def _this_case(quality: Mapping[str, Any], part: str) -> tuple[float | None, Sequence[float] | None]:
     if part != "dice":
         found = quality["qi"][part]
-        return float(found["value"]), found.get("interval")
+        return found["value"], found.get("interval")
     return expected_mean_dice(quality), None
 
 

@@ -34,12 +34,8 @@ def percents(interval: Sequence[float], digits: int = 1) -> str:
 
 def what_is_wrong(quality: dict[str, Any]) -> list[str]:
     """How much looks wrong, and in which structures."""
-    wrong = 1 - quality["qi"]["heart"]["value"]
-    sentences = [
-        f"{sentence(percent(wrong))[:-1]} of the voxels in and around the heart look wrong."
-        if wrong > 0
-        else "No voxel in or around the heart looks wrong."
-    ]
+    heart = quality["qi"]["heart"]
+    sentences = [_wrong_share(heart)]
     missing = [s["name"] for s in quality["structures"].values() if not s["volume_ml"]]
     if missing:
         sentences.append(f"The mask holds no {listed(missing, 'and no')}.")
@@ -47,7 +43,7 @@ def what_is_wrong(quality: dict[str, Any]) -> list[str]:
     if doubtful:
         words = [f"{s['name']} ({_doubt(s)})" for s in doubtful[:_NAMED]]
         sentences.append(f"{'Worst' if len(doubtful) > 1 else 'In doubt'}: {listed(words)}.")
-    elif not missing:
+    elif not missing and heart["value"] is not None:
         sentences.append("No structure stands out.")
     return sentences
 
@@ -61,6 +57,9 @@ def how_sure(quality: dict[str, Any]) -> list[str]:
         ]
     else:
         sentences = [sentence(f"no interval can be given: {heart.get('reason') or 'the run gives no reason'}")]
+    if heart["value"] is None:
+        # rejected for that, and by no rule whose risk is known
+        return sentences
     sentences.append(_risk(quality["verdict"]))
     if quality.get("out_of_distribution"):
         sentences.append(
@@ -141,6 +140,15 @@ def doubtful_structures(quality: dict[str, Any]) -> list[dict[str, Any]]:
 def listed(words: Sequence[str], last: str = "and") -> str:
     """ "a", "a and b" or "a, b and c"."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
+def _wrong_share(heart: dict[str, Any]) -> str:
+    if heart["value"] is None:
+        return sentence(f"{heart['reason']}, so nothing can be said of the voxels in and around the heart")
+    wrong = 1 - heart["value"]
+    if wrong > 0:
+        return f"{sentence(percent(wrong))[:-1]} of the voxels in and around the heart look wrong."
+    return "No voxel in or around the heart looks wrong."
 
 
 def _trust(structure: dict[str, Any]) -> float:
