@@ -253,15 +253,16 @@ def test_of_our_own_folder_nothing_but_our_own_files_goes(tmp_path: Path) -> Non
     place = out / "a"
     asked = json.loads((place / "request.json").read_text())
     (place / "request.json").write_text(json.dumps(asked | {"outputs": [*asked["outputs"], "look.png", "notes.txt"]}))
-    for name in ("look.png", "mine.png", "notes.txt", "report.html"):
+    mine = {"mine.png", "notes.txt", "error.txt"}
+    for name in ("look.png", "report.html", *mine):
         (place / name).write_text("x")
     clear(place, Options(report=False))
-    assert {path.name for path in place.iterdir()} == {"mine.png", "notes.txt"}
+    assert {path.name for path in place.iterdir()} == mine
     (place / "quality.json").write_text('{"case": "a", "verdict": {}, "versions": {}}')
     (place / "request.json").write_text('{"of": "somebody else"}')
     (place / "report.html").write_text("x")
     clear(place, Options(report=False))
-    assert {path.name for path in place.iterdir()} == {"mine.png", "notes.txt", "request.json"}
+    assert {path.name for path in place.iterdir()} == {*mine, "request.json"}
 
 
 def test_settings_reach_the_judge(tmp_path: Path) -> None:

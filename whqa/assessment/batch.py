@@ -263,8 +263,8 @@ def clear(place: Path, options: Options) -> None:
     request = _own_request(place)
     names = [REQUEST, *(name for name in request["outputs"] if name.lower().endswith(".png"))] if request else []
     if request or _own_quality(place):
-        names += [*options.outputs, REPORT, TRACEBACK]
-    elif _own_traceback(place):
+        names += [*options.outputs, REPORT]
+    if _own_traceback(place):
         names.append(TRACEBACK)
     for name in dict.fromkeys(names):
         (place / name).unlink(missing_ok=True)
