@@ -78,7 +78,10 @@ def recognised(root: str | Path) -> str:
     if not found:
         if not list_files(folder).files:
             *endings, last = VOLUME_ENDINGS
-            raise InputError(f"{folder}: holds no {', '.join(endings)} or {last} file; state the folder of the scans")
+            raise InputError(
+                f"{folder}: not the layout of any source, it holds no {', '.join(endings)} or {last} file; state the "
+                "folder of the scans"
+            )
         raise InputError(
             f"{folder}: not the layout of any source that is recognised by itself; state --source, one of "
             f"{', '.join(sources())} (folder takes patterns: image=, label=, scheme=, modality=)"
