@@ -159,11 +159,16 @@ def _assess_many(options: argparse.Namespace, pairs: Pairs, model: TrainedRun, s
 
 
 def _line(name: str, quality: dict[str, Any] | Any) -> str:
-    heart = quality["qi"]["heart"]
-    interval = heart["interval"]
-    between = f" [{interval[0]:.3f}-{interval[1]:.3f}]" if interval else f" {NO_INTERVAL}"
-    text = f"{name}: {quality['verdict']['decision']}, QI over the heart {heart['value']:.3f}{between}"
+    text = f"{name}: {quality['verdict']['decision']}, {_heart(quality['qi']['heart'])}"
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _heart(heart: dict[str, Any]) -> str:
+    if heart["value"] is None:
+        return f"no QI over the heart ({heart['reason']})"
+    interval = heart["interval"]
+    between = f"[{interval[0]:.3f}-{interval[1]:.3f}]" if interval else NO_INTERVAL
+    return f"QI over the heart {heart['value']:.3f} {between}"
 
 
 def _counts(outcomes: list[Outcome]) -> str:

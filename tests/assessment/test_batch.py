@@ -25,6 +25,7 @@ from whqa.assessment.batch import Options, Outcome, assess_many, clear, refuse_o
 from whqa.assessment.case import Assessment
 from whqa.assessment.pairs import Pair, Pairs
 from whqa.calibration import Calibration
+from whqa.cli_assess import _line
 from whqa.errors import InputError
 from whqa.report.batch import render_index
 from whqa.structures import ACDC
@@ -365,6 +366,25 @@ def test_the_page_lists_the_worst_first_and_escapes_what_files_say(tmp_path: Pat
     assert "The noise of the image is high." in page
     reported = [replace(o, report=True) for o in outcomes]
     assert 'href="fine/report.html"' in render_index(reported, "demo")
+
+
+def test_a_mask_without_a_quality_of_the_heart_is_listed_and_kept(
+    tmp_path: Path, rows_of: Callable[[Path], list[dict[str, str]]]
+) -> None:
+    class Lost(Judge):
+        def __call__(self, *args: Any, **options: Any) -> Assessment:
+            found = super().__call__(*args, **options)
+            found.quality["qi"]["heart"] = {"value": None, "interval": None, "reason": "the mask has no voxel"}
+            return found
+
+    pairs, judge = _pairs(tmp_path, "a"), Lost(a=("reject", None))
+    assess_many(pairs, _model(tmp_path), tmp_path / "out", BARE, judge)
+    (outcome,) = assess_many(pairs, _model(tmp_path), tmp_path / "out", BARE, judge)
+    assert outcome.kept
+    assert '<td data-what="QI, heart">n/a</td>' in (tmp_path / "out" / "index.html").read_text()
+    assert rows_of(tmp_path / "out" / "assessments.csv")[0]["qi_heart"] == ""
+    assert outcome.quality
+    assert _line("a", outcome.quality) == "a: reject, no QI over the heart (the mask has no voxel)"
 
 
 def test_the_page_says_where_its_links_lead_and_how_many_were_judged(tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def _with_ends(values: dict[str, Any], value: str, interval: str) -> dict[str, A
     if ends is not None:
         low, high = ends
         ends = [float(low), float(high)]
-    return values | {value: float(values[value]), interval: ends}
+    number = None if values[value] is None else float(values[value])
+    return values | {value: number, interval: ends}
 
 
 def _mean_dice(structures: dict[str, Any]) -> float | None:
