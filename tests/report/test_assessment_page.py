@@ -155,8 +155,8 @@ def test_table_says_what_quality_says(assessed, html):
 @pytest.mark.parametrize(
     ("tau", "rule", "said", "start"),
     [
-        (0.319, "expected", "probability of an error is at least 31.9 %: for this mask", 0.32),
-        (0.5, "dice", "probability of an error is at least 50.0 %: for all masks", 0.5),
+        (0.319, "expected", "with an error probability of at least 31.9 %, set for this mask alone", 0.32),
+        (0.5, "dice", "with an error probability of at least 50.0 %, set for all masks alike", 0.5),
         (2.0, "expected", "not even half a voxel of this mask is expected to be wrong", 1.0),
     ],
 )

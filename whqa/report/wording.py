@@ -77,10 +77,10 @@ def error_map_words(quality: dict[str, Any]) -> str:
     if threshold > 1:
         return "No voxel counts as wrong: not even half a voxel of this mask is expected to be wrong."
     why = {
-        "expected": "for this mask, these voxels are expected to agree best with those that are truly wrong",
+        "expected": "for this mask alone, where the map is expected to agree best with the true errors",
         "dice": "for all masks alike, as chosen on training cases that the networks had not been trained on",
     }[rule]
-    return f"The voxels that look wrong: the probability of an error is at least {percent(threshold)}: {why}."
+    return f"The voxels that look wrong: those with an error probability of at least {percent(threshold)}, set {why}."
 
 
 def what_to_do(quality: dict[str, Any]) -> list[str]:
