@@ -44,6 +44,11 @@ class Inputs:
     from_file: bool
     warnings: tuple[str, ...]
 
+    @property
+    def other_organs(self) -> npt.NDArray[np.bool_]:
+        """Voxels that the mask gives to what is not of the heart (X, Y, Z); a correction leaves them alone."""
+        return (self.values != 0) & (self.mask.array == 0)
+
     def to_values(self, corrected: npt.NDArray[np.uint8]) -> npt.NDArray[np.integer]:
         """A changed mask in the file's own values: voxels that did not change keep theirs, other organs too."""
         table = np.array([0, *(self.scheme.values[key] for key in self.run_scheme.keys)])

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import torch
 
 from whqa.assessment.case import Assessment
 from whqa.assessment.ensemble import Judgement, judge_mask
-from whqa.assessment.familiarity import load_features, unchecked, unfamiliar
+from whqa.assessment.familiarity import better_than_own, load_features, unchecked, unfamiliar
 from whqa.assessment.features import features
 from whqa.assessment.inputs import Inputs, read_inputs
 from whqa.assessment.model import TrainedRun, load_run
@@ -46,6 +46,7 @@ from whqa.files import write_json
 from whqa.report.environment import environment
 from whqa.structures import LabelScheme
 
+BETTER = "the mask is more like the run's references than like the masks of its segmenters"
 PROBABILITY, ERROR_MAP, CORRECTED = "error_probability.nii.gz", "error_map.nii.gz", "corrected_mask.nii.gz"
 QUALITY, REPORT = "quality.json", "report.html"
 
@@ -97,14 +98,16 @@ def assess(
         run.networks, torch.from_numpy(values), torch.from_numpy(indices.astype(np.int64)), geometry.spacing
     )
     judged = time.perf_counter()
-    correction = correction_record(run)
+    known, numbers = load_features(run.directory, inputs.modality), features(values, indices, geometry, run.scheme.keys)
+    better = better_than_own(numbers, known)
+    correction = _limited(correction_record(run), better)
     restored = _restore(inputs, judgement, geometry, correction["threshold"] if correction["applied"] else None)
-    known = load_features(run.directory, inputs.modality)
     unchecked_because = unchecked(known)
     quality = _quality(run, inputs, judgement, geometry, restored, confidence)
-    quality["out_of_distribution"] = unfamiliar(features(values, indices, geometry, run.scheme.keys), known)
+    quality["out_of_distribution"] = unfamiliar(numbers, known)
     quality["correction"] = _changes(correction, inputs, restored)
     quality["warnings"] += [unchecked_because] if unchecked_because else []
+    quality["warnings"] += [f"T{BETTER[1:]}; its figures are probably too low. {better[0]}"] if better else []
     quality["verdict"] = verdict_of(run, quality, judgement)
     quality["versions"] = environment()
     quality["seconds"] = {
@@ -157,6 +160,7 @@ def _restore(inputs: Inputs, judgement: Judgement, geometry: Geometry, threshold
         inside = restore_map(np.ones(geometry.shape, np.float32), geometry) > 0.5
         score = torch.from_numpy(np.where(inside, probability, -1.0))
         corrected = corrected_mask(torch.from_numpy(corrected), torch.from_numpy(other), score, threshold).numpy()
+        corrected = np.where(inputs.other_organs, inputs.mask.array, corrected)
     return _Restored(probability, error_map, corrected)
 
 
@@ -215,6 +219,13 @@ def _quality(
 def _tau(judgement: Judgement) -> float:
     # above 0, as nothing is said about voxels outside the box that was judged
     return max(judgement.threshold, 1e-6)
+
+
+def _limited(record: dict[str, Any], better: Sequence[str]) -> dict[str, Any]:
+    """The correction, but for masks unlike those on which its gain was measured."""
+    if not record["applied"] or not better:
+        return record
+    return {**record, "applied": False, "reason": f"left alone: {BETTER}, which the gain was measured on"}
 
 
 def _changes(record: dict[str, Any], inputs: Inputs, restored: _Restored) -> dict[str, Any]:

@@ -1,0 +1,64 @@
+"""What is done with masks that are better than those of the run's own segmenters, and with other organs in a mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from whqa.assessment import TrainedRun, assess, load_run, pipeline
+from whqa.report.assessment import render_report
+from whqa.structures import MMWHS
+
+Case = tuple[Path, tuple[np.ndarray, np.ndarray]]
+
+
+@pytest.fixture(scope="module")
+def run(judged: Path) -> TrainedRun:
+    (directory,) = (judged / "runs").glob("*/errormap")
+    return load_run(directory.parent)
+
+
+@pytest.fixture
+def case(phantoms: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
+    """A scan and its label map with another organ beside the heart, judged by a run that corrects whatever it can."""
+    record = {"applied": True, "reason": "helps", "threshold": 0.0, "out_of_fold": None}
+    monkeypatch.setattr(pipeline, "correction_record", lambda run: dict(record))
+    root = phantoms / "data" / "phantom-ct-6-6mm-seed0"
+    label = nib.load(next(root.rglob("ct_train_1001_label.nii.gz")))
+    values = np.asanyarray(label.dataobj).astype(np.int16)
+    values[(values == 0) & (np.indices(values.shape)[0] % 2 == 0)] = 9
+    return next(root.rglob("ct_train_1001_image.nii.gz")), (values, label.affine)
+
+
+SCHEME: dict[str, Any] = {**MMWHS.values, "ignore": 9}
+
+
+def test_voxels_of_other_organs_are_never_corrected(run: TrainedRun, case: Case) -> None:
+    found = assess(*case, run, label_map=SCHEME)
+    values = case[1][0]
+    assert found.quality["correction"]["changed_voxels"] == (found.corrected != found.mask).sum() > 0
+    assert (found.corrected[values == 0] > 0).any(), "the run would give background to the heart"
+    assert found.corrected_values is not None
+    np.testing.assert_array_equal(found.corrected_values[values == 9], 9)
+    assert not found.corrected[values == 9].any()
+
+
+def test_a_mask_better_than_the_run_s_own_is_left_alone_and_the_page_says_why(
+    run: TrainedRun, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    piece = "The number of separate pieces of the pulmonary artery is 1; in the run's own cases it is 2 to 12."
+    monkeypatch.setattr(pipeline, "better_than_own", lambda *_: [piece])
+    found = assess(*case, run, label_map=SCHEME)
+    np.testing.assert_array_equal(found.corrected, found.mask)
+    correction = found.quality["correction"]
+    assert not correction["applied"]
+    assert correction["reason"].startswith("left alone: the mask is more like the run's references")
+    (warning,) = [w for w in found.quality["warnings"] if "probably too low" in w]
+    assert warning.endswith(piece)
+    page = render_report(found)
+    assert "more like the run&#39;s references" in page
+    assert "probably too low" in page
