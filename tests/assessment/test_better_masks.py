@@ -62,3 +62,11 @@ def test_a_mask_better_than_the_run_s_own_is_left_alone_and_the_page_says_why(
     page = render_report(found)
     assert "more like the run&#39;s references" in page
     assert "probably too low" in page
+
+
+def test_a_mask_that_is_lost_on_the_grid_of_the_run_is_left_alone(run: TrainedRun, case: Case) -> None:
+    values = np.zeros_like(case[1][0])
+    values[5, 5, 5] = 500
+    correction = assess(case[0], (values, case[1][1]), run).quality["correction"]
+    assert (correction["applied"], correction["changed_voxels"]) == (False, 0)
+    assert correction["reason"] == "left alone: the mask has no voxel on the grid of the run"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from whqa.assessment.familiarity import better_than_own, load_features, unchecke
 from whqa.assessment.features import features
 from whqa.assessment.inputs import Inputs, read_inputs
 from whqa.assessment.model import TrainedRun, load_run
-from whqa.assessment.verdict import correction_record, intervals_of, population, verdict_of
+from whqa.assessment.verdict import LOST, correction_record, intervals_of, population, verdict_of
 from whqa.correction import corrected_mask
 from whqa.data.nifti import voxel_sizes, write_volume
 from whqa.data.preprocess import (
@@ -100,7 +100,8 @@ def assess(
     judged = time.perf_counter()
     known, numbers = load_features(run.directory, inputs.modality), features(values, indices, geometry, run.scheme.keys)
     better = better_than_own(numbers, known)
-    correction = _limited(correction_record(run), better)
+    unlike = LOST if not indices.any() else f"{BETTER}, which the gain was measured on" if better else None
+    correction = _limited(correction_record(run), unlike)
     restored = _restore(inputs, judgement, geometry, correction["threshold"] if correction["applied"] else None)
     unchecked_because = unchecked(known)
     quality = _quality(run, inputs, judgement, geometry, restored, confidence)
@@ -221,11 +222,11 @@ def _tau(judgement: Judgement) -> float:
     return max(judgement.threshold, 1e-6)
 
 
-def _limited(record: dict[str, Any], better: Sequence[str]) -> dict[str, Any]:
+def _limited(record: dict[str, Any], unlike: str | None) -> dict[str, Any]:
     """The correction, but for masks unlike those on which its gain was measured."""
-    if not record["applied"] or not better:
+    if not record["applied"] or unlike is None:
         return record
-    return {**record, "applied": False, "reason": f"left alone: {BETTER}, which the gain was measured on"}
+    return {**record, "applied": False, "reason": f"left alone: {unlike}"}
 
 
 def _changes(record: dict[str, Any], inputs: Inputs, restored: _Restored) -> dict[str, Any]:
