@@ -42,7 +42,7 @@ def test_two_processes_judge_as_one_does(judged: Path, tmp_path: Path, tiny: Tin
     before = [r for r in rows_of(run_dir / "cases.csv") if (r["case"], r["mask_kind"]) != (folds[0][0], "side1")]
     assert len({(r["case"], r["mask_kind"]) for r in before}) == 11
     known = rows_of(run_dir / "features.csv")
-    assert [r["case"] for r in known] == folds[0]
+    assert [(r["case"], r["mask_kind"]) for r in known] == [(c, k) for k in ("final", "reference") for c in folds[0]]
     for name in ("cases.csv", "features.csv"):
         (run_dir / name).unlink()
     words = ["trainer=ddp_sim", "stage=errormap", "fold=0", "fit=false"]
