@@ -133,6 +133,8 @@ def test_the_layout_is_recognised_and_named(phantoms: Path, capsys: pytest.Captu
         (["check", "{data}", "--source", "mmwhs", "--jobs", "0"], "--jobs 0: must be at least 1"),
         (["check", "{data}", "--source", "mmwhs", "--jsn"], "unknown argument '--jsn'"),
         (["check"], "DIR"),
+        (["check", ""], "no data folder stated"),
+        (["preview", "", "--source", "mmwhs"], "no data folder stated"),
         (["preview", "{data}", "--source", "mmwhs", "--case", "ct_train_101"], "did you mean 'ct_train_1001'?"),
         (["preview", "{data}", "--source", "mmwhs", "--limit", "0"], "--limit 0: must be at least 1"),
         (

@@ -54,9 +54,14 @@ def add_data_commands(parser: argparse.ArgumentParser) -> None:
 def _add_folder(parser: argparse.ArgumentParser) -> None:
     """Arguments of every command that reads a folder of scans; settings of the source follow as key=value."""
     parser.epilog = "settings of the source follow as key=value, e.g. modality=mr spacing_rule=affine"
-    parser.add_argument("directory", type=Path, metavar="DIR", help="folder with the scans")
+    parser.add_argument("directory", type=_folder, metavar="DIR", help="folder with the scans")
     parser.add_argument("--source", help="its layout, e.g. mmwhs (default: the one that is recognised)")
     parser.add_argument("--jobs", type=int, help="processes side by side (default: all CPUs)")
+
+
+def _folder(text: str) -> Path | str:
+    # an unset variable of the shell is not the current folder, which Path would make of it
+    return Path(text) if text.strip() else ""
 
 
 def _cohort(options: argparse.Namespace, overrides: list[str]) -> tuple[str, Cohort]:

@@ -153,7 +153,7 @@ def _quoted(name: str) -> str:
 def _read(config: DictConfig, root: str | Path) -> Cohort:
     config = config.copy()
     # as text, a folder called "${x}" would be looked up
-    config.root = Path(root)
+    config.root = Path(root) if str(root).strip() else ""
     cohort = make(config)
     assert isinstance(cohort, Cohort)
     if cohort.spacing_rule not in get_args(SpacingRule):
