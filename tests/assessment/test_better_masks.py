@@ -62,6 +62,10 @@ def test_a_mask_better_than_the_run_s_own_is_left_alone_and_the_page_says_why(
     page = render_report(found)
     assert "more like the run&#39;s references" in page
     assert "probably too low" in page
+    monkeypatch.setattr(pipeline, "unfamiliar", lambda *_: [{"feature": "noise", "message": "Noise."}])
+    strange = assess(*case, run, label_map=SCHEME).quality
+    assert not [w for w in strange["warnings"] if "too low" in w], "of a strange scan nothing is known"
+    assert not strange["correction"]["applied"]
 
 
 def test_a_mask_that_is_lost_on_the_grid_of_the_run_is_left_alone(run: TrainedRun, case: Case) -> None:

@@ -108,7 +108,9 @@ def assess(
     quality["out_of_distribution"] = unfamiliar(numbers, known)
     quality["correction"] = _changes(correction, inputs, restored)
     quality["warnings"] += [unchecked_because] if unchecked_because else []
-    quality["warnings"] += [f"T{BETTER[1:]}; its figures are probably too low. {better[0]}"] if better else []
+    # the figures of a scan unlike the run's own may be off in either direction
+    if better and not quality["out_of_distribution"]:
+        quality["warnings"].append(f"T{BETTER[1:]}; its figures are probably too low. {better[0]}")
     quality["verdict"] = verdict_of(run, quality, judgement)
     quality["versions"] = environment()
     quality["seconds"] = {
