@@ -9,17 +9,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from whqa.assessment import TrainedRun, assess, load_run, pipeline
+from whqa.assessment import TrainedRun, assess, pipeline
 from whqa.report.assessment import render_report
 from whqa.structures import MMWHS
 
 Case = tuple[Path, tuple[np.ndarray, np.ndarray]]
-
-
-@pytest.fixture(scope="module")
-def run(judged: Path) -> TrainedRun:
-    (directory,) = (judged / "runs").glob("*/errormap")
-    return load_run(directory.parent)
 
 
 @pytest.fixture

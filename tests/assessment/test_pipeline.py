@@ -24,12 +24,6 @@ from whqa.structures import MMWHS
 
 
 @pytest.fixture(scope="module")
-def run(judged: Path) -> TrainedRun:
-    (directory,) = (judged / "runs").glob("*/errormap")
-    return load_run(directory.parent)
-
-
-@pytest.fixture(scope="module")
 def case(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Image and a mask with another organ in it and the aorta left out."""
     folder = tmp_path_factory.mktemp("case")

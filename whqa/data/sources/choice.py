@@ -103,7 +103,7 @@ def names_left_out(without: Names | None, there: Collection[str], cohort: str) -
 
 
 def leave_out(cohort: Cohort, without: Names | None) -> Cohort:
-    """The cohort without some of its cases, and without the problems that are told of these cases' files.
+    """The cohort without some of its cases, and without the problems that are about these cases alone.
 
     Args:
         cohort: as its reader found it.
@@ -117,13 +117,10 @@ def leave_out(cohort: Cohort, without: Names | None) -> Cohort:
     names = names_left_out(without, ids | of_problems, cohort.name)
     if ids <= names:
         raise InputError(f"data.without: names all {len(ids)} cases of cohort {cohort.name!r}; nothing is left")
-    gone = tuple(f"{path}:" for case in cohort.cases if case.id in names for path in case.files)
     return replace(
         cohort,
         cases=tuple(case for case in cohort.cases if case.id not in names),
-        problems=tuple(
-            problem for problem in cohort.problems if not (problem.startswith(gone) or of_cases(problem, names))
-        ),
+        problems=tuple(problem for problem in cohort.problems if not of_cases(problem, names)),
     )
 
 
