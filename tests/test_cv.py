@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 import whqa.cv
-from whqa.config_check import compose_config
+from whqa.config.words import compose_config
 from whqa.cv import Graph, Run, _name_failures, _work, cross_validate, plan_runs, run_environment
 from whqa.errors import InputError
 from whqa.masks.plan import MaskPlan

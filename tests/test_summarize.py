@@ -14,7 +14,7 @@ from rich.console import Console
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from whqa.report.tables import read_run
+from whqa.results.tables import read_run
 from whqa.summarize import summarize
 
 KINDS = ("final", "side1", "side2", "side3", "side4", "early")

@@ -15,7 +15,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import whqa.train
-from whqa.config_check import compose_config
+from whqa.config.words import compose_config
 from whqa.errors import InputError
 from whqa.process import locked
 

@@ -25,8 +25,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from whqa.config import of_run, run_name
-from whqa.config_check import compose_config
+from whqa.config.instantiate import of_run
+from whqa.config.run_name import run_name
+from whqa.config.words import compose_config
 from whqa.errors import InputError
 from whqa.masks.plan import choose_kinds
 from whqa.masks.store import COMPLETED

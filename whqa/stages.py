@@ -13,20 +13,20 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from whqa.baselines import BASELINES, Baseline, Constant
-from whqa.calibration import Calibration, Rule
-from whqa.callbacks.errormap import Calibrate, JudgeMasks, MonitorErrorMap
-from whqa.callbacks.familiarity import RecordFeatures
+from whqa.callbacks.judging import Calibrate, JudgeMasks, MonitorErrorMap
+from whqa.callbacks.masks import MonitorSegmentation, StoreMasks
 from whqa.callbacks.overlays import Overlays
-from whqa.callbacks.segmentation import MonitorSegmentation, StoreMasks
+from whqa.callbacks.recording import RecordFeatures
 from whqa.callbacks.tracking import TrackRun
 from whqa.callbacks.training import FreezeNorm, KeepEarlyWeights, ProgressFile, RefuseDivergence, SeedSteps
 from whqa.data.cache import PreparedCase
 from whqa.data.case import Cohort
-from whqa.data.datamodule import WholeHeartDataModule
 from whqa.data.folds import Folds
 from whqa.errors import InputError
 from whqa.files import read_json, write_json
+from whqa.judges import BASELINES, Baseline, Constant
+from whqa.judges.calibration import Calibration, Rule
+from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.masks.plan import MaskPlan, SegmenterJob
 from whqa.masks.store import MaskItem
 from whqa.modules import ErrorMapModule, SegmenterModule

@@ -25,19 +25,20 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from whqa.callbacks.history import CsvHistory
 from whqa.callbacks.tracking import finished_run
-from whqa.config import config_dir, differences, make, of_run, run_name
-from whqa.config_check import check_overrides, external_settings
+from whqa.config.instantiate import config_dir, differences, make, of_run
+from whqa.config.run_name import run_name
+from whqa.config.words import check_overrides, external_settings
 from whqa.console import plain_messages
 from whqa.data.cache import Cache
 from whqa.data.case import Cohort
-from whqa.data.datamodule import WholeHeartDataModule
 from whqa.data.folds import Folds, load_or_make_folds, make_folds
-from whqa.data.patches import Augmentation
 from whqa.data.prepare import prepare_cohort
 from whqa.data.preprocess import Preprocess
 from whqa.data.sources.checks import checked
 from whqa.errors import InputError
 from whqa.files import write_text
+from whqa.loading.datamodule import WholeHeartDataModule
+from whqa.loading.patches import Augmentation
 from whqa.masks.external import ExternalMethod, refuse_bare, refuse_seen
 from whqa.masks.importing import Imported, import_masks, record_masks, refuse_other_masks
 from whqa.masks.plan import ChosenKinds, MaskPlan, SegmenterJob, choose_kinds, fold_name, parse_fold

@@ -22,12 +22,12 @@ import pandas as pd
 import pytest
 
 from whqa.assessment.batch import Options, Outcome, assess_many, clear, refuse_overwriting
-from whqa.assessment.case import Assessment
 from whqa.assessment.pairs import Pair, Pairs
-from whqa.calibration import Calibration
-from whqa.cli_assess import _line
+from whqa.cli.assess import _line
+from whqa.contract.quality_json import Assessment
 from whqa.errors import InputError
-from whqa.report.batch import render_index
+from whqa.judges.calibration import Calibration
+from whqa.report.batch_page import render_index
 from whqa.structures import ACDC
 
 SHAPE = (6, 5, 4)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from whqa.assessment import TrainedRun, assess, pipeline
-from whqa.report.assessment import render_report
+from whqa.report.assessment_page import render_report
 from whqa.structures import MMWHS
 
 Case = tuple[Path, tuple[np.ndarray, np.ndarray]]

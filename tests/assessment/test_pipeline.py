@@ -17,9 +17,9 @@ import whqa
 from whqa.assessment import TrainedRun, assess, load_run, write_assessment
 from whqa.assessment.ensemble import judge_mask
 from whqa.assessment.verdict import intervals_of, verdict_of
-from whqa.data.nifti import read_grid
+from whqa.data.formats.volume_files import read_grid
 from whqa.errors import InputError
-from whqa.report.assessment import render_report, write_preview
+from whqa.report.assessment_page import render_report, write_preview
 from whqa.structures import MMWHS
 
 

@@ -41,8 +41,8 @@ def whqa(folder: Path, augmented: bool) -> Iterator[Any]:
     import torch
     from torch.utils.data import DataLoader
 
-    from whqa.data.patches import Augmentation, PatchDataset
-    from whqa.data.sampling import PatchSampler
+    from whqa.loading.patches import Augmentation, PatchDataset
+    from whqa.loading.sampling import PatchSampler
 
     torch.set_num_threads(1)
     cases = prepared(folder)

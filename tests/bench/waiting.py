@@ -21,15 +21,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from whqa.config import cpu_precision
+from whqa.config.precision import cpu_precision
 from whqa.console import plain_messages
 from whqa.data.cache import Cache
-from whqa.data.datamodule import WholeHeartDataModule
 from whqa.data.folds import Folds
-from whqa.data.patches import Augmentation
 from whqa.data.phantom import phantom_cohort
 from whqa.data.prepare import prepare_cohort
 from whqa.data.preprocess import Preprocess
+from whqa.loading.datamodule import WholeHeartDataModule
+from whqa.loading.patches import Augmentation
 from whqa.masks.store import MaskItem, write_mask
 from whqa.modules import ErrorMapModule, SegmenterModule
 from whqa.networks.voxresnet import VoxResNet

@@ -13,7 +13,7 @@ import torch
 
 from whqa.callbacks import overlays as module
 from whqa.callbacks.overlays import Overlays
-from whqa.data.judged import ErrorPrediction
+from whqa.quality import ErrorPrediction
 from whqa.structures import ACDC
 
 SHAPE = (10, 11, 12)

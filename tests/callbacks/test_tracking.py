@@ -28,12 +28,12 @@ import whqa.summarize
 import whqa.train
 from whqa.callbacks import tracking
 from whqa.callbacks.tracking import TrackRun, fixed_items, headline_numbers, log_summary, run_id, wandb_logger
-from whqa.cli import main
-from whqa.config_check import compose_config
-from whqa.data.judged import ErrorPrediction
+from whqa.cli.commands import main
+from whqa.config.words import compose_config
 from whqa.errors import InputError
 from whqa.files import write_text
 from whqa.modules.errormap import RawVerdict
+from whqa.quality import ErrorPrediction
 from whqa.structures import ACDC
 
 wandb = pytest.importorskip("wandb")
@@ -428,7 +428,7 @@ def test_without_wandb_the_message_says_what_to_do(
 
 def test_nothing_imports_wandb_unasked() -> None:
     code = (
-        "import sys, whqa.cli, whqa.cv, whqa.train, whqa.summarize, whqa.callbacks.tracking as t\n"
+        "import sys, whqa.cli.commands, whqa.cv, whqa.train, whqa.summarize, whqa.callbacks.tracking as t\n"
         "with t.finished_run(): pass\n"
         "sys.exit('wandb' in sys.modules)"
     )

@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from whqa.data.nifti import Volume
+from whqa.data.formats.volume_files import Volume
 from whqa.errors import InputError
 
 SHARED = Path(__file__).parents[2] / "../shared/data/acdc"

@@ -21,7 +21,7 @@ import pytest
 from whqa.data import cache as cache_module
 from whqa.data.cache import Cache, CropWarning, PreparedCase
 from whqa.data.case import Case, Cohort
-from whqa.data.nifti import read_image, read_label
+from whqa.data.formats.volume_files import read_image, read_label
 from whqa.data.points import POINTS, structure_points
 from whqa.data.prepare import prepare_cohort
 from whqa.data.preprocess import Preprocess, preprocess_image, preprocess_label
@@ -149,8 +149,9 @@ def imported(module: str) -> set[str]:
     """Modules of whqa that a module imports, at its top or in its functions."""
     tree = ast.parse(Path(str(importlib.import_module(module).__file__)).read_text(encoding="utf-8"))
     names = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("whqa.")}
-    whole = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module in ("whqa", "whqa.data")]
-    return {str(n) for n in names} - {"whqa.data"} | {f"{n.module}.{a.name}" for n in whole for a in n.names}
+    packages = {"whqa", "whqa.data", "whqa.data.formats"}
+    whole = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module in packages]
+    return {str(n) for n in names} - packages | {f"{n.module}.{a.name}" for n in whole for a in n.names}
 
 
 def test_the_code_of_all_modules_that_make_the_arrays_decides_the_entry(monkeypatch: pytest.MonkeyPatch) -> None:

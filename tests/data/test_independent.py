@@ -16,7 +16,7 @@ from scipy import ndimage
 from sklearn.metrics import f1_score
 
 from whqa.data.case import Case, Cohort
-from whqa.data.nifti import Volume
+from whqa.data.formats.volume_files import Volume
 from whqa.data.preprocess import (
     Geometry,
     Preprocess,

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pytest
 
 from whqa.data.case import Cohort, Modality
-from whqa.data.nifti import HeaderConflictWarning
+from whqa.data.formats.volume_files import HeaderConflictWarning
 from whqa.data.phantom import make_phantom
 from whqa.data.reading import read_case
 from whqa.data.sources.acdc import read_acdc

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from whqa.data.phantom import SETTINGS_FILE, Phantom, make_phantom, phantom_cohort, write_phantoms
-from whqa.data.phantom_anatomy import DISEASES, draw_subject, ellipsoid, smooth_min, tube
+from whqa.data.phantom import Phantom, make_phantom, phantom_cohort, write_phantoms
+from whqa.data.phantom.cohort import SETTINGS_FILE
+from whqa.data.phantom.shapes import DISEASES, draw_subject, ellipsoid, smooth_min, tube
 from whqa.errors import InputError
 from whqa.structures import MMWHS
 

@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from whqa.cli import main
+from whqa.cli.commands import main
 from whqa.data.cache import Cache, CropWarning
 from whqa.data.prepare import prepare_cohort
 from whqa.data.preprocess import Preprocess
@@ -37,7 +37,7 @@ def slow(cohort, case, **options):
     return honest(cohort, case, **options)
 cache.read_case = slow
 if __name__ == "__main__":
-    from whqa.cli import main
+    from whqa.cli.commands import main
     main(sys.argv[1:])
 """
 Words = Callable[[Path], list[str]]

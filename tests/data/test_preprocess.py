@@ -15,7 +15,7 @@ import torch
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 from scipy import ndimage
 
-from whqa.data.nifti import Volume, read_image, read_label, write_volume
+from whqa.data.formats.volume_files import Volume, read_image, read_label, write_volume
 from whqa.data.phantom import make_phantom
 from whqa.data.preprocess import (
     Geometry,
@@ -176,7 +176,7 @@ def test_label_round_trip_of_real_files() -> None:
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="real data are not beside the repository")
-@pytest.mark.filterwarnings("ignore::whqa.data.nifti.HeaderConflictWarning")
+@pytest.mark.filterwarnings("ignore::whqa.data.formats.volume_files.HeaderConflictWarning")
 def test_label_round_trip_of_acdc() -> None:
     for case in read_folder(SHARED / "acdc", scheme="acdc").cases[::9]:
         label = read_label(case.label or case.image, ACDC, announce=False)

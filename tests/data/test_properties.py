@@ -13,7 +13,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from whqa.data.nifti import Volume
+from whqa.data.formats.volume_files import Volume
 from whqa.data.preprocess import (
     Geometry,
     Preprocess,

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from whqa.data.nifti import HeaderConflictWarning
+from whqa.data.formats.volume_files import HeaderConflictWarning
 from whqa.data.sources.checks import checked
 from whqa.data.sources.folder import read_folder
 from whqa.data.sources.listing import list_files

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whqa.assessment.own import write_worst_reports
-from whqa.cli import main
+from whqa.assessment.worst_reports import write_worst_reports
+from whqa.cli.commands import main
 from whqa.errors import InputError
 
 

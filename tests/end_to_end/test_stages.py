@@ -12,7 +12,7 @@ import pytest
 from scipy import ndimage
 from sklearn.metrics import average_precision_score
 
-from whqa.config import config_dir
+from whqa.config.instantiate import config_dir
 from whqa.structures import MMWHS
 
 Rows = list[dict[str, str]]

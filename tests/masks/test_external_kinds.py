@@ -13,16 +13,16 @@ import pytest
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
 
-from whqa.baselines import BASELINES, Constant
-from whqa.calibration import Calibration
-from whqa.callbacks import errormap
-from whqa.callbacks.errormap import Calibrate, JudgeMasks
-from whqa.data.datamodule import WholeHeartDataModule
+from whqa.callbacks import judging as errormap
+from whqa.callbacks.judging import Calibrate, JudgeMasks
 from whqa.data.folds import Folds
-from whqa.data.judged import ErrorPrediction
-from whqa.data.sampling import quality_bins
+from whqa.judges import BASELINES, Constant
+from whqa.judges.calibration import Calibration
+from whqa.loading.datamodule import WholeHeartDataModule
+from whqa.loading.sampling import quality_bins
 from whqa.masks.plan import ChosenKinds, choose_kinds, is_delivered
 from whqa.masks.store import MaskItem, write_mask
+from whqa.quality import ErrorPrediction
 from whqa.stages import _fit_baselines
 
 FOLDS = Folds((("a", "b"), ("c", "d"), ("e",)), seed=0)

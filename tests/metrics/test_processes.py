@@ -11,7 +11,6 @@ import torch.distributed
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from whqa.data.judged import ErrorPrediction, JudgedCase
 from whqa.metrics import (
     JUDGE_COLUMNS,
     CaseTable,
@@ -22,6 +21,7 @@ from whqa.metrics import (
     SegmentationDice,
     judge,
 )
+from whqa.quality import ErrorPrediction, JudgedCase
 
 STRUCTURES = ("lv", "rv")
 SPACING = (1.0, 2.0, 1.5)

@@ -8,8 +8,8 @@ import torch
 from scipy.special import expit, softmax
 from torch import Tensor
 
-from whqa.calibration import Calibration
 from whqa.errors import InputError
+from whqa.judges.calibration import Calibration
 from whqa.modules.errormap import ErrorMapModule, Head, out_channels
 from whqa.networks.voxresnet import VoxResNet
 

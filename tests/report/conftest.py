@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from whqa.assessment.case import Assessment
+from whqa.contract.quality_json import Assessment
 from whqa.data.phantom import make_phantom
 from whqa.structures import MMWHS
 

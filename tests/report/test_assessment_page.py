@@ -13,8 +13,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from whqa.report import assessment, judged, slices, standing, viewer, wording
-from whqa.report.assessment import render_report, write_preview, write_report
+from whqa.report import assessment_page as assessment
+from whqa.report import judged_view as judged
+from whqa.report import slices, standing, viewer, wording
+from whqa.report.assessment_page import render_report, write_preview, write_report
 from whqa.structures import label_scheme
 
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>\"'&{{7*7}}$x_{1}$.nii.gz"

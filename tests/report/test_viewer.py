@@ -12,7 +12,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from whqa.report import judged, slices, viewer
+from whqa.report import judged_view as judged
+from whqa.report import slices, viewer
 from whqa.structures import STRUCTURES
 
 

@@ -24,14 +24,13 @@ from rich.console import Console
 from rich.progress import track
 
 from whqa import __version__
-from whqa.assessment.case import Assessment
-from whqa.assessment.familiarity import FEATURES_FILE
 from whqa.assessment.model import TrainedRun
 from whqa.assessment.pairs import INDEX, TABLE, Pair, Pairs, folder_names
 from whqa.assessment.pipeline import CORRECTED, ERROR_MAP, PROBABILITY, QUALITY, REPORT, assess, write_assessment
-from whqa.callbacks.tables import write_rows
+from whqa.contract.quality_json import Assessment
 from whqa.errors import InputError
-from whqa.files import read_json, write_json, write_text
+from whqa.files import read_json, write_json, write_rows, write_text
+from whqa.results.familiarity import FEATURES_FILE
 from whqa.structures import LabelScheme
 
 REQUEST = "request.json"
@@ -124,7 +123,7 @@ def assess_many(
     )
     outcomes += [_one(pair, folder, model, out, options, judge, run) for pair, folder in work]
     _write_table(out / TABLE, outcomes, model)
-    from whqa.report.batch import render_index  # jinja2
+    from whqa.report.batch_page import render_index  # jinja2
 
     write_text(out / INDEX, render_index(outcomes, model.directory.resolve().name))
     return outcomes
@@ -243,7 +242,7 @@ def _finished(place: Path, asked: Mapping[str, Any], options: Options) -> dict[s
 
 def _usable(quality: Any) -> bool:
     """Whether the table and the page can be written of it: anybody may have edited the file since."""
-    from whqa.report.batch import index_row  # jinja2
+    from whqa.report.batch_page import index_row  # jinja2
 
     try:
         outcome = Outcome(str(quality["case"]), quality=quality)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from whqa.assessment.model import FoldNetwork
-from whqa.calibration import Rule, expected_dice_threshold
-from whqa.config import cpu_precision
-from whqa.correction import expected_dice, other_probabilities
+from whqa.config.precision import cpu_precision
 from whqa.errors import InputError
+from whqa.judges.calibration import Rule, expected_dice_threshold
+from whqa.judges.correction import expected_dice, other_probabilities
 from whqa.quality import heart_region, one_minus_mean
 
 

@@ -23,13 +23,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from whqa.calibration import Calibration
-from whqa.config import make
-from whqa.correction import mean_gain
-from whqa.data.case import SpacingRule
+from whqa.config.instantiate import make
+from whqa.data.formats.volume import SpacingRule
 from whqa.data.preprocess import Preprocess
 from whqa.errors import InputError
 from whqa.files import read_json
+from whqa.judges.calibration import Calibration
+from whqa.judges.correction import mean_gain
 from whqa.masks.store import COMPLETED
 from whqa.modules.errormap import ErrorMapModule, out_channels
 from whqa.structures import SCHEMES, LabelScheme

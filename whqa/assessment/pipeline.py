@@ -23,15 +23,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from whqa.assessment.case import Assessment
 from whqa.assessment.ensemble import Judgement, judge_mask
-from whqa.assessment.familiarity import better_than_own, load_features, unchecked, unfamiliar
-from whqa.assessment.features import features
 from whqa.assessment.inputs import Inputs, read_inputs
 from whqa.assessment.model import TrainedRun, load_run
 from whqa.assessment.verdict import LOST, correction_record, intervals_of, population, verdict_of
-from whqa.correction import corrected_mask
-from whqa.data.nifti import voxel_sizes, write_volume
+from whqa.contract.quality_json import Assessment
+from whqa.data.formats.volume_files import voxel_sizes, write_volume
 from whqa.data.preprocess import (
     Geometry,
     heart_of,
@@ -43,7 +40,10 @@ from whqa.data.preprocess import (
 )
 from whqa.errors import InputError
 from whqa.files import write_json
-from whqa.report.environment import environment
+from whqa.judges.correction import corrected_mask
+from whqa.results.environment import environment
+from whqa.results.familiarity import better_than_own, load_features, unchecked, unfamiliar
+from whqa.results.features import features
 from whqa.structures import LabelScheme
 
 BETTER = "the mask is more like the run's references than like the masks of its segmenters"
@@ -145,7 +145,7 @@ def write_assessment(assessment: Assessment, out: Path, *, report: bool = True, 
     write_volume(out / ERROR_MAP, assessment.error_map.astype(np.uint8), affine, header)
     write_volume(out / CORRECTED, corrected, affine, header)
     if report or preview:
-        from whqa.report.assessment import write_preview, write_report  # matplotlib
+        from whqa.report.assessment_page import write_preview, write_report  # matplotlib
 
         if report:
             write_report(assessment, out / REPORT)

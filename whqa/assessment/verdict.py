@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from whqa.assessment.conformal import OutOfFold, interval
 from whqa.assessment.ensemble import Judgement
 from whqa.assessment.model import TrainedRun
-from whqa.assessment.triage import Rule, choose_rule, measured_risk
 from whqa.quality import one_minus_mean
-from whqa.report.bootstrap import ci95, mean
+from whqa.results.bootstrap import ci95, mean
+from whqa.results.conformal import OutOfFold, interval
+from whqa.results.triage import Rule, choose_rule, measured_risk
 
 REGIONS = ("volume", "heart")
 POPULATION = (

@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytorch_lightning as pl
 
-from whqa.callbacks.tables import gather_by_index, judged_case
-from whqa.data.judged import ErrorPrediction, JudgedCase
+from whqa.callbacks.batches import gather_by_index, judged_case
 from whqa.files import atomic_path
 from whqa.masks.plan import is_delivered
-from whqa.quality import one_minus_mean
+from whqa.quality import ErrorPrediction, JudgedCase, one_minus_mean
 from whqa.structures import LabelScheme
 
 

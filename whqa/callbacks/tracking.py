@@ -25,9 +25,9 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
 
-from whqa.callbacks.tables import gather_by_index, spacing_of
-from whqa.data.judged import ErrorPrediction
+from whqa.callbacks.batches import gather_by_index, spacing_of
 from whqa.errors import InputError
+from whqa.quality import ErrorPrediction
 from whqa.structures import LabelScheme
 
 MODES = ("offline", "online", "shared", "disabled")
@@ -283,8 +283,8 @@ def log_summary(
         InputError: wandb is not installed, or there is no such mode.
     """
     from whqa.report.figures import risk_coverage_figure, scatter_figure
-    from whqa.report.page import shown_views
-    from whqa.report.tables import read_run, view
+    from whqa.report.summary_page import shown_views
+    from whqa.results.tables import read_run, view
 
     wandb = require_wandb()
     experiment_dir = Path(experiment_dir).resolve()

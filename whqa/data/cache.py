@@ -35,7 +35,7 @@ import numpy.typing as npt
 
 import whqa
 from whqa.data.case import Case, Cohort, Modality
-from whqa.data.nifti import Volume
+from whqa.data.formats.volume_files import Volume
 from whqa.data.points import structure_points
 from whqa.data.preprocess import (
     GREAT_VESSELS,
@@ -58,8 +58,8 @@ _SETTLED_S = 2.0
 _ENTRY = re.compile(r"(\.[0-9a-f]{8}\.)?.+-[0-9a-f]{16}")
 # The modules that decide what the arrays are.
 _MAKERS = (
-    *("structures", "data/volume", "data/stream", "data/nifti_header", "data/nifti", "data/itk_header", "data/itk"),
-    *("data/reading", "data/resample", "data/preprocess", "data/points"),
+    *(f"data/formats/{name}" for name in ("volume", "stream", "nifti_header", "volume_files", "itk_header", "itk")),
+    *("structures", "data/reading", "data/resample", "data/preprocess", "data/points"),
 )
 
 

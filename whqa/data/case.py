@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from whqa.data.formats.volume import SpacingRule
 from whqa.errors import InputError
 from whqa.structures import LabelScheme
 
 Modality = Literal["ct", "mr"]
-SpacingRule = Literal["pixdim", "affine", "refuse"]
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ import numpy.typing as npt
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from whqa.data.case import Modality
-from whqa.data.nifti import Volume, header_from_bytes, header_to_bytes, voxel_sizes
+from whqa.data.formats.volume_files import Volume, header_from_bytes, header_to_bytes, voxel_sizes
 from whqa.data.resample import Line, interpolate, interpolate_labels, labelled_box
 from whqa.errors import InputError
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from whqa.data.case import Case, Cohort
-from whqa.data.nifti import Grid, Volume, check_same_grid, read_grid, read_image, read_label
+from whqa.data.formats.volume_files import Grid, Volume, check_same_grid, read_grid, read_image, read_label
 from whqa.errors import InputError
 from whqa.structures import LabelScheme
 

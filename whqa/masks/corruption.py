@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from whqa.data.nifti import read_label, voxel_sizes, write_volume
+from whqa.data.formats.volume_files import read_label, voxel_sizes, write_volume
 from whqa.errors import InputError
 from whqa.files import write_json
 from whqa.structures import LabelScheme

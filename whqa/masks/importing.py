@@ -24,17 +24,17 @@ import numpy as np
 import torch
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 
-from whqa.callbacks.tables import write_rows
 from whqa.data.cache import PreparedCase
-from whqa.data.case import Case, Cohort, SpacingRule
+from whqa.data.case import Case, Cohort
 from whqa.data.folds import Folds
-from whqa.data.nifti import Grid, Volume, check_same_grid, read_grid, read_label
+from whqa.data.formats.volume import SpacingRule
+from whqa.data.formats.volume_files import Grid, Volume, check_same_grid, read_grid, read_label
 from whqa.data.preprocess import preprocess_label
 from whqa.errors import InputError
-from whqa.files import read_json, write_json
+from whqa.files import read_json, write_json, write_rows
 from whqa.masks.external import ExternalMethod, predictions
 from whqa.masks.store import COMPLETED, EXTERNAL_RECORD, MaskItem, mask_path, read_arrays, read_index, write_mask
-from whqa.metrics.mask import mask_columns, measure_mask
+from whqa.metrics.mask_row import mask_columns, measure_mask
 from whqa.parallel import in_processes
 from whqa.structures import LabelScheme
 

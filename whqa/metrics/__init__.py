@@ -8,7 +8,7 @@ from whqa.metrics.correlation import (
     spearman,
     why_undefined,
 )
-from whqa.metrics.errormap import (
+from whqa.metrics.error_detection import (
     ErrorCounts,
     ErrorMapAUPRC,
     ErrorMapDice,
@@ -19,10 +19,10 @@ from whqa.metrics.errormap import (
     error_dice_by_structure,
 )
 from whqa.metrics.failure import aurc, auroc, e_aurc, risk_coverage
-from whqa.metrics.judge import JUDGE_COLUMNS, judge
 from whqa.metrics.per_case import CaseMetric, CaseTable, mean_defined
 from whqa.metrics.segmentation import SegmentationDice, segmentation_dice
 from whqa.metrics.surface import HausdorffDistance95, hd95_mm
+from whqa.metrics.verdict_row import JUDGE_COLUMNS, judge
 
 __all__ = [
     "JUDGE_COLUMNS",

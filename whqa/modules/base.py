@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from whqa.inference import forward_volume
+from whqa.modules.inference import forward_volume
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 FINAL_SIDE_WEIGHT = 0.001

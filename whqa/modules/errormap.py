@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from monai.losses import DiceLoss
 from torch import Tensor, nn
 
-from whqa.calibration import Calibration
-from whqa.correction import corrected_mask, expected_dice, most_probable_other, other_probabilities
-from whqa.data.judged import ErrorPrediction
 from whqa.errors import InputError
+from whqa.judges.calibration import Calibration
+from whqa.judges.correction import corrected_mask, expected_dice, most_probable_other, other_probabilities
 from whqa.modules.base import DeepSupervisionModule
+from whqa.quality import ErrorPrediction
 
 Head = Literal["binary", "label"]
 

@@ -1,7 +1,7 @@
 """Figures of the case table: plain `Figure` objects without pyplot, so nothing leaks and workers may draw them.
 
 Colours are Okabe & Ito's (readable with colour blindness); mask kinds also differ by marker. Every `view` argument is a
-frame as `whqa.report.tables.view` gives it.
+frame as `whqa.results.tables.view` gives it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from whqa.masks.plan import MASK_KINDS, is_delivered
 from whqa.metrics.failure import risk_coverage
 from whqa.report.slices import new_figure
-from whqa.report.statistics import confidence_and_risk
-from whqa.report.tables import METHOD_ORDER, in_order
+from whqa.results.statistics import confidence_and_risk
+from whqa.results.tables import METHOD_ORDER, in_order
 
 PALETTE = ("#0072B2", "#7F7F7F", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
 MARKERS: Mapping[str, str] = dict(zip(MASK_KINDS, "os^vDP", strict=True))

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from whqa.report.entries import at_path, show_share
-from whqa.report.page_tables import cell, percent, rank
+from whqa.report.numbers import show_share
+from whqa.report.summary_tables import cell, percent, rank
+from whqa.results.summary_entry import at_path
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from whqa.masks.plan import MASK_KINDS
-from whqa.report.breakdown import before_and_after
 from whqa.report.figures import PALETTE, STYLE, kind_legend, kind_points, method_colours
 from whqa.report.slices import new_figure
-from whqa.report.tables import METHOD_ORDER, in_order
+from whqa.results.breakdown import before_and_after
+from whqa.results.tables import METHOD_ORDER, in_order
 from whqa.structures import STRUCTURES
 
 Values = npt.NDArray[np.float64]

@@ -25,7 +25,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from whqa.report.judged import JudgedView, tags_of
+from whqa.report.judged_view import JudgedView, tags_of
 from whqa.report.slices import PREDICTED_ERROR, worst_voxel
 
 PACKAGE = "ipyniivue"

@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from whqa.masks.plan import is_delivered
-from whqa.report.entries import show_number
-from whqa.report.page_tables import minus
-from whqa.report.tables import RunTables
+from whqa.report.numbers import show_number
+from whqa.report.summary_tables import minus
+from whqa.results.tables import RunTables
+from whqa.results.worst_masks import report_name, worst_first
 
 N_WORST, N_LISTED, N_PICTURES = 10, 400, 6
 COLUMNS = (
@@ -71,30 +71,6 @@ def worst_masks(tables: RunTables, run_dir: Path) -> dict[str, Any]:
             {"path": pictures[i], "anchor": anchors[i], "caption": _caption(records[i], several)} for i in embedded
         ],
     }
-
-
-def worst_first(tables: RunTables) -> pd.DataFrame:
-    """The first method's rows of delivered masks (of all, where none is delivered), worst judged first.
-
-    With mean_dice and mean_dice_predicted, `gap` = |QI - Acc| over the volume and `place`, 1 being the lowest QI.
-    """
-    rows = tables.judged[tables.judged["method"] == tables.methods[0]]
-    delivered = rows["mask_kind"].map(is_delivered)
-    rows = rows[delivered] if delivered.any() else rows
-    keys = tables.structures
-    expected = rows.reindex(columns=[f"dice_{key}_predicted" for key in keys]).astype(float)
-    rows = rows.assign(
-        mean_dice=rows[[f"dice_{key}" for key in keys]].mean(axis=1),
-        mean_dice_predicted=expected.where(rows[[f"dice_{key}" for key in keys]].notna().to_numpy()).mean(axis=1),
-        gap=(rows["qi_volume"] - rows["acc_volume"]).abs(),
-        place=rows["qi_volume"].rank(method="first").astype(int),
-    )
-    return rows.sort_values(["gap", "case", "mask_kind"], ascending=[False, True, True])
-
-
-def report_name(case: str, kind: str) -> str:
-    """The folder below reports/ that belongs to a mask."""
-    return case if kind == "final" else f"{case}-{kind}"
 
 
 def _picture(run_dir: Path, record: Mapping[str, Any]) -> Path | None:

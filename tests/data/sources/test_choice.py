@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from whqa.cohorts import cohort_of, sources
-from whqa.config import config_dir
+from whqa.cli.cohorts import cohort_of, sources
+from whqa.config.instantiate import config_dir
 from whqa.data.case import Case, Cohort, Problem
 from whqa.data.findings.duplicates import Fingerprint, duplicate_findings
 from whqa.data.sources.checks import checked

@@ -11,7 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from whqa.cohorts import cohort_of
+from whqa.cli.cohorts import cohort_of
+from whqa.cli.info import info
 from whqa.data.case import Case, Cohort
 from whqa.data.reading import read_case
 from whqa.data.sources.acdc import read_acdc
@@ -20,7 +21,6 @@ from whqa.data.sources.checks import checked
 from whqa.data.sources.mmwhs import read_mmwhs
 from whqa.data.sources.totalsegmentator import FILES, read_totalsegmentator
 from whqa.errors import InputError
-from whqa.info import info
 
 
 def put(path: Path, mark: bool = True) -> Path:

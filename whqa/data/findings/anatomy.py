@@ -29,7 +29,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from whqa.data.findings.finding import Finding
-from whqa.data.nifti import voxel_sizes
+from whqa.data.formats.volume_files import voxel_sizes
 
 VOLUMES_ML: Mapping[str, tuple[float, float]] = {
     "lv": (18, 218),

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from whqa.data.findings.finding import Finding
-from whqa.data.nifti import voxel_sizes
+from whqa.data.formats.volume_files import voxel_sizes
 
 # Slices this thick, and this much thicker than wide, hide what lies between them.
 _THICK_MM, _THICK_RATIO = 4.0, 2.0

@@ -25,7 +25,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from whqa.data.case import Case, Cohort, Modality, Problem, SpacingRule
+from whqa.data.case import Case, Cohort, Modality, Problem
+from whqa.data.formats.volume import SpacingRule
 from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.choice import Names, leave_out
 from whqa.data.sources.listing import list_files, same_file

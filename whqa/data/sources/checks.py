@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 from whqa.data.case import Cohort
-from whqa.data.nifti import HeaderConflictWarning
+from whqa.data.formats.volume_files import HeaderConflictWarning
 from whqa.data.reading import grids
 from whqa.errors import InputError
 

@@ -27,7 +27,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from whqa.data.case import Case, Cohort, Modality, Problem, SpacingRule
+from whqa.data.case import Case, Cohort, Modality, Problem
+from whqa.data.formats.volume import SpacingRule
 from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.choice import Names, leave_out
 from whqa.data.sources.dataset_json import (

@@ -1,0 +1,186 @@
+"""Stage two's callbacks on hand-made logits, against scikit-learn, scipy and numpy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning.trainer.states import TrainerFn
+from scipy.stats import pearsonr
+from sklearn.metrics import average_precision_score, f1_score
+from torch import Tensor
+
+from whqa.callbacks.batches import judged_case
+from whqa.callbacks.judging import Calibrate, JudgeMasks, MonitorErrorMap
+from whqa.judges import Constant, Entropy
+from whqa.judges.calibration import Calibration, LogitHistogram, fit_calibration
+from whqa.modules.errormap import RawVerdict
+from whqa.quality import ErrorPrediction
+
+SHAPE = (6, 7, 8)
+ITEMS = [("a", "final"), ("a", "early"), ("b", "final"), ("b", "early")]
+
+
+class _Module(SimpleNamespace):
+    device = torch.device("cpu")
+
+    def log_dict(self, values: dict[str, Tensor], **kwargs: Any) -> None:
+        self.logged = {k: float(v) for k, v in values.items()}
+
+    def log(self, name: str, value: float, **kwargs: Any) -> None:
+        self.logged = {name: value}
+
+
+def _batch(index: int) -> dict[str, Any]:
+    rng = np.random.default_rng(index)
+    label = rng.integers(0, 3, SHAPE)
+    mask = np.where(rng.random(SHAPE) < 0.1 + 0.1 * index, 0, label)
+    return {
+        "image": torch.from_numpy(rng.standard_normal((1, 1, *SHAPE))).float(),
+        "label": torch.from_numpy(label)[None],
+        "mask": torch.from_numpy(mask)[None],
+        "entropy": torch.from_numpy(rng.random((1, *SHAPE))).float(),
+        "spacing": torch.tensor([[4.0, 4.0, 4.0]]),
+        "index": torch.tensor([index]),
+        "case": [ITEMS[index][0]],
+        "kind": [ITEMS[index][1]],
+    }
+
+
+def _error(index: int) -> np.ndarray:
+    batch = _batch(index)
+    return (batch["mask"] != batch["label"])[0].numpy()
+
+
+def _logit(index: int) -> Tensor:
+    noise = np.random.default_rng(100 + index).normal(-1, 1.5, SHAPE)
+    return torch.from_numpy(noise + 2.5 * _error(index)).float()
+
+
+def _raw(index: int) -> RawVerdict:
+    return RawVerdict(_logit(index), None)
+
+
+def _trainer(fn: TrainerFn = TrainerFn.FITTING, zero: bool = True) -> Any:
+    data = SimpleNamespace(test_items=ITEMS, val_items=ITEMS)
+    return SimpleNamespace(datamodule=data, is_global_zero=zero, state=SimpleNamespace(fn=fn))
+
+
+def _run(callback: Any, outputs: Callable[[int], Any], module: Any, trainer: Any, phase: str) -> None:
+    """One epoch over all masks, the first twice as under a padding sampler."""
+    for index in (0, 1, 2, 3, 0):
+        if phase == "test":
+            callback.on_test_batch_start(trainer, module)
+        getattr(callback, f"on_{phase}_batch_end")(trainer, module, outputs(index), _batch(index), index)
+    getattr(callback, f"on_{phase}_epoch_end")(trainer, module)
+
+
+def test_validation_logs_the_numbers_of_sklearn_and_scipy() -> None:
+    monitor, module = MonitorErrorMap(), _Module()
+    for _ in range(2):
+        monitor.on_validation_epoch_start(_trainer(), module)
+        _run(monitor, _raw, module, _trainer(), "validation")
+    error, logit = [_error(i) for i in range(4)], [_logit(i).numpy() for i in range(4)]
+    dice = np.mean([f1_score(e.ravel(), x.ravel() > 0) for e, x in zip(error, logit, strict=True)])
+    precision = np.mean([average_precision_score(e.ravel(), x.ravel()) for e, x in zip(error, logit, strict=True)])
+    qi, acc = [1 - (x > 0).mean() for x in logit], [1 - e.mean() for e in error]
+    assert module.logged["val/error_dice"] == pytest.approx(dice, rel=1e-5)
+    assert module.logged["val/error_auprc"] == pytest.approx(precision, rel=1e-5)
+    assert module.logged["val/qi_pcc"] == pytest.approx(pearsonr(qi, acc).statistic, rel=1e-4)
+    assert module.logged["val/qi_mae"] == pytest.approx(np.abs(np.subtract(qi, acc)).mean(), rel=1e-4)
+
+
+def test_calibration_waits_for_the_validation_after_the_training(tmp_path: Path) -> None:
+    module = _Module(calibration=None)
+    calibrate = Calibrate(tmp_path / "calibration.json", "dice")
+    calibrate.on_validation_epoch_start(_trainer(), module)
+    _run(calibrate, _raw, module, _trainer(), "validation")
+    assert module.calibration is None
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("rule", ["dice", "expected"])
+def test_calibration_weighs_final_masks_nine_times_as_much_as_all_others(tmp_path: Path, rule: Any) -> None:
+    module, trainer = _Module(calibration=None), _trainer(TrainerFn.VALIDATING)
+    calibrate = Calibrate(tmp_path / "calibration.json", rule)
+    calibrate.on_validation_epoch_start(trainer, module)
+    _run(calibrate, _raw, module, trainer, "validation")
+    histograms = [LogitHistogram.of(_logit(i), torch.from_numpy(_error(i))) for i in range(4)]
+    n_final = sum(kind == "final" for _, kind in ITEMS)
+    weights = [0.9 / n_final if kind == "final" else 0.1 / (len(ITEMS) - n_final) for _, kind in ITEMS]
+    expected = fit_calibration(histograms, weights, rule)
+    assert module.calibration == expected
+    assert Calibration(**json.loads((tmp_path / "calibration.json").read_text())) == expected
+
+
+def _judged(root: Path, trainer: Any) -> tuple[JudgeMasks, _Module]:
+    cases = [judged_case(_batch(i)) for i in range(4)]
+    constant, entropy = Constant(), Entropy()
+    for baseline in (constant, entropy):
+        baseline.fit(lambda: iter(cases))
+    identity = {(c, k): {"fold": 1, "patient": f"p{c}", "modality": "mr", "segmenter": "0-1"} for c, k in ITEMS}
+    judge, module = JudgeMasks(root, [constant, entropy], constant, ("lv", "rv"), identity), _Module()
+    judge.on_test_start(trainer, module)
+    _run(judge, lambda i: Calibration(1.0, 0.0, 0.5).predict(_logit(i)), module, trainer, "test")
+    return judge, module
+
+
+def test_every_method_gets_one_row_a_mask(tmp_path: Path, rows_of: Callable[[Path], list[dict[str, str]]]) -> None:
+    _, module = _judged(tmp_path, _trainer())
+    rows = rows_of(tmp_path / "cases.csv")
+    assert [(r["method"], r["case"], r["mask_kind"]) for r in rows] == [
+        (m, c, k) for m in ("errormap", "constant", "entropy") for c, k in ITEMS
+    ]
+    dice = []
+    for row in rows[:4]:
+        index = ITEMS.index((row["case"], row["mask_kind"]))
+        error, predicted = _error(index), _logit(index).numpy() >= 0
+        dice.append(f1_score(error.ravel(), predicted.ravel()))
+        assert float(row["error_dice"]) == pytest.approx(dice[-1], rel=1e-5)
+        labels = [_batch(index)[name][0].numpy() for name in ("mask", "label")]
+        for structure, key in ((1, "lv"), (2, "rv")):
+            among = (labels[0] == structure) | (labels[1] == structure)
+            found = float(row[f"error_dice_{key}"])
+            assert found == pytest.approx(f1_score(error[among], predicted[among]), rel=1e-5)
+        assert float(row["acc_volume"]) == pytest.approx(1 - error.mean(), rel=1e-6)
+        assert float(row["qi_volume"]) == pytest.approx(1 - predicted.mean(), rel=1e-6)
+        assert int(float(row["hit_voxels"])) == (error & predicted).sum()
+        assert (row["fold"], row["patient"], row["modality"], row["segmenter"]) == ("1", f"p{row['case']}", "mr", "0-1")
+        with np.load(tmp_path / "masks" / row["case"] / f"{row['mask_kind']}.npz") as arrays:
+            np.testing.assert_array_equal(arrays["error_map"].astype(bool), predicted)
+            probability = 1 / (1 + np.exp(-_logit(index).numpy()))
+            np.testing.assert_allclose(arrays["error_probability"] / 255, probability, atol=0.5 / 255 + 1e-6)
+    assert module.logged["test/error_dice"] == pytest.approx(np.mean(dice), rel=1e-5)
+    accuracy = {kind: np.mean([1 - _error(i).mean() for i in range(4) if ITEMS[i][1] == kind]) for _, kind in ITEMS}
+    for row in rows:
+        assert float(row["constant_volume_kind"]) == pytest.approx(accuracy[row["mask_kind"]], rel=1e-6)
+        assert float(row["constant_volume"]) == pytest.approx(np.mean(list(accuracy.values())), rel=1e-6)
+
+
+def test_other_processes_store_their_maps_but_not_the_table(tmp_path: Path) -> None:
+    _judged(tmp_path, _trainer(zero=False))
+    assert not (tmp_path / "cases.csv").exists()
+    assert len(list(tmp_path.rglob("*.npz"))) == 4
+
+
+def test_a_mask_without_errors_leaves_its_auprc_empty(
+    tmp_path: Path, rows_of: Callable[[Path], list[dict[str, str]]]
+) -> None:
+    constant, batch, trainer, module = Constant(), _batch(0), _trainer(), _Module()
+    constant.fit(lambda: iter([judged_case(batch)]))
+    batch["mask"] = batch["label"]
+    judge = JudgeMasks(tmp_path, [], constant, ("lv", "rv"), {ITEMS[0]: {"fold": 0}})
+    judge.on_test_start(trainer, module)
+    judge.on_test_batch_start(trainer, module)
+    nothing = ErrorPrediction(torch.zeros(SHAPE), torch.zeros(SHAPE, dtype=torch.bool))
+    judge.on_test_batch_end(trainer, module, nothing, batch, 0)
+    judge.on_test_epoch_end(trainer, module)
+    (row,) = rows_of(tmp_path / "cases.csv")
+    assert row["error_auprc"] == ""
+    assert (float(row["error_dice"]), float(row["acc_volume"]), float(row["dice_lv"])) == (1.0, 1.0, 1.0)

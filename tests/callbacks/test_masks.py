@@ -1,0 +1,130 @@
+"""Stage one's callbacks on hand-made masks, against MONAI and numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.metrics import DiceMetric
+from torch import Tensor
+
+from whqa.callbacks.masks import MonitorSegmentation, StoreMasks
+
+STRUCTURES = ("lv", "rv")
+CASES = ("a", "b", "c")
+FOLD = {"a": 0, "b": 0, "c": 1}
+
+
+class _Module(SimpleNamespace):
+    device = torch.device("cpu")
+
+    def log_dict(self, values: dict[str, Tensor], **kwargs: Any) -> None:
+        self.logged = {k: float(v) for k, v in values.items()}
+        self.options = kwargs
+
+
+def _batch(index: int) -> dict[str, Any]:
+    label = np.zeros((8, 9, 10), np.int64)
+    label[1:5, 2:6, 2 + index : 7], label[5:7, 2:6, 3:7] = 1, 2
+    return {
+        "label": torch.from_numpy(label)[None],
+        "index": torch.tensor([index]),
+        "case": [CASES[index]],
+        "kind": [""],
+        "spacing": torch.tensor([[2.0, 1.0, 1.0]]),
+    }
+
+
+def _mask(index: int, kind: int = 0) -> Tensor:
+    rng = np.random.default_rng(index + 10 * kind)
+    label = _batch(index)["label"][0].numpy()
+    return torch.from_numpy(np.where(rng.random(label.shape) < 0.1, rng.integers(0, 3, label.shape), label)).byte()
+
+
+def _outputs(index: int, kinds: tuple[str, ...] = ("final",)) -> dict[str, tuple[Tensor, Tensor]]:
+    return {k: (_mask(index, i), torch.full((8, 9, 10), 0.1 * i)) for i, k in enumerate(kinds)}
+
+
+def _one_hot(labels: Tensor) -> Tensor:
+    return torch.nn.functional.one_hot(labels.long(), 3).movedim(-1, 0)[None]
+
+
+def _trainer(**extra: Any) -> Any:
+    items = [(case, "") for case in CASES]
+    return SimpleNamespace(datamodule=SimpleNamespace(test_items=items), is_global_zero=True, **extra)
+
+
+def test_validation_logs_the_dice_of_monai() -> None:
+    monitor, module = MonitorSegmentation(STRUCTURES), _Module()
+    monitor.on_validation_epoch_start(_trainer(), module)
+    reference = DiceMetric(include_background=False)
+    # a padding sampler shows the first case twice
+    for index in (0, 1, 2, 0):
+        monitor.on_validation_batch_end(_trainer(), module, _outputs(index), _batch(index), index)
+    for index in range(3):
+        reference(_one_hot(_mask(index)), _one_hot(_batch(index)["label"][0]))
+    monitor.on_validation_epoch_end(_trainer(), module)
+    expected = reference.aggregate("mean_batch")
+    assert module.logged["val/dice_lv"] == pytest.approx(float(expected[0]), rel=1e-5)
+    assert module.logged["val/dice_rv"] == pytest.approx(float(expected[1]), rel=1e-5)
+    assert module.logged["val/dice"] == pytest.approx(float(expected.mean()), rel=1e-5)
+    assert "val/hd95" in module.logged
+
+
+def test_an_epoch_forgets_the_last_one() -> None:
+    monitor, module = MonitorSegmentation(STRUCTURES), _Module()
+    seen = []
+    for index in (0, 1):
+        monitor.on_validation_epoch_start(_trainer(), module)
+        monitor.on_validation_batch_end(_trainer(), module, _outputs(index), _batch(index), 0)
+        monitor.on_validation_epoch_end(_trainer(), module)
+        seen.append(module.logged["val/dice"])
+    fresh = MonitorSegmentation(STRUCTURES)
+    fresh.on_validation_epoch_start(_trainer(), module)
+    fresh.on_validation_batch_end(_trainer(), module, _outputs(1), _batch(1), 0)
+    fresh.on_validation_epoch_end(_trainer(), module)
+    assert seen[1] == module.logged["val/dice"] != seen[0]
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_masks_are_stored_with_their_maker_and_table(
+    early: bool, tmp_path: Path, rows_of: Callable[[Path], list[dict[str, str]]]
+) -> None:
+    kinds = ("final", "side1", *(("early",) if early else ()))
+    store = StoreMasks(tmp_path / "0-1", STRUCTURES, FOLD, {c: c.upper() for c in CASES}, frozenset("c"))
+    module = _Module(network=SimpleNamespace(n_sides=1), early_weights={} if early else None)
+    store.on_test_start(_trainer(), module)
+    # a padding sampler shows case a twice
+    for index in (0, 1, 2, 0):
+        store.on_test_batch_end(_trainer(), module, _outputs(index, kinds), _batch(index), index)
+    store.on_test_epoch_end(_trainer(), module)
+    rows = rows_of(tmp_path / "0-1" / "cases.csv")
+    assert [(r["mask_kind"], r["case"]) for r in rows] == [(k, c) for k in kinds for c in CASES]
+    for row in rows:
+        index, kind = CASES.index(row["case"]), kinds.index(row["mask_kind"])
+        with np.load(tmp_path / "0-1" / "masks" / row["case"] / f"{row['mask_kind']}.npz") as arrays:
+            np.testing.assert_array_equal(arrays["mask"], _mask(index, kind).numpy())
+            assert set(np.unique(arrays["entropy"])) == {round(25.5 * kind + 1e-9)}
+            assert str(arrays["segmenter"]) == "0-1"
+            assert bool(arrays["unseen"]) == (row["case"] != "c") == (row["unseen"] == "1")
+        wrong = (_mask(index, kind) != _batch(index)["label"][0]).float().mean()
+        assert float(row["error_rate"]) == pytest.approx(float(wrong), rel=1e-5)
+        assert (row["patient"], row["fold"]) == (row["case"].upper(), str(FOLD[row["case"]]))
+        assert bool(row["hd95_lv"]) == (row["mask_kind"] == "final")
+
+
+def test_only_the_first_process_writes_the_table(tmp_path: Path) -> None:
+    store = StoreMasks(tmp_path, STRUCTURES, FOLD, dict(FOLD), frozenset())
+    module = _Module(network=SimpleNamespace(n_sides=0), early_weights=None)
+    trainer = _trainer()
+    trainer.is_global_zero = False
+    store.on_test_start(trainer, module)
+    store.on_test_batch_end(trainer, module, _outputs(0), _batch(0), 0)
+    store.on_test_epoch_end(trainer, module)
+    assert not (tmp_path / "cases.csv").exists()
+    assert [p.name for p in tmp_path.rglob("*.npz")] == ["final.npz"]

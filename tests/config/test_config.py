@@ -1,0 +1,200 @@
+"""Every configuration file composes, says how it is used, and makes what it promises."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from whqa.config.instantiate import config_dir, differences
+from whqa.config.precision import cpu_precision
+from whqa.config.run_name import run_name
+from whqa.config.words import check_overrides, compose_config
+from whqa.data.preprocess import Preprocess
+from whqa.loading.patches import Augmentation
+from whqa.masks.plan import MaskPlan
+
+GROUPS = sorted(p for p in config_dir().glob("*/*.yaml") if p.parent.name != "hydra")
+PROMISING = [p for p in GROUPS if p.parent.name in ("experiment", "debug", "sweep")]
+
+
+def _id(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+def _words(path: Path) -> list[str]:
+    """The overrides of the command that the first comment names."""
+    first = next(line for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line)
+    command = re.search(r"`?(whqa \w+|make \w+)\b([^`(]*)", first)
+    assert command, f"{path}: the first comment names no command: {first}"
+    verb, rest = command.groups()
+    words = [w for w in shlex.split(rest.split("   ")[0].split(":  ")[0].rstrip(": ")) if "=" in w]
+    if not verb.startswith("make"):
+        return words
+    made = dict(w.split("=", 1) for w in words)
+    return [f"experiment={made.get('EXP', 'demo')}", *shlex.split(made.get("ARGS", ""))]
+
+
+@pytest.mark.parametrize("path", GROUPS, ids=_id)
+def test_every_option_of_every_group_composes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/nowhere")
+    stated = ["data.root=x"] if path.stem in ("folder", "nnunet", "decathlon") else []
+    cfg = compose_config([f"{path.parent.name}={path.stem}", *stated])
+    OmegaConf.resolve(cfg)
+    assert not OmegaConf.missing_keys(cfg)
+
+
+@pytest.mark.parametrize("path", PROMISING, ids=_id)
+def test_the_first_comment_names_a_command_that_composes(path: Path) -> None:
+    words = _words(path)
+    assert any(path.stem in w for w in words), f"{path}: its command does not use it: {words}"
+    check_overrides(words)
+
+
+@pytest.mark.parametrize("path", [p for p in GROUPS if p.parent.name == "experiment"], ids=_id)
+def test_an_experiment_is_consistent(path: Path) -> None:
+    cfg = compose_config([f"experiment={path.stem}"])
+    assert cfg.name == path.stem
+    assert cfg.masks.plan == "nested" or path.stem == "demo"
+    MaskPlan(cfg.masks.plan, cfg.folds)
+    Preprocess(**OmegaConf.to_container(cfg.preprocess))
+    Augmentation(**OmegaConf.to_container(cfg.augmentation))
+    for stage in (cfg.segmenter, cfg.errormap):
+        assert stage.steps % stage.steps_per_epoch == 0
+        assert stage.steps // stage.steps_per_epoch >= stage.validate_every or not stage.validation_fraction
+        assert all(n > 0 for n in stage.patch)
+    assert cfg.errormap.validation_fraction > 0, "the error maps' calibration needs held-back training cases"
+
+
+@pytest.mark.parametrize("stage", ["segmenter", "errormap"])
+@pytest.mark.parametrize("path", [p for p in GROUPS if p.parent.name == "network"], ids=_id)
+def test_a_network_is_made_for_both_stages(path: Path, stage: str) -> None:
+    cfg = compose_config([f"network={path.stem}"])
+    if "width" in cfg.network:
+        cfg.network.width = 8
+    channels = {"segmenter": (1, 8), "errormap": (9, 1)}[stage]
+    network = instantiate(cfg.network, in_channels=channels[0], out_channels=channels[1], _convert_="all").eval()
+    with torch.no_grad():
+        outputs = network(torch.zeros(1, channels[0], 16, 16, 16))
+    assert len(outputs) == 1 + network.n_sides
+    assert {tuple(o.shape) for o in outputs} == {(1, channels[1], 16, 16, 16)}
+
+
+def test_the_networks_of_the_configuration_differ_in_size_only_with_width() -> None:
+    cfg = compose_config(["network=voxresnet"])
+    network = instantiate(cfg.network, in_channels=1, out_channels=8, _convert_="all")
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(1.93e6, rel=0.01)
+
+
+def test_the_logger_and_callbacks_of_a_run_can_be_made(tmp_path: Path) -> None:
+    cfg = compose_config([])
+    made = instantiate(cfg.callbacks.checkpoint, dirpath=str(tmp_path))
+    assert made.dirpath == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "demo"),
+        (["experiment=demo"], "demo"),
+        (["experiment=demo", "stage=errormap", "fold=2", "fit=false"], "demo"),
+        (["trainer=gpu", "trainer.devices=2", "+trainer.limit_train_batches=3", "logger=wandb"], "demo"),
+        (["hydra/launcher=joblib", "hydra.sweep.dir=x", "callbacks@x=y", "data.root=/d"], "demo"),
+        (["seed=1"], "demo,seed=1"),
+        (["seed=1", "data.n=9"], "demo,data.n=9,seed=1"),
+        (["data.n=9", "seed=1"], "demo,data.n=9,seed=1"),
+        (["network=dynunet", "masks=nested"], "demo,masks=nested,network=dynunet"),
+        (["+data.patient='(\\d+)'"], "demo,data.patient=_d+_"),
+        (["segmenter.patch=[8,8,8]"], "demo,segmenter.patch=_8,8,8_"),
+        (["~network.width"], "demo,~network.width"),
+        (
+            ["+masks.external.nnunet.root=/p/q", "masks.kinds=[nnunet]"],
+            "demo,masks.external.nnunet,masks.kinds=_nnunet_",
+        ),
+    ],
+)
+def test_a_run_is_named_by_what_makes_it_another_experiment(overrides: list[str], name: str) -> None:
+    assert run_name("demo", overrides) == name
+
+
+def test_a_name_stands_alone() -> None:
+    assert run_name("mine", ["name=mine", "seed=1", "data.n=9"]) == "mine"
+
+
+@pytest.mark.parametrize("letter", ["x", "é"])
+def test_a_long_name_is_cut_and_still_its_own(letter: str) -> None:
+    names = {run_name("demo", [f"+data.label={letter * 150}{end}", "seed=1"]) for end in ("a", "b", letter * 200)}
+    assert len(names) == 3
+    assert all(name.startswith("demo,data.label=" + letter) and len(name.encode()) <= 220 for name in names)
+
+
+def test_names_are_safe_file_names() -> None:
+    assert "/" not in run_name("demo", ["+data.label=labels/*.nii.gz"])
+
+
+def test_differences_name_what_changes_the_science_only() -> None:
+    base = compose_config(["experiment=demo"])
+    same = compose_config(
+        ["experiment=demo", "trainer=gpu", "runs_dir=/x", "data_dir=/y", "fit=false", "segmenter.num_workers=3"]
+    )
+    assert differences(base, same) == []
+    other = compose_config(["experiment=demo", "segmenter.learning_rate=1e-4", "network.width=4", "seed=3"])
+    assert differences(base, other) == ["network.width", "seed", "segmenter.learning_rate"]
+
+
+def test_a_list_that_grows_is_a_difference() -> None:
+    stage = "stage=errormap"
+    base, other = compose_config([stage]), compose_config([stage, "errormap.baselines=[constant]"])
+    assert differences(base, other) == ["errormap.baselines"]
+
+
+def test_a_setting_that_a_run_is_older_than_does_not_disown_it() -> None:
+    saved = OmegaConf.create(OmegaConf.to_yaml(compose_config(["experiment=demo"]), resolve=True))
+    now = compose_config(["experiment=demo", "segmenter.warmup=0.5"])
+    del saved.segmenter["warmup"]
+    assert differences(saved, now) == []
+    del saved.data["n"]
+    assert differences(saved, now) == ["data.n"]
+
+
+def test_other_programs_masks_make_another_run_but_not_where_they_lie() -> None:
+    place = "+masks.external.nnunet"
+    none, some, moved, said = (
+        compose_config(["stage=errormap", *words])
+        for words in (
+            [],
+            [f"{place}.root=/p"],
+            [f"{place}.root=/q"],
+            [f"{place}.root=/p", f"{place}.unseen=true"],
+        )
+    )
+    assert differences(none, some) == differences(some, none) == ["masks.external.nnunet.root"]
+    assert differences(some, moved) == []
+    assert differences(some, said) == ["masks.external.nnunet.unseen"]
+    before = OmegaConf.create(OmegaConf.to_yaml(none, resolve=True))
+    del before.masks["external"]  # a run of a version that had no such masks
+    assert differences(before, none) == []
+    assert differences(before, some) == ["masks.external.nnunet.root"]
+
+
+def test_a_segmenter_does_not_depend_on_the_second_stage() -> None:
+    words = ["errormap.steps=7", "masks.kinds=[final]", "+masks.external.nnunet.root=/p"]
+    base, other = compose_config([]), compose_config(words)
+    assert differences(base, other) == []
+
+
+def test_bf16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bf16, amx, expected in ((True, False, "bf16-mixed"), (False, True, "bf16-mixed"), (False, False, "32-true")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda value=bf16: value)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda value=amx: value)
+        assert cpu_precision() == expected
+
+
+def test_the_configuration_says_nothing_of_any_machine() -> None:
+    for path in config_dir().rglob("*.yaml"):
+        assert not re.search(r"\.\./|/home/|/work/|/tmp/", path.read_text()), path

@@ -1,0 +1,187 @@
+import json
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+
+from whqa.errors import InputError
+from whqa.judges import BASELINES, Boundary, Constant, Entropy, boundary_distance
+from whqa.metrics import error_dice, judge
+from whqa.quality import JudgedCase
+
+SHAPE = (12, 10, 9)
+
+
+def blobs(seed: int, n_classes: int = 4) -> torch.Tensor:
+    """Smooth random labels in a margin of background."""
+    rng = np.random.default_rng(seed)
+    coarse = torch.from_numpy(rng.normal(size=(1, n_classes, 3, 3, 3)))
+    labels = torch.nn.functional.interpolate(coarse, (8, 7, 6), mode="trilinear").argmax(1)[0]
+    return torch.nn.functional.pad(labels, (2, 1, 1, 2, 3, 1))
+
+
+def make_case(seed: int, kind: str = "final", spacing: tuple[float, float, float] = (1.0, 1.5, 2.0)) -> JudgedCase:
+    rng = np.random.default_rng(seed)
+    mask = blobs(seed)
+    near = boundary_distance(mask, spacing).numpy() <= 2.0
+    wrong = torch.from_numpy(near & (rng.random(SHAPE) < 0.5))
+    entropy = torch.from_numpy(np.where(wrong, 0.6, 0.2) + 0.3 * rng.random(SHAPE) - 0.1).float()
+    reference = torch.where(wrong, (mask + 1) % 4, mask)
+    return JudgedCase(f"c{seed}", kind, torch.zeros(SHAPE), mask.to(torch.uint8), reference, entropy, spacing)
+
+
+def source(*cases: JudgedCase) -> Callable[[], Iterator[JudgedCase]]:
+    return lambda: iter(cases)
+
+
+def brute_force_distance(labels: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
+    places = np.argwhere(np.ones(labels.shape)) * spacing
+    apart = labels.ravel()[:, None] != labels.ravel()[None, :]
+    return np.where(apart, cdist(places, places), np.inf).min(axis=1).reshape(labels.shape)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.5, 4.0), (10.0, 1.6, 1.6)])
+@pytest.mark.parametrize("limit", [3.0, 12.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_boundary_distance_is_brute_force(seed: int, limit: float, spacing: tuple[float, float, float]) -> None:
+    mask = blobs(seed)
+    expected = brute_force_distance(mask.numpy(), spacing)
+    expected[expected > limit] = np.inf
+    np.testing.assert_allclose(boundary_distance(mask, spacing, limit).numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_boundary_distance_of_noise(n_classes: int) -> None:
+    mask = torch.from_numpy(np.random.default_rng(0).integers(0, n_classes, (6, 7, 5)).astype(np.uint8))
+    expected = brute_force_distance(mask.numpy(), (1, 2, 3))
+    np.testing.assert_allclose(boundary_distance(mask, (1, 2, 3)).numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("label", [0, 3])
+def test_a_mask_of_one_label_has_no_boundary(label: int) -> None:
+    mask = torch.full(SHAPE, label, dtype=torch.uint8)
+    assert boundary_distance(mask, (1, 1, 1)).isinf().all()
+    case = JudgedCase("c", "final", torch.zeros(SHAPE), mask, None, None, (1, 1, 1))
+    verdict = Boundary(width_mm=3.0).predict(case)
+    assert not verdict.error_map.any()
+    assert (verdict.probability == 0).all()
+
+
+def test_boundary_width_is_the_best_of_all() -> None:
+    cases = [make_case(seed, spacing=spacing) for seed, spacing in enumerate([(1, 1.5, 2), (2, 2, 2), (3.3, 0.8, 0.8)])]
+    baseline = Boundary()
+    baseline.fit(source(*cases))
+
+    def mean_dice(width: float) -> float:
+        return float(np.mean([error_dice(boundary_distance(c.mask, c.spacing) <= width, c.error) for c in cases]))
+
+    best = max(mean_dice(width) for width in np.arange(0.25, 12.01, 0.25))
+    found = np.mean([error_dice(baseline.predict(c).error_map, c.error) for c in cases])
+    assert found == pytest.approx(best, abs=1e-12)
+    assert 0.25 <= baseline.parameters()["width_mm"] <= 12.0
+
+
+def test_boundary_probability_falls_with_distance() -> None:
+    case = make_case(0)
+    verdict, distance = Boundary(width_mm=3.0).predict(case), boundary_distance(case.mask, case.spacing)
+    order = distance.flatten().argsort()
+    assert (verdict.probability.flatten()[order].diff() <= 0).all()
+    assert torch.equal(verdict.error_map, distance <= 3.0)
+    assert torch.equal(verdict.error_map, verdict.probability >= 0.5)
+
+
+def test_entropy_takes_the_threshold_that_separates() -> None:
+    cases = [make_case(seed) for seed in range(3)]
+    baseline = Entropy()
+    baseline.fit(source(*cases))
+    # wrong voxels have 0.5 .. 0.8, the others 0.1 .. 0.4
+    assert 0.4 <= baseline.parameters()["threshold"] <= 0.5
+    verdict = baseline.predict(cases[0])
+    assert error_dice(verdict.error_map, cases[0].error) == 1.0
+    assert torch.equal(verdict.probability, cases[0].entropy)
+
+
+def test_entropy_says_what_it_lacks() -> None:
+    case = make_case(0)
+    bare = JudgedCase("c7", "early", case.image, case.mask, case.reference, None, case.spacing)
+    with pytest.raises(InputError, match="case c7, mask early: no segmenter entropy"):
+        Entropy(0.5).predict(bare)
+    with pytest.raises(InputError, match="no segmenter entropy"):
+        Entropy().fit(source(bare))
+
+
+def test_constant_is_the_training_mean() -> None:
+    # thick slices, so that the heart's margin of 10 mm leaves a part of the volume out
+    cases = [make_case(seed, kind, (6.0, 1.5, 2.0)) for seed, kind in enumerate(("final", "final", "side1"))]
+    assert not any(case.heart.all() for case in cases)
+    baseline = Constant()
+    baseline.fit(source(*cases))
+    rows = [judge(case, baseline.predict(case)) for case in cases]
+    for region in ("volume", "heart"):
+        acc = [row[f"acc_{region}"] for row in rows]
+        assert baseline.parameters()[f"acc_{region}"] == pytest.approx(np.mean(acc))
+        assert baseline.parameters()[f"acc_{region}/final"] == pytest.approx(np.mean(acc[:2]))
+        assert baseline.accuracy(region, "side1") == pytest.approx(acc[2])
+        assert baseline.accuracy(region, "never seen") == baseline.accuracy(region)
+        assert (
+            baseline.quality()[f"qi_{region}"] == baseline.quality()[f"qi_soft_{region}"] == baseline.accuracy(region)
+        )
+        assert baseline.quality("side1")[f"qi_{region}"] == pytest.approx(acc[2])
+    assert set(baseline.parameters()) == {f"acc_{r}{k}" for r in ("volume", "heart") for k in ("", "/final", "/side1")}
+
+
+def test_constant_finds_no_voxel_and_ranks_none() -> None:
+    case = make_case(0)
+    baseline = Constant()
+    baseline.fit(source(make_case(1)))
+    row = judge(case, baseline.predict(case))
+    assert row["predicted_voxels"] == 0
+    assert row["error_dice"] == 0
+    assert row["error_auprc"] == pytest.approx(float(case.error.float().mean())), "AUPRC of chance"
+    assert row["qi_soft_volume"] == pytest.approx(baseline.accuracy("volume"), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_every_baseline_keeps_the_interface(name: str) -> None:
+    case = make_case(3)
+    baseline = BASELINES[name]()
+    assert baseline.name == name
+    with pytest.raises(RuntimeError, match="not fitted"):
+        baseline.predict(case)
+    baseline.fit(source(make_case(1), make_case(2, kind="early")))
+    verdict = baseline.predict(case)
+    assert verdict.probability.dtype == torch.float32
+    assert 0 <= float(verdict.probability.min()) <= float(verdict.probability.max()) <= 1
+    stored = json.loads(json.dumps(baseline.parameters()))
+    twin = BASELINES[name]()
+    twin.load(stored)
+    assert twin.parameters() == baseline.parameters()
+    assert torch.equal(twin.predict(case).error_map, verdict.error_map)
+    assert torch.equal(twin.predict(case).probability, verdict.probability)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_predictions_do_not_look_at_the_reference(name: str) -> None:
+    case = make_case(3)
+    blind = JudgedCase(case.case, case.kind, case.image, case.mask, None, case.entropy, case.spacing)
+    baseline = BASELINES[name]()
+    baseline.fit(source(make_case(1)))
+    assert torch.equal(baseline.predict(case).error_map, baseline.predict(blind).error_map)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_bad_training_and_stored_numbers(name: str) -> None:
+    baseline = BASELINES[name]()
+    with pytest.raises(ValueError, match="no case"):
+        baseline.fit(source())
+    case = make_case(0)
+    with pytest.raises(ValueError, match="no reference"):
+        baseline.fit(source(JudgedCase("c", "final", case.image, case.mask, None, case.entropy, case.spacing)))
+    with pytest.raises(InputError, match=f"baseline '{name}': no parameter"):
+        baseline.load({})
+
+
+def test_registry_names_the_rows_of_the_table() -> None:
+    assert list(BASELINES) == ["constant", "boundary", "entropy"]

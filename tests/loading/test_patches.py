@@ -1,0 +1,426 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from whqa.errors import InputError
+from whqa.loading.patches import Augmentation, MaskMemory, PatchDataset, VolumeMaps, cut, place_window
+from whqa.loading.sampling import PatchRequest, PatchSampler, quality_bins
+
+STRONG = Augmentation(rotate_deg=(40, 40, 40), scale=0.3, probability=1.0)
+
+
+@dataclass
+class _Case:
+    """Stands for a prepared case without a disk."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    id: str = "a"
+    spacing: tuple[float, float, float] = (1.5, 1.5, 1.5)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.pixels.shape
+
+    def image(self) -> np.ndarray:
+        return self.pixels
+
+    def label(self) -> np.ndarray:
+        return self.labels
+
+    @property
+    def minimum(self) -> float:
+        return float(self.pixels.min())
+
+    def structures(self) -> list[np.ndarray]:
+        return [np.argwhere(self.labels == v) for v in np.unique(self.labels) if v]
+
+
+@dataclass
+class _Mask:
+    values: np.ndarray
+    path: Path
+    case: str = "a"
+    reads: int = 0
+
+    def mask(self) -> np.ndarray:
+        self.reads += 1
+        return self.values
+
+
+def _volume(shape: tuple[int, int, int] = (24, 30, 27), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal(shape).astype(np.float16), rng.integers(0, 4, shape).astype(np.uint8)
+
+
+def _dataset(case: _Case, items: list[Any] | None = None, **kwargs: Any) -> PatchDataset:
+    options = {"size": (8, 9, 10), "foreground": 0.5, "augmentation": None, "seed": 0} | kwargs
+    return PatchDataset({"a": case}, items or ["a"], **options)  # type: ignore[arg-type, dict-item]
+
+
+# -- cutting
+
+
+def test_patch_without_a_map_is_a_slice() -> None:
+    image, label = _volume()
+    window = place_window(image.shape, (8, 6, 4), np.array([10, 11, 12]), np.eye(3), (1, 2, 3))
+    patch, (labels,) = cut(window, image, [label], outside=-9)
+    box = np.s_[6:14, 8:14, 10:14]
+    np.testing.assert_array_equal(patch, image[box].astype(np.float32))
+    np.testing.assert_array_equal(labels, label[box])
+    assert (patch.dtype, labels.dtype) == (torch.float32, torch.int64)
+
+
+def test_patch_is_moved_inside_the_volume() -> None:
+    image, _ = _volume()
+    window = place_window(image.shape, (8, 8, 8), np.array([0, 29, 13]), np.eye(3), (1, 1, 1))
+    np.testing.assert_array_equal(cut(window, image, [], -9)[0], image[0:8, 22:30, 9:17].astype(np.float32))
+
+
+def test_patch_larger_than_the_volume_is_padded() -> None:
+    image, label = _volume((5, 30, 6))
+    window = place_window(image.shape, (8, 8, 8), np.array([1, 15, 1]), np.eye(3), (1, 1, 1))
+    patch, (labels,) = cut(window, image, [label], outside=-9)
+    padded = np.pad(image[:, 11:19].astype(np.float32), ((2, 1), (0, 0), (1, 1)), constant_values=-9)
+    np.testing.assert_array_equal(patch, padded)
+    assert labels[0].sum() == 0
+    assert labels[2:7, :, 1:7].numpy().tolist() == label[:, 11:19].tolist()
+
+
+@pytest.mark.parametrize("spacing", [(1.5, 1.5, 1.5), (1.5, 1.2, 8.0)])
+@pytest.mark.parametrize("centre", [(12, 15, 13), (0, 29, 4)])
+def test_warp_agrees_with_scipy(spacing: tuple[float, ...], centre: tuple[int, ...]) -> None:
+    image, label = _volume()
+    turn = Rotation.from_euler("xyz", [20, -13, 31], degrees=True).as_matrix() * 1.1
+    window = place_window(image.shape, (9, 10, 7), np.array(centre), turn, spacing)
+    patch, (labels,) = cut(window, image, [label], outside=-2.0)
+
+    matrix = np.linalg.inv(np.diag(spacing)) @ turn @ np.diag(spacing)
+    start = np.clip(np.array(centre) - np.array([4, 5, 3]), 0, np.array(image.shape) - [9, 10, 7])
+    middle = np.array([4, 4.5, 3])
+    options: dict[str, Any] = {"offset": start + middle - matrix @ middle, "output_shape": (9, 10, 7)}
+    smooth = ndimage.affine_transform(
+        image.astype(np.float32), matrix, order=1, mode="grid-constant", cval=-2, **options
+    )
+    nearest = ndimage.affine_transform(label, matrix, order=0, mode="grid-constant", cval=0, **options)
+    np.testing.assert_allclose(patch, smooth, atol=2e-4)
+    assert np.mean(labels.numpy() != nearest) < 0.01  # a rounding tie or two
+
+
+@dataclass
+class _Mapped(_Case):
+    """A case whose arrays lie on disk, and whose smallest value is known without reading them."""
+
+    @property
+    def minimum(self) -> float:
+        return 0.0
+
+
+def _resident(path: Path) -> int:
+    """Bytes of a memory-mapped file that this process has touched."""
+    total, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if not line.split(maxsplit=1)[0].endswith(":"):
+            ours = line.endswith(str(path))
+        elif ours and line.startswith("Rss:"):
+            total += 1024 * int(line.split()[1])
+    return total
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux to tell which pages were touched")
+def test_a_patch_touches_its_part_of_the_files_alone(tmp_path: Path) -> None:
+    # large beside the 2 MiB pieces in which some kernels map a file
+    shape = (320, 320, 320)
+    np.save(tmp_path / "image.npy", np.zeros(shape, np.float16))
+    np.save(tmp_path / "label.npy", np.zeros(shape, np.uint8))
+    image, label = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("image", "label"))
+    data = _dataset(_Mapped(image, label), size=(32, 32, 32), augmentation=STRONG, foreground=0.0)
+    data._structures["a"] = []
+    assert data[PatchRequest(0, 0, 0)]["image"].shape == (1, 32, 32, 32)
+    for name, array in (("image", image), ("label", label)):
+        touched = _resident(tmp_path / f"{name}.npy")
+        assert 0 < touched < 0.35 * array.nbytes, (name, touched, array.nbytes)
+    np.array(image)
+    assert _resident(tmp_path / "image.npy") >= image.nbytes
+
+
+# -- augmentation
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_rotation_is_about_the_named_axis(axis: int) -> None:
+    limits = [0.0, 0.0, 0.0]
+    limits[axis] = 30.0
+    augmentation = Augmentation(rotate_deg=(limits[0], limits[1], limits[2]), scale=0.0, probability=1.0)
+    angles = []
+    for seed in range(50):
+        turn = Rotation.from_matrix(augmentation.draw_affine(np.random.default_rng(seed))).as_rotvec(degrees=True)
+        np.testing.assert_allclose(np.delete(turn, axis), 0, atol=1e-9)
+        angles.append(turn[axis])
+    assert -30 <= min(angles) < -20
+    assert 20 < max(angles) <= 30
+
+
+def test_affine_is_a_scaled_rotation_without_mirrors() -> None:
+    for seed in range(50):
+        affine = STRONG.draw_affine(np.random.default_rng(seed))
+        zoom = np.cbrt(np.linalg.det(affine))
+        assert 1 / 1.3 <= zoom <= 1 / 0.7
+        np.testing.assert_allclose(affine @ affine.T, zoom**2 * np.eye(3), atol=1e-12)
+
+
+def test_mirrors_only_the_named_axes() -> None:
+    augmentation = Augmentation(rotate_deg=(0, 0, 0), scale=0, flip=(1,))
+    diagonals = {tuple(np.diag(augmentation.draw_affine(np.random.default_rng(s)))) for s in range(20)}
+    assert diagonals == {(1.0, 1.0, 1.0), (1.0, -1.0, 1.0)}
+
+
+def test_mirrored_patch_is_a_reversed_slice() -> None:
+    image, label = _volume()
+    window = place_window(image.shape, (8, 9, 6), np.array([10, 11, 12]), np.diag([1.0, -1.0, 1.0]), (1, 2, 3))
+    patch, (labels,) = cut(window, image, [label], outside=0)
+    np.testing.assert_allclose(patch, image[6:14, 7:16, 9:15][:, ::-1].astype(np.float32), atol=1e-4)
+    np.testing.assert_array_equal(labels, label[6:14, 7:16, 9:15][:, ::-1])
+
+
+def test_probability_zero_changes_nothing() -> None:
+    augmentation, image = Augmentation(probability=0.0), torch.randn(6, 6, 6)
+    rng = np.random.default_rng(0)
+    np.testing.assert_array_equal(augmentation.draw_affine(rng), np.eye(3))
+    torch.testing.assert_close(augmentation.change_intensity(image, rng), image, rtol=0, atol=0)
+
+
+def _only(**kwargs: float) -> Augmentation:
+    off = {"intensity_scale": 0.0, "intensity_shift": 0.0, "noise": 0.0, "gamma": 0.0}
+    return Augmentation(probability=1.0, **(off | kwargs))  # type: ignore[arg-type]
+
+
+def test_intensity_changes_stay_within_their_limits() -> None:
+    image = torch.randn(20, 20, 20)
+    before = image.clone()
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        contrast = _only(intensity_scale=0.2).change_intensity(image, rng)
+        assert 0.8 <= float(contrast.std() / image.std()) <= 1.2
+        assert float(contrast.mean()) == pytest.approx(float(image.mean()), abs=1e-5)
+        shift = _only(intensity_shift=0.3).change_intensity(image, rng) - image
+        assert float(shift.std()) < 1e-6
+        assert abs(float(shift.mean())) <= 0.3
+        noise = _only(noise=0.1).change_intensity(image, rng) - image
+        assert float(noise.std()) <= 0.104
+        gamma = _only(gamma=0.5).change_intensity(image, rng)
+        torch.testing.assert_close(torch.stack(gamma.aminmax()), torch.stack(image.aminmax()))
+        assert bool((gamma.flatten()[image.flatten().argsort()].diff() >= 0).all())
+    torch.testing.assert_close(image, before, rtol=0, atol=0)
+
+
+def test_wrong_settings_are_refused() -> None:
+    with pytest.raises(InputError, match=r"flip=\[3\]"):
+        Augmentation(flip=(3,))
+    with pytest.raises(InputError, match="three angles"):
+        Augmentation(rotate_deg=(10.0, 10.0))  # type: ignore[arg-type]
+
+
+# -- where patches lie
+
+
+def _centres(data: PatchDataset, n: int, key: str = "label") -> list[int]:
+    return [int(data[PatchRequest(0, i, 0)][key][4, 4, 5]) for i in range(n)]
+
+
+def test_structures_are_centred_on_alike_however_small() -> None:
+    labels = np.zeros((40, 40, 40), np.uint8)
+    labels[10:30, 10:30, 10:20] = 1
+    labels[20, 20, 25] = 2
+    case = _Case(np.zeros(labels.shape, np.float16), labels)
+    found = _centres(_dataset(case, foreground=1.0), 200)
+    assert set(found) == {1, 2}
+    assert 70 <= found.count(2) <= 130
+    assert _centres(_dataset(case, foreground=0.0), 200).count(0) > 150
+
+
+def test_error_patches_are_centred_on_wrong_voxels() -> None:
+    labels = np.zeros((30, 30, 30), np.uint8)
+    labels[10:20, 10:20, 10:20] = 1
+    wrong = labels.copy()
+    wrong[20:22, 12:18, 12:18] = 1
+    case = _Case(np.zeros(labels.shape, np.float16), labels)
+    data = _dataset(case, [_Mask(wrong, Path("m")), _Mask(labels, Path("right"))], foreground=1.0)
+    for position in range(30):
+        patch = data[PatchRequest(3, position, 0)]
+        assert patch["mask"][4, 4, 5] != patch["label"][4, 4, 5]
+        perfect = data[PatchRequest(3, position, 1)]
+        assert perfect["mask"][4, 4, 5] == perfect["label"][4, 4, 5] == 1
+
+
+def test_case_without_any_structure_still_gives_patches() -> None:
+    image, label = _volume()
+    assert _dataset(_Case(image, np.zeros_like(label)), foreground=1.0)[0]["label"].sum() == 0
+
+
+def test_outside_is_the_darkest_of_the_image_and_background() -> None:
+    image, label = _volume((5, 5, 5))
+    patch = _dataset(_Case(image, label + 1), augmentation=None)[0]
+    assert float(patch["image"][0, 0, 0, 0]) == float(image.min())
+    assert int(patch["label"][0, 0, 0]) == 0
+
+
+# -- determinism
+
+
+def test_a_patch_depends_on_seed_epoch_and_position_alone() -> None:
+    case = _Case(*_volume())
+    masks = [_Mask(_volume(seed=s)[1], Path(str(s))) for s in range(3)]
+    requests = [PatchRequest(e, p, (e + p) % 3) for e in range(2) for p in range(4)]
+    there, back = (_dataset(case, masks, augmentation=STRONG) for _ in range(2))
+    forwards = [there[r] for r in requests]
+    backwards = [back[r] for r in reversed(requests)][::-1]
+    for a, b in zip(forwards, backwards, strict=True):
+        assert all(torch.equal(a[k], b[k]) for k in ("image", "label", "mask", "index"))
+    same_item = [there[PatchRequest(*key, 0)]["image"] for key in [(0, 0), (0, 1), (1, 0)]]
+    same_item.append(_dataset(case, masks, augmentation=STRONG, seed=1)[PatchRequest(0, 0, 0)]["image"])
+    assert not any(torch.equal(a, b) for i, a in enumerate(same_item) for b in same_item[:i])
+
+
+def test_shapes_and_types() -> None:
+    patch = _dataset(_Case(*_volume()), [_Mask(_volume()[1], Path("m"))], augmentation=STRONG)[0]
+    assert {k: (v.dtype, tuple(v.shape)) for k, v in patch.items()} == {
+        "image": (torch.float32, (1, 8, 9, 10)),
+        "label": (torch.int64, (8, 9, 10)),
+        "mask": (torch.int64, (8, 9, 10)),
+        "index": (torch.int64, ()),
+    }
+
+
+def test_image_label_and_mask_are_warped_alike() -> None:
+    labels = np.zeros((40, 40, 40), np.uint8)
+    labels[12:28, 14:26, 10:30] = 1
+    case = _Case(labels.astype(np.float16), labels)
+    augmentation = Augmentation(
+        rotate_deg=(30, 30, 30), scale=0.2, intensity_scale=0, intensity_shift=0, noise=0, gamma=0, probability=1
+    )
+    patch = _dataset(case, [_Mask(labels, Path("m"))], size=(32, 32, 32), augmentation=augmentation)[0]
+    torch.testing.assert_close(patch["mask"], patch["label"])
+    # Trilinear and nearest agree wherever the interpolated value is clearly on one side.
+    clear = (patch["image"][0] - 0.5).abs() > 0.49
+    assert bool(clear.float().mean() > 0.7)
+    assert bool((patch["image"][0].round().long() == patch["label"])[clear].all())
+
+
+def test_masks_are_kept_within_a_number_of_bytes() -> None:
+    masks = [_Mask(np.zeros((10, 10, 10), np.uint8), Path(str(i))) for i in range(3)]
+    memory = MaskMemory(max_bytes=2000)
+    for i in (0, 1, 0, 2, 0, 1):
+        assert memory.load(masks[i]) is masks[i].values  # type: ignore[arg-type]
+        assert memory.bytes <= 2000
+    assert [m.reads for m in masks] == [1, 2, 1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux to tell which files are mapped")
+def test_a_limited_number_of_files_is_open(tmp_path: Path) -> None:
+    cases = {}
+    for name in "abc":
+        for kind in ("image", "label"):
+            np.save(tmp_path / f"{name}{kind}.npy", np.full((4, 4, 4), ord(name), np.uint8))
+        cases[name] = SimpleNamespace(
+            id=name,
+            image=lambda name=name: np.load(tmp_path / f"{name}image.npy", mmap_mode="r"),
+            label=lambda name=name: np.load(tmp_path / f"{name}label.npy", mmap_mode="r"),
+        )
+    maps = VolumeMaps(limit=2)
+    seen = [maps.of(cases[name]) for name in "aab"]
+    assert seen[0] is seen[1]
+    del seen
+    for name in "cabc":
+        image, label = maps.of(cases[name])
+        assert (image == ord(name)).all()
+        assert (label == ord(name)).all()
+        mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if ".npy" in line}
+        assert len([path for path in mapped if path.startswith(str(tmp_path))]) <= 4
+
+
+# -- order
+
+
+class _Sized(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+
+def test_all_items_come_before_any_comes_again() -> None:
+    sampler = PatchSampler(_Sized(5), batch_size=2, steps_per_epoch=6, bins=None, seed=0)
+    items = [r.item for r in sampler]
+    assert len(items) == len(sampler) == 12
+    assert sorted(items[:5]) == sorted(items[5:10]) == list(range(5))
+    assert [r.position for r in sampler] == list(range(12))
+
+
+def test_order_depends_on_seed_and_epoch_alone() -> None:
+    def order(seed: int, epoch: int) -> list[PatchRequest]:
+        sampler = PatchSampler(_Sized(7), 2, 5, None, seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert order(0, 3) == order(0, 3)
+    assert len({tuple(r.item for r in order(s, e)) for s, e in [(0, 0), (0, 1), (1, 0)]}) == 3
+
+
+def test_bad_masks_are_drawn_as_often_as_good_ones() -> None:
+    rates = [0.001] * 90 + [0.1] * 10
+    sampler = PatchSampler(_Sized(100), 2, 500, quality_bins(rates), seed=0)
+    items = sampler.items()
+    assert sum(rates[i] == 0.1 for i in items) == len(items) // 2
+    assert len(set(items)) == 100
+
+
+def test_quality_bins_hold_every_mask_once_in_order_of_quality() -> None:
+    rates = np.random.default_rng(0).lognormal(-4, 1, 200)
+    bins = quality_bins(rates)
+    assert len(bins) == 5
+    assert sorted(i for b in bins for i in b) == list(range(200))
+    limits = [(min(rates[b]), max(rates[b])) for b in bins]
+    assert all(a[1] <= b[0] for a, b in pairwise(limits))
+    ratios = np.diff(np.log([low for low, _ in limits[1:]]))
+    np.testing.assert_allclose(ratios, ratios.mean(), rtol=0.25)
+
+
+@pytest.mark.parametrize("rates", [[0.01], [0.0, 0.0, 0.0], [0.02] * 4])
+def test_quality_bins_of_equal_masks(rates: list[float]) -> None:
+    assert quality_bins(rates) == [list(range(len(rates)))]
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_share_every_batch(world: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = list(PatchSampler(_Sized(9), 4, 5, None, seed=1))
+    shares = []
+    for rank in range(world):
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_world_size", lambda *_: world)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda *_, rank=rank: rank)
+        sampler = PatchSampler(_Sized(9), 4, 5, None, seed=1)
+        shares.append(list(sampler))
+        assert len(shares[-1]) == len(sampler) == 20 // world
+    part = 4 // world
+    together = [r for step in range(5) for share in shares for r in share[step * part : (step + 1) * part]]
+    assert together == whole
+
+
+def test_batch_that_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda *_: 3)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda *_: 0)
+    with pytest.raises(InputError, match=r"batch_size=4 .* 3 processes"):
+        PatchSampler(_Sized(9), 4, 5, None, seed=1)

@@ -1,0 +1,204 @@
+"""What a summary refuses, and what other programs' masks make of it."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from whqa.errors import InputError
+from whqa.results.tables import read_run
+from whqa.summarize import summarize
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undrawn():
+    """Drawing is tested with the page; here it would only take time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("whqa.report.figures.png", lambda figure: b"")
+        yield
+
+
+@pytest.fixture
+def run(tmp_path, write_run):
+    return write_run(tmp_path / "demo", kinds=("final", "side1"))
+
+
+def _edit(path: Path, change) -> None:
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    change(table).to_csv(path, index=False)
+
+
+def _refused(run: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        summarize(run, Console(file=io.StringIO()))
+    assert not (run / "summary.json").exists()
+    assert not (run / "cases.csv").exists()
+    return str(caught.value)
+
+
+def test_refuses_all_missing_folds_at_once(run):
+    shutil.rmtree(run / "errormap" / "1")
+    (run / "errormap" / "2" / "COMPLETED").unlink()
+    (run / "segmenter" / "0" / "cases.csv").unlink()
+    message = _refused(run)
+    for word in ("errormap/1", "errormap/2 (not completed)", "segmenter/0 (no cases.csv)", "make cv EXP=demo"):
+        assert word in message
+
+
+@pytest.mark.parametrize("stage", ["errormap", "segmenter"])
+def test_refuses_a_case_judged_twice(run, stage):
+    other = pd.read_csv(run / stage / "0" / "cases.csv", dtype=str, keep_default_na=False).head(1)
+    _edit(run / stage / "2" / "cases.csv", lambda t: pd.concat([t, other]))
+    message = _refused(run)
+    assert other["case"].iloc[0] in message
+    assert "judged twice, in fold 0 and fold 2" in message
+
+
+def test_refuses_a_case_in_a_foreign_fold(run):
+    case = json.loads((run / "folds.json").read_text())["folds"][0][0]
+    rows = pd.read_csv(run / "errormap/0/cases.csv", dtype=str, keep_default_na=False)
+    _edit(run / "errormap/0/cases.csv", lambda t: t[t["case"] != case])
+    _edit(run / "errormap/1/cases.csv", lambda t: pd.concat([t, rows[rows["case"] == case].assign(fold="1")]))
+    assert f"case {case} belongs to fold 0" in _refused(run)
+
+
+def test_refuses_an_unjudged_case_and_an_unknown_one(run):
+    _edit(run / "errormap/0/cases.csv", lambda t: t[t["case"] != "1001"])
+    assert "case 1001 lacks every row" in _refused(run)
+    _edit(run / "errormap/0/cases.csv", lambda t: t.assign(case=t["case"].replace("1002", "nobody")))
+    assert "case nobody is not in folds.json" in _refused(run)
+
+
+def test_refuses_folds_that_differ_in_methods_or_kinds(run):
+    _edit(run / "errormap/1/cases.csv", lambda t: t[(t["method"] != "entropy") | (t["mask_kind"] != "side1")])
+    message = _refused(run)
+    assert "errormap/1" in message
+    assert "lacks side1 / entropy" in message
+
+
+def test_refuses_a_surplus_fold_and_damaged_tables(run):
+    shutil.copytree(run / "errormap/0", run / "errormap/7")
+    assert "fold(s) 7 do not belong" in _refused(run)
+    shutil.rmtree(run / "errormap/7")
+    whole = (run / "errormap/0/cases.csv").read_text()
+    _edit(run / "errormap/0/cases.csv", lambda t: t.drop(columns="qi_heart"))
+    assert "lacks column(s) qi_heart" in _refused(run)
+    (run / "errormap/0/cases.csv").write_text("")
+    assert "not readable as CSV" in _refused(run)
+    for value, word in (("", "has no qi_heart"), ("high", "column qi_heart"), ("inf", "infinite")):
+        (run / "errormap/0/cases.csv").write_text(whole)
+        _edit(run / "errormap/0/cases.csv", lambda t, value=value: t.assign(qi_heart=value))
+        assert word in _refused(run)
+
+
+def test_refuses_what_is_no_run(tmp_path, run):
+    assert "is no run directory" in _refused(tmp_path / "nothing")
+    content = json.loads((run / "folds.json").read_text())
+    content["folds"][1].append(content["folds"][0][0])
+    (run / "folds.json").write_text(json.dumps(content))
+    assert "partition" in _refused(run)
+
+
+def test_in_sample_segmenters_count_only_unseen_cases(run):
+    content = json.loads((run / "folds.json").read_text())
+    (run / "folds.json").write_text(json.dumps(content | {"plan": "in_sample"}))
+    before = read_run(run).segmented
+    foreign = pd.read_csv(run / "segmenter/1/cases.csv", dtype=str, keep_default_na=False).assign(dice_lv="1.0")
+    _edit(run / "segmenter/0/cases.csv", lambda t: pd.concat([t, foreign]))
+    pd.testing.assert_frame_equal(read_run(run).segmented, before)
+
+
+def _with_masks_of(run: Path, method: str, kind: str = "side1", cases: int = 12) -> None:
+    """Another program's masks: copies of those of a kind, without rows of the entropy, of the first cases."""
+    made = sorted(json.loads((run / "folds.json").read_text())["patients"])[:cases]
+    for k in range(3):
+        path = run / f"errormap/{k}/cases.csv"
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        theirs = table[(table["mask_kind"] == kind) & (table["method"] != "entropy") & table["case"].isin(made)]
+        pd.concat([table, theirs.assign(mask_kind=method, segmenter=method)]).to_csv(path, index=False)
+        (run / f"errormap/{k}/external.json").write_text(json.dumps({method: "0123"}))
+    (run / "external" / method).mkdir(parents=True)
+    (run / "external" / method / "cases.csv").write_text("case\n" + "\n".join(made) + "\n")
+
+
+def test_masks_of_another_program_are_a_part_of_their_own(run):
+    before = summarize(run, Console(file=io.StringIO()))
+    _with_masks_of(run, "nnUNet")
+    output = io.StringIO()
+    summary = summarize(run, Console(file=output, width=160))
+    tables = [pd.read_csv(run / f"errormap/{k}/cases.csv", dtype={"case": str}) for k in range(3)]
+    rows = pd.concat(tables)
+    for method, parts in summary["methods"].items():
+        assert parts["final"] == before["methods"][method]["final"]
+        of_method = rows[rows["method"] == method]
+        assert parts["all"]["n"] == len(of_method) == (24 if method == "entropy" else 36)
+    theirs = rows[(rows["mask_kind"] == "nnUNet") & (rows["method"] == "boundary")]
+    found = summary["methods"]["boundary"]["nnUNet"]
+    assert found["n"] == len(theirs) == 12
+    assert found["error_dice"]["mean"] == pytest.approx(theirs["error_dice"].mean())
+    assert found["volume"]["pcc"]["mean"] == pytest.approx(stats.pearsonr(theirs["qi_volume"], theirs["acc_volume"])[0])
+    constant = np.abs(theirs["constant_volume_kind"] - theirs["acc_volume"]).mean()
+    assert found["volume"]["mae_constant"]["mean"] == pytest.approx(constant)
+    assert found["volume"]["acc"]["mean"] == pytest.approx(theirs["acc_volume"].mean())
+    nothing = summary["methods"]["entropy"]["nnUNet"]
+    assert nothing["n"] == 0
+    assert nothing["error_dice"] | {"reason": 0} == {"mean": None, "ci95": None, "pooled": None, "reason": 0}
+    assert "judged no masks of nnUNet" in nothing["error_dice"]["reason"]
+    assert summary["segmentation"] == before["segmentation"]
+    page = (run / "summary.html").read_text()
+    assert "asks of nnUNet" in page
+    assert "word of whoever ran this" in page
+    assert " nnUNet " in output.getvalue()
+
+
+def test_another_program_may_lack_masks_that_its_index_does_not_list(run):
+    _with_masks_of(run, "nnunet", cases=7)
+    summary = summarize(run, Console(file=io.StringIO()))
+    assert summary["methods"]["errormap"]["nnunet"]["n"] == 7
+    assert summary["methods"]["errormap"]["all"]["n"] == 31
+    for name in ("summary.json", "cases.csv"):
+        (run / name).unlink()
+    listed = run / "external/nnunet/cases.csv"
+    listed.write_text(listed.read_text() + "1012\n")
+    assert "case 1012 lacks nnunet / boundary" in _refused(run)
+
+
+def test_masks_of_other_programs_alone_need_no_segmenter(tmp_path, write_run):
+    run = write_run(tmp_path / "demo", kinds=("side1",))
+    _with_masks_of(run, "nnunet")
+    for k in range(3):
+        _edit(run / f"errormap/{k}/cases.csv", lambda t: t[t["mask_kind"] == "nnunet"])
+    shutil.rmtree(run / "segmenter")
+    output = io.StringIO()
+    summary = summarize(run, Console(file=output, width=160))
+    assert tuple(summary["methods"]) == ("errormap", "constant", "boundary")
+    assert summary["segmentation"]["hd95_mm"]["per_structure"]["rv"]["reason"] == "no segmenter was trained"
+    final, theirs = (summary["methods"]["errormap"][masks] for masks in ("final", "nnunet"))
+    assert final["n"] == 0
+    assert final["failure"]["aurc"]["mean"] is None
+    assert theirs["n"] == 12
+    assert "segmentation: no segmenter was trained" in output.getvalue()
+    assert "final" not in output.getvalue()
+    page = (run / "summary.html").read_text()
+    assert "No segmenter was trained" in page
+    assert "Methods, final masks" not in page
+
+
+def test_segmenters_are_wanted_as_soon_as_their_masks_were_judged(run):
+    _with_masks_of(run, "nnunet")
+    shutil.rmtree(run / "segmenter")
+    assert "missing fold(s) segmenter/0, segmenter/1, segmenter/2" in _refused(run)
+
+
+def test_refuses_folds_that_judged_different_masks_of_another_program(run):
+    _with_masks_of(run, "nnunet")
+    (run / "errormap/2/external.json").write_text(json.dumps({"nnunet": "4567"}))
+    assert "folds 0 and 2 judged different masks of nnunet" in _refused(run)

@@ -1,0 +1,137 @@
+"""`whqa train | cv | summarize | assess | data ... | info`: thin wrappers around the functions that do the work."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from whqa import __version__
+from whqa.cli.assess import add_assess_command
+from whqa.cli.data import add_data_commands
+from whqa.console import plain_messages
+from whqa.errors import InputError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the console script; exits with 0, 1 (a run failed) or 2 (bad arguments or input)."""
+    plain_messages()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["train"]:
+        _train(arguments[1:])
+        return
+    options, extra = _parser().parse_known_args(arguments)
+    try:
+        overrides = _overrides(options, extra)
+        code = options.run(options, overrides)
+        sys.stdout.flush()
+    except InputError as error:
+        print(f"whqa {options.command}: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        # whoever reads the output (head) has seen enough; the interpreter's last flush must not complain either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        line = _disk_trouble(error, options)
+        if line is None:
+            raise
+        print(f"whqa {options.command}: {line}", file=sys.stderr)
+        code = 2
+    sys.exit(code)
+
+
+def _disk_trouble(error: OSError, options: argparse.Namespace) -> str | None:
+    """One line about a path that cannot be used; None for what may be a fault of whqa."""
+    full, locked = error.errno in (errno.ENOSPC, errno.EDQUOT), error.errno == errno.EROFS
+    if error.errno is None or not (error.filename or full or locked):
+        return None
+    place = error.filename or getattr(options, "out", None) or "output"
+    return f"{place}: {error.strerror}; {'free some space or ' if full else ''}choose another path"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="whqa", description="Whole-heart segmentation quality assessment.")
+    parser.add_argument("--version", action="version", version=f"whqa {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("train", help="one stage of one fold through Hydra: whqa train experiment=demo fold=0")
+
+    cv = commands.add_parser("cv", help="full cross-validation: whqa cv experiment=demo --jobs 2")
+    cv.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
+    cv.set_defaults(run=_cv, takes_settings=True)
+
+    summarize = commands.add_parser("summarize", help="folds -> cases.csv, summary.json, summary.html")
+    summarize.add_argument("directory", type=Path, help="runs/<experiment>")
+    summarize.add_argument(
+        "--reports", type=int, default=0, metavar="N", help="write reports/<case>/ of the N worst judged masks as well"
+    )
+    summarize.add_argument("--wandb", action="store_true", help="log it to W&B as well (offline, or WANDB_MODE)")
+    summarize.set_defaults(run=_summarize)
+
+    add_assess_command(commands.add_parser("assess", help="a scan and its mask: what is wrong, how sure, what to do"))
+
+    info = commands.add_parser("info", help="versions, device, experiments, networks, baselines, label schemes")
+    info.add_argument("--json", action="store_true", help="for machines")
+    info.set_defaults(run=_info)
+
+    add_data_commands(commands.add_parser("data", help="check, prepare or preview scans; write the built-in phantoms"))
+    return parser
+
+
+def _overrides(options: argparse.Namespace, extra: list[str]) -> list[str]:
+    command = " ".join([options.command, *filter(None, [getattr(options, "what", None)])])
+    if extra and not getattr(options, "takes_settings", False):
+        raise InputError(f"unknown argument {extra[0]!r}; see whqa {command} --help")
+    wrong = [e for e in extra if e.startswith("-") or "=" not in e]
+    if wrong:
+        raise InputError(f"unknown argument {wrong[0]!r}; settings are key=value, see whqa {command} --help")
+    return extra
+
+
+def _train(arguments: list[str]) -> None:
+    import whqa.train
+
+    # Lightning starts the other processes of a DDP run as `python <argv[0]> <arguments>`.
+    sys.argv = [str(Path(whqa.train.__file__).resolve()), *arguments]
+    whqa.train.main()
+
+
+def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
+    from whqa.cv import cross_validate
+
+    if options.jobs < 1:
+        raise InputError(f"--jobs {options.jobs}: must be at least 1")
+    return cross_validate(overrides, options.jobs)
+
+
+def _summarize(options: argparse.Namespace, overrides: list[str]) -> int:
+    from whqa.callbacks.tracking import log_summary, options_of, require_wandb
+    from whqa.summarize import summarize
+
+    if options.wandb:
+        require_wandb()
+    if options.reports < 0:
+        raise InputError(f"--reports {options.reports}: must be at least 0")
+    if options.reports:
+        from whqa.assessment.worst_reports import write_worst_reports
+
+        for path in write_worst_reports(options.directory, options.reports):
+            print(path / "report.html", flush=True)
+    summary = summarize(options.directory)
+    if options.wandb:
+        log_summary(options.directory, summary, **options_of(options.directory))
+    return 0
+
+
+def _info(options: argparse.Namespace, overrides: list[str]) -> int:
+    from whqa.cli.info import info, info_text
+
+    found = info()
+    print(json.dumps(found, indent=2) if options.json else info_text(found))
+    return 0

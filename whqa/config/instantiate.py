@@ -1,0 +1,78 @@
+"""From a configuration to objects, and what two configurations of one run may differ in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from whqa.config.run_name import EXTERNAL_ROOT
+from whqa.config.schema import Config, Stage
+from whqa.errors import InputError
+
+
+def config_dir() -> Path:
+    """The configuration groups: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def of_run(config: DictConfig, stage: str, fold: str) -> DictConfig:
+    """The configuration that another run of the same experiment has."""
+    changed = OmegaConf.merge(config, {"stage": stage, "fold": fold})
+    assert isinstance(changed, DictConfig)
+    return changed
+
+
+def differences(saved: DictConfig, current: DictConfig) -> list[str]:
+    """Keys whose values differ between two configurations of one run, without those that only say how or where to run.
+
+    A segmenter does not depend on the settings of the error-map stage, and no run on a setting that came after it.
+    """
+    ignored = {"fit", "runs_dir", "cache_dir", "data_dir", "trainer", "callbacks", "logger"}
+    if current.stage == Stage.segmenter:
+        ignored |= {"errormap", "masks"}
+    flat_saved, flat_current, known = (
+        dict(_leaves(c, ignored)) for c in (saved, current, OmegaConf.structured(Config))
+    )
+    later = known.keys() - flat_saved.keys()
+    keys = (flat_saved.keys() | flat_current.keys()) - later
+    return sorted(k for k in keys if flat_saved.get(k) != flat_current.get(k))
+
+
+def _leaves(config: DictConfig, ignored: set[str], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in OmegaConf.to_container(config, resolve=True).items():  # type: ignore[union-attr]
+        path = prefix + str(key)
+        if path in ignored or path == "data.root" or path.endswith(".num_workers"):
+            continue
+        if isinstance(value, dict):
+            yield from _leaves(OmegaConf.create(value), ignored, f"{path}.")
+        elif EXTERNAL_ROOT.match(path):
+            yield path, "anywhere"  # the masks themselves are compared, see whqa.masks.external
+        else:
+            yield path, value
+
+
+def make(config: DictConfig, **arguments: Any) -> Any:
+    """`hydra.utils.instantiate` with plain containers; what the user can put right comes out as InputError.
+
+    Raises:
+        InputError: the target's own, a missing value, or an argument that the target refuses; names the group.
+    """
+    try:
+        return instantiate(config, _convert_="all", **arguments)
+    except (InstantiationException, OmegaConfBaseException) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, InputError):
+            raise cause from None
+        # by name: importing Lightning takes seconds, which a command that only reads files should not cost
+        of_trainer = type(cause).__name__ == "MisconfigurationException"
+        if of_trainer or isinstance(cause, TypeError | ValueError | OmegaConfBaseException):
+            first = str(cause).splitlines()[0]
+            raise InputError(f"{config._get_full_key(None)}: {first}") from error
+        raise

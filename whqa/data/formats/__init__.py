@@ -1,0 +1,1 @@
+"""Files of volumes: NIfTI, NRRD and MetaImage, read with distrust, written whole."""

@@ -1,0 +1,163 @@
+"""What a NIfTI header says, field by field: sound, or refused with one line.
+
+The header is read raw, because nibabel mends a bad one in silence (a zero spacing becomes 1 mm). Where the standard and
+its reference implementation (nifti1_io.c) settle a broken field, they are followed; what would be a guess is refused.
+Format: NIfTI-1 and NIfTI-2, https://nifti.nimh.nih.gov.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nibabel.spatialimages import HeaderDataError
+
+from whqa.data.formats.stream import cause, first_bytes
+from whqa.data.formats.volume import SpacingRule, check_placement, check_spacing, times, voxel_sizes
+from whqa.errors import InputError
+
+_TYPES = {
+    2: "u1",
+    4: "i2",
+    8: "i4",
+    16: "f4",
+    64: "f8",
+    256: "i1",
+    512: "u2",
+    768: "u4",
+    1024: "i8",
+    1280: "u8",
+}
+_LAST_TRANSFORM_CODE = 5
+# DICOM headers and the like before the voxels; CIFTI's are larger, but CIFTI holds no volume.
+_MAX_EXTENSION = 1 << 28
+_SPACING_TOLERANCE = 1e-3
+_FOREIGN_UNITS = {1: "metres", 3: "micrometres"}
+
+
+def read_header(path: Path) -> nib.Nifti1Header:
+    """The header as it stands in the file, NIfTI-1 or -2, of either byte order.
+
+    Raises:
+        InputError: no such file, not readable, or not a NIfTI file of header and voxels in one.
+    """
+    block = first_bytes(path, nib.Nifti2Header.sizeof_hdr)
+    for kind, place, magic in ((nib.Nifti1Header, 344, b"n+1\0"), (nib.Nifti2Header, 4, b"n+2\0\r\n\x1a\n")):
+        for mark in "<>":
+            size = struct.pack(f"{mark}i", kind.sizeof_hdr)
+            if len(block) >= kind.sizeof_hdr and block[:4] == size and block[place : place + len(magic)] == magic:
+                return kind(block[: kind.sizeof_hdr], endianness=mark, check=False)
+    raise InputError(f"{path}: not a NIfTI file (.nii or .nii.gz), or cut off within its header")
+
+
+def volume_shape(path: Path, header: nib.Nifti1Header) -> tuple[int, int, int]:
+    """Shape of the one volume; trailing axes of one frame are dropped.
+
+    Raises:
+        InputError: not 3-D, or empty.
+    """
+    dimensions = int(header["dim"][0])
+    if not 1 <= dimensions <= 7:
+        raise InputError(f"{path}: the header declares {dimensions} dimensions; it is damaged")
+    shape = tuple(int(n) for n in header["dim"][1 : dimensions + 1])
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3:
+        raise InputError(f"{path}: {len(shape)}-D of shape {times(shape)}, must be 3-D; give one volume a file")
+    if min(shape) < 1:
+        raise InputError(f"{path}: empty image of shape {times(shape)}; export the scan again")
+    return shape[0], shape[1], shape[2]
+
+
+def stored_type(path: Path, header: nib.Nifti1Header) -> np.dtype[Any]:
+    """Type of the voxels in the file, with its byte order.
+
+    Raises:
+        InputError: complex, colours, an unknown code, or a code that contradicts the bits per voxel.
+    """
+    code, bits = int(header["datatype"]), int(header["bitpix"])
+    if code not in _TYPES:
+        raise InputError(f"{path}: voxels are not real numbers (NIfTI data type {code})")
+    dtype = np.dtype(_TYPES[code]).newbyteorder(header.endianness)
+    if bits not in (0, 8 * dtype.itemsize):
+        raise InputError(f"{path}: the header states voxels of type {dtype.name} and of {bits} bits; it is damaged")
+    return dtype
+
+
+def voxel_offset(path: Path, header: nib.Nifti1Header) -> int:
+    """Byte at which the voxels begin. Readers differ on what 0 means, so that is refused as well.
+
+    Raises:
+        InputError: within the header, not a whole number, or far behind it.
+    """
+    offset, smallest = float(header["vox_offset"]), int(header.sizeof_hdr) + 4
+    if not smallest <= offset <= _MAX_EXTENSION or offset != int(offset):
+        raise InputError(f"{path}: the header puts the voxels at byte {offset:g}, must be {smallest} or a little more")
+    return int(offset)
+
+
+def scaling(path: Path, header: nib.Nifti1Header) -> tuple[float, float] | None:
+    """Slope and intercept, or None where stored values are meant as they are (slope 0, or NaN as nibabel writes it).
+
+    Raises:
+        InputError: either is not finite.
+    """
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or math.isnan(slope):
+        return None
+    if not (math.isfinite(slope) and math.isfinite(intercept)):
+        raise InputError(f"{path}: scaling in the header is not valid, slope {slope:g} and intercept {intercept:g}")
+    return None if (slope, intercept) == (1, 0) else (slope, intercept)
+
+
+def placed(
+    path: Path, header: nib.Nifti1Header, shape: tuple[int, int, int], rule: SpacingRule
+) -> tuple[npt.NDArray[np.float64], str | None]:
+    """Affine (4, 4), voxel -> RAS mm, by the spacing rule; and how pixdim and affine disagree, or None.
+
+    Raises:
+        InputError: a spacing that no scan has, a singular affine, an unknown transform code, lengths not in mm, or rule
+            "refuse" and pixdim and affine disagree.
+    """
+    if unit := _FOREIGN_UNITS.get(int(header["xyzt_units"]) & 7):
+        raise InputError(f"{path}: lengths are in {unit}; convert the header to mm")
+    pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    affine = _best_affine(path, header)
+    sizes = voxel_sizes(affine)
+    if rule != "affine":
+        check_spacing(path, "pixdim", pixdim, shape)
+    if rule == "affine" or not (np.isfinite(sizes).all() and (sizes > 0).all()):
+        check_spacing(path, "affine", sizes, shape)
+    check_placement(path, affine)
+    if np.allclose(sizes, pixdim, rtol=_SPACING_TOLERANCE, atol=0):
+        return affine, None
+    conflict = f"pixdim says {times(pixdim)} mm, the affine {times(sizes)} mm"
+    if rule == "refuse":
+        message = f"{path}: {conflict}; correct the header, or choose the spacing rule pixdim or affine"
+        raise InputError(message, "header-conflict")
+    if rule == "pixdim":
+        affine[:3, :3] *= pixdim / sizes
+    return affine, conflict
+
+
+def _best_affine(path: Path, header: nib.Nifti1Header) -> npt.NDArray[np.float64]:
+    """sform where its code is set, else qform, else spacing alone: the order of the standard's "method 3, 2, 1"."""
+    for name in ("sform_code", "qform_code"):
+        if not 0 <= int(header[name]) <= _LAST_TRANSFORM_CODE:
+            raise InputError(f"{path}: {name} {int(header[name])} is not one of 0 to 5; correct the header")
+        if header[name] != 0:
+            break
+    sound, handedness = header.copy(), float(header["pixdim"][0])
+    if handedness < 0 and handedness != -1 and name == "qform_code":
+        raise InputError(f"{path}: pixdim[0] is {handedness:g}, must be -1 or 1; correct the header")
+    # 0 should not occur and means 1, as in nifti1_io.c
+    sound["pixdim"][0] = -1 if handedness == -1 else 1
+    try:
+        return np.array(sound.get_best_affine(), dtype=np.float64)
+    except (HeaderDataError, ValueError) as error:
+        raise InputError(f"{path}: orientation in the header is not valid ({cause(error)})") from None

@@ -1,0 +1,131 @@
+"""A volume and its place in the world, whatever file it comes from."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from whqa.errors import InputError
+
+SpacingRule = Literal["pixdim", "affine", "refuse"]
+"""Which of a header's two spacings holds where they disagree."""
+
+_GRID_TOLERANCE_VOXELS = 0.1
+# No scanner is finer or larger, and what is resampled by such numbers fits into no memory.
+_SMALLEST_SPACING_MM = 1e-3
+_LARGEST_EXTENT_MM = 1e4
+_LARGEST_POSITION_MM = 1e6
+# Of axes of length 1: a shear of more than 89.9 degrees.
+_SMALLEST_DETERMINANT = 1e-3
+
+
+class HeaderConflictWarning(UserWarning):
+    """A header's pixdim and affine state different spacings; the text says which one is used."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a header says about the voxels of its file, after the spacing rule.
+
+    Attributes:
+        path: of the file.
+        shape: of the volume, 3-D.
+        affine: (4, 4) float64, voxel -> RAS mm.
+        header: as it stands in the file; of NRRD and MHA a NIfTI header that says the same.
+        conflict: how pixdim and affine disagree, or None.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    affine: npt.NDArray[np.float64]
+    header: nib.Nifti1Header
+    conflict: str | None = None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A 3-D array with its place in the world.
+
+    Attributes:
+        array: (X, Y, Z) in the file's own order; float32 for images (small integers where read so), uint8 indices
+            for labels.
+        affine: (4, 4) float64, voxel -> RAS mm, corrected by the spacing rule.
+        path: where it comes from, for messages.
+        header: as of `Grid`, or None for a volume that was never a file.
+    """
+
+    array: npt.NDArray[Any]
+    affine: npt.NDArray[np.float64]
+    path: Path
+    header: nib.Nifti1Header | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array."""
+        return self.array.shape
+
+
+def voxel_sizes(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Column lengths of an affine: (3,) mm along the array's axes."""
+    return np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+
+
+def check_spacing(path: Path, what: str, sizes: npt.NDArray[np.float64], shape: tuple[int, int, int]) -> None:
+    """Whether a scan can have voxels of these sizes.
+
+    Raises:
+        InputError: one is zero, negative, not finite, or far from any scanner's; `what` of the file states it.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        possible = (sizes >= _SMALLEST_SPACING_MM) & (sizes * shape <= _LARGEST_EXTENT_MM)
+    if not possible.all():
+        raise InputError(f"{path}: {what} gives a spacing of {times(sizes)} mm; correct the header")
+
+
+def check_placement(path: Path, affine: npt.NDArray[np.float64]) -> None:
+    """Whether the axes of an affine span space, and its origin lies somewhere near the scanner.
+
+    Raises:
+        InputError: they do not, or a number is not finite.
+    """
+    with np.errstate(all="ignore"):
+        determinant = abs(np.linalg.det(affine[:3, :3] / voxel_sizes(affine)))
+    if not np.isfinite(affine[:3, :3]).all() or not determinant > _SMALLEST_DETERMINANT:
+        raise InputError(f"{path}: singular affine, its axes do not span space; correct the header")
+    if not (np.abs(affine[:3, 3]) <= _LARGEST_POSITION_MM).all():
+        raise InputError(
+            f"{path}: the first voxel lies at ({', '.join(f'{p:.4g}' for p in affine[:3, 3])}) mm; correct the header"
+        )
+
+
+def check_same_grid(image: Volume | Grid, label: Volume | Grid) -> None:
+    """Whether image and label lie on one grid: same shape, corners within a tenth of a voxel.
+
+    Raises:
+        InputError: they do not; the message names both files.
+    """
+    advice = "resample the label map onto the image's grid"
+    if image.shape != label.shape:
+        raise InputError(
+            f"{label.path}: shape {times(label.shape)} differs from {times(image.shape)} of {image.path}; {advice}",
+            "grid-mismatch",
+        )
+    corners = np.array([[*c, 1] for c in itertools.product(*((-0.5, n - 0.5) for n in image.shape))])
+    shift = np.linalg.norm((corners @ (image.affine - label.affine).T)[:, :3], axis=1).max()
+    if shift > _GRID_TOLERANCE_VOXELS * voxel_sizes(image.affine).min():
+        raise InputError(
+            f"{label.path}: affine differs from that of {image.path}, corners are up to {shift:.3g} mm apart; {advice}",
+            "grid-mismatch",
+        )
+
+
+def times(numbers: Iterable[Any]) -> str:
+    """Sizes as people write them: "512 x 512 x 300"."""
+    return " x ".join(f"{float(n):.4g}" for n in numbers) or "()"

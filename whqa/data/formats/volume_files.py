@@ -1,0 +1,228 @@
+"""Reading and writing of volumes that may be broken or lie about themselves.
+
+Spacing stands twice in a NIfTI header, in `pixdim` and as the column lengths of the sform affine, and real files (ACDC
+among them) disagree with themselves; the spacing rule says which one holds. Voxels are read in blocks, straight into
+the array that is asked for: no second copy of the volume is ever held.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from whqa.data.formats import itk
+from whqa.data.formats.nifti_header import placed, read_header, scaling, stored_type, volume_shape, voxel_offset
+from whqa.data.formats.stream import check_size, voxel_blocks, whole_file
+from whqa.data.formats.volume import Grid, HeaderConflictWarning, SpacingRule, Volume, check_same_grid, voxel_sizes
+from whqa.errors import InputError
+from whqa.files import atomic_path
+from whqa.structures import LabelScheme
+
+__all__ = [
+    "Grid",
+    "HeaderConflictWarning",
+    "Volume",
+    "check_same_grid",
+    "header_from_bytes",
+    "header_to_bytes",
+    "read_grid",
+    "read_image",
+    "read_label",
+    "voxel_sizes",
+    "write_volume",
+]
+
+_LARGEST_LABEL = 2**31 - 1
+
+
+def read_grid(path: Path, spacing_rule: SpacingRule = "pixdim") -> Grid:
+    """Read the header alone and check all that can be checked without the voxels.
+
+    Raises:
+        InputError: no such file, not a NIfTI, NRRD or MHA file, not 3-D, empty, more voxels declared than the file can
+            hold, a spacing that no scan has, a singular affine, or rule "refuse" and pixdim and affine disagree.
+    """
+    if spacing_rule not in get_args(SpacingRule):
+        raise InputError(f"spacing rule {spacing_rule!r}: must be one of {', '.join(get_args(SpacingRule))}")
+    if itk.is_itk(path):
+        return itk.read_grid(path)
+    header = read_header(path)
+    shape = volume_shape(path, header)
+    declared = math.prod(shape) * stored_type(path, header).itemsize
+    check_size(path, whole_file(path), voxel_offset(path, header), declared)
+    # damaged numbers overflow and are no numbers: they are looked for, numpy need not warn of them
+    with np.errstate(all="ignore"):
+        scaling(path, header)
+        affine, conflict = placed(path, header, shape, spacing_rule)
+    return Grid(path, shape, affine, header, conflict)
+
+
+def read_image(
+    path: Path, spacing_rule: SpacingRule = "pixdim", announce: bool = True, compact: bool = False
+) -> Volume:
+    """Read an image as float32.
+
+    Args:
+        path: `.nii` or `.nii.gz`, where a trailing axis of one frame is squeezed; with SimpleITK `.nrrd` or `.mha`.
+        spacing_rule: what holds where pixdim and affine disagree.
+        announce: warn with `HeaderConflictWarning` about such a header; a cohort's reader has done so already.
+        compact: leave integers of 8 and 16 bits as they are, in half the memory.
+
+    Raises:
+        InputError: as `read_grid`; or the file is truncated, its voxels are not real numbers, not finite or all alike.
+    """
+    grid = _announced(read_grid(path, spacing_rule), spacing_rule, announce)
+    return Volume(_image_voxels(grid, compact), grid.affine, path, grid.header)
+
+
+def read_label(path: Path, scheme: LabelScheme, spacing_rule: SpacingRule = "pixdim", announce: bool = True) -> Volume:
+    """Read a label map as uint8 indices of the scheme (0 background, 1..C).
+
+    Raises:
+        InputError: as `read_grid`; or the file is truncated, or holds values that are not whole numbers or not of the
+            scheme.
+    """
+    grid = _announced(read_grid(path, spacing_rule), spacing_rule, announce)
+    return Volume(scheme.to_indices(_label_voxels(grid), str(path)), grid.affine, path, grid.header)
+
+
+def read_label_values(path: Path, spacing_rule: SpacingRule = "pixdim") -> npt.NDArray[np.integer]:
+    """The whole numbers of a label map as they stand in the file, (X, Y, Z).
+
+    Raises:
+        InputError: as `read_label`, but for values that are not of a scheme.
+    """
+    return _label_voxels(read_grid(path, spacing_rule))
+
+
+def write_volume(
+    path: Path,
+    array: npt.NDArray[Any],
+    affine: npt.NDArray[np.float64] | None,
+    like: nib.Nifti1Header | None = None,
+) -> None:
+    """Write `.nii` or `.nii.gz` atomically in the array's own type.
+
+    Args:
+        path: of the new file.
+        array: (X, Y, Z), of a type that NIfTI has (no bool, no 64-bit integers without need).
+        affine: voxel -> RAS mm. None takes that of `like` with its pixdim, even where the two disagree, so that the
+            result overlays on the image that the header came from.
+        like: header whose units, codes and description are kept.
+    """
+    header = None
+    if like is not None:
+        header = like.copy()
+        header.set_data_dtype(array.dtype)
+        header.set_slope_inter(1, 0)
+        header["cal_min"] = header["cal_max"] = 0
+        # 0 should not occur and means 1, as in nifti1_io.c
+        header["pixdim"][0] = -1 if float(header["pixdim"][0]) == -1 else 1
+        affine = header.get_best_affine() if affine is None else affine
+    if affine is None:
+        raise ValueError("write_volume needs an affine or a header")
+    image = nib.Nifti1Image(array, affine, header)
+    if header is None:
+        image.header.set_xyzt_units("mm")
+    with atomic_path(path) as temporary:
+        nib.save(image, temporary)
+
+
+def header_to_bytes(header: nib.Nifti1Header) -> bytes:
+    """The header as it stands in a file, without extensions."""
+    return bytes(header.binaryblock)
+
+
+def header_from_bytes(block: bytes) -> nib.Nifti1Header:
+    """Back from `header_to_bytes`, without nibabel's mending."""
+    kind = nib.Nifti2Header if len(block) == nib.Nifti2Header.sizeof_hdr else nib.Nifti1Header
+    return kind(block, check=False)
+
+
+def _announced(grid: Grid, rule: SpacingRule, announce: bool) -> Grid:
+    if announce and grid.conflict:
+        warnings.warn(f"{grid.path}: {grid.conflict}; using {rule}", HeaderConflictWarning, stacklevel=3)
+    return grid
+
+
+def _image_voxels(grid: Grid, compact: bool) -> npt.NDArray[Any]:
+    """Scaled voxels (X, Y, Z), finite and not all alike: float32, or small integers as stored."""
+    dtype = stored_type(grid.path, grid.header).newbyteorder("=")
+    small = dtype.kind in "iu" and dtype.itemsize <= 2 and scaling(grid.path, grid.header) is None
+    blocks = _scaled_blocks(grid)
+    voxels = _allocated(grid, dtype if compact and small else np.dtype(np.float32))
+    done, bad, low, high = 0, 0, np.inf, -np.inf
+    with np.errstate(all="ignore"):
+        for block in blocks:
+            part = voxels[done : done + block.size]
+            part[...] = block
+            done += block.size
+            # NaN is the minimum of whatever holds one
+            least, most = float(part.min()), float(part.max())
+            if not (math.isfinite(least) and math.isfinite(most)):
+                bad += part.size - int(np.count_nonzero(np.isfinite(part)))
+            low, high = min(low, least), max(high, most)
+    _refuse_infinite(grid.path, bad)
+    if low == high:
+        raise InputError(f"{grid.path}: empty image, every voxel has the value {low:g}; export the scan again")
+    return voxels.reshape(grid.shape, order="F")
+
+
+def _label_voxels(grid: Grid) -> npt.NDArray[np.integer]:
+    """Scaled voxels (X, Y, Z) as whole numbers: in the stored type where that has no other, else int32."""
+    dtype = stored_type(grid.path, grid.header).newbyteorder("=")
+    whole = dtype.kind in "iu" and scaling(grid.path, grid.header) is None
+    blocks = _scaled_blocks(grid)
+    voxels = _allocated(grid, dtype if whole else np.dtype(np.int32))
+    done, bad, fractions, largest = 0, 0, False, 0.0
+    with np.errstate(all="ignore"):
+        for block in blocks:
+            if not whole:
+                finite = np.isfinite(block)
+                bad += block.size - int(np.count_nonzero(finite))
+                block = np.where(finite, block, 0)
+                fractions = fractions or not np.array_equal(block, np.rint(block))
+                largest = max(largest, float(np.abs(block).max()))
+                block = np.clip(block, -_LARGEST_LABEL, _LARGEST_LABEL)
+            voxels[done : done + block.size] = block
+            done += block.size
+    _refuse_infinite(grid.path, bad)
+    if fractions:
+        raise InputError(f"{grid.path}: label values must be whole numbers; was the label map resampled as an image?")
+    if largest > _LARGEST_LABEL:
+        raise InputError(f"{grid.path}: label values up to {largest:g} are no labels")
+    return voxels.reshape(grid.shape, order="F")
+
+
+def _scaled_blocks(grid: Grid) -> Iterator[npt.NDArray[Any]]:
+    """Voxels in the file's order with slope and intercept applied (float64), or as stored where there are none."""
+    path, header = grid.path, grid.header
+    if itk.is_itk(path):
+        return itk.blocks_of(path)
+    stored = voxel_blocks(path, whole_file(path), voxel_offset(path, header), grid.shape, stored_type(path, header))
+    factors = scaling(path, header)
+    if factors is None:
+        return stored
+    slope, intercept = factors
+    return (block.astype(np.float64) * slope + intercept for block in stored)
+
+
+def _allocated(grid: Grid, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    try:
+        return np.empty(math.prod(grid.shape), dtype)
+    except MemoryError:
+        raise InputError(
+            f"{grid.path}: {math.prod(grid.shape):,} voxels do not fit into memory; crop or resample the scan"
+        ) from None
+
+
+def _refuse_infinite(path: Path, count: int) -> None:
+    if count:
+        raise InputError(f"{path}: {count:,} voxel(s) are NaN or infinite; replace them or export the file again")

@@ -1,0 +1,251 @@
+"""WholeHeartDataModule: the data of one fold, for both stages.
+
+Without masks (segmenter) an item is a case; with masks (error map) it is one mask of a case. Training yields augmented
+patches, validation and test yield whole volumes one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from whqa.errors import InputError
+from whqa.loading.patches import Augmentation, PatchDataset
+from whqa.loading.sampling import PatchSampler, quality_bins
+from whqa.masks.plan import is_delivered
+from whqa.process import cpus
+from whqa.quality import JudgedCase
+
+if TYPE_CHECKING:
+    from whqa.data.cache import PreparedCase
+    from whqa.data.folds import Folds
+    from whqa.masks.store import MaskItem
+
+Item = tuple[str, str]
+_WORKERS_A_GPU = 4
+
+
+class WholeHeartDataModule(pl.LightningDataModule):
+    """Patches of the training folds, whole volumes of validation and test cases.
+
+    Args:
+        cases: prepared cases by id, all with labels.
+        folds: of the cohort.
+        held_out: folds that training and validation never see.
+        masks: masks under judgement; those of training cases, validation and test cases are told apart by case.
+        test_folds: folds to test on; None is `held_out`.
+        patch: size in voxels along D, H, W.
+        batch_size: patches an optimiser step, of all processes together, so that more devices do the same training.
+        steps_per_epoch: optimiser steps an epoch.
+        foreground: see `PatchDataset`.
+        validation_fraction: of the training folds' patients, at least one; 0 trains on all and validates on none.
+        augmentation: of training patches; None for none.
+        seed: of the validation split, the order and every patch.
+        num_workers: processes that cut patches; 0 cuts them in the training process. None is 0 on a CPU, where cutting
+            takes a few hundredths of a step and processes would take the cores from it, and up to 4 a GPU, whose steps
+            are as short as a patch takes.
+        balance: "quality" draws masks from bins of their error rate alike (QCResUNet, arXiv 2412.07156), "final" does
+            so for one half and draws delivered masks (final ones and other programs', `is_delivered`) for the other,
+            "none" draws all masks alike. Without masks it has no meaning.
+
+    Attributes:
+        train_cases, val_cases, test_cases: case ids.
+        train_items, val_items, test_items: (case, mask kind) in the order of the batches' `index`; without masks kind
+            is "".
+
+    Raises:
+        InputError: no case is left to train or to test on, or a case has no mask under judgement.
+    """
+
+    def __init__(
+        self,
+        cases: Mapping[str, PreparedCase],
+        folds: Folds,
+        held_out: Sequence[int],
+        *,
+        masks: Sequence[MaskItem] | None = None,
+        test_folds: Sequence[int] | None = None,
+        patch: Sequence[int],
+        batch_size: int,
+        steps_per_epoch: int,
+        foreground: float = 0.7,
+        validation_fraction: float = 0.1,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        num_workers: int | None = None,
+        balance: Literal["final", "quality", "none"] = "final",
+    ) -> None:
+        super().__init__()
+        if balance not in ("final", "quality", "none"):
+            raise InputError(f"balance={balance}: must be final, quality or none")
+        if len(patch) != 3 or min(*patch, batch_size, steps_per_epoch) < 1 or not 0 <= foreground <= 1:
+            raise InputError(
+                f"patch={list(patch)}, batch_size={batch_size}, steps_per_epoch={steps_per_epoch}, "
+                f"foreground={foreground}: a patch has three edges, all are at least 1 and foreground is in 0..1"
+            )
+        self.cases, self.masks = cases, None if masks is None else _by_item(masks)
+        self.patch, self.batch_size, self.steps_per_epoch = tuple(patch), batch_size, steps_per_epoch
+        self.foreground, self.augmentation, self.seed = foreground, augmentation, seed
+        self.num_workers, self.balance = num_workers, balance
+        available = folds.without(held_out)
+        tested = held_out if test_folds is None else test_folds
+        self.test_cases = tuple(c for fold in tested for c in folds.cases(fold))
+        if not available or not self.test_cases:
+            raise InputError(
+                f"fold {list(held_out)}: no case is left to train or test on; use fewer folds or more cases"
+            )
+        self.val_cases = _validation_cases(available, cases, validation_fraction, seed)
+        self.train_cases = tuple(c for c in available if c not in self.val_cases)
+        self.train_items = self._items(self.train_cases)
+        self.val_items = self._items(self.val_cases)
+        self.test_items = self._items(self.test_cases)
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook before each stage."""
+        if stage == "fit" and not self.val_items and self.trainer is not None:
+            # Lightning warns of an empty validation as of a mistake; here it is a choice.
+            self.trainer.limit_val_batches = 0
+
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Batches {image (B, 1, D, H, W) float32, label (B, D, H, W) int64, [mask like label], index (B,) int64}."""
+        items: list[str | MaskItem] = [c if self.masks is None else self.masks[c, k] for c, k in self.train_items]
+        data = PatchDataset(self.cases, items, self.patch, self.foreground, self.augmentation, self.seed)
+        sampler = PatchSampler(data, self.batch_size, self.steps_per_epoch, self._bins(), self.seed)
+        # Lightning sets the epoch only after it has made the first iterator, too late for a resumed training.
+        sampler.set_epoch(_epochs_done(self.trainer))
+        workers = _workers_for(self.trainer) if self.num_workers is None else self.num_workers
+        return DataLoader(
+            data,
+            batch_size=self.batch_size // sampler.num_replicas,
+            sampler=sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[DataLoader[dict[str, Any]]]:
+        """Whole volumes of `val_items` as in `test_dataloader`; an empty list where there are none."""
+        return self._volumes(self.val_items) if self.val_items else []
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Whole volumes, one a batch.
+
+        {image (1, 1, D, H, W) float32, label (1, D, H, W) int64, spacing (1, 3) float32 in mm,
+        index (1,) int64 into `test_items`, case [str], kind [str]} and with masks {mask (1, D, H, W) int64} and, where
+        the mask has one, {entropy (1, D, H, W) float32}
+        """
+        return self._volumes(self.test_items)
+
+    def judged(self, items: Iterable[Item]) -> Iterator[JudgedCase]:
+        """The masks of these (case, kind) pairs with image and reference, one at a time.
+
+        Raises:
+            InputError: the data module has no masks, or not this one.
+        """
+        for name, kind in items:
+            if self.masks is None or (name, kind) not in self.masks:
+                raise InputError(f"case {name}: no mask of kind {kind!r} is under judgement")
+            case = self.cases[name]
+            mask, entropy = self.masks[name, kind].load()
+            doubt = None if entropy is None else torch.from_numpy(entropy)
+            image, label = _volume(case)
+            yield JudgedCase(name, kind, image, torch.from_numpy(mask), label, doubt, case.spacing)
+
+    def has_entropy(self, item: Item) -> bool:
+        """Whether the mask of a (case, kind) pair comes with its segmenter's entropy."""
+        return self.masks is not None and self.masks[item].has_entropy
+
+    def _volumes(self, items: Sequence[Item]) -> DataLoader[dict[str, Any]]:
+        # Whole volumes are read in the main process: they take milliseconds, and copies between processes take memory.
+        return DataLoader(VolumeDataset(self.cases, items, self.masks), batch_size=1)
+
+    def _items(self, cases: Sequence[str]) -> list[Item]:
+        if self.masks is None:
+            return [(case, "") for case in cases]
+        kinds: dict[str, list[str]] = {case: [] for case in cases}
+        for case, kind in self.masks:
+            if case in kinds:
+                kinds[case].append(kind)
+        bare = [case for case, found in kinds.items() if not found]
+        if bare:
+            raise InputError(f"no masks under judgement of case(s) {', '.join(bare[:5])}; run stage=segmenter first")
+        return [(case, kind) for case in cases for kind in kinds[case]]
+
+    def _bins(self) -> list[list[int]] | None:
+        if self.masks is None or self.balance == "none":
+            return None
+        bins = quality_bins([self.masks[item].error_rate for item in self.train_items])
+        delivered = [i for i, (_, kind) in enumerate(self.train_items) if is_delivered(kind)]
+        return bins + [delivered] * len(bins) if self.balance == "final" and delivered else bins
+
+
+class VolumeDataset(Dataset[dict[str, Any]]):
+    """Whole prepared volumes, with their mask under judgement where `masks` are given; see `test_dataloader`."""
+
+    def __init__(
+        self, cases: Mapping[str, PreparedCase], items: Sequence[Item], masks: Mapping[Item, MaskItem] | None
+    ) -> None:
+        self.cases, self.items, self.masks = cases, list(items), masks
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        name, kind = self.items[index]
+        case = self.cases[name]
+        image, label = _volume(case)
+        volume: dict[str, Any] = {"image": image[None], "label": label.long()}
+        if self.masks is not None:
+            mask, entropy = self.masks[name, kind].load()
+            volume["mask"] = torch.from_numpy(mask).long()
+            if entropy is not None:
+                volume["entropy"] = torch.from_numpy(entropy)
+        return volume | {"spacing": torch.tensor(case.spacing), "index": index, "case": name, "kind": kind}
+
+
+def _epochs_done(trainer: pl.Trainer | None) -> int:
+    return 0 if trainer is None else cast(int, trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+
+
+def _workers_for(trainer: pl.Trainer | None) -> int:
+    if trainer is None or trainer.strategy.root_device.type == "cpu":
+        return 0
+    # one CPU stays with each training process
+    return min(_WORKERS_A_GPU, max(0, cpus() // trainer.num_devices - 1))
+
+
+def _volume(case: PreparedCase) -> tuple[Tensor, Tensor]:
+    """Image float32 and label uint8, both (D, H, W), copied out of their memory maps."""
+    return torch.from_numpy(np.array(case.image(), dtype=np.float32)), torch.from_numpy(np.array(case.label()))
+
+
+def _by_item(masks: Sequence[MaskItem]) -> dict[Item, MaskItem]:
+    found = {(m.case, m.kind): m for m in masks}
+    if len(found) != len(masks):
+        raise InputError(
+            "masks under judgement: a kind occurs twice for one case; remove the masks of other segmenters"
+        )
+    return found
+
+
+def _validation_cases(
+    available: Sequence[str], cases: Mapping[str, PreparedCase], fraction: float, seed: int
+) -> tuple[str, ...]:
+    if not 0 <= fraction < 1:
+        raise InputError(f"validation_fraction={fraction}: must be at least 0 and below 1")
+    if fraction == 0:
+        return ()
+    patients = sorted({cases[c].patient for c in available})
+    n = max(1, round(fraction * len(patients)))
+    if n >= len(patients):
+        raise InputError(
+            f"validation_fraction={fraction} takes {n} of {len(patients)} training patients, all; set it to 0"
+        )
+    chosen = {patients[i] for i in np.random.default_rng(seed).permutation(len(patients))[:n]}
+    return tuple(c for c in available if cases[c].patient in chosen)

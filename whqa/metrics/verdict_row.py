@@ -1,0 +1,43 @@
+"""All numbers of one verdict on one mask: the row that a method gets in cases.csv."""
+
+from __future__ import annotations
+
+from whqa.metrics.error_detection import average_precision, error_counts
+from whqa.quality import ErrorPrediction, JudgedCase, one_minus_mean
+
+JUDGE_COLUMNS = (
+    "error_dice",
+    "error_auprc",
+    "error_voxels",
+    "predicted_voxels",
+    "hit_voxels",
+    "acc_volume",
+    "qi_volume",
+    "qi_soft_volume",
+    "acc_heart",
+    "qi_heart",
+    "qi_soft_heart",
+)
+
+
+def judge(case: JudgedCase, prediction: ErrorPrediction) -> dict[str, float]:
+    """Compare a verdict with the truth; keys are `JUDGE_COLUMNS`, definitions are in `whqa.quality`.
+
+    `error_auprc` is nan for a mask without any error.
+
+    Raises:
+        ValueError: the case has no reference, or the maps differ in shape.
+    """
+    counts = error_counts(prediction.error_map, case.error)
+    row = {
+        "error_dice": counts.dice,
+        "error_auprc": average_precision(prediction.probability, case.error),
+        "error_voxels": float(counts.error),
+        "predicted_voxels": float(counts.predicted),
+        "hit_voxels": float(counts.hit),
+    }
+    for name, region in (("volume", None), ("heart", case.heart)):
+        row[f"acc_{name}"] = one_minus_mean(case.error, region)
+        row[f"qi_{name}"] = one_minus_mean(prediction.error_map, region)
+        row[f"qi_soft_{name}"] = one_minus_mean(prediction.probability, region)
+    return row

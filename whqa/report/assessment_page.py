@@ -1,0 +1,245 @@
+"""report.html of one assessed mask: a file that opens offline and says what is wrong, how sure that is, what to do.
+
+A Content-Security-Policy without any address lets the page run its own script and the viewer's, and nothing else: even
+where a hostile file name got past the escaping, it could neither run nor load anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import textwrap
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from whqa.contract.quality_json import Assessment
+from whqa.files import atomic_path, write_text
+from whqa.report import figures, slices, standing, wording
+from whqa.report import judged_view as judged
+from whqa.report.viewer import OPACITY, Viewer, ViewerUnavailableError, viewer_of
+
+PREVIEW_DPI = 120
+# Of pictures and volumes; the viewer's script and the texts are another 1.2 MB.
+PAGE_BYTES = 13_500_000
+_PREVIEW_COLUMNS = 110
+_PLANE_DPI, _PICTURE_BYTES = 140, 600_000
+_PARTS = {"heart": "QI over the heart", "volume": "QI over the whole volume", "dice": "mean Dice"}
+
+
+def write_report(assessment: Assessment, path: Path) -> None:
+    """Write the report as one self-contained HTML file, whole or not at all."""
+    write_text(path, render_report(assessment))
+
+
+def write_preview(assessment: Assessment, path: Path) -> None:
+    """Write one PNG for a glance: the verdict, and mask and predicted error in three planes."""
+    quality = assessment.quality
+    _, word, sentence = wording.HEADLINES[quality["verdict"]["decision"]]
+    words = [f"{word}: {sentence}", *wording.what_is_wrong(quality), "Research software, not a medical device."]
+    lines = [line for sentence in words for line in textwrap.wrap(sentence, _PREVIEW_COLUMNS)]
+    figure = judged.preview_figure(judged.judged_view(assessment), assessment.name, lines)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(figures.png(figure, PREVIEW_DPI))
+
+
+def render_report(assessment: Assessment) -> str:
+    """The page as HTML; everything that comes from files is escaped."""
+    quality = assessment.quality
+    view = judged.judged_view(assessment)
+    applied = bool(quality["correction"]["applied"])
+    planes, standings = _planes(view), _standings(assessment)
+    changes = _changes(view) if applied and view.changed.any() else None
+    drawn = [*planes["pictures"], *standings, *(changes["pictures"] if changes else [])]
+    try:
+        viewer: Viewer | None = viewer_of(view, applied, PAGE_BYTES - sum(len(picture["uri"]) for picture in drawn))
+        viewer_missing = ""
+    except ViewerUnavailableError as error:
+        viewer, viewer_missing = None, str(error)
+    environment = _environment()
+    style = environment.get_template("style.css.j2").render() + _own("assessment.css")
+    script = _own("viewer.js") if viewer else ""
+    return environment.get_template("assessment.html.j2").render(
+        name=assessment.name,
+        quality=quality,
+        policy=_policy(style, script),
+        # whqa's own text and the package's, never that of a scan
+        style=Markup(style),
+        script=Markup(script),
+        viewer=viewer,
+        viewer_data=Markup(viewer.data if viewer else ""),
+        viewer_missing=viewer_missing,
+        opacity=OPACITY,
+        # whole percents, as the slider has them
+        errors_from=min(1.0, round(quality["error_map"]["threshold"], 2)),
+        error_map=wording.error_map_words(quality),
+        headline=wording.HEADLINES[quality["verdict"]["decision"]],
+        wrong=wording.what_is_wrong(quality),
+        sure=wording.how_sure(quality),
+        advice=wording.what_to_do(quality),
+        correction=wording.correction_words(quality),
+        applied=applied,
+        tiles=_tiles(quality),
+        rows=(rows := _rows(assessment)),
+        labels=[row for row in rows if row["volume"] or row["corrected"]],
+        planes=planes,
+        tints={"error": slices.PREDICTED_ERROR, "changed": judged.CHANGED},
+        changes=changes,
+        standings=standings,
+        rank=standing.rank_words(assessment.population, quality),
+        provenance=_provenance(quality),
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("whqa.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": wording.percent, "sentence": wording.sentence}
+    return environment
+
+
+def _own(name: str) -> str:
+    return files("whqa.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """Only what stands in the page: style and script by their hashes, pictures and the viewer from its own bytes."""
+    rules = ["default-src 'none'", f"style-src {_hash(style)}", "img-src data: blob:", "base-uri 'none'"]
+    if script:
+        rules.append(f"script-src {_hash(script)} blob:")
+    return "; ".join([*rules, "form-action 'none'"])
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _tiles(quality: dict[str, Any]) -> list[dict[str, str]]:
+    """The figures that sum the mask up."""
+    tiles = []
+    for part, words in (("heart", "in and around the heart"), ("volume", "in the whole volume")):
+        found = quality["qi"][part]
+        tiles.append(
+            {
+                "label": f"Voxels that look right, {words} (QI)",
+                "value": "n/a" if found["value"] is None else wording.percent(found["value"]),
+                "beside": _beside(found, quality["confidence"]),
+            }
+        )
+    dice = standing.expected_mean_dice(quality)
+    if dice is not None:
+        tiles.append(
+            {"label": "Expected Dice, mean of the structures", "value": f"{dice:.2f}", "beside": "1 is perfect"}
+        )
+    return tiles
+
+
+def _beside(found: dict[str, Any], confidence: float) -> str:
+    if found.get("interval"):
+        return f"truth: {wording.percents(found['interval'])} ({wording.percent(confidence, 0)} interval)"
+    return str(found.get("reason") or "no interval")
+
+
+def _rows(assessment: Assessment) -> list[dict[str, Any]]:
+    """The table of structures; bar positions in percent of the bar."""
+    scheme, found = assessment.scheme, assessment.quality["structures"]
+    tags, rows = judged.tags_of(scheme), []
+    for key, tag, colour in zip(scheme.keys, tags, scheme.colours, strict=True):
+        s = found[key]
+        interval, dice = s["dice_interval"], s["dice_expected"]
+        rows.append(
+            {
+                "key": key,
+                "tag": tag,
+                "name": s["name"],
+                "colour": colour,
+                "dice": "n/a" if dice is None else f"{dice:.2f}",
+                "at": None if dice is None else min(99.4, max(0.6, 100 * dice)),
+                "interval": None if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}",
+                "bar": None if interval is None else (100 * interval[0], 100 * (interval[1] - interval[0])),
+                "volume": s["volume_ml"],
+                "corrected": s["volume_ml_corrected"],
+                "wrong": "n/a" if s["wrong_share"] is None else wording.percent(s["wrong_share"]),
+                "reason": s.get("reason") or ("" if s["volume_ml"] else "not in the mask"),
+            }
+        )
+    return rows
+
+
+def _planes(view: judged.JudgedView) -> dict[str, Any]:
+    """Per plane the slice with most predicted errors."""
+    at = slices.worst_voxel(view.error_map, view.mask)
+    return {
+        "any": bool(view.error_map.any()),
+        "pictures": [
+            _picture(
+                judged.plane_figure(view, axis_index, at),
+                f"{plane.capitalize()} slice: the mask's outlines, and below it the predicted error",
+                f"{plane.capitalize()}, {view.slice_words(axis_index, at)}",
+            )
+            for axis_index, plane in slices.PLANES
+        ],
+    }
+
+
+def _changes(view: judged.JudgedView) -> dict[str, Any]:
+    """Per plane the slice in which the correction changed most."""
+    at = slices.worst_voxel(view.changed, view.mask)
+    return {
+        "pictures": [
+            _picture(
+                judged.change_figure(view, axis_index, at),
+                f"{plane.capitalize()} slice: the mask before, and below it after the correction",
+                f"{plane.capitalize()}, {view.slice_words(axis_index, at)}",
+            )
+            for axis_index, plane in slices.PLANES
+        ],
+    }
+
+
+def _standings(assessment: Assessment) -> list[dict[str, str]]:
+    population, quality = assessment.population, assessment.quality
+    known = [row for row in population if row.get("mean_dice_predicted") is not None]
+    parts = [part for part in _PARTS if population and (part != "dice" or known)]
+    return [
+        _picture(
+            standing.standing_figure(population, quality, part),
+            f"{_PARTS[part]} of the run's own masks against the truth, and this case",
+            _PARTS[part],
+        )
+        for part in parts
+    ]
+
+
+def _picture(figure: Figure, alt: str, caption: str) -> dict[str, str]:
+    png = figures.png(figure, _PLANE_DPI)
+    if len(png) > _PICTURE_BYTES:
+        # noise does not compress
+        png = figures.png(figure, _PLANE_DPI / 2)
+    uri = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    return {"uri": uri, "alt": alt, "caption": caption}
+
+
+def _provenance(quality: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What was judged, by what, with which versions: titles with lines of name and value."""
+    parts = (("image", "Image"), ("mask", "Mask"), ("model", "Model"), ("versions", "Versions"), ("seconds", "Seconds"))
+    return [(title, _lines(quality[key])) for key, title in parts if quality.get(key)]
+
+
+def _lines(value: Any, name: str = "") -> list[tuple[str, str]]:
+    if value is None:
+        return []
+    if isinstance(value, dict):
+        return [line for k, v in value.items() for line in _lines(v, f"{name} {k}".strip().replace("_", " "))]
+    if isinstance(value, list | tuple):
+        return [(name, ", ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in value))]
+    return [(name or "value", f"{value:.4g}" if isinstance(value, float) else str(value))]

@@ -1,0 +1,152 @@
+"""The figures of summary.html in their groups, as data URIs with a text alternative that gives the numbers."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from whqa.report import figures, strips
+from whqa.report.numbers import show_entry, show_interval
+from whqa.report.summary_tables import minus
+from whqa.results.interval_coverage import band
+from whqa.results.statistics import REGIONS
+from whqa.results.tables import RunTables, view
+
+# One scale for all figures keeps their letters alike.
+PX_PER_INCH = 112
+# Inches from which letters would become too small in half of the page.
+WIDE_FROM = 5.8
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture in the page: data URI, what it shows in words, its width in px, and whether it needs the whole page."""
+
+    uri: str
+    alt: str
+    width: int
+    wide: bool
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG as an address that needs no file."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def scatters(tables: RunTables, summary: Mapping[str, Any], parts: Mapping[str, str]) -> list[Image]:
+    """QI against Acc for every part and region, with the intervals of the first method."""
+    judge = tables.methods[0]
+    own = tables.judged[tables.judged["method"] == judge]
+    found = []
+    for part, title in parts.items():
+        rows = view(tables.judged, part)
+        for region in REGIONS:
+            levels = np.linspace(*figures.span(rows, region), 80)
+            notes = {m: _note(numbers[part], region) for m, numbers in summary["methods"].items()}
+            held = summary.get("intervals", {}).get(part, {}).get(f"acc_{region}", {}).get("coverage", {}).get("mean")
+            bands = None if held is None else {judge: (levels, *band(own, region, levels))}
+            figure = figures.scatter_figure(rows, region, title, notes=notes, bands=bands)
+            numbers = "; ".join(f"{m}: {note}".replace("\n", ", ") for m, note in notes.items() if note)
+            found.append(_image(figure, f"QI against Acc over the {region}, {title}. {numbers}"))
+    return found
+
+
+def bland_altman(tables: RunTables, parts: Mapping[str, str]) -> list[Image]:
+    """Differences of the first method's QI for every part and region."""
+    judge = tables.methods[0]
+    return [
+        _image(
+            figures.bland_altman_figure(rows, region, judge, f"{title}, {region}"),
+            f"Bland-Altman plot of {judge} over the {region}, {title}: {_bias(rows[rows['method'] == judge], region)}",
+        )
+        for title, rows in ((title, view(tables.judged, part)) for part, title in parts.items())
+        for region in REGIONS
+    ]
+
+
+def risk_coverage(tables: RunTables, summary: Mapping[str, Any], parts: Mapping[str, str]) -> list[Image]:
+    """Risk of the masks that are kept, for every part."""
+    found = []
+    for part, title in parts.items():
+        areas = "; ".join(
+            f"{m}: AURC {show_entry(numbers[part]['failure']['aurc'], 3)}" for m, numbers in summary["methods"].items()
+        )
+        figure = figures.risk_coverage_figure(view(tables.judged, part), tables.structures, title)
+        found.append(_image(figure, f"Risk-coverage curves, {title}. {areas}"))
+    return found
+
+
+def by_structure(tables: RunTables, part: str, title: str) -> list[Image]:
+    """Error Dice within each structure; nothing from older tables."""
+    rows = view(tables.judged, part)
+    columns = [f"error_dice_{key}" for key in tables.structures]
+    if not rows.reindex(columns=columns).notna().any(axis=None):
+        return []
+    figure = strips.error_dice_by_structure(rows, tables.structures, f"error Dice by structure, {title}")
+    return [_image(figure, f"Error Dice by structure and method, {title}; the table above has the means")]
+
+
+def by_kind(tables: RunTables) -> list[Image]:
+    """Error Dice of each mask kind."""
+    figure = strips.error_dice_by_kind(tables.judged, "error Dice by mask kind")
+    return [_image(figure, "Error Dice by mask kind and method; the table above has the means")]
+
+
+def segmentation(tables: RunTables) -> list[Image]:
+    """Dice of the final masks; nothing where no segmenter was trained."""
+    if tables.segmented.empty:
+        return []
+    figure = strips.segmentation_figure(tables.segmented, tables.structures, "Dice of the final masks")
+    return [_image(figure, "Dice of the final masks by structure; the table above has the means")]
+
+
+def correction(tables: RunTables, part: str, title: str) -> list[Image]:
+    """Dice before and after the first method's correction; nothing without a label head."""
+    own = tables.judged[tables.judged["method"] == tables.methods[0]]
+    rows, keys = view(own, part), tables.structures
+    if not rows.reindex(columns=[f"dice_{key}_corrected" for key in keys]).notna().any(axis=None):
+        return []
+    return [
+        _image(
+            strips.correction_scatter(rows, keys, f"each mask, {title}"),
+            f"Mean Dice of each mask after correction against that before, {title}",
+        ),
+        _image(
+            strips.correction_by_kind(own, keys, "mean Dice by mask kind"),
+            "Mean Dice before and after correction by mask kind; the table above has the means",
+        ),
+        _image(
+            strips.correction_by_structure(rows, keys, f"Dice by structure, {title}"),
+            f"Dice before and after correction by structure, {title}; the table above has the means",
+        ),
+    ]
+
+
+def _note(numbers: Mapping[str, Any], region: str) -> str:
+    """PCC and MAE with their intervals, short enough for a panel."""
+    if not numbers["n"]:
+        return ""
+    words = []
+    for name, key, digits in (("PCC", "pcc", 2), ("MAE", "mae", 3)):
+        entry = numbers[region][key]
+        if entry["mean"] is not None:
+            ends = show_interval(entry["ci95"], digits).replace(" to ", ", ")
+            words.append(f"{name} {show_entry(entry, digits)}" + (f" [{ends}]" if ends else ""))
+    return minus("\n".join(words))
+
+
+def _bias(rows: pd.DataFrame, region: str) -> str:
+    difference = (rows[f"qi_{region}"] - rows[f"acc_{region}"]).to_numpy(float)
+    spread = difference.std(ddof=1) if len(difference) > 1 else 0.0
+    return minus(f"bias {difference.mean():+.4f}, limits of agreement ± {1.96 * spread:.4f}")
+
+
+def _image(figure: Figure, alt: str) -> Image:
+    width = figure.get_figwidth()
+    return Image(data_uri(figures.png(figure)), alt, round(PX_PER_INCH * width), width > WIDE_FROM)

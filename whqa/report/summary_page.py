@@ -1,0 +1,157 @@
+"""summary.html: one file that opens offline, made from the case tables and the numbers of summary.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from whqa.report import summary_figures as page_figures
+from whqa.report import summary_tables as page_tables
+from whqa.report.headline import tiles
+from whqa.report.numbers import show_share
+from whqa.report.worst import worst_masks
+from whqa.results.statistics import DEFINITIONS, EXTERNAL_DEFINITIONS, SPLIT_DEFINITIONS
+from whqa.results.tables import RunTables
+from whqa.structures import STRUCTURES
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+def render_page(tables: RunTables, summary: dict[str, Any], run_dir: Path) -> str:
+    """The page as HTML; everything that comes from files is escaped."""
+    environment = Environment(
+        loader=PackageLoader("whqa.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["share"] = show_share
+    parts = {part: view_title(part) for part in shown_views(summary["methods"])}
+    head = next(iter(parts))
+    titles = {key: STRUCTURES[key].name if key in STRUCTURES else key for key in tables.structures}
+    return environment.get_template("summary.html.j2").render(
+        policy=POLICY,
+        summary=summary,
+        plan=tables.folds["plan"],
+        seed=tables.folds.get("seed", "unknown"),
+        patients=len(set(tables.folds["patients"].values())),
+        modalities=_counts(tables.folds.get("modalities", {}).values()),
+        kinds=tables.kinds,
+        external=tables.external,
+        segmented=len(tables.segmented) > 0,
+        judge=tables.methods[0],
+        head=parts[head],
+        tiles=tiles(summary, head),
+        methods=[_methods(summary, part, title) for part, title in parts.items()],
+        split=_split(summary, parts, titles),
+        correction=_correction(summary, head, parts[head], titles),
+        coverage=_coverage(summary, parts, titles),
+        segmentation=page_tables.segmentation_table(
+            summary["segmentation"],
+            titles,
+            "The segmenter's final masks of unseen cases. HD95: 95th percentile of surface distances; where a "
+            "structure is missing from one of the two, the diagonal of the image.",
+        ),
+        images={
+            "scatter": page_figures.scatters(tables, summary, parts),
+            "bland_altman": page_figures.bland_altman(tables, parts),
+            "risk": page_figures.risk_coverage(tables, summary, parts),
+            "structure": page_figures.by_structure(tables, head, parts[head]),
+            "kind": page_figures.by_kind(tables) if len(tables.kinds) > 1 else [],
+            "segmentation": page_figures.segmentation(tables),
+            "correction": page_figures.correction(tables, head, parts[head]),
+        },
+        worst=_worst(tables, run_dir),
+        definitions=DEFINITIONS | SPLIT_DEFINITIONS | (EXTERNAL_DEFINITIONS if tables.external else {}),
+    )
+
+
+def view_title(masks: str) -> str:
+    """What a part of the tables is about, for people."""
+    return {"final": "final masks", "all": "all mask kinds"}.get(masks, f"masks of {masks}")
+
+
+def shown_views(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Parts of the tables of summary.json that hold a mask; without "all" where that is one program's masks again."""
+    names = [masks for masks in next(iter(methods.values())) if any(parts[masks]["n"] for parts in methods.values())]
+    return names[:1] if len(names) == 2 and "final" not in names else names
+
+
+def _methods(summary: Mapping[str, Any], part: str, title: str) -> dict[str, Any]:
+    """The two tables of one part."""
+    about = {
+        "error maps and failure detection": page_tables.ERROR_COLUMNS,
+        "QI against Acc": page_tables.QUALITY_COLUMNS,
+    }
+    return {
+        "part": part,
+        "title": title,
+        "tables": [
+            page_tables.method_table(summary["methods"], part, columns, f"{_sentence(title)}: {what}")
+            for what, columns in about.items()
+        ],
+    }
+
+
+def _split(summary: Mapping[str, Any], parts: Mapping[str, str], titles: Mapping[str, str]) -> dict[str, Any]:
+    """Error Dice by structure, of every part but all kinds, and by mask kind."""
+    methods = summary["methods"]
+    by_structure = [
+        page_tables.split_table(methods, part, "by_structure", titles, f"Error Dice by structure, {title}")
+        for part, title in parts.items()
+        if part != "all" or len(parts) == 1
+    ]
+    last = list(parts)[-1]
+    by_kind = page_tables.split_table(methods, last, "by_kind", {}, "Error Dice by mask kind")
+    return {"by_structure": [t for t in by_structure if t], "by_kind": by_kind}
+
+
+def _correction(summary: Mapping[str, Any], part: str, title: str, titles: Mapping[str, str]) -> dict[str, Any]:
+    """Tables of the first method's correction, or the reason why there are none."""
+    own = next(iter(summary["methods"].values()))
+    found, everything = own[part], own["all"]
+    gain = everything["correction"]["gain"]
+    if gain["mean"] is None:
+        return {"reason": gain["reason"], "tables": [], "shares": None}
+    tables = [page_tables.correction_table(found, titles, f"Dice by structure, {title}.")]
+    if len(everything["by_kind"]) > 1:
+        caption = "Mean Dice by mask kind; better and worse: the share of masks whose mean Dice rises or falls."
+        tables.append(page_tables.correction_by_kind_table(everything, caption))
+    return {
+        "reason": "",
+        "tables": tables,
+        "shares": found["correction"] if "improved_share" in found["correction"] else None,
+    }
+
+
+def _coverage(summary: Mapping[str, Any], parts: Mapping[str, str], titles: Mapping[str, str]) -> dict[str, Any]:
+    """The table of measured intervals, where summary.json has any."""
+    intervals = summary.get("intervals") or {}
+    if "confidence" not in intervals:
+        return {"table": None, "confidence": ""}
+    confidence = show_share(intervals["confidence"])
+    caption = (
+        f"Share of {confidence} intervals that hold the truth, with its 95 % interval by patient, and their width."
+    )
+    return {"table": page_tables.coverage_table(intervals, parts, titles, caption), "confidence": confidence}
+
+
+def _worst(tables: RunTables, run_dir: Path) -> dict[str, Any]:
+    """The masks to look at, with the pictures that are embedded."""
+    found = worst_masks(tables, run_dir)
+    pictures = [p | {"uri": page_figures.data_uri(p["path"].read_bytes())} for p in found["pictures"]]
+    return found | {"pictures": pictures}
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _counts(names: Iterable[str]) -> str:
+    counts = pd.Series(list(names), dtype=str).value_counts().sort_index()
+    return ", ".join(f"{n} {name}" for name, n in counts.items())

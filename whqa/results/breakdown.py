@@ -1,0 +1,86 @@
+"""One method's rows taken apart: by mask kind, by structure, and before against after correction.
+
+Correction is measured on pairs: one mask's mean Dice over its structures before, and that of the corrected mask. A
+structure that mask and reference lack has no Dice before; where the correction invents it, its 0 lowers the mean after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from whqa.masks.plan import MASK_KINDS
+from whqa.results.summary_entry import mean_entry
+from whqa.results.tables import in_order
+
+NO_LABELS = "the method predicts no labels, so that it corrects nothing"
+
+
+def breakdown(rows: pd.DataFrame, structures: Sequence[str]) -> dict[str, Any]:
+    """The entries "correction", "by_structure" and "by_kind" of one method on one half of the masks.
+
+    Args:
+        rows: of `whqa.results.tables.view`, one method.
+        structures: keys in index order.
+    """
+    return {
+        "correction": correction_numbers(rows, structures),
+        "by_structure": {key: _structure_numbers(rows, key) for key in structures},
+        "by_kind": {
+            kind: _kind_numbers(rows[rows["mask_kind"] == kind], structures)
+            for kind in in_order(rows["mask_kind"].unique(), MASK_KINDS)
+        },
+    }
+
+
+def correction_numbers(rows: pd.DataFrame, structures: Sequence[str]) -> dict[str, Any]:
+    """Mean Dice of the masks before and after correction, the paired gain, and the share of masks that it helps.
+
+    Returns:
+        {"dice_before", "dice_after", "gain"}: entries over the masks that were corrected; where there are any also
+        "improved_share" and "worsened_share" (a mean Dice that rises or falls at all).
+    """
+    before, after = before_and_after(rows, structures)
+    gain = after - before
+    found: dict[str, Any] = {
+        name: mean_entry(values, rows["patient"], NO_LABELS)
+        for name, values in (("dice_before", before), ("dice_after", after), ("gain", gain))
+    }
+    known = gain.dropna()
+    if len(known):
+        found |= {"improved_share": float((known > 0).mean()), "worsened_share": float((known < 0).mean())}
+    return found
+
+
+def before_and_after(rows: pd.DataFrame, structures: Sequence[str]) -> tuple[pd.Series, pd.Series]:
+    """Each mask's mean Dice over its structures, before and after correction; nan without a corrected mask."""
+    after = rows.reindex(columns=[f"dice_{key}_corrected" for key in structures]).astype(float).mean(axis=1)
+    before = rows[[f"dice_{key}" for key in structures]].mean(axis=1)
+    return before.where(after.notna()), after.where(before.notna())
+
+
+def _structure_numbers(rows: pd.DataFrame, key: str) -> dict[str, Any]:
+    before = rows[f"dice_{key}"]
+    after = rows.get(f"dice_{key}_corrected", pd.Series(float("nan"), index=rows.index)).astype(float)
+    error_dice = rows.get(f"error_dice_{key}", pd.Series(float("nan"), index=rows.index)).astype(float)
+    absent = "no judged mask was measured within this structure; tables of older runs lack the column"
+    return {
+        "error_dice": mean_entry(error_dice, rows["patient"], absent),
+        "dice_before": mean_entry(before.where(after.notna()), rows["patient"], NO_LABELS),
+        "dice_after": mean_entry(after.where(before.notna()), rows["patient"], NO_LABELS),
+        "gain": mean_entry(after - before, rows["patient"], NO_LABELS),
+    }
+
+
+def _kind_numbers(rows: pd.DataFrame, structures: Sequence[str]) -> dict[str, Any]:
+    dice = rows[[f"dice_{key}" for key in structures]].mean(axis=1)
+    gap = (rows["qi_volume"] - rows["acc_volume"]).abs()
+    return {
+        "n": len(rows),
+        "dice": mean_entry(dice, rows["patient"], "no mask of this kind has a Dice"),
+        "error_dice": mean_entry(rows["error_dice"], rows["patient"], "no case has an error Dice"),
+        "mae_volume": mean_entry(gap, rows["patient"], "QI or Acc is missing"),
+        "correction": correction_numbers(rows, structures),
+    }

@@ -1,0 +1,36 @@
+"""One entry of summary.json, made from a column of a case table."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from whqa.results import bootstrap
+
+
+def entry(value: float, ci95: tuple[float, float] | None, reason: str) -> dict[str, Any]:
+    """{"mean", "ci95"}, with null and a reason for what is not defined."""
+    if not math.isfinite(value):
+        return {"mean": None, "ci95": None, "reason": reason}
+    if ci95 is None:
+        return {"mean": float(value), "ci95": None, "reason": "too few patients with a defined value for an interval"}
+    return {"mean": float(value), "ci95": [ci95[0], ci95[1]]}
+
+
+def mean_entry(values: pd.Series, patients: pd.Series, reason: str) -> dict[str, Any]:
+    """Mean over the rows that have a value; `n` says how many where some have none."""
+    defined = values.notna()
+    if not defined.any():
+        return entry(math.nan, None, reason)
+    x = values[defined].to_numpy(float)
+    found = entry(float(x.mean()), bootstrap.mean_ci95(x, list(patients[defined])), reason)
+    return found if defined.all() else {**found, "n": int(defined.sum())}
+
+
+def at_path(numbers: dict[str, Any], path: str) -> Any:
+    """The entry at a dotted path such as "volume.pcc"."""
+    for key in path.split("."):
+        numbers = numbers[key]
+    return numbers
