@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from whqa.errors import InputError
-from whqa.files import atomic_path, read_json, write_json, write_text
+from whqa.files import atomic_path, read_json, sha256, write_json, write_text
 
 
 def test_a_file_appears_when_it_is_finished_only(tmp_path: Path) -> None:
@@ -80,3 +81,12 @@ def test_bad_json_is_named(tmp_path: Path) -> None:
 
 def test_an_error_message_is_one_line() -> None:
     assert str(InputError("a\n  b\n\tc")) == "a b c"
+
+
+def test_a_digest_is_that_of_the_bytes_and_a_missing_file_gets_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"heart" * 1000)
+    assert sha256(tmp_path / "a.bin") == hashlib.sha256(b"heart" * 1000).hexdigest()
+    with pytest.raises(InputError, match="no such file"):
+        sha256(tmp_path / "b.bin")
+    with pytest.raises(InputError, match="cannot be read"):
+        sha256(tmp_path)
