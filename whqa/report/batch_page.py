@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from whqa.report.wording import HEADLINES
 
-if TYPE_CHECKING:
-    from whqa.assessment.batch import Outcome
-
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _ORDER = ("reject", "review", "accept")
 _BADGES = {"reject": "bad", "review": "watch", "accept": "good"}
 
 
-def render_index(outcomes: Sequence[Outcome], run: str) -> str:
+class ListedCase(Protocol):
+    """What the page needs to know of a case that was asked for."""
+
+    @property
+    def name(self) -> str:
+        """Of the case."""
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder beside the page."""
+
+    @property
+    def quality(self) -> Mapping[str, Any] | None:
+        """Content of quality.json; None where the case failed."""
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed, one line."""
+
+    @property
+    def report(self) -> bool:
+        """Whether its folder has a report."""
+
+
+def render_index(cases: Sequence[ListedCase], run: str) -> str:
     """The page as HTML; everything that comes from files is escaped.
 
     Args:
-        outcomes: see `whqa.assessment.batch.assess_many`.
+        cases: judged and failed ones, in any order.
         run: name of the trained run.
     """
     environment = Environment(
@@ -32,35 +53,35 @@ def render_index(outcomes: Sequence[Outcome], run: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    judged = [outcome for outcome in outcomes if outcome.quality is not None]
-    rows = sorted((index_row(outcome) for outcome in judged), key=lambda row: row["rank"])
+    judged = [case for case in cases if case.quality is not None]
+    rows = sorted((index_row(case) for case in judged), key=lambda row: row["rank"])
     counts = {decision: sum(row["decision"] == decision for row in rows) for decision in _ORDER}
-    cases = f"{len(outcomes)} case{'' if len(outcomes) == 1 else 's'}"
+    asked = f"{len(cases)} case{'' if len(cases) == 1 else 's'}"
     return environment.get_template("batch.html.j2").render(
         policy=POLICY,
-        title=f"{cases}{'' if len(judged) == len(outcomes) else f', {len(judged)}'} judged by {run}",
-        leads_to="the full report" if all(outcome.report for outcome in judged) else "what was found, in quality.json",
+        title=f"{asked}{'' if len(judged) == len(cases) else f', {len(judged)}'} judged by {run}",
+        leads_to="the full report" if all(case.report for case in judged) else "what was found, in quality.json",
         rows=rows,
         tiles=[(HEADLINES[d], _BADGES[d], counts[d]) for d in _ORDER],
-        failed=[outcome for outcome in outcomes if outcome.quality is None],
+        failed=[case for case in cases if case.quality is None],
         confidence=judged[0].quality["confidence"] if judged and judged[0].quality else None,
     )
 
 
-def index_row(outcome: Outcome) -> dict[str, Any]:
+def index_row(case: ListedCase) -> dict[str, Any]:
     """What the page says about a judged case.
 
     Raises:
         KeyError, TypeError, ValueError, AttributeError, IndexError: its quality is not what whqa writes.
     """
-    quality = outcome.quality or {}
+    quality = case.quality or {}
     verdict = quality["verdict"]
     score = verdict.get("score")
     symbol, word, _ = HEADLINES[verdict["decision"]]
     return {
-        "name": outcome.name,
-        "rank": (_ORDER.index(verdict["decision"]), -1.0 if score is None else float(score), outcome.name),
-        "link": quote(outcome.folder, safe="") + ("/report.html" if outcome.report else "/quality.json"),
+        "name": case.name,
+        "rank": (_ORDER.index(verdict["decision"]), -1.0 if score is None else float(score), case.name),
+        "link": quote(case.folder, safe="") + ("/report.html" if case.report else "/quality.json"),
         "decision": verdict["decision"],
         "badge": _BADGES[verdict["decision"]],
         "verdict": f"{symbol} {word}",
