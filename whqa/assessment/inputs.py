@@ -13,8 +13,15 @@ import numpy.typing as npt
 
 from whqa.assessment.model import TrainedRun
 from whqa.data.case import Modality
-from whqa.data.formats.volume import SpacingRule
-from whqa.data.formats.volume_files import Volume, check_same_grid, read_grid, read_image, read_label, read_label_values
+from whqa.data.formats.volume_files import (
+    SpacingRule,
+    Volume,
+    check_same_grid,
+    read_grid,
+    read_image,
+    read_label,
+    read_label_values,
+)
 from whqa.errors import InputError
 from whqa.structures import LabelScheme, label_scheme
 

@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from whqa.config.instantiate import make
-from whqa.data.formats.volume import SpacingRule
+from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.preprocess import Preprocess
 from whqa.errors import InputError
 from whqa.files import read_json

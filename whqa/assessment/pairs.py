@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from whqa.data.sources.listing import VOLUME_ENDINGS, list_files, same_file
+from whqa.data.formats.file_names import VOLUME_ENDINGS
+from whqa.data.sources.listing import list_files, same_file
 from whqa.errors import InputError
 
 IMAGE_WORDS = ("_image", "_img", "_0000")

@@ -15,12 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from whqa.config.instantiate import config_dir, make
 from whqa.config.words import compose_config
 from whqa.data.case import Cohort
-from whqa.data.formats.volume import SpacingRule
-from whqa.data.formats.volume_files import read_grid
+from whqa.data.formats.file_names import VOLUME_ENDINGS
+from whqa.data.formats.volume_files import SpacingRule, read_grid
 from whqa.data.reading import read_reference
 from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.dataset_json import FILE_NAME
-from whqa.data.sources.listing import VOLUME_ENDINGS, list_files
+from whqa.data.sources.listing import list_files
 from whqa.errors import InputError
 
 # It writes what it does not find, and what it wrote is read as MMWHS.

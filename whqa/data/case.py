@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from whqa.data.formats.volume import SpacingRule
+from whqa.data.formats.volume_files import SpacingRule
 from whqa.errors import InputError
 from whqa.structures import LabelScheme
 

@@ -27,8 +27,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from whqa.data.cache import PreparedCase
 from whqa.data.case import Case, Cohort
 from whqa.data.folds import Folds
-from whqa.data.formats.volume import SpacingRule
-from whqa.data.formats.volume_files import Grid, Volume, check_same_grid, read_grid, read_label
+from whqa.data.formats.volume_files import Grid, SpacingRule, Volume, check_same_grid, read_grid, read_label
 from whqa.data.preprocess import preprocess_label
 from whqa.errors import InputError
 from whqa.files import read_json, write_json, write_rows

@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from whqa.contract.quality_json import Assessment
-from whqa.data.formats.volume import voxel_sizes
+from whqa.data.formats.volume_files import voxel_sizes
 from whqa.report import slices
 from whqa.structures import LabelScheme
 

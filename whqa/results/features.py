@@ -30,7 +30,7 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
-from whqa.data.formats.volume import voxel_sizes
+from whqa.data.formats.volume_files import voxel_sizes
 from whqa.data.preprocess import Geometry
 from whqa.quality import heart_region
 

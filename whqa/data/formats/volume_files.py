@@ -28,6 +28,7 @@ from whqa.structures import LabelScheme
 __all__ = [
     "Grid",
     "HeaderConflictWarning",
+    "SpacingRule",
     "Volume",
     "check_same_grid",
     "header_from_bytes",
@@ -35,6 +36,7 @@ __all__ = [
     "read_grid",
     "read_image",
     "read_label",
+    "read_label_values",
     "voxel_sizes",
     "write_volume",
 ]

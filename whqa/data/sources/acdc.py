@@ -26,7 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from whqa.data.case import Case, Cohort, Problem
-from whqa.data.formats.volume import SpacingRule
+from whqa.data.formats.file_names import VOLUME_ENDINGS, stem
+from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.choice import Names, leave_out
 from whqa.data.sources.listing import list_files, same_file
@@ -38,8 +39,8 @@ EXPECTED = (
     "with patient001_image.nii.gz and patient001_label.nii.gz (flat)"
 )
 FRAMES = ("ED", "ES")
-_FILE = re.compile(r"(?P<patient>patient\d+)_frame(?P<frame>\d+)(?P<label>_gt)?\.nii(\.gz)?", re.IGNORECASE)
-_FLAT = re.compile(r"(?P<patient>patient\d+)_(?P<what>image|label)\.nii(\.gz)?", re.IGNORECASE)
+_FILE = re.compile(r"(?P<patient>patient\d+)_frame(?P<frame>\d+)(?P<label>_gt)?", re.IGNORECASE)
+_FLAT = re.compile(r"(?P<patient>patient\d+)_(?P<what>image|label)", re.IGNORECASE)
 _LONGEST_INFO = 1 << 16
 
 
@@ -98,10 +99,10 @@ class _Patient:
 
 def _flat(folder: Path) -> tuple[tuple[Case, ...], tuple[str, ...]]:
     found: dict[str, dict[str, Path]] = {"image": {}, "label": {}}
-    listing = list_files(folder, depth=0, endings=(".nii", ".nii.gz"))
+    listing = list_files(folder, depth=0)
     problems = list(listing.problems)
     for path in listing.files.values():
-        match = _FLAT.fullmatch(path.name)
+        match = _FLAT.fullmatch(stem(path.name))
         if match is None:
             continue
         patient = match["patient"].lower()
@@ -119,14 +120,14 @@ def _flat(folder: Path) -> tuple[tuple[Case, ...], tuple[str, ...]]:
 
 
 def _patients(folder: Path) -> tuple[list[_Patient], list[str]]:
-    listing = list_files(folder, endings=(".nii", ".nii.gz", "info.cfg"))
+    listing = list_files(folder, endings=(*VOLUME_ENDINGS, "info.cfg"))
     problems = list(listing.problems)
     found: dict[str, _Patient] = {}
     infos: dict[str, Path] = {}
     for inside, path in listing.files.items():
         if path.name.lower() == "info.cfg":
             infos[path.parent.name.lower()] = path
-        match = _FILE.fullmatch(path.name)
+        match = _FILE.fullmatch(stem(path.name))
         if match is None:
             continue
         name = match["patient"].lower()

@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whqa.data.case import Case, Cohort, Modality, Problem
-from whqa.data.formats.volume import SpacingRule
+from whqa.data.formats.file_names import stem
+from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.choice import Names, leave_out
 from whqa.data.sources.listing import list_files, same_file
@@ -38,7 +39,7 @@ EXPECTED = (
     "a folder with CenterA/Case1001_image.nii.gz and Case1001_label.nii.gz (CenterCD/... alike), or with "
     "ct_train_1001_image.nii.gz and ct_train_1001_label.nii.gz"
 )
-_FILE = re.compile(r"(?P<case>.+?)[_-](?P<what>image|label)\.nii(\.gz)?", re.IGNORECASE)
+_FILE = re.compile(r"(?P<case>.+?)[_-](?P<what>image|label)", re.IGNORECASE)
 _CENTRE = re.compile(r"(?:cent(?:er|re)|site|hospital)[ _-]*(\d+|[a-z](?:(?: ?& ?)?[a-z])?(?![a-z]))", re.IGNORECASE)
 _OF_CENTRE: dict[str, Modality] = {
     **dict.fromkeys(("A", "B", "G"), "ct"),
@@ -109,10 +110,10 @@ class _File:
 def _files(folder: Path, wanted: Modality | None) -> tuple[dict[str, _File], dict[str, _File], list[str]]:
     """Images and labels by case, and problems."""
     found: dict[str, dict[str, _File]] = {"image": {}, "label": {}}
-    listing = list_files(folder, endings=(".nii", ".nii.gz"))
+    listing = list_files(folder)
     problems = list(listing.problems)
     for inside, path in listing.files.items():
-        match = _FILE.fullmatch(path.name)
+        match = _FILE.fullmatch(stem(path.name))
         if match is None:
             continue
         folders = [*reversed(inside.split("/")[:-1]), folder.resolve().name]

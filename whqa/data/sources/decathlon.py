@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from whqa.data.case import Case, Cohort, Modality, Problem
-from whqa.data.formats.volume import SpacingRule
+from whqa.data.formats.file_names import VOLUME_ENDINGS, is_volume, stem
+from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.choice import Names, leave_out
 from whqa.data.sources.dataset_json import (
@@ -40,7 +41,6 @@ from whqa.data.sources.dataset_json import (
     typed,
 )
 from whqa.data.sources.folder import patient_of
-from whqa.data.sources.listing import VOLUME_ENDINGS
 from whqa.data.sources.names import scheme_of_names
 from whqa.errors import InputError
 
@@ -93,7 +93,7 @@ def read_decathlon(
     for where, files in listed:
         image = _image(folder, files, where, number, several, links)
         label = described_file(folder, files["label"], where, links) if "label" in files else None
-        case = _case_name(image, number)
+        case = stem(image.name).removesuffix(f"_{number:04}")
         missing = [p for p in (image, label) if p and not os.path.isfile(p)]
         problems += [Problem(f"{path}: {where}: {p} is missing; add it or remove the entry", case) for p in missing]
         if case in cases:
@@ -138,10 +138,14 @@ def _entries(description: Mapping[str, Any], path: Path) -> Iterator[tuple[str, 
 
 def _image(folder: Path, files: Mapping[str, Any], where: str, channel: int, several: bool, links: bool) -> Path:
     stated = described_file(folder, files["image"], where, links)
-    ending = _ending(stated, folder / FILE_NAME, where)
+    if not is_volume(stated.name):
+        raise InputError(
+            f"{folder / FILE_NAME}: {where}: {short(stated.name)!r} does not end in {', '.join(VOLUME_ENDINGS)}"
+        )
     if not several and os.path.isfile(stated):
         return stated
-    split = stated.name[: -len(ending)] + f"_{channel:04}" + ending
+    bare = stem(stated.name)
+    split = f"{bare}_{channel:04}{stated.name[len(bare) :]}"
     own = described_file(folder, (stated.parent.relative_to(folder) / split).as_posix(), where, links)
     if os.path.isfile(own):
         return own
@@ -151,15 +155,3 @@ def _image(folder: Path, files: Mapping[str, Any], where: str, channel: int, sev
             "such as _0000.nii.gz"
         )
     return stated
-
-
-def _ending(path: Path, description: Path, where: str) -> str:
-    for ending in sorted(VOLUME_ENDINGS, key=len, reverse=True):
-        if path.name.lower().endswith(ending):
-            return path.name[-len(ending) :]
-    raise InputError(f"{description}: {where}: {short(path.name)!r} does not end in {', '.join(VOLUME_ENDINGS)}")
-
-
-def _case_name(image: Path, channel: int) -> str:
-    name = image.name[: -len(_ending(image, image, "name"))]
-    return name.removesuffix(f"_{channel:04}")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from whqa.data.case import Case, Cohort, Modality, Problem
-from whqa.data.formats.volume import SpacingRule
+from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.choice import Names, leave_out
 from whqa.data.sources.listing import Listing, list_files

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from whqa.data.formats.file_names import VOLUME_ENDINGS
 from whqa.errors import InputError
 
-VOLUME_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha")
 _MOST_ENTRIES = 2_000_000
 
 

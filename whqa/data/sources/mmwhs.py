@@ -23,7 +23,8 @@ import re
 from pathlib import Path
 
 from whqa.data.case import Case, Cohort, Modality, Problem
-from whqa.data.formats.volume import SpacingRule
+from whqa.data.formats.file_names import stem
+from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.choice import Names, leave_out
 from whqa.data.sources.listing import list_files, same_file
@@ -34,9 +35,7 @@ EXPECTED = (
     "a folder with ct_train_1001_image.nii.gz and ct_train_1001_label.nii.gz (mr_... alike, ct_test_... without "
     "labels), in subfolders or not"
 )
-_FILE = re.compile(
-    r"(?P<case>(?P<modality>ct|mr)_(?P<part>train|test)_\d+)_(?P<what>image|label)\.nii(\.gz)?", re.IGNORECASE
-)
+_FILE = re.compile(r"(?P<case>(?P<modality>ct|mr)_(?P<part>train|test)_\d+)_(?P<what>image|label)", re.IGNORECASE)
 
 
 def read_mmwhs(
@@ -93,7 +92,7 @@ def _files(folder: Path, modality: Modality | None) -> tuple[dict[str, Path], di
     listing = list_files(folder)
     problems = list(listing.problems)
     for path in listing.files.values():
-        match = _FILE.fullmatch(path.name)
+        match = _FILE.fullmatch(stem(path.name))
         if match is None or (modality and match["modality"].lower() != modality):
             continue
         case = match["case"].lower()

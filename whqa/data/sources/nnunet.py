@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from whqa.data.case import Case, Cohort, Modality, Problem
-from whqa.data.formats.volume import SpacingRule
+from whqa.data.formats.file_names import VOLUME_ENDINGS, stem
+from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.choice import Names, leave_out
 from whqa.data.sources.dataset_json import (
@@ -44,7 +45,7 @@ from whqa.data.sources.dataset_json import (
     typed,
 )
 from whqa.data.sources.folder import patient_of
-from whqa.data.sources.listing import VOLUME_ENDINGS, list_files
+from whqa.data.sources.listing import list_files
 from whqa.data.sources.names import scheme_of_names
 from whqa.errors import InputError
 
@@ -157,7 +158,7 @@ class _Files:
                     self._tell(f"{line}; add it or remove the image", case)
         for name, path in labels.items():
             line = f"{path}: has no image in images{part}; add it or remove the label"
-            self._tell(line, name.removesuffix(self.ending))
+            self._tell(line, stem(name))
 
     def _tell(self, line: str, case: str) -> None:
         self.problems.append(Problem(line, case))

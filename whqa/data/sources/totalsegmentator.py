@@ -27,7 +27,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from whqa.data.case import Case, Cohort, Problem
-from whqa.data.formats.volume import SpacingRule
+from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.choice import Names, names_left_out, of_cases, read_text, stated_names, stating
 from whqa.data.sources.listing import Listing, list_files
