@@ -7,7 +7,9 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -210,3 +212,17 @@ def _with_labels(seed: int, row: dict) -> dict:
 def write_run() -> Callable[..., Path]:
     """Makes a finished run of random numbers; see `_write_run`."""
     return _write_run
+
+
+@pytest.fixture(scope="session")
+def unlike_contract() -> Callable[[Any, str], list[str]]:
+    """(content of a file, name of a schema in `whqa.contract`) -> where and why the content breaks the contract."""
+    import jsonschema
+
+    def check(content: Any, schema: str) -> list[str]:
+        known = json.loads((files("whqa.contract") / schema).read_text(encoding="utf-8"))
+        # through JSON, as whoever reads the file gets it
+        found = jsonschema.Draft202012Validator(known).iter_errors(json.loads(json.dumps(content)))
+        return [f"{error.json_path}: {error.message}" for error in found]
+
+    return check

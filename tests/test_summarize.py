@@ -48,6 +48,28 @@ def _all_rows(run: Path) -> pd.DataFrame:
     return pd.concat(tables)
 
 
+@pytest.mark.parametrize("labels", [False, True])
+def test_what_is_written_is_what_the_contract_says(tmp_path, write_run, unlike_contract, labels):
+    run = write_run(tmp_path / "demo", kinds=("final", "side1"), labels=labels)
+    summarize(run, Console(file=io.StringIO()))
+    summary = json.loads((run / "summary.json").read_text())
+    assert unlike_contract(summary, "summary.schema.json") == []
+    assert ("volume_soft" in summary["methods"]["errormap"]["final"]) is True
+    without = [entry for entry in _dicts(summary) if None in entry.values()]
+    assert without, "a constant has no correlation"
+    assert all(entry.get("reason") for entry in without), "null has a reason beside it"
+    del summary["methods"]["errormap"]["all"]["heart"]["pcc"]["ci95"]
+    assert len(unlike_contract(summary, "summary.schema.json")) == 1
+
+
+def _dicts(value):
+    """All dictionaries within."""
+    if isinstance(value, dict):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _dicts(part)
+
+
 def _aurc(confidence, risk):
     ordered = [r for _, r in sorted(zip(confidence, risk, strict=True), key=lambda pair: -pair[0])]
     return float(np.mean([np.mean(ordered[: i + 1]) for i in range(len(ordered))]))

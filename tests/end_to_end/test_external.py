@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -149,7 +150,7 @@ def test_what_is_wrong_with_another_programs_masks_is_said_in_one_line(
 
 
 def test_other_programs_masks_alone_need_no_segmenter(
-    phantoms: Path, tmp_path: Path, train: Train, tiny: Tiny, rows_of: Callable[[Path], Rows]
+    phantoms: Path, tmp_path: Path, train: Train, tiny: Tiny, rows_of: Callable[[Path], Rows], unlike_contract: Any
 ) -> None:
     shutil.copytree(phantoms, tmp_path, dirs_exist_ok=True)
     _write_predictions(tmp_path)
@@ -165,6 +166,7 @@ def test_other_programs_masks_alone_need_no_segmenter(
     }
     assert len(list((study / "errormap").glob("*/figures/*-nnunet.png"))) >= 2
     summary = json.loads((study / "summary.json").read_text())
+    assert unlike_contract(summary, "summary.schema.json") == []
     assert summary["segmentation"]["dice"] | {"per_structure": 0} == {
         "mean": None,
         "ci95": None,

@@ -129,11 +129,12 @@ def _with_masks_of(run: Path, method: str, kind: str = "side1", cases: int = 12)
     (run / "external" / method / "cases.csv").write_text("case\n" + "\n".join(made) + "\n")
 
 
-def test_masks_of_another_program_are_a_part_of_their_own(run):
+def test_masks_of_another_program_are_a_part_of_their_own(run, unlike_contract):
     before = summarize(run, Console(file=io.StringIO()))
     _with_masks_of(run, "nnUNet")
     output = io.StringIO()
     summary = summarize(run, Console(file=output, width=160))
+    assert unlike_contract(summary, "summary.schema.json") == []
     tables = [pd.read_csv(run / f"errormap/{k}/cases.csv", dtype={"case": str}) for k in range(3)]
     rows = pd.concat(tables)
     for method, parts in summary["methods"].items():
@@ -171,7 +172,7 @@ def test_another_program_may_lack_masks_that_its_index_does_not_list(run):
     assert "case 1012 lacks nnunet / boundary" in _refused(run)
 
 
-def test_masks_of_other_programs_alone_need_no_segmenter(tmp_path, write_run):
+def test_masks_of_other_programs_alone_need_no_segmenter(tmp_path, write_run, unlike_contract):
     run = write_run(tmp_path / "demo", kinds=("side1",))
     _with_masks_of(run, "nnunet")
     for k in range(3):
@@ -179,6 +180,7 @@ def test_masks_of_other_programs_alone_need_no_segmenter(tmp_path, write_run):
     shutil.rmtree(run / "segmenter")
     output = io.StringIO()
     summary = summarize(run, Console(file=output, width=160))
+    assert unlike_contract(summary, "summary.schema.json") == []
     assert tuple(summary["methods"]) == ("errormap", "constant", "boundary")
     assert summary["segmentation"]["hd95_mm"]["per_structure"]["rv"]["reason"] == "no segmenter was trained"
     final, theirs = (summary["methods"]["errormap"][masks] for masks in ("final", "nnunet"))

@@ -1,0 +1,18 @@
+"""`python -m whqa.contract`: writes the JSON Schemas of the contract beside their types."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+
+from whqa.contract.json_schema import json_schema
+from whqa.contract.summary_json import Summary
+from whqa.files import write_json
+
+CONTRACTS = {"summary.schema.json": ("summary.json of whqa", Summary)}
+"""File of the schema -> (its title, the type that it is made of)."""
+
+if __name__ == "__main__":
+    for name, (title, contract) in CONTRACTS.items():
+        with as_file(files("whqa.contract") / name) as path:
+            write_json(path, json_schema(contract, title))
+            print(path)

@@ -1,0 +1,44 @@
+"""What computed the numbers of a file: part of summary.json and of quality.json."""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+
+class Commit(TypedDict):
+    """The commit of whqa's own code.
+
+    Attributes:
+        commit: hash; null where the code does not run from a git checkout.
+        reason: why there is no hash.
+        changed: whether tracked files differed from the commit.
+    """
+
+    commit: str | None
+    reason: NotRequired[str]
+    changed: NotRequired[bool]
+
+
+class Environment(TypedDict):
+    """Versions, device and code.
+
+    Attributes:
+        python, torch, pytorch_lightning, torchmetrics, whqa: versions; null where it is not installed as a package.
+        torch_reason, pytorch_lightning_reason, torchmetrics_reason, whqa_reason: why there is no version.
+        device: name of the GPU, or "cpu".
+        platform: operating system and processor.
+        git: commit of the code.
+    """
+
+    python: str
+    torch: str | None
+    torch_reason: NotRequired[str]
+    pytorch_lightning: str | None
+    pytorch_lightning_reason: NotRequired[str]
+    torchmetrics: str | None
+    torchmetrics_reason: NotRequired[str]
+    whqa: str | None
+    whqa_reason: NotRequired[str]
+    device: str
+    platform: str
+    git: Commit
