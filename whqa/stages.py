@@ -24,12 +24,15 @@ from whqa.data.case import Cohort
 from whqa.data.folds import Folds
 from whqa.errors import InputError
 from whqa.files import read_json, write_json
-from whqa.judges import BASELINES, Baseline, Constant
+from whqa.judges.baseline import Baseline
 from whqa.judges.calibration import Calibration, Rule
+from whqa.judges.constant import Constant
+from whqa.judges.registry import BASELINES
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.masks.plan import MaskPlan, SegmenterJob
 from whqa.masks.store import MaskItem
-from whqa.modules import ErrorMapModule, SegmenterModule
+from whqa.modules.errormap import ErrorMapModule
+from whqa.modules.segmenter import SegmenterModule
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,8 @@ from whqa.masks.external import ExternalMethod, refuse_bare, refuse_seen
 from whqa.masks.importing import Imported, import_masks, record_masks, refuse_other_masks
 from whqa.masks.plan import ChosenKinds, MaskPlan, SegmenterJob, choose_kinds, fold_name, parse_fold
 from whqa.masks.store import COMPLETED, MaskItem, collect_masks
-from whqa.modules import ErrorMapModule, SegmenterModule
-from whqa.modules.errormap import out_channels
+from whqa.modules.errormap import ErrorMapModule, out_channels
+from whqa.modules.segmenter import SegmenterModule
 from whqa.process import follow_parent, is_first_rank, locked
 from whqa.stages import Study, run_errormap, run_segmenter
 

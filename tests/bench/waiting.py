@@ -31,7 +31,8 @@ from whqa.data.preprocess import Preprocess
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.loading.patches import Augmentation
 from whqa.masks.store import MaskItem, write_mask
-from whqa.modules import ErrorMapModule, SegmenterModule
+from whqa.modules.errormap import ErrorMapModule
+from whqa.modules.segmenter import SegmenterModule
 from whqa.networks.voxresnet import VoxResNet
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from whqa.callbacks.batches import judged_case
 from whqa.callbacks.judging import Calibrate, JudgeMasks, MonitorErrorMap
-from whqa.judges import Constant, Entropy
 from whqa.judges.calibration import Calibration, LogitHistogram, fit_calibration
+from whqa.judges.constant import Constant
+from whqa.judges.entropy import Entropy
 from whqa.modules.errormap import RawVerdict
 from whqa.quality import ErrorPrediction
 

@@ -13,7 +13,7 @@ import pytest
 import whqa
 from whqa.cli.commands import main
 from whqa.config.instantiate import config_dir
-from whqa.judges import BASELINES
+from whqa.judges.registry import BASELINES
 
 
 def _run(*words: str) -> int:

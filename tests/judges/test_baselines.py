@@ -7,7 +7,10 @@ import torch
 from scipy.spatial.distance import cdist
 
 from whqa.errors import InputError
-from whqa.judges import BASELINES, Boundary, Constant, Entropy, boundary_distance
+from whqa.judges.boundary import Boundary, boundary_distance
+from whqa.judges.constant import Constant
+from whqa.judges.entropy import Entropy
+from whqa.judges.registry import BASELINES
 from whqa.metrics import error_dice, judge
 from whqa.quality import JudgedCase
 

@@ -6,7 +6,9 @@ import dataclasses
 
 import torch
 
-from whqa.judges import BASELINES, ByKind, Entropy
+from whqa.judges.by_kind import ByKind
+from whqa.judges.entropy import Entropy
+from whqa.judges.registry import BASELINES
 from whqa.quality import JudgedCase
 
 

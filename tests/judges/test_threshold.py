@@ -3,8 +3,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from whqa.judges import ThresholdSearch, choose_threshold
-from whqa.judges.threshold import LEVELS, LevelSearch
+from whqa.judges.threshold import LEVELS, LevelSearch, ThresholdSearch, choose_threshold
 from whqa.metrics import error_dice
 
 

@@ -16,8 +16,9 @@ from pytorch_lightning.trainer.states import TrainerFn
 from whqa.callbacks import judging as errormap
 from whqa.callbacks.judging import Calibrate, JudgeMasks
 from whqa.data.folds import Folds
-from whqa.judges import BASELINES, Constant
 from whqa.judges.calibration import Calibration
+from whqa.judges.constant import Constant
+from whqa.judges.registry import BASELINES
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.loading.sampling import quality_bins
 from whqa.masks.plan import ChosenKinds, choose_kinds, is_delivered

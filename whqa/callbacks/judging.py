@@ -15,8 +15,9 @@ from torch import Tensor
 
 from whqa.callbacks.batches import gather_by_index, judged_case
 from whqa.files import atomic_path, write_json, write_rows
-from whqa.judges import Baseline, Constant
+from whqa.judges.baseline import Baseline
 from whqa.judges.calibration import LogitHistogram, Rule, fit_calibration
+from whqa.judges.constant import Constant
 from whqa.judges.correction import correction_gain, most_probable_other
 from whqa.masks.plan import is_delivered
 from whqa.metrics.correlation import QIAccuracyCorrelation

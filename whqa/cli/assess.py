@@ -55,11 +55,13 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
         raise InputError(f"--confidence {options.confidence:g}: must be between 0.5 and 0.999")
     preview = _preview(options.preview)
     pairs = _pairs(options)
-    from whqa.assessment.batch import Options
     from whqa.assessment.label_map import parse_label_map
-    from whqa.assessment.model import load_run
 
     scheme = None if options.label_map is None else parse_label_map(options.label_map)
+    # after the words of the command line are checked: these imports take seconds
+    from whqa.assessment.batch import Options
+    from whqa.assessment.model import load_run
+
     settings = Options(options.modality, scheme, options.confidence, options.report, preview)
     model = load_run(options.model, options.fold)
     if pairs is None:
@@ -80,11 +82,11 @@ def _preview(name: str | None) -> str | None:
 
 def _pairs(options: argparse.Namespace) -> Pairs | None:
     """Of folders or of a table; None for a single image."""
-    from whqa.assessment.pairs import pairs_of_folders, pairs_of_table
-
     image, mask = options.image, options.mask
     if not image.exists():
         raise InputError(f"{image}: no such file or folder")
+    from whqa.assessment.pairs import pairs_of_folders, pairs_of_table
+
     if mask is None:
         if image.suffix.lower() != ".csv":
             raise InputError(f"{image}: MASK is missing; only a CSV table of pairs stands alone")

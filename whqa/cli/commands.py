@@ -103,21 +103,25 @@ def _train(arguments: list[str]) -> None:
 
 
 def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
-    from whqa.cv import cross_validate
+    from whqa.config.words import compose_config
 
     if options.jobs < 1:
         raise InputError(f"--jobs {options.jobs}: must be at least 1")
+    # before the imports below, which take seconds
+    compose_config(overrides)
+    from whqa.cv import cross_validate
+
     return cross_validate(overrides, options.jobs)
 
 
 def _summarize(options: argparse.Namespace, overrides: list[str]) -> int:
+    if options.reports < 0:
+        raise InputError(f"--reports {options.reports}: must be at least 0")
     from whqa.callbacks.tracking import log_summary, options_of, require_wandb
     from whqa.summarize import summarize
 
     if options.wandb:
         require_wandb()
-    if options.reports < 0:
-        raise InputError(f"--reports {options.reports}: must be at least 0")
     if options.reports:
         from whqa.assessment.worst_reports import write_worst_reports
 

@@ -94,14 +94,15 @@ def _check(options: argparse.Namespace, overrides: list[str]) -> int:
 def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
     from omegaconf import OmegaConf
 
-    from whqa.cli.cache_text import print_cache
     from whqa.config.instantiate import make
     from whqa.config.words import compose_config
+
+    config = compose_config(overrides)
+    from whqa.cli.cache_text import print_cache
     from whqa.data.cache import Cache
     from whqa.data.prepare import prepare_each
     from whqa.data.preprocess import Preprocess
 
-    config = compose_config(overrides)
     settings = Preprocess(**OmegaConf.to_container(config.preprocess, resolve=True))  # type: ignore[arg-type]
     cohort, cache = make(config.data).labelled, Cache(Path(config.cache_dir), settings)
     start = time.monotonic()
@@ -139,11 +140,11 @@ def _phantom(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _preview(options: argparse.Namespace, overrides: list[str]) -> int:
-    from whqa.report.cohort_sheets import write_case_sheet, write_contact_sheet
-
-    _, cohort = _cohort(options, overrides)
     out = options.out or Path(f"preview-{options.case}.png" if options.case else "preview.png")
     _check_picture(out)
+    _, cohort = _cohort(options, overrides)
+    from whqa.report.cohort_sheets import write_case_sheet, write_contact_sheet
+
     bad = {}
     if options.case:
         write_case_sheet(cohort, options.case, out)

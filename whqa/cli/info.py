@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from whqa.config.instantiate import config_dir
-from whqa.judges import BASELINES
+from whqa.judges.registry import BASELINES
 from whqa.masks.plan import MASK_KINDS
 from whqa.results.environment import environment
 from whqa.structures import SCHEMES
