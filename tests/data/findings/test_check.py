@@ -184,6 +184,17 @@ def test_headers_that_contradict_themselves(folder: Path) -> None:
     }
 
 
+def test_a_header_that_does_not_say_how_the_patient_lies(folder: Path) -> None:
+    path = folder / "ct_train_1001_image.nii.gz"
+    block = bytearray(gzip.decompress(path.read_bytes()))
+    block[252:256] = bytes(4)  # qform_code, sform_code
+    path.write_bytes(gzip.compress(bytes(block)))
+    report = check(folder)
+    assert ("warning", "unknown-orientation", "ct_train_1001") in found(report)
+    (doubt,) = [f for f in report.findings if f.code == "unknown-orientation"]
+    assert f"{path}: its header does not say how the patient lies" in doubt.message
+
+
 def test_the_same_image_twice_with_another_header(folder: Path) -> None:
     first = nib.load(folder / "ct_train_1001_image.nii.gz")
     array = np.asanyarray(first.dataobj)

@@ -15,7 +15,7 @@ from whqa.data.case import Case, Cohort, Modality
 from whqa.data.findings.anatomy import label_findings, measure
 from whqa.data.findings.duplicates import Fingerprint, duplicate_findings, fingerprint
 from whqa.data.findings.finding import Finding
-from whqa.data.findings.grid import grid_findings, oblique_degrees, orientation, stack_axis
+from whqa.data.findings.grid import grid_findings, oblique_degrees, orientation, place_findings, stack_axis
 from whqa.data.findings.intensity import blood_findings, intensity_findings
 from whqa.data.findings.sides import Stack, flips, odd_stacks, says_nothing, stack_of
 from whqa.data.formats.volume_files import Grid, Volume, check_same_grid, read_grid, read_image, voxel_sizes
@@ -124,6 +124,7 @@ def _findings(cohort: Cohort, checked: CheckedCase) -> Iterator[Finding]:
         if grid.conflict:
             message = f"{grid.path}: {grid.conflict}; {cohort.spacing_rule} is used, spacing_rule= chooses"
             yield Finding("warning", "header-conflict", message)
+        yield from place_findings(grid)
     image: Volume | None = None
     if grids[0] is not None:
         _describe(checked, grids[0])

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from whqa.data.findings.finding import Finding
-from whqa.data.formats.volume_files import voxel_sizes
+from whqa.data.formats.volume_files import Grid, voxel_sizes
 
 # Slices this thick, and this much thicker than wide, hide what lies between them.
 _THICK_MM, _THICK_RATIO = 4.0, 2.0
@@ -38,6 +38,16 @@ def stack_axis(affine: npt.NDArray[np.float64]) -> int | None:
     axis = int(sizes.argmax())
     others = np.delete(sizes, axis)
     return axis if sizes[axis] > _THICK_MM and sizes[axis] >= _THICK_RATIO * others.max() else None
+
+
+def place_findings(grid: Grid) -> Iterator[Finding]:
+    """What the header leaves open about the place of the voxels.
+
+    Of short-axis stacks the affine is often the identity; whether that matters, their ventricles say better.
+    """
+    for doubt in grid.doubts:
+        if doubt.code != "identity-affine" or stack_axis(grid.affine) is None:
+            yield Finding("warning", doubt.code, f"{grid.path}: {doubt.text}")
 
 
 def grid_findings(shape: Sequence[int], affine: npt.NDArray[np.float64], whole_heart: bool) -> Iterator[Finding]:

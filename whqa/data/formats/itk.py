@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from whqa.data.formats.itk_header import Declared, declared_voxels
+from whqa.data.formats.nifti_placement import doubts
 from whqa.data.formats.stream import voxel_blocks
 from whqa.data.formats.volume import Grid, check_placement, check_spacing, voxel_sizes
 from whqa.errors import InputError
@@ -68,7 +69,8 @@ def read_grid(path: Path) -> Grid:
     check_placement(path, affine)
     if not np.allclose(voxel_sizes(affine), spacing, rtol=_UNIT_TOLERANCE, atol=0):
         raise InputError(f"{path}: the axes of its transform matrix are not of length 1; convert it to NIfTI")
-    return Grid(path, declared.shape, affine, _nifti_header(declared, affine))
+    header = _nifti_header(declared, affine)
+    return Grid(path, declared.shape, affine, header, doubts=doubts(header, declared.shape, affine))
 
 
 def blocks_of(path: Path) -> Iterator[npt.NDArray[Any]]:

@@ -14,11 +14,9 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import numpy.typing as npt
-from nibabel.spatialimages import HeaderDataError
 
-from whqa.data.formats.stream import cause, first_bytes
-from whqa.data.formats.volume import SpacingRule, check_placement, check_spacing, times, voxel_sizes
+from whqa.data.formats.stream import first_bytes
+from whqa.data.formats.volume import times
 from whqa.errors import InputError
 
 _TYPES = {
@@ -33,15 +31,17 @@ _TYPES = {
     1024: "i8",
     1280: "u8",
 }
-_LAST_TRANSFORM_CODE = 5
 # DICOM headers and the like before the voxels; CIFTI's are larger, but CIFTI holds no volume.
 _MAX_EXTENSION = 1 << 28
-_SPACING_TOLERANCE = 1e-3
-_FOREIGN_UNITS = {1: "metres", 3: "micrometres"}
+# Of a quaternion's vector part: a thousand times what rounding to float32 adds, far below what damage does.
+_MOST_SQUARED_LENGTH = 1.01
 
 
 def read_header(path: Path) -> nib.Nifti1Header:
     """The header as it stands in the file, NIfTI-1 or -2, of either byte order.
+
+    Only a quaternion just longer than 1 (b² + c² + d² up to 1.01) is brought to length 1, as nifti1_io.c does: nibabel
+    refuses it, and so would those who open what is written with this header.
 
     Raises:
         InputError: no such file, not readable, or not a NIfTI file of header and voxels in one.
@@ -51,7 +51,9 @@ def read_header(path: Path) -> nib.Nifti1Header:
         for mark in "<>":
             size = struct.pack(f"{mark}i", kind.sizeof_hdr)
             if len(block) >= kind.sizeof_hdr and block[:4] == size and block[place : place + len(magic)] == magic:
-                return kind(block[: kind.sizeof_hdr], endianness=mark, check=False)
+                header = kind(block[: kind.sizeof_hdr], endianness=mark, check=False)
+                _normalise_quaternion(header)
+                return header
     raise InputError(f"{path}: not a NIfTI file (.nii or .nii.gz), or cut off within its header")
 
 
@@ -115,49 +117,11 @@ def scaling(path: Path, header: nib.Nifti1Header) -> tuple[float, float] | None:
     return None if (slope, intercept) == (1, 0) else (slope, intercept)
 
 
-def placed(
-    path: Path, header: nib.Nifti1Header, shape: tuple[int, int, int], rule: SpacingRule
-) -> tuple[npt.NDArray[np.float64], str | None]:
-    """Affine (4, 4), voxel -> RAS mm, by the spacing rule; and how pixdim and affine disagree, or None.
-
-    Raises:
-        InputError: a spacing that no scan has, a singular affine, an unknown transform code, lengths not in mm, or rule
-            "refuse" and pixdim and affine disagree.
-    """
-    if unit := _FOREIGN_UNITS.get(int(header["xyzt_units"]) & 7):
-        raise InputError(f"{path}: lengths are in {unit}; convert the header to mm")
-    pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
-    affine = _best_affine(path, header)
-    sizes = voxel_sizes(affine)
-    if rule != "affine":
-        check_spacing(path, "pixdim", pixdim, shape)
-    if rule == "affine" or not (np.isfinite(sizes).all() and (sizes > 0).all()):
-        check_spacing(path, "affine", sizes, shape)
-    check_placement(path, affine)
-    if np.allclose(sizes, pixdim, rtol=_SPACING_TOLERANCE, atol=0):
-        return affine, None
-    conflict = f"pixdim says {times(pixdim)} mm, the affine {times(sizes)} mm"
-    if rule == "refuse":
-        message = f"{path}: {conflict}; correct the header, or choose the spacing rule pixdim or affine"
-        raise InputError(message, "header-conflict")
-    if rule == "pixdim":
-        affine[:3, :3] *= pixdim / sizes
-    return affine, conflict
-
-
-def _best_affine(path: Path, header: nib.Nifti1Header) -> npt.NDArray[np.float64]:
-    """sform where its code is set, else qform, else spacing alone: the order of the standard's "method 3, 2, 1"."""
-    for name in ("sform_code", "qform_code"):
-        if not 0 <= int(header[name]) <= _LAST_TRANSFORM_CODE:
-            raise InputError(f"{path}: {name} {int(header[name])} is not one of 0 to 5; correct the header")
-        if header[name] != 0:
-            break
-    sound, handedness = header.copy(), float(header["pixdim"][0])
-    if handedness < 0 and handedness != -1 and name == "qform_code":
-        raise InputError(f"{path}: pixdim[0] is {handedness:g}, must be -1 or 1; correct the header")
-    # 0 should not occur and means 1, as in nifti1_io.c
-    sound["pixdim"][0] = -1 if handedness == -1 else 1
-    try:
-        return np.array(sound.get_best_affine(), dtype=np.float64)
-    except (HeaderDataError, ValueError) as error:
-        raise InputError(f"{path}: orientation in the header is not valid ({cause(error)})") from None
+def _normalise_quaternion(header: nib.Nifti1Header) -> None:
+    names = ("quatern_b", "quatern_c", "quatern_d")
+    vector = np.array([float(header[name]) for name in names])
+    with np.errstate(all="ignore"):
+        squared = float(vector @ vector)
+    if 1 < squared <= _MOST_SQUARED_LENGTH:
+        for name, value in zip(names, vector / math.sqrt(squared), strict=True):
+            header[name] = value

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -30,6 +30,19 @@ class HeaderConflictWarning(UserWarning):
     """A header's pixdim and affine state different spacings; the text says which one is used."""
 
 
+class Doubt(NamedTuple):
+    """What a header leaves open about the place of its voxels, or states twice and differently.
+
+    Attributes:
+        code: "unknown-orientation", nothing is stated and something is assumed; "identity-affine", what is stated is
+            what programs write that have lost the place; "two-places", qform and sform differ.
+        text: for people, to stand behind the file's name.
+    """
+
+    code: Literal["unknown-orientation", "identity-affine", "two-places"]
+    text: str
+
+
 @dataclass(frozen=True)
 class Grid:
     """What a header says about the voxels of its file, after the spacing rule.
@@ -40,6 +53,7 @@ class Grid:
         affine: (4, 4) float64, voxel -> RAS mm.
         header: as it stands in the file; of NRRD and MHA a NIfTI header that says the same.
         conflict: how pixdim and affine disagree, or None.
+        doubts: what else is open or contradictory about the place.
     """
 
     path: Path
@@ -47,6 +61,7 @@ class Grid:
     affine: npt.NDArray[np.float64]
     header: nib.Nifti1Header
     conflict: str | None = None
+    doubts: tuple[Doubt, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,12 +74,14 @@ class Volume:
         affine: (4, 4) float64, voxel -> RAS mm, corrected by the spacing rule.
         path: where it comes from, for messages.
         header: as of `Grid`, or None for a volume that was never a file.
+        notes: what reading had to assume or mend, for people, each to stand behind the file's name.
     """
 
     array: npt.NDArray[Any]
     affine: npt.NDArray[np.float64]
     path: Path
     header: nib.Nifti1Header | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -105,6 +122,23 @@ def check_placement(path: Path, affine: npt.NDArray[np.float64]) -> None:
         )
 
 
+def is_identity(affine: npt.NDArray[np.float64]) -> bool:
+    """Whether an affine is what a lost one is replaced by: axes along the world's from its origin on.
+
+    That is `np.eye(4)` of nibabel's users, or the same in LPS, SimpleITK's default; the spacing may have survived.
+    """
+    axes = affine[:3, :3] / voxel_sizes(affine)
+    if affine[:3, 3].any():
+        return False
+    return any(np.allclose(axes, np.diag(signs), rtol=0, atol=1e-6) for signs in ((1, 1, 1), (-1, -1, 1)))
+
+
+def corner_distance(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64], shape: tuple[int, ...]) -> float:
+    """How far apart two affines put the corners of a volume of this shape, at most: mm."""
+    corners = np.array([[*c, 1] for c in itertools.product(*((-0.5, n - 0.5) for n in shape))])
+    return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
+
+
 def check_same_grid(image: Volume | Grid, label: Volume | Grid) -> None:
     """Whether image and label lie on one grid: same shape, corners within a tenth of a voxel.
 
@@ -117,8 +151,7 @@ def check_same_grid(image: Volume | Grid, label: Volume | Grid) -> None:
             f"{label.path}: shape {times(label.shape)} differs from {times(image.shape)} of {image.path}; {advice}",
             "grid-mismatch",
         )
-    corners = np.array([[*c, 1] for c in itertools.product(*((-0.5, n - 0.5) for n in image.shape))])
-    shift = np.linalg.norm((corners @ (image.affine - label.affine).T)[:, :3], axis=1).max()
+    shift = corner_distance(image.affine, label.affine, image.shape)
     if shift > _GRID_TOLERANCE_VOXELS * voxel_sizes(image.affine).min():
         raise InputError(
             f"{label.path}: affine differs from that of {image.path}, corners are up to {shift:.3g} mm apart; {advice}",

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from whqa.data.formats import itk
-from whqa.data.formats.nifti_header import placed, read_header, scaling, stored_type, volume_shape, voxel_offset
+from whqa.data.formats.nifti_header import read_header, scaling, stored_type, volume_shape, voxel_offset
+from whqa.data.formats.nifti_placement import doubts, placed, readings_of
 from whqa.data.formats.stream import check_size, voxel_blocks, whole_file
 from whqa.data.formats.volume import Grid, HeaderConflictWarning, SpacingRule, Volume, check_same_grid, voxel_sizes
 from whqa.errors import InputError
@@ -37,6 +38,7 @@ __all__ = [
     "read_image",
     "read_label",
     "read_label_values",
+    "readings",
     "voxel_sizes",
     "write_volume",
 ]
@@ -63,7 +65,17 @@ def read_grid(path: Path, spacing_rule: SpacingRule = "pixdim") -> Grid:
     with np.errstate(all="ignore"):
         scaling(path, header)
         affine, conflict = placed(path, header, shape, spacing_rule)
-    return Grid(path, shape, affine, header, conflict)
+        return Grid(path, shape, affine, header, conflict, doubts(header, shape, affine))
+
+
+def readings(volume: Grid | Volume) -> dict[str, npt.NDArray[np.float64]]:
+    """Every place that a program may have read from the header: its name in plain words -> affine, voxel -> RAS mm.
+
+    A header may contradict itself (sform, qform, pixdim) or state nothing; a volume that was never a file has one.
+    """
+    if volume.header is None:
+        return {"affine": volume.affine}
+    return readings_of(volume.header, volume.shape)
 
 
 def read_image(
@@ -81,7 +93,7 @@ def read_image(
         InputError: as `read_grid`; or the file is truncated, its voxels are not real numbers, not finite or all alike.
     """
     grid = _announced(read_grid(path, spacing_rule), spacing_rule, announce)
-    return Volume(_image_voxels(grid, compact), grid.affine, path, grid.header)
+    return Volume(_image_voxels(grid, compact), grid.affine, path, grid.header, _notes(grid, spacing_rule))
 
 
 def read_label(path: Path, scheme: LabelScheme, spacing_rule: SpacingRule = "pixdim", announce: bool = True) -> Volume:
@@ -92,7 +104,8 @@ def read_label(path: Path, scheme: LabelScheme, spacing_rule: SpacingRule = "pix
             scheme.
     """
     grid = _announced(read_grid(path, spacing_rule), spacing_rule, announce)
-    return Volume(scheme.to_indices(_label_voxels(grid), str(path)), grid.affine, path, grid.header)
+    indices = scheme.to_indices(_label_voxels(grid), str(path))
+    return Volume(indices, grid.affine, path, grid.header, _notes(grid, spacing_rule))
 
 
 def read_label_values(path: Path, spacing_rule: SpacingRule = "pixdim") -> npt.NDArray[np.integer]:
@@ -146,6 +159,11 @@ def header_from_bytes(block: bytes) -> nib.Nifti1Header:
     """Back from `header_to_bytes`, without nibabel's mending."""
     kind = nib.Nifti2Header if len(block) == nib.Nifti2Header.sizeof_hdr else nib.Nifti1Header
     return kind(block, check=False)
+
+
+def _notes(grid: Grid, rule: SpacingRule) -> tuple[str, ...]:
+    conflict = (f"its header contradicts itself, {grid.conflict}; {rule} is used",) if grid.conflict else ()
+    return (*conflict, *(doubt.text for doubt in grid.doubts))
 
 
 def _announced(grid: Grid, rule: SpacingRule, announce: bool) -> Grid:
