@@ -171,7 +171,8 @@ def test_only_voxels_above_the_threshold_are_corrected_and_other_organs_stay(
 
 
 def test_a_mask_is_left_alone_where_correction_did_not_help(run: TrainedRun, case: tuple[Path, Path]) -> None:
-    worse = run.cases.assign(gain=-0.01)
+    dice = [f"dice_{key}" for key in run.scheme.keys]
+    worse = run.cases.assign(**{f"{name}_corrected": run.cases[name] - 0.01 for name in dice})
     found = assess(*case, TrainedRun(**{**vars(run), "cases": worse}))
     np.testing.assert_array_equal(found.corrected, found.mask)
     correction = found.quality["correction"]

@@ -12,7 +12,6 @@ from whqa.judges.correction import (
     corrected_mask,
     correction_gain,
     expected_dice,
-    mean_gain,
     most_probable_other,
     other_probabilities,
 )
@@ -88,10 +87,26 @@ def test_gain_is_the_change_of_the_mean_dice() -> None:
     np.testing.assert_allclose(gains.numpy(), expected, atol=1e-12)
 
 
-def test_an_invented_structure_is_a_loss() -> None:
-    nan = float("nan")
-    assert mean_gain(torch.tensor([0.5, nan]), torch.tensor([0.6, nan])) == pytest.approx(0.05)
-    assert mean_gain(torch.tensor([0.5, nan]), torch.tensor([0.5, 0.0])) == pytest.approx(-0.5)
+def test_a_structure_counts_where_it_is_before_or_after() -> None:
+    mask = torch.zeros(8, dtype=torch.uint8)
+    mask[:4] = 1
+    other = torch.tensor([0, 1, 1, 1, 2, 0, 0, 0], dtype=torch.uint8)
+    # two wrong voxels of structure 1; the lowest threshold finds them, but invents structure 2
+    reference = torch.tensor([1, 1, 0, 0, 0, 0, 0, 0], dtype=torch.uint8)
+    score = torch.tensor([0.0, 0.0, 0.9, 0.9, 0.5, 0.0, 0.0, 0.0])
+    other[2:4] = 0
+    invented, right, nothing = correction_gain(mask, reference, other, score, torch.tensor([0.4, 0.8, 1.0]), 4).tolist()
+    assert nothing == 0
+    assert right == pytest.approx(1 - 2 / 3)
+    assert invented == pytest.approx((1 - 2 / 3 - 1) / 2)
+    # the other way round: what the mask invented goes
+    removed = correction_gain(other, other.new_zeros(8), other.new_zeros(8), 1 - score, torch.tensor([0.0]), 4)
+    assert removed.tolist() == [1.0]
+
+
+def test_a_mask_without_structures_gains_nothing() -> None:
+    empty = torch.zeros(8, dtype=torch.uint8)
+    assert correction_gain(empty, empty, empty, torch.ones(8), torch.tensor([0.5]), 4).tolist() == [0.0]
 
 
 def test_the_best_threshold_must_gain() -> None:

@@ -6,6 +6,7 @@ import torch
 from monai.metrics import compute_hausdorff_distance
 
 from whqa.metrics import HausdorffDistance95, SegmentationDice, hd95_mm, segmentation_dice
+from whqa.metrics.segmentation import paired_mean_dice
 from whqa.metrics.surface import volume_diagonal_mm
 
 
@@ -87,3 +88,19 @@ def test_classes_average_over_cases_and_count_misses() -> None:
         assert math.isnan(found[f"{name}_la"])
         assert found[name] == pytest.approx(expected.mean(), rel=1e-6)
     assert float(surface.compute()["hd95_missed"]) == 1
+
+
+def test_paired_means_are_over_the_same_structures() -> None:
+    rng, nan = np.random.default_rng(0), float("nan")
+    before, after = rng.random((5, 4)), rng.random((5, 4))
+    before[1, 0] = after[1, 0] = nan
+    before[2, 1], after[2, 1] = nan, 0.0
+    before[3, 2], after[3, 2] = 0.0, nan
+    before[4], after[4] = nan, nan
+    first, second = paired_mean_dice(before, after)
+    np.testing.assert_allclose(first[0], before[0].mean())
+    np.testing.assert_allclose(second[1] - first[1], (after[1, 1:] - before[1, 1:]).mean())
+    changed = after - before
+    np.testing.assert_allclose(second[2] - first[2], (np.delete(changed[2], 1).sum() - 1) / 4)
+    np.testing.assert_allclose(second[3] - first[3], (np.delete(changed[3], 2).sum() + 1) / 4)
+    assert np.isnan([first[4], second[4]]).all()

@@ -24,14 +24,15 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from whqa.config.instantiate import make
+from whqa.data.folds import read_folds
 from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.preprocess import Preprocess
 from whqa.errors import InputError
 from whqa.files import read_json
 from whqa.judges.calibration import Calibration
-from whqa.judges.correction import mean_gain
 from whqa.masks.store import COMPLETED
 from whqa.modules.errormap import ErrorMapModule, out_channels
+from whqa.results.case_table import case_table
 from whqa.structures import SCHEMES, LabelScheme
 
 _DAMAGED = (RuntimeError, KeyError, IndexError, TypeError, ValueError, AttributeError, OSError, EOFError)
@@ -67,8 +68,7 @@ class TrainedRun:
         modalities: that the run was trained on.
         spacing_rule: what holds where a header's pixdim and affine disagree.
         cohort, plan: names.
-        cases: the error-map network's rows of the case tables of all loaded folds, with `mean_dice` and, from a label
-            head, `mean_dice_predicted` and `mean_dice_corrected`.
+        cases: the error-map network's rows of the case tables of all loaded folds, see `case_table`.
     """
 
     directory: Path
@@ -103,7 +103,9 @@ def load_run(directory: str | Path, folds: Sequence[int] | None = None) -> Train
         InputError: no run, a fold that is not complete, a damaged or foreign file.
     """
     directory = Path(directory).expanduser()
-    record = _folds_record(directory)
+    record = read_folds(
+        directory / "folds.json", "`make demo` makes runs/demo, `make cv EXP=...` trains on your own data"
+    )
     complete = [k for k in range(len(record["folds"])) if (directory / "errormap" / str(k) / COMPLETED).is_file()]
     wanted = complete if folds is None else list(dict.fromkeys(folds))
     missing = [k for k in wanted if k not in complete]
@@ -127,60 +129,6 @@ def load_run(directory: str | Path, folds: Sequence[int] | None = None) -> Train
         str(record["plan"]),
         case_table(directory, wanted, scheme.keys),
     )
-
-
-def case_table(directory: Path, folds: Sequence[int], structures: Sequence[str]) -> pd.DataFrame:
-    """Rows of the error-map network in the case tables of these folds.
-
-    Adds the means over structures: `mean_dice`, and `mean_dice_predicted`, `mean_dice_corrected` where a label head
-    gives them (nan elsewhere), and `gain`, what correction changed, invented structures included.
-
-    Raises:
-        InputError: a table is missing or damaged.
-    """
-    tables = [_read_table(directory / "errormap" / str(k) / "cases.csv") for k in folds]
-    table = pd.concat(tables, ignore_index=True)
-    for suffix in ("", "_predicted", "_corrected"):
-        columns = [f"dice_{key}{suffix}" for key in structures]
-        # a structure that mask and reference lack has no Dice, whatever is predicted
-        known = table.reindex(columns=columns).to_numpy(float)
-        defined = table.reindex(columns=[f"dice_{key}" for key in structures]).notna().to_numpy()
-        table[f"mean_dice{suffix}"] = pd.DataFrame(known).where(defined).mean(axis=1)
-    table["gain"] = _gains(table, structures)
-    return table
-
-
-def _gains(table: pd.DataFrame, structures: Sequence[str]) -> list[float]:
-    """What correction changed in each mask, see `mean_gain`; nan without a label head."""
-    before, after = (
-        torch.from_numpy(table.reindex(columns=[f"dice_{key}{suffix}" for key in structures]).to_numpy(float))
-        for suffix in ("", "_corrected")
-    )
-    return [float("nan") if a.isnan().all() else mean_gain(b, a) for b, a in zip(before, after, strict=True)]
-
-
-def _folds_record(directory: Path) -> Mapping[str, Any]:
-    path = directory / "folds.json"
-    if not path.is_file():
-        raise InputError(
-            f"{directory}: no trained run (it has no folds.json); `make demo` makes runs/demo, "
-            "`make cv EXP=...` trains on your own data"
-        )
-    record = read_json(path)
-    try:
-        sound = (
-            isinstance(record["folds"], list)
-            and all(isinstance(m, str) for m in record["modalities"].values())
-            and all(isinstance(s, str) for s in record["cohort"]["structures"])
-            and bool(record["cohort"]["structures"])
-            and bool(record["cohort"]["name"])
-            and bool(record["plan"])
-        )
-    except (KeyError, TypeError, AttributeError):
-        sound = False
-    if not sound:
-        raise InputError(f"{path}: not a file of folds; was the run made by another program?")
-    return dict(record)
 
 
 def _scheme(directory: Path, record: Mapping[str, Any]) -> LabelScheme:
@@ -281,15 +229,3 @@ def _calibration(path: Path) -> Calibration:
         return Calibration(**numbers)
     except (TypeError, ValueError, AttributeError):
         raise InputError(f"{path}: not readable as a calibration; train the fold again") from None
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    numbers = ("acc_volume", "qi_volume", "acc_heart", "qi_heart")
-    try:
-        table = pd.read_csv(path, dtype={"case": str, "patient": str, "mask_kind": str})
-        table = table[table["method"] == "errormap"].assign(fold=lambda t: t["fold"].astype(int))
-        dice = [c for c in table if str(c).startswith("dice_")]
-        table[["case", "patient", "mask_kind"]]
-        return table.astype(dict.fromkeys([*numbers, *dice], float))
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: not readable as a case table ({error}); train the fold again") from None

@@ -12,8 +12,9 @@ import pandas as pd
 from whqa.assessment.ensemble import Judgement
 from whqa.assessment.model import TrainedRun
 from whqa.quality import one_minus_mean
-from whqa.results.bootstrap import ci95, mean
+from whqa.results.breakdown import measured_correction
 from whqa.results.conformal import OutOfFold, interval
+from whqa.results.mean_dice import expected_mean_dice
 from whqa.results.triage import Rule, choose_rule, measured_risk
 
 REGIONS = ("volume", "heart")
@@ -44,7 +45,7 @@ def correction_record(run: TrainedRun) -> dict[str, Any]:
         return {"applied": False, "reason": f"left alone: {NO_LABELS}", "threshold": None, "out_of_fold": None}
     chosen = [n.module.calibration.correction for n in run.networks]
     thresholds = [t for t in chosen if t is not None]
-    measured = correction_gain_of(run.cases)
+    measured = measured_correction(run.cases, run.scheme.keys)
     threshold = float(np.mean(thresholds)) if 2 * len(thresholds) > len(chosen) else None
     record = {"threshold": threshold, "out_of_fold": measured}
     if threshold is None:
@@ -59,30 +60,6 @@ def correction_record(run: TrainedRun) -> dict[str, Any]:
     if measured["gain"] <= 0 or (measured["ci95"] is not None and measured["ci95"][0] <= 0):
         return {"applied": False, "reason": f"left alone: {told}, which is no reliable gain", **record}
     return {"applied": True, "reason": f"applied: {told}", **record}
-
-
-def correction_gain_of(cases: pd.DataFrame) -> dict[str, Any] | None:
-    """Mean Dice of final masks, or of all where none is final, before and after correction.
-
-    Returns:
-        `out_of_fold` of quality.json's `correction`, None where no row has both.
-    """
-    final = bool((cases["mask_kind"] == "final").any())
-    asked = cases[cases["mask_kind"] == "final"] if final else cases
-    rows = asked[asked["mean_dice"].notna() & asked["mean_dice_corrected"].notna() & asked["gain"].notna()]
-    if rows.empty:
-        return None
-    gain = rows["gain"].to_numpy(float)
-    found = ci95(mean, gain, patients=rows["patient"].astype(str).tolist())
-    return {
-        "n": len(rows),
-        "final": final,
-        "dice_before": float(rows["mean_dice"].mean()),
-        "dice_after": float(rows["mean_dice_corrected"].mean()),
-        "gain": float(gain.mean()),
-        "ci95": None if found is None else list(found),
-        "improved_share": float((gain > 0).mean()),
-    }
 
 
 def verdict_of(run: TrainedRun, quality: Mapping[str, Any], judgement: Judgement) -> dict[str, Any]:
@@ -164,8 +141,7 @@ def _score(quality: Mapping[str, Any], judgement: Judgement) -> float | None:
     if judgement.expected_dice is None:
         value = quality["qi"]["heart"]["value"]
         return None if value is None else float(value)
-    known = [s["dice_expected"] for s in quality["structures"].values() if s["dice_expected"] is not None]
-    return float(np.mean(known)) if known else None
+    return expected_mean_dice(quality["structures"])
 
 
 def _decision(score: float | None, words: str, rule: Rule, judgement: Judgement) -> tuple[str, str]:

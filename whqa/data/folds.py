@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -181,20 +181,61 @@ def _write_if_absent(path: Path, record: dict[str, Any]) -> None:
 
 
 def _read(path: Path, cohort: Cohort, n: int, seed: int, plan: str) -> Folds:
-    found = read_json(path)
+    found = read_folds(path, f"remove or rename {path.parent}")
     remedy = f"remove or rename {path.parent}, or choose another experiment name"
-    try:
-        folds = Folds(tuple(tuple(str(case) for case in fold) for fold in found["folds"]), int(found["seed"]))
-        told = {**found["cohort"], "folds": folds.n, "seed": folds.seed, "plan": found["plan"]}
-        people = {"patients": found["patients"], "modalities": found["modalities"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a file of folds ({type(error).__name__}: {error}); {remedy}") from None
+    folds = Folds(tuple(tuple(fold) for fold in found["folds"]), found["seed"])
+    told = {**found["cohort"], "folds": folds.n, "seed": folds.seed, "plan": found["plan"]}
     wanted = _record(folds, cohort, plan)
     asked = {**wanted["cohort"], "folds": n, "seed": seed, "plan": plan}
     for what, value in asked.items():
         if told.get(what) != value:
             raise InputError(f"{path}: made for {what} {told.get(what)!r}, not {value!r}; {remedy}")
-    if people != {key: wanted[key] for key in people}:
+    if any(found[key] != wanted[key] for key in ("patients", "modalities")):
         raise InputError(f"{path}: made for other cases, patients or modalities than the cohort now has; {remedy}")
     check_folds(folds, cohort, str(path))
     return folds
+
+
+def read_folds(path: Path, if_missing: str) -> dict[str, Any]:
+    """The content of a run's folds.json, whatever cohort it was made of.
+
+    Args:
+        path: runs/<experiment>/folds.json.
+        if_missing: what the reader should do where there is no such file.
+
+    Returns:
+        "cohort" ({"name", "structures", "cases"}), "plan", "seed", "patients" (case -> patient), "modalities" (case ->
+        "ct" or "mr"), "folds" (lists of cases) and, but from the first version of whqa, "scheme", the label scheme.
+
+    Raises:
+        InputError: there is no such file, or it does not hold a partition of the cases into folds.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, so {path.parent} is no run directory; {if_missing}")
+    found = read_json(path)
+    try:
+        wrong = _why_unsound(found)
+    except (KeyError, TypeError, AttributeError) as error:
+        wrong = f"{type(error).__name__}: {error}"
+    if wrong:
+        raise InputError(
+            f"{path}: not a file of folds ({wrong}); was it made by another program? Rename {path.parent} and start "
+            "anew"
+        )
+    return dict(found)
+
+
+def _why_unsound(found: Mapping[str, Any]) -> str | None:
+    placed = list(chain(*found["folds"]))
+    twice = sorted({case for case in placed if placed.count(case) > 1})
+    if twice:
+        return f"no partition of the cases: {twice[:5]} in more than one fold"
+    if set(placed) != set(found["patients"]) or set(placed) != set(found["modalities"]):
+        return "no partition of the cases: folds, patients and modalities name different ones"
+    if len(found["folds"]) < 2 or not isinstance(found["seed"], int):
+        return "fewer than two folds, or no seed"
+    cohort = found["cohort"]
+    names = [cohort["name"], found["plan"], *cohort["structures"], *placed]
+    names += [*found["patients"].values(), *found["modalities"].values()]
+    named = bool(cohort["structures"]) and all(isinstance(name, str) and name for name in names)
+    return None if named else "a name is missing"

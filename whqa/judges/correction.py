@@ -10,10 +10,11 @@ Shape suffixes: C all C + 1 labels, DHW space.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from whqa.metrics.segmentation import segmentation_dice
+from whqa.metrics.segmentation import paired_mean_dice, segmentation_dice
 
 TRACE = 0.01
 
@@ -67,17 +68,12 @@ def corrected_mask(mask_DHW: Tensor, other_DHW: Tensor, score_DHW: Tensor, thres
 def correction_gain(
     mask_DHW: Tensor, reference_DHW: Tensor, other_DHW: Tensor, score_DHW: Tensor, thresholds: Tensor, n_classes: int
 ) -> Tensor:
-    """Change of the mean Dice over structures when the mask is corrected at each threshold: float64 (thresholds,)."""
+    """What correcting the mask at each threshold gains in mean Dice, see `paired_mean_dice`: float64 (thresholds,).
+
+    0 where no structure has a Dice before or after.
+    """
     before = segmentation_dice(mask_DHW, reference_DHW, n_classes)
-    gains = []
-    for threshold in thresholds.tolist():
-        after = segmentation_dice(corrected_mask(mask_DHW, other_DHW, score_DHW, threshold), reference_DHW, n_classes)
-        gains.append(mean_gain(torch.from_numpy(before), torch.from_numpy(after)))
-    return torch.tensor(gains, dtype=torch.float64)
-
-
-def mean_gain(before: Tensor, after: Tensor) -> float:
-    """Mean change of Dice over structures; one that both lack counts as 0, one that appears out of nothing as -1."""
-    # nan before: neither mask nor reference has it, so that whatever appears is wrong
-    change = torch.where(before.isnan(), torch.where(after.isnan(), 0.0, -1.0), after - before)
-    return float(change.nan_to_num(0.0).mean())
+    corrected = (corrected_mask(mask_DHW, other_DHW, score_DHW, threshold) for threshold in thresholds.tolist())
+    after = np.array([segmentation_dice(mask, reference_DHW, n_classes) for mask in corrected])
+    first, second = paired_mean_dice(before, after)
+    return torch.from_numpy(np.nan_to_num(second - first))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -29,6 +30,31 @@ def segmentation_dice(mask: Tensor, reference: Tensor, n_classes: int) -> FloatA
     overlap = np.diag(counts)[1:]
     total = counts.sum(axis=0)[1:] + counts.sum(axis=1)[1:]
     return np.divide(2.0 * overlap, total, out=np.full(n_classes - 1, np.nan), where=total > 0)
+
+
+def paired_mean_dice(before: npt.ArrayLike, after: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Mean Dice of masks before and after a change, over the same structures: what the change gains is the difference.
+
+    The structures are those that have a Dice before or after. One without a Dice is lacked by mask and reference, which
+    then agree, so that it counts 1: of n structures, one that the change invents costs 1 / n, and one that it rightly
+    removes gains 1 / n.
+
+    Args:
+        before, after: Dice of each structure, (..., C); nan where mask and reference lack it.
+
+    Returns:
+        Two arrays (...,); nan where no structure has a Dice before or after.
+
+    >>> before, after = paired_mean_dice([0.8, float("nan")], [0.9, 0.0])
+    >>> float(before), float(after)
+    (0.9, 0.45)
+    """
+    both = np.stack(np.broadcast_arrays(np.asarray(before, np.float64), np.asarray(after, np.float64)))
+    there = ~np.isnan(both).all(axis=0)
+    n = there.sum(axis=-1)
+    total = np.where(there, np.nan_to_num(both, nan=1.0), 0.0).sum(axis=-1)
+    first, second = np.divide(total, n, out=np.full_like(total, np.nan), where=n > 0)
+    return first, second
 
 
 def confusion(mask: Tensor, reference: Tensor, n_classes: int) -> np.ndarray:

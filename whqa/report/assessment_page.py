@@ -22,6 +22,7 @@ from whqa.files import atomic_path, write_text
 from whqa.report import figures, slices, standing, wording
 from whqa.report import judged_view as judged
 from whqa.report.viewer import OPACITY, Viewer, ViewerUnavailableError, viewer_of
+from whqa.results.mean_dice import expected_mean_dice
 
 PREVIEW_DPI = 120
 # Of pictures and volumes; the viewer's script and the texts are another 1.2 MB.
@@ -135,7 +136,7 @@ def _tiles(quality: dict[str, Any]) -> list[dict[str, str]]:
                 "beside": _beside(found, quality["confidence"]),
             }
         )
-    dice = standing.expected_mean_dice(quality)
+    dice = expected_mean_dice(quality["structures"])
     if dice is not None:
         tiles.append(
             {"label": "Expected Dice, mean of the structures", "value": f"{dice:.2f}", "beside": "1 is perfect"}

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from whqa.report.wording import HEADLINES
+from whqa.results.mean_dice import expected_mean_dice
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _ORDER = ("reject", "review", "accept")
@@ -86,7 +87,7 @@ def index_row(case: ListedCase) -> dict[str, Any]:
         "badge": _BADGES[verdict["decision"]],
         "verdict": f"{symbol} {word}",
         "heart": _with_ends(quality["qi"]["heart"], "value", "interval"),
-        "dice": _mean_dice(quality["structures"]),
+        "dice": expected_mean_dice(quality["structures"]),
         "worst": _worst_structure(quality["structures"]),
         "reasons": list(verdict["reasons"]),
         "strange": [entry["message"] for entry in quality["out_of_distribution"]],
@@ -102,11 +103,6 @@ def _with_ends(values: dict[str, Any], value: str, interval: str) -> dict[str, A
         ends = [float(low), float(high)]
     number = None if values[value] is None else float(values[value])
     return values | {value: number, interval: ends}
-
-
-def _mean_dice(structures: dict[str, Any]) -> float | None:
-    known = [s["dice_expected"] for s in structures.values() if s["dice_expected"] is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _worst_structure(structures: dict[str, Any]) -> dict[str, Any] | None:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from whqa.report.figures import PALETTE, STYLE, kind_markers
 from whqa.report.slices import new_figure
+from whqa.results.mean_dice import expected_mean_dice
 
 THIS_CASE = "#D55E00"
 
@@ -56,12 +56,6 @@ def standing_figure(population: Sequence[Mapping[str, Any]], quality: Mapping[st
     return figure
 
 
-def expected_mean_dice(quality: Mapping[str, Any]) -> float | None:
-    """Mean over the structures that have an expected Dice."""
-    expected = [s["dice_expected"] for s in quality["structures"].values() if s["dice_expected"] is not None]
-    return float(np.mean(expected)) if expected else None
-
-
 def rank_words(population: Sequence[Mapping[str, Any]], quality: Mapping[str, Any]) -> str:
     """How many of the run's own final masks got a lower QI over the heart; nothing where this one has none."""
     known = [
@@ -85,7 +79,7 @@ def _this_case(quality: Mapping[str, Any], part: str) -> tuple[float | None, Seq
     if part != "dice":
         found = quality["qi"][part]
         return found["value"], found.get("interval")
-    return expected_mean_dice(quality), None
+    return expected_mean_dice(quality["structures"]), None
 
 
 def _draw_case(axis: Axes, value: float | None, interval: Sequence[float] | None, confidence: float) -> None:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from whqa.masks.plan import MASK_KINDS
 from whqa.report.figures import PALETTE, STYLE, kind_legend, kind_points, method_colours
 from whqa.report.slices import new_figure
-from whqa.results.breakdown import before_and_after
+from whqa.results.mean_dice import before_and_after
 from whqa.results.tables import METHOD_ORDER, in_order
 from whqa.structures import STRUCTURES
 

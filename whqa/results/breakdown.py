@@ -1,8 +1,4 @@
-"""One method's rows taken apart: by mask kind, by structure, and before against after correction.
-
-Correction is measured on pairs: one mask's mean Dice over its structures before, and that of the corrected mask. A
-structure that mask and reference lack has no Dice before; where the correction invents it, its 0 lowers the mean after.
-"""
+"""One method's rows taken apart: by mask kind, by structure, and before against after correction."""
 
 from __future__ import annotations
 
@@ -12,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from whqa.masks.plan import MASK_KINDS
+from whqa.results.mean_dice import before_and_after, mean_dice
 from whqa.results.summary_entry import mean_entry
 from whqa.results.tables import in_order
 
@@ -36,7 +33,9 @@ def breakdown(rows: pd.DataFrame, structures: Sequence[str]) -> dict[str, Any]:
 
 
 def correction_numbers(rows: pd.DataFrame, structures: Sequence[str]) -> dict[str, Any]:
-    """Mean Dice of the masks before and after correction, the paired gain, and the share of masks that it helps.
+    """Mean Dice of the masks before and after correction, what each gains, and the share of masks that it helps.
+
+    See `whqa.metrics.segmentation.paired_mean_dice` for the definition.
 
     Returns:
         {"dice_before", "dice_after", "gain"}: entries over the masks that were corrected; where there are any also
@@ -54,11 +53,29 @@ def correction_numbers(rows: pd.DataFrame, structures: Sequence[str]) -> dict[st
     return found
 
 
-def before_and_after(rows: pd.DataFrame, structures: Sequence[str]) -> tuple[pd.Series, pd.Series]:
-    """Each mask's mean Dice over its structures, before and after correction; nan without a corrected mask."""
-    after = rows.reindex(columns=[f"dice_{key}_corrected" for key in structures]).astype(float).mean(axis=1)
-    before = rows[[f"dice_{key}" for key in structures]].mean(axis=1)
-    return before.where(after.notna()), after.where(before.notna())
+def measured_correction(cases: pd.DataFrame, structures: Sequence[str]) -> dict[str, Any] | None:
+    """What a new mask's correction may gain: `correction_numbers` of a run's final masks, of all where none is final.
+
+    Args:
+        cases: one method's rows on masks of unseen cases.
+        structures: keys in index order.
+
+    Returns:
+        {"n", "final", "dice_before", "dice_after", "gain", "ci95" of the gain, "improved_share"}; None where no mask
+        was corrected. `final`: whether these are final masks.
+    """
+    final = cases[cases["mask_kind"] == "final"]
+    rows = cases if final.empty else final
+    found = correction_numbers(rows, structures)
+    if found["gain"]["mean"] is None:
+        return None
+    return {
+        "n": found["gain"].get("n", len(rows)),
+        "final": not final.empty,
+        **{name: found[name]["mean"] for name in ("dice_before", "dice_after", "gain")},
+        "ci95": found["gain"]["ci95"],
+        "improved_share": found["improved_share"],
+    }
 
 
 def _structure_numbers(rows: pd.DataFrame, key: str) -> dict[str, Any]:
@@ -75,7 +92,7 @@ def _structure_numbers(rows: pd.DataFrame, key: str) -> dict[str, Any]:
 
 
 def _kind_numbers(rows: pd.DataFrame, structures: Sequence[str]) -> dict[str, Any]:
-    dice = rows[[f"dice_{key}" for key in structures]].mean(axis=1)
+    dice = mean_dice(rows, structures)
     gap = (rows["qi_volume"] - rows["acc_volume"]).abs()
     return {
         "n": len(rows),

@@ -16,6 +16,7 @@ import pandas as pd
 from whqa.metrics import correlation, failure
 from whqa.results import bootstrap
 from whqa.results.breakdown import breakdown
+from whqa.results.mean_dice import mean_dice
 from whqa.results.summary_entry import entry, mean_entry
 from whqa.results.tables import RunTables, view
 
@@ -52,8 +53,9 @@ SPLIT_DEFINITIONS: dict[str, str] = {
     "false alarm there counts for it, one in the background for none; a structure that neither has is left out.",
     "correction": "the label head's most probable other label wherever the error probability is at least a threshold "
     "that was chosen on held-back training cases; where nothing helped there, the mask is left alone. Gain: a mask's "
-    "mean Dice over structures, after minus before. A structure that appears where neither mask nor reference had it "
-    "counts as 0 after. By structure, only masks in which it has a Dice count.",
+    "mean Dice after minus before, both over the structures that have a Dice before or after. One that mask and "
+    "reference lack counts 1 there, as they agree: a structure that the correction invents costs 1 / (number of "
+    "structures). By structure, only masks in which it has a Dice before and after count.",
     "intervals for Acc and Dice": "for the true Acc given QI and a structure's true Dice given the expected one, by "
     "cross-conformal prediction (CV+, Barber et al. 2021). Measured: the masks of a fold got their intervals from "
     "those of the other folds, all kinds together.",
@@ -172,7 +174,7 @@ def confidence_and_risk(rows: pd.DataFrame, structures: tuple[str, ...]) -> tupl
 
     The constant gets one confidence for all: it cannot rank, and its differences between folds are chance.
     """
-    dice = rows[[f"dice_{key}" for key in structures]].mean(axis=1)
+    dice = mean_dice(rows, structures)
     known = rows[dice.notna()]
     confidence = known["qi_volume"].to_numpy(float)
     if (known["method"] == "constant").all():

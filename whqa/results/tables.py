@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from whqa.data.folds import read_folds
 from whqa.errors import InputError
 from whqa.files import read_json
 from whqa.masks.plan import MASK_KINDS, is_delivered
@@ -81,7 +82,7 @@ def read_run(run_dir: Path) -> RunTables:
         InputError: a fold is missing or unfinished, a case is judged twice, missing or in a foreign fold, the folds
             differ in methods or mask kinds, or a table does not hold what it must.
     """
-    folds = _read_folds(run_dir / "folds.json")
+    folds = read_folds(run_dir / "folds.json", f"`make cv EXP={run_dir.name}` makes one")
     stages = _stages(run_dir, len(folds["folds"]))
     _refuse_missing(run_dir, stages, len(folds["folds"]))
     _refuse_surplus(run_dir / "errormap", len(folds["folds"]))
@@ -100,31 +101,6 @@ def read_run(run_dir: Path) -> RunTables:
     segmented = _numbers(_join(run_dir / "segmenter", folds, needed, ("case", "mask_kind")), run_dir / "segmenter")
     segmented["patient"] = segmented["case"].map(folds["patients"])
     return RunTables(judged, text, segmented, folds)
-
-
-def _read_folds(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no such file; {path.parent} is no run directory. `make cv EXP={path.parent.name}` makes one"
-        )
-    folds = read_json(path)
-    try:
-        named = [case for fold in folds["folds"] for case in fold]
-        sound = (
-            len(folds["folds"]) >= 2
-            and len(set(named)) == len(named)
-            and set(named) == set(folds["patients"])
-            and bool(folds["cohort"]["structures"])
-            and isinstance(folds["cohort"]["name"], str)
-            and isinstance(folds["plan"], str)
-        )
-    except (KeyError, TypeError):
-        sound = False
-    if not sound:
-        raise InputError(
-            f"{path}: does not hold a partition of the cases into folds; rename {path.parent} and start anew"
-        )
-    return dict(folds)
 
 
 def _stages(run_dir: Path, n_folds: int) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from whqa.masks.plan import is_delivered
+from whqa.results.mean_dice import mean_dice, mean_dice_predicted
 from whqa.results.tables import RunTables
 
 
@@ -16,11 +17,9 @@ def worst_first(tables: RunTables) -> pd.DataFrame:
     rows = tables.judged[tables.judged["method"] == tables.methods[0]]
     delivered = rows["mask_kind"].map(is_delivered)
     rows = rows[delivered] if delivered.any() else rows
-    keys = tables.structures
-    expected = rows.reindex(columns=[f"dice_{key}_predicted" for key in keys]).astype(float)
     rows = rows.assign(
-        mean_dice=rows[[f"dice_{key}" for key in keys]].mean(axis=1),
-        mean_dice_predicted=expected.where(rows[[f"dice_{key}" for key in keys]].notna().to_numpy()).mean(axis=1),
+        mean_dice=mean_dice(rows, tables.structures),
+        mean_dice_predicted=mean_dice_predicted(rows, tables.structures),
         gap=(rows["qi_volume"] - rows["acc_volume"]).abs(),
         place=rows["qi_volume"].rank(method="first").astype(int),
     )

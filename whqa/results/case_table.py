@@ -1,0 +1,43 @@
+"""The case tables of some folds, as judging a new mask needs them: the error-map network's rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from whqa.errors import InputError
+from whqa.results.mean_dice import mean_dice, mean_dice_predicted
+
+NETWORK = "errormap"
+
+
+def case_table(run_dir: Path, folds: Sequence[int], structures: Sequence[str]) -> pd.DataFrame:
+    """Rows of the error-map network in the case tables of these folds, with `mean_dice` and `mean_dice_predicted`.
+
+    Args:
+        run_dir: runs/<experiment>; the other folds need not be complete.
+        folds: which.
+        structures: keys in index order.
+
+    Raises:
+        InputError: a table is missing or damaged.
+    """
+    tables = [_network_rows(run_dir / "errormap" / str(k) / "cases.csv") for k in folds]
+    table = pd.concat(tables, ignore_index=True)
+    table["mean_dice"] = mean_dice(table, structures)
+    table["mean_dice_predicted"] = mean_dice_predicted(table, structures)
+    return table
+
+
+def _network_rows(path: Path) -> pd.DataFrame:
+    numbers = ("acc_volume", "qi_volume", "acc_heart", "qi_heart")
+    try:
+        table = pd.read_csv(path, dtype={"case": str, "patient": str, "mask_kind": str})
+        table = table[table["method"] == NETWORK].assign(fold=lambda t: t["fold"].astype(int))
+        dice = [c for c in table if str(c).startswith("dice_")]
+        table[["case", "patient", "mask_kind"]]
+        return table.astype(dict.fromkeys([*numbers, *dice], float))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not readable as a case table ({error}); train the fold again") from None
