@@ -17,6 +17,8 @@ import pytest
 from whqa.errors import InputError
 from whqa.parallel import ProcessDiedError, in_processes
 
+PATIENCE = 240  # seconds, until a test gives up on what should come soon
+
 
 class TwoArgumentsError(Exception):
     def __init__(self, first: str, second: str) -> None:
@@ -35,7 +37,7 @@ def work(item: int) -> tuple[int, int, str | None]:
 
 def slow(item: int) -> None:
     Path(os.environ["STARTED"], str(item)).touch()
-    time.sleep(60)
+    time.sleep(600)  # longer than any patience: who waits for the items fails
 
 
 def test_results_come_in_order_and_failures_in_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,15 +102,15 @@ def test_interrupted_it_ends_at_once_and_leaves_nothing(tmp_path: Path, to_all: 
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while len(list(started.iterdir())) < 2 and run.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     (os.killpg if to_all else os.kill)(run.pid, signal.SIGINT)
-    _, said = run.communicate(timeout=20)
+    _, said = run.communicate(timeout=PATIENCE)
     assert run.returncode == 130, said
     assert said == b""
     # the tracker that Python keeps beside its processes ends a moment after them
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while _alive_in_group(run.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _alive_in_group(run.pid)

@@ -21,7 +21,7 @@ from whqa.errors import InputError
 
 SHARED = Path(__file__).parents[2] / "../shared/data/acdc"
 AFFINE = np.array([[0.0, -1.9, 0.3, 12.0], [1.2, 0.0, 0.0, -7.0], [0.0, 0.25, 2.4, 30.0], [0, 0, 0, 1]])
-SECONDS = 10
+SECONDS = 10  # of the processor: other programs do not count
 # Windows and buffers of fixed size.
 SPARE_BYTES = 8 << 20
 
@@ -124,7 +124,7 @@ class Judge:
 
     Attributes:
         counts: family -> outcome ("read", "refused") -> number.
-        slowest: of all files, in seconds.
+        slowest: of all files, in seconds of the processor.
     """
 
     def __init__(self) -> None:
@@ -141,18 +141,18 @@ class Judge:
             need: bytes of the honest file's voxels as stored and as read.
         """
         tracemalloc.start()
-        started = time.perf_counter()
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        started = time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
             volume = read(path)
         except InputError as error:
             volume = None
             check_message(str(error), path)
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
-        self.slowest = max(self.slowest, time.perf_counter() - started)
+        self.slowest = max(self.slowest, time.process_time() - started)
         if volume is not None:
             need = max(need, volume.array.nbytes + volume.array.size * volume.header.get_data_dtype().itemsize)
         assert peak <= 2 * need + SPARE_BYTES, f"{family}: {path} took {peak:,} bytes, {need:,} are needed"
@@ -192,6 +192,6 @@ def out_of_time(*_: object) -> None:
 @pytest.fixture
 def judge() -> Iterator[Judge]:
     """A fresh judge; a file that hangs the reader raises `HangError` as long as it sits."""
-    old = signal.signal(signal.SIGALRM, out_of_time)
+    old = signal.signal(signal.SIGPROF, out_of_time)
     yield Judge()
-    signal.signal(signal.SIGALRM, old)
+    signal.signal(signal.SIGPROF, old)
