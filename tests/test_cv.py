@@ -246,7 +246,7 @@ def test_a_child_follows_its_parent(tmp_path: Path) -> None:
         from whqa.process import follow_parent
         follow_parent()
         print(os.getpid(), flush=True)
-        time.sleep(60)
+        time.sleep(600)
     """)
     parent = textwrap.dedent(f"""
         import os, subprocess, sys
@@ -257,21 +257,23 @@ def test_a_child_follows_its_parent(tmp_path: Path) -> None:
         os._exit(0)
     """)
     done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, timeout=60, check=True)
-    pid, deadline = int(done.stdout), time.monotonic() + 5
+    pid, deadline = int(done.stdout), time.monotonic() + 120
     while _alive(pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not _alive(pid)
 
 
-def test_a_child_whose_parent_died_before_it_looked_ends_too() -> None:
+@pytest.mark.parametrize("noted", [True, False], ids=["noted", "zombie"])
+def test_a_child_whose_parent_died_before_it_looked_ends_too(noted: bool) -> None:
     gone = subprocess.Popen([sys.executable, "-S", "-c", ""])
-    gone.wait()
+    os.waitid(os.P_PID, gone.pid, os.WEXITED | (0 if noted else os.WNOWAIT))
     program = f"from whqa.process import follow_parent\nimport os\nos.environ['WHQA_PARENT'] = '{gone.pid}'\n"
     alone = subprocess.run([sys.executable, "-c", program + "follow_parent()"], timeout=60, check=False)
     assert alone.returncode == 1
     rank = "os.environ['LOCAL_RANK'] = '1'\n"
     further = subprocess.run([sys.executable, "-c", program + rank + "follow_parent()"], timeout=60, check=False)
     assert further.returncode == 0
+    gone.wait()
 
 
 def _alive(pid: int) -> bool:

@@ -80,7 +80,7 @@ def follow_parent() -> None:
         return
     if os.getppid() != int(parent):
         # a further process of the run, which lives as long as the first; or the parent died before we came here
-        if is_first_rank() and not Path(f"/proc/{parent}").exists() and Path("/proc/self").exists():
+        if is_first_rank() and _is_gone(parent):
             os._exit(1)
         return
 
@@ -90,3 +90,11 @@ def follow_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="follow-parent").start()
+
+
+def _is_gone(pid: str) -> bool:
+    """Whether a process has ended, also where nobody took note of its end yet; unknown without /proc, so False."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
+    except OSError:
+        return Path("/proc/self").exists()
