@@ -27,7 +27,7 @@ from whqa.errors import InputError
 N = 6
 PATIENCE = 240  # seconds, until a test gives up on what should come soon
 # Processes started by multiprocessing import the script that started the first one, so its rules hold in all of them:
-# a case is made once as many processes as MEET are at work, only FREE ones are made at all, DEADLY ones kill their maker.
+# a case is made as soon as MEET processes are at work, only FREE ones are made at all, DEADLY ones kill their maker.
 HELD = """
 import os, sys, time
 from pathlib import Path
@@ -69,9 +69,7 @@ def run(root: Path, *more: str) -> int:
     return int(end.value.code or 0)
 
 
-def held(
-    root: Path, *more: str, deadly: str = "", free: tuple[str, ...] = (), meet: int = 1
-) -> subprocess.Popen[str]:
+def held(root: Path, *more: str, deadly: str = "", free: tuple[str, ...] = (), meet: int = 1) -> subprocess.Popen[str]:
     script = root / "held.py"
     script.write_text(f"DEADLY, FREE, MEET = {deadly!r}, {free!r}, {meet}{HELD}")
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
