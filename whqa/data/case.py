@@ -76,8 +76,9 @@ class Cohort:
 
     `spacing_rule` says what holds where a header's pixdim and affine disagree: "pixdim", "affine" or "refuse".
     `problems` are lines about files that the layout asks for and that are missing or superfluous, see `Problem`:
-    readers list them, `whqa.data.sources.checks.checked` refuses a cohort that has any. Ids name files and folders: a
-    case whose id cannot becomes a problem, and is left out.
+    readers list them, `whqa.data.sources.checks.checked` refuses a cohort that has any. `unused` are volumes of the
+    data folder that belong to no case. Ids name files and folders: a case whose id cannot becomes a problem, and is
+    left out.
 
     Raises:
         InputError: no cases, none that can name a file, or an id that occurs twice.
@@ -88,6 +89,7 @@ class Cohort:
     scheme: LabelScheme
     spacing_rule: SpacingRule = "pixdim"
     problems: tuple[str, ...] = ()
+    unused: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.cases:
@@ -110,6 +112,10 @@ class Cohort:
             if case.id == case_id:
                 return case
         raise InputError(f"cohort {self.name!r} has no case {case_id!r}")
+
+    def only(self, case: Case) -> Cohort:
+        """A cohort of one of the cases alone, without what is said about the data folder."""
+        return replace(self, cases=(case,), problems=(), unused=())
 
     @property
     def labelled(self) -> Cohort:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from whqa.data.cache import Cache, CropWarning, PreparedCase
@@ -80,7 +80,7 @@ def _attempts(
 ) -> dict[str, Outcome]:
     """Those of the cases that were made or are bad; without `wait` others may be in the making elsewhere."""
     # the cases travel to the processes one by one
-    work = partial(_attempt, replace(cohort, cases=(cases[0],), problems=()) if cases else cohort, cache, wait)
+    work = partial(_attempt, cohort.only(cases[0]) if cases else cohort, cache, wait)
     title = f"preparing {cohort.name}" if progress else ""
     results = in_processes(work, cases, jobs, title)
     outcomes = {}

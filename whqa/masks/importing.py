@@ -15,7 +15,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ def import_masks(
     ]
     known = _known_rows(place)
     missing = [task for task in tasks if not _is_sound(method, place, task, known)]
-    work = partial(_bring, method, place, replace(cohort, cases=cohort.cases[:1], problems=()), scheme)
+    work = partial(_bring, method, place, cohort.only(cohort.cases[0]), scheme)
     outcomes = in_processes(work, missing, jobs, f"reading masks of {method.name}")
     for task, outcome in zip(missing, outcomes, strict=True):
         if isinstance(outcome, Exception):

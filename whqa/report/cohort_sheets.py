@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +36,7 @@ def write_contact_sheet(cohort: Cohort, path: Path, limit: int = 100, jobs: int 
         raise InputError(f"--limit {limit}: must be at least 1")
     n = len(cohort.cases)
     shown = [cohort.cases[i] for i in np.unique(np.linspace(0, n - 1, min(limit, n)).round().astype(int))]
-    alone = [replace(cohort, cases=(case,), problems=()) for case in shown]
+    alone = [cohort.only(case) for case in shown]
     outcomes = in_processes(tile_of, alone, jobs, f"drawing {cohort.name}")
     bad = {c.id: f"{o}" for c, o in zip(shown, outcomes, strict=True) if isinstance(o, Exception)}
     tiles = [
@@ -61,7 +60,7 @@ def write_case_sheet(cohort: Cohort, case_id: str, path: Path) -> None:
         near = difflib.get_close_matches(case_id, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"the first are {', '.join(known[:3])}"
         raise InputError(f"cohort {cohort.name!r} has no case {case_id!r}; {hint}")
-    found = slices_of(replace(cohort, cases=(cohort[case_id],), problems=()))
+    found = slices_of(cohort.only(cohort[case_id]))
     _save(case_sheet(found, cohort.scheme), path, _CASE_DPI)
 
 

@@ -124,7 +124,7 @@ def test_missing_and_superfluous_files_of_nnunet_are_problems(tmp_path: Path, pu
     for line in (
         "'dataset': 'a': " + str(tmp_path / "labelsTr/gone.nii.gz") + " is missing; add it or remove the entry",
         "'dataset': 'b': " + str(tmp_path / "gone.nii.gz") + " is missing",
-        "b_0000.nii.gz: the same case is also at",
+        "'dataset': 'c': the same case is also at",
         "'numTraining' is 2, but 1 training case(s) were found",
     ):
         assert line in found
@@ -137,7 +137,7 @@ def test_nothing_but_problems(tmp_path: Path, nnunet: Build) -> None:
     with pytest.raises(InputError, match="'numTraining' is 2, but 0 training"):
         read_nnunet(tmp_path)
     nnunet(tmp_path / "other", numTraining=None, file_ending=".nii")
-    with pytest.raises(InputError, match="no images found; it should be an nnU-Net v2 data set"):
+    with pytest.raises(InputError, match=r"does not end in \.nii, which dataset\.json states as 'file_ending'"):
         read_nnunet(tmp_path / "other")
 
 

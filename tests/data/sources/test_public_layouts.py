@@ -205,10 +205,10 @@ def test_care_whs_missing_doubled_and_unknown(tmp_path: Path) -> None:
     with raises("no images of modality mr found"):
         read_care_whs(tmp_path, modality="mr")
     put(tmp_path / "CT" / "train" / "Case2_image.nii.gz")
-    with raises("Case2_image.nii.gz: label file Case2_label.nii.gz is missing; add it or remove the image"):
+    with raises("Case2_image.nii.gz: label file Case2_label.nii.gz is missing among those of its modality and centre"):
         checked(read_care_whs(tmp_path))
     (tmp_path / "CT" / "train" / "Case2_image.nii.gz").rename(tmp_path / "CT" / "train" / "Case2_label.nii.gz")
-    with raises("Case2_label.nii.gz: has no image Case2_image.nii.gz of its modality and centre"):
+    with raises("Case2_label.nii.gz: image Case2_image.nii.gz is missing among those of its modality and centre"):
         checked(read_care_whs(tmp_path))
     (tmp_path / "CT" / "train" / "Case2_label.nii.gz").unlink()
     pair(tmp_path / "CT" / "copy", "Case1")
@@ -396,7 +396,7 @@ def test_acdc_flat_faults_are_problems(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     problems = read_acdc(tmp_path).problems
     assert [p.split(": ")[1] for p in problems] == [
-        f"the same case is also at {tmp_path / 'patient002_image.nii'}; remove one of them",
+        f"the same case is also at {tmp_path / 'patient002_image.nii'}; remove or rename one of them",
         "image patient003_image.nii.gz is missing; add it or remove the label",
         "label file patient001_label.nii.gz is missing; add it or remove the image",
         "label file patient002_label.nii.gz is missing; add it or remove the image",

@@ -24,6 +24,7 @@ from whqa.errors import InputError
 from whqa.parallel import in_processes
 
 _VENTRICLES = {"lv", "rv", "myo"}
+_UNUSED = "belongs to no case, so it is not read; give it and its partner names of the layout, or move it away"
 _ANY_VALUE = range(-1024, 1 << 15)
 
 
@@ -78,7 +79,7 @@ def check_cohort(cohort: Cohort, jobs: int | None = None) -> CohortReport:
     Raises:
         InputError: `jobs` below 1. Bad files are findings.
     """
-    alone = [replace(cohort, cases=(case,), problems=()) for case in cohort.cases]
+    alone = [cohort.only(case) for case in cohort.cases]
     outcomes = in_processes(check_case, alone, jobs, f"checking {cohort.name}")
     cases = []
     for case, outcome in zip(cohort.cases, outcomes, strict=True):
@@ -87,6 +88,7 @@ def check_cohort(cohort: Cohort, jobs: int | None = None) -> CohortReport:
         cases.append(outcome)
     together = _between_cases(cases)
     findings = [Finding("error", "layout", problem) for problem in cohort.problems]
+    findings += [Finding("warning", "unused-file", f"{path}: {_UNUSED}") for path in cohort.unused]
     for checked in cases:
         findings += [*checked.findings, *together.get(checked.case.id, ())]
     return CohortReport(cohort, tuple(cases), tuple(findings))

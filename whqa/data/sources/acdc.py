@@ -28,9 +28,10 @@ from pathlib import Path
 from whqa.data.case import Case, Cohort, Problem
 from whqa.data.formats.file_names import VOLUME_ENDINGS, stem
 from whqa.data.formats.volume_files import SpacingRule
+from whqa.data.sources.case_files import CaseFiles
 from whqa.data.sources.checks import existing_folder
-from whqa.data.sources.choice import Names, leave_out
-from whqa.data.sources.listing import list_files, same_file
+from whqa.data.sources.choice import Names
+from whqa.data.sources.listing import Listing, list_files, same_file
 from whqa.errors import InputError
 from whqa.structures import ACDC
 
@@ -41,6 +42,7 @@ EXPECTED = (
 FRAMES = ("ED", "ES")
 _FILE = re.compile(r"(?P<patient>patient\d+)_frame(?P<frame>\d+)(?P<label>_gt)?", re.IGNORECASE)
 _FLAT = re.compile(r"(?P<patient>patient\d+)_(?P<what>image|label)", re.IGNORECASE)
+_CINE = re.compile(r"patient\d+_4d", re.IGNORECASE)
 _LONGEST_INFO = 1 << 16
 
 
@@ -67,23 +69,22 @@ def read_acdc(
     """
     if frames not in ("both", *FRAMES):
         raise InputError(f"frames {frames!r}: must be both, ED or ES")
-    folder = existing_folder(root, EXPECTED)
-    patients, problems = _patients(folder)
-    flat_cases, flat_problems = _flat(folder)
-    if patients and flat_cases:
+    files = CaseFiles(list_files(existing_folder(root, EXPECTED), endings=(*VOLUME_ENDINGS, "info.cfg")), EXPECTED)
+    flat = _flat(files.listing)
+    patients = _patients(files)
+    if patients and flat.images:
         raise InputError(
-            f"{folder}: holds both layouts of ACDC, official and flat; state the folder of one of them",
+            f"{files.folder}: holds both layouts of ACDC, official and flat; state the folder of one of them",
             code="both-layouts",
         )
-    if flat_cases:
-        if frames != "both":
-            raise InputError(f"{folder}: files of the flat layout do not tell their frame; leave frames at both")
-        return leave_out(Cohort(name, flat_cases, ACDC, spacing_rule, flat_problems), without)
-    if not patients:
-        raise InputError(f"{folder}: no ACDC images found; it should be {EXPECTED}")
+    if flat.images and frames != "both":
+        raise InputError(f"{files.folder}: files of the flat layout do not tell their frame; leave frames at both")
+    if flat.images:
+        flat.tell_unpaired()
+        return flat.cohort(flat.cases("mr"), name, ACDC, spacing_rule, without, among="[^/]+$")
     wanted = FRAMES if frames == "both" else (frames,)
-    cases = [case for patient in patients for case in _cases(patient, wanted, problems)]
-    return leave_out(Cohort(name, tuple(cases), ACDC, spacing_rule, tuple(problems)), without)
+    cases = [case for patient in patients for case in _cases(patient, wanted, files.problems)]
+    return files.cohort(cases, name, ACDC, spacing_rule, without, what="ACDC images")
 
 
 @dataclass
@@ -97,41 +98,31 @@ class _Patient:
     doubled: list[tuple[int, str]] = field(default_factory=list)
 
 
-def _flat(folder: Path) -> tuple[tuple[Case, ...], tuple[str, ...]]:
-    found: dict[str, dict[str, Path]] = {"image": {}, "label": {}}
-    listing = list_files(folder, depth=0)
-    problems = list(listing.problems)
-    for path in listing.files.values():
+def _flat(listing: Listing) -> CaseFiles:
+    """The files of the flat layout."""
+    flat = CaseFiles(listing, EXPECTED)
+    for path in flat.listing.within("").values():
         match = _FLAT.fullmatch(stem(path.name))
-        if match is None:
-            continue
-        patient = match["patient"].lower()
-        first = found[match["what"].lower()].setdefault(patient, path)
-        if not same_file(first, path):
-            problems.append(Problem(f"{path}: the same case is also at {first}; remove one of them", patient))
-    images, labels = found["image"], found["label"]
-    for case in sorted(labels.keys() - images.keys()):
-        line = f"{labels[case]}: image {case}_image.nii.gz is missing; add it or remove the label"
-        problems.append(Problem(line, case))
-    for case in sorted(images.keys() - labels.keys()):
-        line = f"{images[case]}: label file {case}_label.nii.gz is missing; add it or remove the image"
-        problems.append(Problem(line, case))
-    return tuple(Case(c, c, "mr", images[c], labels.get(c)) for c in sorted(images)), tuple(problems)
+        if match:
+            flat.add(match["what"], match["patient"].lower(), path)
+    return flat
 
 
-def _patients(folder: Path) -> tuple[list[_Patient], list[str]]:
-    listing = list_files(folder, endings=(*VOLUME_ENDINGS, "info.cfg"))
-    problems = list(listing.problems)
+def _patients(files: CaseFiles) -> list[_Patient]:
+    """The patients of the official layout, by name."""
     found: dict[str, _Patient] = {}
     infos: dict[str, Path] = {}
-    for inside, path in listing.files.items():
+    for inside, path in files.listing.files.items():
         if path.name.lower() == "info.cfg":
             infos[path.parent.name.lower()] = path
+        if _CINE.fullmatch(stem(path.name)):
+            files.passed_over.add(path)
         match = _FILE.fullmatch(stem(path.name))
         if match is None:
             continue
+        files.passed_over.add(path)
         name = match["patient"].lower()
-        above = (folder.resolve().name, *inside.split("/"))
+        above = (files.folder.resolve().name, *inside.split("/"))
         patient = found.setdefault(name, _Patient(name, path.parent, "testing" in map(str.lower, above)))
         first = (patient.labels if match["label"] else patient.images).setdefault(int(match["frame"]), path)
         if not same_file(first, path):
@@ -139,12 +130,12 @@ def _patients(folder: Path) -> tuple[list[_Patient], list[str]]:
             patient.doubled.append((int(match["frame"]), line))
     for name, patient in found.items():
         patient.info = infos.get(name)
-    problems += [
+    files.problems += [
         f"{infos[name]}: no frames {name}_frame01.nii.gz lie beside it; download the patient again or remove the folder"
         for name in sorted(infos.keys() - found.keys())
         if re.fullmatch(r"patient\d+", name)
     ]
-    return [found[name] for name in sorted(found)], problems
+    return [found[name] for name in sorted(found)]
 
 
 def _cases(patient: _Patient, wanted: tuple[str, ...], problems: list[str]) -> list[Case]:

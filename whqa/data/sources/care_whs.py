@@ -25,14 +25,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from whqa.data.case import Case, Cohort, Modality, Problem
+from whqa.data.case import Cohort, Modality
 from whqa.data.formats.file_names import stem
 from whqa.data.formats.volume_files import SpacingRule
-from whqa.data.sources.checks import existing_folder
-from whqa.data.sources.choice import Names, leave_out
-from whqa.data.sources.listing import list_files, same_file
+from whqa.data.sources.case_files import CaseFiles
+from whqa.data.sources.checks import check_modality, existing_folder
+from whqa.data.sources.choice import Names
+from whqa.data.sources.listing import list_files
 from whqa.data.sources.names import modality_of
-from whqa.errors import InputError
 from whqa.structures import CARE_WHS
 
 EXPECTED = (
@@ -69,72 +69,42 @@ def read_care_whs(
             its label, a label without its image, a file that occurs twice, and a file of unknown modality are problems
             of the cohort.
     """
-    if modality not in (None, "ct", "mr"):
-        raise InputError(f"modality {modality!r}: must be ct, mr or null for both")
-    folder = existing_folder(root, EXPECTED)
-    images, labels, problems = _files(folder, modality)
-    if not images:
-        kind = f" of modality {modality}" if modality else ""
-        raise InputError(problems[0] if problems else f"{folder}: no images{kind} found; it should be {EXPECTED}")
-    problems += [
-        Problem(
-            f"{labels[case].path}: has no image {labels[case].stem}_image.nii.gz of its modality and centre; add it or "
-            "remove the label",
-            case,
-        )
-        for case in sorted(labels.keys() - images.keys())
-    ]
-    problems += [
-        Problem(
-            f"{images[case].path}: label file {images[case].stem}_label.nii.gz is missing; add it or remove the image",
-            case,
-        )
-        for case in sorted(images.keys() - labels.keys())
-        if images[case].training
-    ]
-    cases = tuple(
-        Case(case, case, image.modality, image.path, labels[case].path if case in labels else None)
-        for case, image in sorted(images.items())
-    )
-    return leave_out(Cohort(name, cases, CARE_WHS, spacing_rule, tuple(problems)), without)
-
-
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    stem: str
-    modality: Modality
-    training: bool
-
-
-def _files(folder: Path, wanted: Modality | None) -> tuple[dict[str, _File], dict[str, _File], list[str]]:
-    """Images and labels by case, and problems."""
-    found: dict[str, dict[str, _File]] = {"image": {}, "label": {}}
-    listing = list_files(folder)
-    problems = list(listing.problems)
-    for inside, path in listing.files.items():
+    check_modality(modality, or_both=True)
+    files = CaseFiles(list_files(existing_folder(root, EXPECTED)), EXPECTED)
+    scans: dict[str, _Scan] = {}
+    for inside, path in files.listing.files.items():
         match = _FILE.fullmatch(stem(path.name))
         if match is None:
             continue
-        folders = [*reversed(inside.split("/")[:-1]), folder.resolve().name]
-        modality = modality_of(match["case"], *folders) or _OF_CENTRE.get(_centre(match["case"], *folders)) or wanted
-        if modality is None:
-            problems.append(
-                f"{path}: neither name, folders nor centre tell CT or MR; name the folder so, or set modality"
-            )
+        folders = [*reversed(inside.split("/")[:-1]), files.folder.resolve().name]
+        told = modality_of(match["case"], *folders) or _OF_CENTRE.get(_centre(match["case"], *folders)) or modality
+        if told is None:
+            line = "neither name, folders nor centre tell CT or MR; name the folder so, or set modality"
+            files.problems.append(f"{path}: {line}")
+        if told is None or modality not in (None, told):
+            files.passed_over.add(path)
             continue
-        if wanted not in (None, modality):
-            continue
-        training = any("train" in text.lower() for text in (match["case"], *folders))
-        case = _case_id(match["case"], modality, folders)
-        first = found[match["what"].lower()].setdefault(case, _File(path, match["case"], modality, training))
-        if not same_file(first.path, path):
-            line = f"{path}: the same case is also at {first.path}; remove or rename one of them"
-            problems.append(Problem(line, case))
-    return found["image"], found["label"], problems
+        case = _case_id(match["case"], told, folders)
+        files.add(match["what"], case, path)
+        training = match["what"].lower() == "image" and any("train" in t.lower() for t in (match["case"], *folders))
+        scans.setdefault(case, _Scan(match["case"], told)).training |= training
+    where, names = " among those of its modality and centre", {case: scan.stem for case, scan in scans.items()}
+    files.tell_unpaired(lambda case: scans[case].training, where, names)
+    of_kind = f" of modality {modality}" if modality else ""
+    cases = files.cases(lambda case: scans[case].modality)
+    return files.cohort(cases, name, CARE_WHS, spacing_rule, without, what=f"images{of_kind}")
 
 
-def _case_id(stem: str, modality: Modality, folders: list[str]) -> str:
+@dataclass
+class _Scan:
+    """What names and folders tell of a case."""
+
+    stem: str
+    modality: Modality
+    training: bool = False
+
+
+def _case_id(stem: str, modality: str, folders: list[str]) -> str:
     """Modality and centre, unless the stem tells them itself, then the stem."""
     centre = "" if _centre(stem) else _centre(*folders)
     parts: list[str] = [] if modality_of(stem) else [modality]

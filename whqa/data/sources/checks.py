@@ -36,6 +36,16 @@ def existing_folder(root: str | Path | None, expected: str) -> Path:
     return folder
 
 
+def check_modality(modality: str | None, or_both: bool = False) -> None:
+    """Whether a stated modality is one; with `or_both` None will do, too.
+
+    Raises:
+        InputError: it is not.
+    """
+    if modality not in (("ct", "mr", None) if or_both else ("ct", "mr")):
+        raise InputError(f"modality {modality!r}: must be {'ct, mr or null for both' if or_both else 'ct or mr'}")
+
+
 def checked(cohort: Cohort) -> Cohort:
     """The same cohort, once its layout is complete, every header is sound and every label lies on its image's grid.
 

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from whqa.data.case import Modality
-from whqa.data.sources.folder import check_modality
+from whqa.data.sources.checks import check_modality
 from whqa.data.sources.names import modality_of
 from whqa.errors import InputError
 
 FILE_NAME = "dataset.json"
+# Where the volumes of such a data set lie, relative to it.
+FOLDERS = r"(images|labels)\w*/"
 # Some 40,000 cases.
 _LARGEST_BYTES = 8 << 20
 # Also of a home folder, and on a drive or a server of Windows.

@@ -20,16 +20,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from whqa.data.case import Case, Cohort, Modality, Problem
+from whqa.data.case import Cohort, Modality
 from whqa.data.formats.file_names import VOLUME_ENDINGS, is_volume, stem
 from whqa.data.formats.volume_files import SpacingRule
+from whqa.data.sources.case_files import CaseFiles
 from whqa.data.sources.checks import existing_folder
-from whqa.data.sources.choice import Names, leave_out
+from whqa.data.sources.choice import Names
 from whqa.data.sources.dataset_json import (
     FILE_NAME,
+    FOLDERS,
     channel_of,
     count_problems,
     described_file,
@@ -41,6 +44,7 @@ from whqa.data.sources.dataset_json import (
     typed,
 )
 from whqa.data.sources.folder import patient_of
+from whqa.data.sources.listing import list_files
 from whqa.data.sources.names import scheme_of_names
 from whqa.errors import InputError
 
@@ -87,25 +91,18 @@ def read_decathlon(
     kind = modality_of_channel(modality, channel_name, path)
     scheme = scheme_of_names(name, _labels(description, path), structures, str(path))
     several = len(description["modality"]) > 1
+    files = CaseFiles(list_files(folder, depth=1), EXPECTED)
     listed = list(_entries(description, path))
-    problems = count_problems(description, sum(where.startswith("'training'") for where, _ in listed), path)
-    cases: dict[str, Case] = {}
-    for where, files in listed:
-        image = _image(folder, files, where, number, several, links)
-        label = described_file(folder, files["label"], where, links) if "label" in files else None
-        case = stem(image.name).removesuffix(f"_{number:04}")
-        missing = [p for p in (image, label) if p and not os.path.isfile(p)]
-        problems += [Problem(f"{path}: {where}: {p} is missing; add it or remove the entry", case) for p in missing]
-        if case in cases:
-            line = f"{path}: {where}: the same case is also at {cases[case].image}; rename or remove one"
-            problems.append(Problem(line, case))
-        elif image not in missing:
-            cases[case] = Case(case, patient_of(case, patient), kind, image, None if label in missing else label)
-    if not cases:
-        raise InputError(problems[0] if problems else f"{path}: lists no cases; it should be of {EXPECTED}")
-    return leave_out(
-        Cohort(name, tuple(cases[case] for case in sorted(cases)), scheme, spacing_rule, tuple(problems)), without
-    )
+    if not listed:
+        raise InputError(f"{path}: lists no cases; it should be of {EXPECTED}")
+    files.problems += count_problems(description, sum(where.startswith("'training'") for where, _ in listed), path)
+    for where, entry_files in listed:
+        image = _image(folder, entry_files, where, number, several, links)
+        label = described_file(folder, entry_files["label"], where, links) if "label" in entry_files else None
+        files.add_described(f"{path}: {where}", stem(image.name).removesuffix(f"_{number:04}"), image, label)
+    cases = files.cases(kind, partial(patient_of, pattern=patient))
+    files.pass_over_other_channels()
+    return files.cohort(cases, name, scheme, spacing_rule, without, among=FOLDERS)
 
 
 def _labels(description: Mapping[str, Any], path: Path) -> dict[str, int]:

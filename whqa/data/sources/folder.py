@@ -17,14 +17,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from whqa.data.case import Case, Cohort, Modality, Problem
+from whqa.data.case import Cohort, Modality
 from whqa.data.formats.volume_files import SpacingRule
-from whqa.data.sources.checks import existing_folder
-from whqa.data.sources.choice import Names, leave_out
+from whqa.data.sources.case_files import CaseFiles
+from whqa.data.sources.checks import check_modality, existing_folder
+from whqa.data.sources.choice import Names
 from whqa.data.sources.listing import Listing, list_files
 from whqa.errors import InputError
 from whqa.structures import LabelScheme, label_scheme
@@ -65,28 +66,19 @@ def read_folder(
     labels = None if label is None else _Pattern.of(label)
     if labels and labels.nested != images.nested:
         raise InputError(f"file patterns {image!r} and {label!r}: either both or none of them begin with **/")
-    folder = existing_folder(root, expected)
     depth = max(p.text.count("/") for p in (images, labels) if p)
-    listing = list_files(folder, None if images.nested else depth, endings=None)
-    found = _images(listing, images, labels)
-    if not found:
-        raise InputError(f"{folder}: no images {image} found; it should be {expected}")
-    problems = list(listing.problems)
-    cases = tuple(
-        Case(case, patient_of(case, patient), modality, path, _label(listing, labels, key, path, problems))
-        for case, (key, path) in sorted(found.items())
-    )
-    return leave_out(Cohort(name, cases, label_scheme(scheme), spacing_rule, tuple(problems)), without)
-
-
-def check_modality(modality: str) -> None:
-    """Whether a stated modality is one.
-
-    Raises:
-        InputError: it is not.
-    """
-    if modality not in ("ct", "mr"):
-        raise InputError(f"modality {modality!r}: must be ct or mr")
+    listing = list_files(existing_folder(root, expected), None if images.nested else depth, endings=None)
+    files = CaseFiles(listing, expected)
+    for case, (key, path) in _images(listing, images, labels).items():
+        files.images[case] = path
+        inside = labels.path(key) if labels else ""
+        if inside in listing.files:
+            files.labels[case] = listing.files[inside]
+        elif labels:
+            line = f"label file {files.folder / inside} is missing; add it, remove the image or correct the pattern"
+            files.tell(f"{path}: {line}", case)
+    cases = files.cases(modality, partial(patient_of, pattern=patient))
+    return files.cohort(cases, name, label_scheme(scheme), spacing_rule, without, what=f"images {image}")
 
 
 def patient_of(case: str, pattern: str | None) -> str:
@@ -156,17 +148,3 @@ def _images(listing: Listing, images: _Pattern, labels: _Pattern | None) -> dict
             raise InputError(f"{path}: case {case!r} is also the name of {found[case][1]}; rename one of them")
         found[case] = key, path
     return found
-
-
-def _label(
-    listing: Listing, labels: _Pattern | None, key: tuple[str, str], image: Path, problems: list[str]
-) -> Path | None:
-    if labels is None:
-        return None
-    inside = labels.path(key)
-    if inside not in listing.files:
-        line = (
-            f"{image}: label file {listing.root / inside} is missing; add it, remove the image or correct the pattern"
-        )
-        problems.append(Problem(line, "".join(key).replace("/", "_")))
-    return listing.files.get(inside)

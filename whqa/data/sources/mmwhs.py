@@ -22,19 +22,20 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from whqa.data.case import Case, Cohort, Modality, Problem
+from whqa.data.case import Cohort, Modality
 from whqa.data.formats.file_names import stem
 from whqa.data.formats.volume_files import SpacingRule
-from whqa.data.sources.checks import existing_folder
-from whqa.data.sources.choice import Names, leave_out
-from whqa.data.sources.listing import list_files, same_file
-from whqa.errors import InputError
+from whqa.data.sources.case_files import CaseFiles
+from whqa.data.sources.checks import check_modality, existing_folder
+from whqa.data.sources.choice import Names
+from whqa.data.sources.listing import list_files
 from whqa.structures import MMWHS
 
 EXPECTED = (
     "a folder with ct_train_1001_image.nii.gz and ct_train_1001_label.nii.gz (mr_... alike, ct_test_... without "
     "labels), in subfolders or not"
 )
+_ENCRYPTED = re.compile(r"_label_encrypt", re.IGNORECASE)
 _FILE = re.compile(r"(?P<case>(?P<modality>ct|mr)_(?P<part>train|test)_\d+)_(?P<what>image|label)", re.IGNORECASE)
 
 
@@ -58,45 +59,15 @@ def read_mmwhs(
         InputError: no such folder, or nothing of that layout in it. A training image without its label, a label without
             its image and a file that occurs twice are problems of the cohort.
     """
-    if modality not in (None, "ct", "mr"):
-        raise InputError(f"modality {modality!r}: must be ct, mr or null for both")
-    folder = existing_folder(root, EXPECTED)
-    images, labels, problems = _files(folder, modality)
-    if not images:
-        kind = f" of modality {modality}" if modality else ""
-        raise InputError(f"{folder}: no MMWHS images{kind} found; it should be {EXPECTED}")
-    problems += [
-        Problem(
-            f"{labels[case]}: image {case}_image.nii.gz is missing anywhere below {folder}; add it or remove the label",
-            case,
-        )
-        for case in sorted(labels.keys() - images.keys())
-    ]
-    problems += [
-        Problem(
-            f"{path}: label file {case}_label.nii.gz is missing anywhere below {folder}; add it or remove the image",
-            case,
-        )
-        for case, path in sorted(images.items())
-        if case not in labels and "_train_" in case
-    ]
-    cases = tuple(
-        Case(case_id, case_id, "ct" if case_id.startswith("ct") else "mr", images[case_id], labels.get(case_id))
-        for case_id in sorted(images)
-    )
-    return leave_out(Cohort(name, cases, MMWHS, spacing_rule, tuple(problems)), without)
-
-
-def _files(folder: Path, modality: Modality | None) -> tuple[dict[str, Path], dict[str, Path], list[str]]:
-    found: dict[str, dict[str, Path]] = {"image": {}, "label": {}}
-    listing = list_files(folder)
-    problems = list(listing.problems)
-    for path in listing.files.values():
+    check_modality(modality, or_both=True)
+    files = CaseFiles(list_files(existing_folder(root, EXPECTED)), EXPECTED)
+    for path in files.listing.files.values():
         match = _FILE.fullmatch(stem(path.name))
-        if match is None or (modality and match["modality"].lower() != modality):
-            continue
-        case = match["case"].lower()
-        first = found[match["what"].lower()].setdefault(case, path)
-        if not same_file(first, path):
-            problems.append(Problem(f"{path}: the same case is also at {first}; remove one of them", case))
-    return found["image"], found["label"], problems
+        if (match and modality not in (None, match["modality"].lower())) or _ENCRYPTED.search(path.name):
+            files.passed_over.add(path)
+        elif match:
+            files.add(match["what"], match["case"].lower(), path)
+    files.tell_unpaired(lambda case: "_train_" in case, where=f" anywhere below {files.folder}")
+    cases = files.cases(lambda case: "ct" if case.startswith("ct") else "mr")
+    of_kind = f" of modality {modality}" if modality else ""
+    return files.cohort(cases, name, MMWHS, spacing_rule, without, what=f"MMWHS images{of_kind}")

@@ -21,19 +21,21 @@ Source: documentation/dataset_format.md of MIC-DKFZ/nnUNet (Isensee et al. 2021)
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from whqa.data.case import Case, Cohort, Modality, Problem
+from whqa.data.case import Cohort, Modality
 from whqa.data.formats.file_names import VOLUME_ENDINGS, stem
 from whqa.data.formats.volume_files import SpacingRule
+from whqa.data.sources.case_files import CaseFiles
 from whqa.data.sources.checks import existing_folder
-from whqa.data.sources.choice import Names, leave_out
+from whqa.data.sources.choice import Names
 from whqa.data.sources.dataset_json import (
     FILE_NAME,
+    FOLDERS,
     channel_of,
     count_problems,
     described_file,
@@ -96,94 +98,103 @@ def read_nnunet(
     number, channel_name = channel_of(description, "channel_names", channel, path)
     kind = modality_of_channel(modality, channel_name, path)
     scheme = scheme_of_names(name, _labels(description, path), structures, str(path))
-    reader = _Files(folder, _ending(description, path), number, links)
-    found = reader.listed(parts, described="dataset" in description)
-    if "dataset" in description and (parts is None or "Tr" in parts):
-        reader.described(entry(description, "dataset", dict, path), found)
+    files = _Files(folder, _ending(description, path), number, links)
+    files.add_folders(parts, described="dataset" in description)
     if parts is None or "Tr" in parts:
-        reader.problems += count_problems(description, sum(part == "Tr" for part, _, _ in found.values()), path)
-    if not found:
-        raise InputError(
-            reader.problems[0] if reader.problems else f"{folder}: no images found; it should be {EXPECTED}"
-        )
-    cases = tuple(
-        Case(case, patient_of(case, patient), kind, image, label) for case, (_, image, label) in sorted(found.items())
-    )
-    return leave_out(Cohort(name, cases, scheme, spacing_rule, tuple(reader.problems)), without)
+        if "dataset" in description:
+            files.add_dataset(entry(description, "dataset", dict, path))
+        files.problems += count_problems(description, files.n_training, path)
+    files.pass_over_other_channels()
+    cases = files.cases(kind, partial(patient_of, pattern=patient))
+    return files.cohort(cases, name, scheme, spacing_rule, without, among=FOLDERS)
 
 
-_Found = dict[str, tuple[str, Path, Path | None]]
-
-
-class _Files:
-    """Finds images and labels; `problems` collects what is missing."""
+class _Files(CaseFiles):
+    """Images and labels of the folders and of the description; `n_training` cases are of Tr."""
 
     def __init__(self, folder: Path, ending: str, channel: int, links: bool) -> None:
-        self.folder, self.ending, self.channel, self.links = folder, ending, channel, links
-        self.listing = list_files(folder, depth=1, endings=(ending.lower(),))
-        self.problems = list(self.listing.problems)
+        super().__init__(list_files(folder, depth=1), EXPECTED)
+        self.ending, self.channel, self.links = ending, channel, links
+        self.n_training = 0
 
-    def listed(self, parts: Sequence[str] | None, described: bool) -> _Found:
-        """Case -> part, image and label, of the images* folders; Tr is left to `described` where there is that."""
+    def add_folders(self, parts: Sequence[str] | None, described: bool) -> None:
+        """Add the cases of the images* folders; Tr is left to `add_dataset` where it is described."""
         there = sorted({m[1] for inside in self.listing.files if (m := re.match(r"images(\w+)/", inside))})
         for part in parts or []:
             if part not in there and not (described and part == "Tr"):
                 raise InputError(f"{self.folder}: has no images in images{part}; data.parts can be of {there}")
-        found: _Found = {}
         for part in there:
-            if (parts is None or part in parts) and not (described and part == "Tr"):
-                self._part(part, found)
-        return found
+            if parts is not None and part not in parts:
+                for what in ("images", "labels"):
+                    self.passed_over.update(self.listing.within(f"{what}{part}").values())
+            elif not (described and part == "Tr"):
+                self._add_part(part)
 
-    def _part(self, part: str, found: _Found) -> None:
-        labels = self.listing.within(f"labels{part}")
+    def _add_part(self, part: str) -> None:
+        labels = self._by_stem(f"labels{part}")
         channels: dict[str, dict[int, Path]] = {}
-        for file, path in self.listing.within(f"images{part}").items():
-            match = re.fullmatch(rf"(.+)_(\d{{4}}){re.escape(self.ending)}", file)
+        for name, path in self._by_stem(f"images{part}").items():
+            match = re.fullmatch(r"(.+)_(\d{4})", name)
             if match:
                 channels.setdefault(match[1], {})[int(match[2])] = path
             else:
-                self.problems.append(f"{path}: name does not end in _0000{self.ending} (the channel); rename it")
+                self.tell_about(path, f"name does not end in _0000{self.ending} (the channel); rename it")
         for case, images in channels.items():
-            label = labels.pop(case + self.ending, None)
+            label = labels.pop(case, None)
             if self.channel not in images:
                 first = next(iter(images.values()))
-                self._tell(f"{first}: file {case}_{self.channel:04}{self.ending} of the channel is missing", case)
-            elif case in found:
-                self._tell(f"{images[self.channel]}: the same case is also at {found[case][1]}; rename one", case)
-            else:
-                found[case] = (part, self._inside(images[self.channel]), label and self._inside(label))
-                if label is None and part == "Tr":
-                    line = f"{images[self.channel]}: label file labelsTr/{case}{self.ending} is missing"
-                    self._tell(f"{line}; add it or remove the image", case)
-        for name, path in labels.items():
-            line = f"{path}: has no image in images{part}; add it or remove the label"
-            self._tell(line, stem(name))
+                self.tell(f"{first}: file {case}_{self.channel:04}{self.ending} of the channel is missing", case)
+                self.passed_over.update(images.values(), filter(None, [label]))
+                continue
+            elsewhere = case in self.images
+            self.add("image", case, self._inside(images[self.channel]))
+            if elsewhere:
+                self.passed_over.update(filter(None, [label]))
+                continue
+            self.n_training += part == "Tr"
+            if label is not None:
+                self.add("label", case, self._inside(label))
+            elif part == "Tr":
+                line = f"{images[self.channel]}: label file labelsTr/{case}{self.ending} is missing"
+                self.tell(f"{line}; add it or remove the image", case)
+        for case, path in labels.items():
+            self.tell_about(path, f"has no image in images{part}; add it or remove the label", case)
 
-    def _tell(self, line: str, case: str) -> None:
-        self.problems.append(Problem(line, case))
+    def _by_stem(self, folder: str) -> dict[str, Path]:
+        """The volumes of a folder that have the stated ending; the others are problems."""
+        found: dict[str, Path] = {}
+        for file, path in self.listing.within(folder).items():
+            name = stem(file)
+            if file[len(name) :].lower() != self.ending.lower():
+                line = f"does not end in {self.ending}, which {FILE_NAME} states as 'file_ending'; convert or remove it"
+                self.tell_about(path, line, re.sub(r"_\d{4}$", "", name) if folder.startswith("images") else name)
+            elif found.setdefault(name, path) != path:
+                self.tell_about(path, f"has the name of {found[name].name} in other letters; remove one", name)
+        return found
+
+    def tell_about(self, path: Path, line: str, *cases: str) -> None:
+        """Add a problem about a volume that becomes no part of a case."""
+        self.tell(f"{path}: {line}", *cases)
+        self.passed_over.add(path)
 
     def _inside(self, path: Path) -> Path:
         return stay_inside(self.folder, path, path.relative_to(self.folder).as_posix(), self.links)
 
-    def described(self, dataset: Mapping[str, Any], found: _Found) -> None:
+    def add_dataset(self, dataset: Mapping[str, Any]) -> None:
         """Add the cases that dataset.json lists itself."""
         path = self.folder / FILE_NAME
-        for case, files in dataset.items():
+        for case, stated in dataset.items():
             where = f"'dataset': {short(case)!r}"
-            files = typed(files, dict, path, where)
-            images = entry(files, "images", list, path, where)
+            stated = typed(stated, dict, path, where)
+            images = entry(stated, "images", list, path, where)
             if self.channel >= len(images):
                 raise InputError(f"{path}: {where}: has {len(images)} image(s), none for channel {self.channel}")
-            image = [described_file(self.folder, text, where, self.links) for text in images][self.channel]
-            label = described_file(self.folder, entry(files, "label", str, path, where), where, self.links)
-            missing = [p for p in (image, label) if not os.path.isfile(p)]
-            for p in missing:
-                self._tell(f"{path}: {where}: {p} is missing; add it or remove the entry", case)
-            if case in found:
-                self._tell(f"{image}: the same case is also at {found[case][1]}; rename one", case)
-            elif image not in missing:
-                found[case] = ("Tr", image, None if label in missing else label)
+            paths = [described_file(self.folder, text, where, self.links) for text in images]
+            label = described_file(self.folder, entry(stated, "label", str, path, where), where, self.links)
+            before = len(self.images)
+            self.add_described(f"{path}: {where}", case, paths[self.channel], label)
+            self.n_training += len(self.images) - before
+            self.passed_over.update(paths)
 
 
 def _labels(description: Mapping[str, Any], path: Path) -> dict[str, int]:

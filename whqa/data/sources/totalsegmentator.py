@@ -23,11 +23,13 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from whqa.data.case import Case, Cohort, Problem
+from whqa.data.case import Case, Cohort
+from whqa.data.formats.file_names import VOLUME_ENDINGS, stem
 from whqa.data.formats.volume_files import SpacingRule
+from whqa.data.sources.case_files import CaseFiles
 from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.choice import Names, names_left_out, of_cases, read_text, stated_names, stating
 from whqa.data.sources.listing import Listing, list_files
@@ -44,7 +46,6 @@ FILES = {
     "ao": "aorta",
     "pa": "pulmonary_artery",
 }
-_ENDINGS = (".nii.gz", ".nii")
 
 
 def read_totalsegmentator(
@@ -72,55 +73,54 @@ def read_totalsegmentator(
         InputError: no such folder, no subjects in it, a name that is not there, or a split that meta.csv does not
             have. A subject with `segmentations` that lack some of the seven files is a problem of the cohort.
     """
-    folder = existing_folder(root, EXPECTED)
-    listing = list_files(folder, depth=3, endings=(*_ENDINGS, "meta.csv"))
-    problems = list(listing.problems)
-    places = _places(listing, problems)
+    files = CaseFiles(
+        list_files(existing_folder(root, EXPECTED), depth=3, endings=(*VOLUME_ENDINGS, "meta.csv")), EXPECTED
+    )
+    volumes = {stem(inside): path for inside, path in files.listing.files.items()}
+    places = _places(files, volumes)
+    what = "TotalSegmentator subjects"
     if not places:
-        raise InputError(f"{folder}: no TotalSegmentator subjects found; it should be {EXPECTED}")
-    chosen = _chosen(places, subjects, without, folder, name)
+        return files.cohort((), name, TOTALSEGMENTATOR_V1, spacing_rule, None, what=what)
+    chosen = _chosen(places, subjects, without, files.folder, name)
     if split is not None:
-        chosen &= _of_split(listing, split)
+        chosen &= _of_split(files.listing, split)
     if not chosen:
-        raise InputError(f"{folder}: no subject is left by data.subjects, data.without and data.split")
-    problems = [problem for problem in problems if not of_cases(problem, places.keys() - chosen)]
-    cases = tuple(_case(listing, subject, places[subject], problems) for subject in sorted(chosen))
-    return Cohort(name, cases, TOTALSEGMENTATOR_V1, spacing_rule, tuple(problems))
+        raise InputError(f"{files.folder}: no subject is left by data.subjects, data.without and data.split")
+    files.problems = [problem for problem in files.problems if not of_cases(problem, places.keys() - chosen)]
+    cases = [_case(files, volumes, subject, places[subject]) for subject in sorted(chosen)]
+    return files.cohort(cases, name, TOTALSEGMENTATOR_V1, spacing_rule, None, what=what)
 
 
-def _places(listing: Listing, problems: list[str]) -> dict[str, str]:
-    """Subject -> its folder relative to the root."""
+def _places(files: CaseFiles, volumes: Mapping[str, Path]) -> dict[str, str]:
+    """Subject -> its folder relative to the root; `volumes` are by path without ending."""
     places: dict[str, str] = {}
-    for inside, path in listing.files.items():
+    for inside, path in volumes.items():
         place, _, file = inside.rpartition("/")
-        if file not in ("ct.nii.gz", "ct.nii") or not 0 <= place.count("/") <= 1 or not place:
-            continue
-        subject = place.rpartition("/")[2]
-        if places.setdefault(subject, place) != place:
-            line = f"{path}: subject {subject} is also at {listing.root / places[subject]}; remove one of them"
-            problems.append(Problem(line, subject))
+        if file == "ct" and place and place.count("/") <= 1:
+            files.passed_over.add(path)
+            subject = place.rpartition("/")[2]
+            if places.setdefault(subject, place) != place:
+                line = f"{path}: subject {subject} is also at {files.folder / places[subject]}; remove one of them"
+                files.tell(line, subject)
+        elif place.endswith("/segmentations"):
+            files.passed_over.add(path)
     return places
 
 
-def _case(listing: Listing, subject: str, place: str, problems: list[str]) -> Case:
-    image = _file(listing, f"{place}/ct")
-    assert image is not None
+def _case(files: CaseFiles, volumes: Mapping[str, Path], subject: str, place: str) -> Case:
+    image = volumes[f"{place}/ct"]
     folder = image.parent / "segmentations"
-    found = {key: _file(listing, f"{place}/segmentations/{file}") for key, file in FILES.items()}
+    found = {key: volumes.get(f"{place}/segmentations/{file}") for key, file in FILES.items()}
     parts = {key: path for key, path in found.items() if path is not None}
     missing = [FILES[key] for key in FILES if key not in parts]
     if missing and os.path.isdir(folder):
         line = f"{folder}: {missing[0]}.nii.gz is missing ({len(parts)} of {len(FILES)} structure files are there)"
-        if not parts.keys() - {"ao"} and _file(listing, f"{place}/segmentations/heart"):
+        if not parts.keys() - {"ao"} and f"{place}/segmentations/heart" in volumes:
             line += "; version 2 of the data set has the heart as one structure, take version 1"
         else:
             line += f"; copy it, or leave the subject out with {stating('data.without', subject)}"
-        problems.append(Problem(line, subject))
+        files.tell(line, subject)
     return Case(subject, subject, "ct", image, parts=parts)
-
-
-def _file(listing: Listing, stem: str) -> Path | None:
-    return next((listing.files[stem + e] for e in _ENDINGS if stem + e in listing.files), None)
 
 
 def _chosen(
