@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 
+from whqa.data.alignment import on_lattice_of
 from whqa.data.cache import PreparedCase
 from whqa.data.case import Case, Cohort
 from whqa.data.folds import Folds
-from whqa.data.formats.volume_files import Grid, SpacingRule, Volume, check_same_grid, read_grid, read_label
+from whqa.data.formats.volume_files import Volume, read_grid, read_label
 from whqa.data.preprocess import preprocess_label
 from whqa.errors import InputError
 from whqa.files import read_json, write_json, write_rows
@@ -134,7 +134,7 @@ def _on_cache_grid(case: Case, cohort: Cohort, scheme: LabelScheme, prepared: Pr
     keys = cohort.scheme.keys
     whole: Volume | None = None
     for indices, path, of_file in _files(case, scheme, keys):
-        label = _as_stored(read_label(path, of_file, cohort.spacing_rule, announce=False), image, cohort.spacing_rule)
+        label = on_lattice_of(image, read_label(path, of_file, cohort.spacing_rule, announce=False))
         labels = indices[label.array]
         array = labels if whole is None else np.where(labels != 0, labels, whole.array)
         whole = Volume(array, label.affine, path)
@@ -153,46 +153,6 @@ def _files(case: Case, scheme: LabelScheme, keys: Sequence[str]) -> Iterator[tup
 def _indices(of_file: Sequence[str], keys: Sequence[str]) -> np.ndarray:
     found = [0, *(keys.index(key) + 1 if key in keys else 0 for key in of_file)]
     return np.array(found, dtype=np.uint8)
-
-
-def _as_stored(label: Volume, image: Grid, rule: SpacingRule) -> Volume:
-    """The mask in the order and direction of the image's axes, as programs may turn them; nothing is resampled.
-
-    A program may have believed the other half of a contradictory header: any reading in which both agree will do.
-
-    Raises:
-        InputError: mask and image do not lie on one grid.
-    """
-    turned = _turned(label, image)
-    try:
-        check_same_grid(image, turned)
-    except InputError:
-        for image_grid in _readings(image.path, rule):
-            for label_grid in _readings(label.path, rule):
-                other = _turned(Volume(label.array, label_grid.affine, label.path), image_grid)
-                if _is_same_grid(image_grid, other):
-                    return other
-        raise
-    return turned
-
-
-def _turned(label: Volume, image: Grid) -> Volume:
-    turn = ornt_transform(io_orientation(label.affine), io_orientation(image.affine))
-    affine = label.affine @ inv_ornt_aff(turn, label.shape)
-    return Volume(np.asarray(apply_orientation(label.array, turn)), affine, label.path)
-
-
-def _readings(path: Path, rule: SpacingRule) -> list[Grid]:
-    rules: tuple[SpacingRule, ...] = ("refuse",) if rule == "refuse" else ("pixdim", "affine")
-    return [read_grid(path, one) for one in rules]
-
-
-def _is_same_grid(image: Grid, label: Volume) -> bool:
-    try:
-        check_same_grid(image, label)
-    except InputError:
-        return False
-    return True
 
 
 def _task(

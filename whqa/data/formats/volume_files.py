@@ -21,7 +21,17 @@ from whqa.data.formats import itk
 from whqa.data.formats.nifti_header import read_header, scaling, stored_type, volume_shape, voxel_offset
 from whqa.data.formats.nifti_placement import doubts, placed, readings_of
 from whqa.data.formats.stream import check_size, voxel_blocks, whole_file
-from whqa.data.formats.volume import Grid, HeaderConflictWarning, SpacingRule, Volume, check_same_grid, voxel_sizes
+from whqa.data.formats.volume import (
+    Grid,
+    HeaderConflictWarning,
+    SpacingRule,
+    Volume,
+    check_same_grid,
+    corner_distance,
+    is_identity,
+    times,
+    voxel_sizes,
+)
 from whqa.errors import InputError
 from whqa.files import atomic_path
 from whqa.structures import LabelScheme
@@ -32,13 +42,16 @@ __all__ = [
     "SpacingRule",
     "Volume",
     "check_same_grid",
+    "corner_distance",
     "header_from_bytes",
     "header_to_bytes",
+    "is_identity",
     "read_grid",
     "read_image",
     "read_label",
     "read_label_values",
     "readings",
+    "times",
     "voxel_sizes",
     "write_volume",
 ]

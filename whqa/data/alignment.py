@@ -1,0 +1,241 @@
+"""A mask on its image's grid, where both have the same voxels: turned, padded or cut, never resampled.
+
+Programs store masks in another order of the axes, crop them to what they hold, or write down another of the places
+that the image's header states. As long as every voxel of the mask is one of the image's lattice, nothing is lost by
+bringing it there, and it is told. Everything else is refused with its cause and a command that mends it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nibabel.orientations import apply_orientation
+
+from whqa.data.formats.file_names import stem
+from whqa.data.formats.volume_files import Grid, Volume, corner_distance, is_identity, readings, times, voxel_sizes
+from whqa.errors import InputError
+
+Affine = npt.NDArray[np.float64]
+
+_TOLERANCE_VOXELS = 0.1
+_SAME_SPACING = 1e-2
+_SAME_DIRECTION_DEGREES = 1.0
+_COPY = "i, m = map(n.load, sys.argv[1:3]); n.save(n.Nifti1Image(m.dataobj, i.affine, m.header), sys.argv[3])"
+_RESAMPLE = (
+    "from nibabel.processing import resample_from_to as r; i, m = map(n.load, sys.argv[1:3]); "
+    "n.save(r(m, i, order=0), sys.argv[3])"
+)
+_COPY_ITK = "i, m = map(s.ReadImage, sys.argv[1:3]); m.CopyInformation(i); s.WriteImage(m, sys.argv[3])"
+_RESAMPLE_ITK = (
+    "i, m = map(s.ReadImage, sys.argv[1:3]); "
+    "s.WriteImage(s.Resample(m, i, s.Transform(), s.sitkNearestNeighbor), sys.argv[3])"
+)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Where a mask's voxels are on the image's lattice.
+
+    Attributes:
+        turn: nibabel's orientation (3, 2): mask axis -> image axis and direction.
+        start: voxel of the image that the turned mask begins at.
+        shape: of the turned mask.
+        whole: whether that is all of the image.
+        notes: for people.
+    """
+
+    turn: npt.NDArray[np.int_]
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+    whole: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def turned(self) -> bool:
+        return self.turn.tolist() != [[0, 1], [1, 1], [2, 1]]
+
+
+def on_lattice_of(image: Volume | Grid, mask: Volume) -> Volume:
+    """The mask on the image's grid: its axes turned, what it lacks filled with 0, what reaches beyond cut off.
+
+    Either header may be read as its writer may have read it (sform, qform, pixdim), where exactly one way makes both
+    the same grid. What was done is added to the notes.
+
+    Args:
+        image: whose grid is wanted.
+        mask: label values or indices, 0 outside.
+
+    Raises:
+        InputError: the voxels are not the image's, code "grid-mismatch"; the text names both files, the cause and a
+            command that helps.
+    """
+    fit = _fit(image, mask)
+    if fit.whole and not fit.turned and not fit.notes:
+        return mask
+    array = np.asarray(apply_orientation(mask.array, fit.turn))
+    notes = fit.notes
+    if not fit.whole:
+        array, cut = _extended(array, fit.start, image.shape)
+        if cut and not array.any():
+            raise InputError(
+                f"{mask.path}: all that it marks lies outside of the image {image.path}; give the mask of this scan",
+                "grid-mismatch",
+            )
+        notes += _told(fit, image.shape, cut)
+    return Volume(np.asfortranarray(array), image.affine, mask.path, image.header, (*mask.notes, *notes))
+
+
+def check_lattice(image: Volume | Grid, mask: Volume | Grid) -> None:
+    """Whether `on_lattice_of` can bring the mask to the image's grid, by the headers alone.
+
+    Raises:
+        InputError: it cannot, as there.
+    """
+    _fit(image, mask)
+
+
+def _fit(image: Volume | Grid, mask: Volume | Grid) -> _Fit:
+    used = _on_lattice(image.affine, mask.affine, image.shape, mask.shape)
+    if used is not None and used.whole:
+        return used
+    others = _other_readings(image, mask)
+    parts = [fit for fit in (used, *others) if fit is not None and _may_be_part(image, mask, fit)]
+    for found in ([fit for fit in others if fit.whole], [fit for fit in parts if fit is used], parts):
+        if found and all(_is_same(fit, found[0]) for fit in found):
+            return found[0]
+    raise InputError(f"{mask.path}: its grid differs from that of {image.path}: {_cause(image, mask)}", "grid-mismatch")
+
+
+def _on_lattice(image: Affine, mask: Affine, image_shape: tuple[int, ...], mask_shape: tuple[int, ...]) -> _Fit | None:
+    """Whether every voxel of the mask is one of the image's lattice, within a tenth of a voxel."""
+    between = np.linalg.inv(image) @ mask
+    axes = np.rint(between[:3, :3])
+    if not (np.abs(axes).sum(axis=0) == 1).all() or not (np.abs(axes).sum(axis=1) == 1).all():
+        return None
+    centre = (np.array(mask_shape) - 1) / 2
+    lattice = np.eye(4)
+    lattice[:3, :3] = axes
+    lattice[:3, 3] = np.rint(between[:3, :3] @ centre + between[:3, 3] - axes @ centre)
+    if corner_distance(image @ lattice, mask, mask_shape) > _TOLERANCE_VOXELS * voxel_sizes(image).min():
+        return None
+    target = np.abs(axes).argmax(axis=0)
+    turn = np.stack([target, axes[target, range(3)]], axis=1).astype(int)
+    shape, start = np.zeros(3, int), lattice[:3, 3].astype(int)
+    shape[target] = mask_shape
+    start -= np.where(axes.sum(axis=1) < 0, shape - 1, 0)
+    whole = tuple(shape) == tuple(image_shape) and not start.any()
+    fit = _Fit(turn, tuple(start.tolist()), tuple(shape.tolist()), whole)
+    if not fit.turned:
+        return fit
+    before, after = ("".join(nib.aff2axcodes(affine)) for affine in (mask, image))
+    return replace(fit, notes=(f"its axes were turned from {before} to the image's {after}",))
+
+
+def _other_readings(image: Volume | Grid, mask: Volume | Grid) -> list[_Fit]:
+    """Fits under every pair of readings of the two headers, those first that leave more as it is used."""
+    found = []
+    of_mask = readings(mask)
+    for image_name, image_place in readings(image).items():
+        for mask_name, mask_place in of_mask.items():
+            fit = _on_lattice(image_place, mask_place, image.shape, mask.shape)
+            read = (("image", image_name, image_place, image), ("mask", mask_name, mask_place, mask))
+            named = [
+                f"the {whose}'s {name}, not by the place that is used"
+                for whose, name, place, volume in read
+                if not np.allclose(place, volume.affine, atol=1e-3)
+            ]
+            if fit is not None and named:
+                note = f"mask and image agree by {' and by '.join(named)}"
+                found.append((len(named), replace(fit, notes=(note, *fit.notes))))
+    return [fit for _, fit in sorted(found, key=lambda pair: pair[0])]
+
+
+def _may_be_part(image: Volume | Grid, mask: Volume | Grid, fit: _Fit) -> bool:
+    """Whether a part of the lattice can be believed: a lost place may lie on it by chance."""
+    if _is_lost(mask) or _states_nothing(image):
+        return False
+    return not (is_identity(image.affine) and fit.shape == tuple(image.shape))
+
+
+def _is_lost(volume: Volume | Grid) -> bool:
+    return is_identity(volume.affine) or _states_nothing(volume)
+
+
+def _states_nothing(volume: Volume | Grid) -> bool:
+    header = volume.header
+    return header is not None and not int(header["qform_code"]) and not int(header["sform_code"])
+
+
+def _is_same(one: _Fit, other: _Fit) -> bool:
+    return one.turn.tolist() == other.turn.tolist() and one.start == other.start
+
+
+def _extended(
+    array: npt.NDArray[np.generic], start: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[npt.NDArray[np.generic], int]:
+    """The array within zeros of the image's shape, and how many voxels that are not 0 found no room."""
+    whole = np.zeros(shape, array.dtype, order="F")
+    target, source = [], []
+    for first, size, room in zip(start, array.shape, shape, strict=True):
+        low, high = max(0, first), max(0, first, min(room, first + size))
+        target.append(slice(low, high))
+        source.append(slice(low - first, high - first))
+    part = array[tuple(source)]
+    whole[tuple(target)] = part
+    return whole, int(np.count_nonzero(array)) - int(np.count_nonzero(part))
+
+
+def _told(fit: _Fit, shape: tuple[int, ...], cut: int) -> tuple[str, ...]:
+    size, room = times(fit.shape), times(shape)
+    beyond = any(first < 0 or first + n > most for first, n, most in zip(fit.start, fit.shape, shape, strict=True))
+    if not beyond:
+        return (f"its {size} voxels are a part of the image's {room}, the rest was filled with background",)
+    lost = f"{cut:,} voxel(s) that it marks lie outside and were cut off" if cut else "it marks nothing outside"
+    return (f"its {size} voxels reach beyond the image's {room}: {lost}",)
+
+
+def _cause(image: Volume | Grid, mask: Volume | Grid) -> str:
+    """Why there is no fit, and the one command that helps."""
+    shapes = f"its shape {times(mask.shape)} is not the image's {times(image.shape)}"
+    if _is_lost(image) and _is_lost(mask):
+        return f"neither states where the scan lies, and {shapes}; export both again, with their place"
+    for volume, other, what in ((mask, image, "mask"), (image, mask, "image")):
+        if _is_lost(volume):
+            why = "states no orientation" if _states_nothing(volume) else "has the identity as its affine, a lost place"
+            if volume.shape != other.shape:
+                return f"the {what} {why}, and {shapes}; export it again, with its place"
+            copy = _command(_COPY, _COPY_ITK, other, volume)
+            return f"the {what} {why}; if its voxels are in the other's order, give it the other's place: {copy}"
+    places = [
+        f"the {what}'s {' and '.join(readings(volume))} contradict each other and none fits, "
+        for what, volume in (("image", image), ("mask", mask))
+        if len(readings(volume)) > 1
+    ]
+    resample = _command(_RESAMPLE, _RESAMPLE_ITK, image, mask)
+    return f"{''.join(places)}{_difference(image, mask)}; resample it: {resample}"
+
+
+def _difference(image: Volume | Grid, mask: Volume | Grid) -> str:
+    sizes, own = voxel_sizes(image.affine), voxel_sizes(mask.affine)
+    cosines = np.abs((image.affine[:3, :3] / sizes).T @ (mask.affine[:3, :3] / own))
+    degrees = float(np.degrees(np.arccos(np.clip(cosines.max(axis=0), 0, 1))).max())
+    if degrees > _SAME_DIRECTION_DEGREES:
+        return f"its axes are turned by {degrees:.3g} degrees"
+    matched = sizes[cosines.argmax(axis=0)]
+    if np.abs(own / matched - 1).max() > _SAME_SPACING:
+        return f"its spacing is {times(own)} mm, the image's {times(matched)} mm"
+    first = np.linalg.inv(image.affine) @ mask.affine[:, 3]
+    shift = " x ".join(f"{abs(s - round(s)):.2g}" for s in first[:3])
+    return f"its voxels lie between the image's, {shift} of a voxel away"
+
+
+def _command(of_nibabel: str, of_itk: str, first: Volume | Grid, changed: Volume | Grid) -> str:
+    """A line for the shell that writes `changed` anew, made from `first` and itself."""
+    nifti = all(volume.path.name.lower().endswith((".nii", ".nii.gz")) for volume in (first, changed))
+    code = f"import sys, nibabel as n; {of_nibabel}" if nifti else f"import sys, SimpleITK as s; {of_itk}"
+    target = changed.path.with_name(f"{stem(changed.path.name)}_on_grid.nii.gz")
+    return shlex.join(["python", "-c", code, *map(str, (first.path, changed.path, target))])
