@@ -88,7 +88,7 @@ def test_what_is_cut_off_is_told() -> None:
     )
     np.testing.assert_array_equal(found.array[2:], MASK[:-2])
     moved[0, 3] = 90
-    with pytest.raises(InputError, match="all that it marks lies outside of the image image.nii"):
+    with pytest.raises(InputError, match=r"all that it marks lies outside of the image image\.nii"):
         on_lattice_of(volume(MASK, PLACE, "image.nii"), volume(MASK, PLACE @ moved))
 
 

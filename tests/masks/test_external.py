@@ -180,12 +180,18 @@ def test_a_mask_whose_own_header_contradicts_itself_is_read_as_its_image(study: 
         np.testing.assert_array_equal(mask, _canonical(study.root / "preds" / f"{case}.nii.gz"))
 
 
-@pytest.mark.parametrize("change", ["shape", "shift", "spacing"])
+def test_a_cropped_mask_is_filled_with_background(study: Study) -> None:
+    _save(study.root / "preds" / "b.nii.gz", _perturbed("b")[:-1], _affine(TURN))
+    whole = _perturbed("b")
+    whole[-1] = 0
+    path = _save(study.root / "whole.nii.gz", whole, _affine(TURN))
+    np.testing.assert_array_equal(study.masks()["b"], _canonical(path))
+
+
+@pytest.mark.parametrize("change", ["shift", "spacing"])
 def test_a_mask_on_another_grid_is_refused(study: Study, change: str) -> None:
     array, affine = _perturbed("b"), _affine(TURN)
-    if change == "shape":
-        array = array[:-1]
-    elif change == "shift":
+    if change == "shift":
         affine[:3, 3] += 2
     else:
         affine[:3, :3] *= 1.1
