@@ -178,7 +178,7 @@ def test_a_sweep_over_processes_is_refused_with_the_right_command(
 def test_several_devices_are_several_processes(devices: str, refused: bool) -> None:
     config = compose_config(["trainer=gpu", f"trainer.devices={devices}"])
     with pytest.raises(InputError, match="torchrun") if refused else nullcontext():
-        whqa.train._guard_sweep(config, {"mode": whqa.train.RunMode.MULTIRUN})
+        whqa.train.refuse_doubled_sweep(config, {"mode": whqa.train.RunMode.MULTIRUN})
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_sweep_over_processes_that_somebody_else_starts_is_allowed(
     launcher: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(launcher, "1")
-    whqa.train._guard_sweep(compose_config(["trainer=ddp_sim"]), {"mode": whqa.train.RunMode.MULTIRUN})
+    whqa.train.refuse_doubled_sweep(compose_config(["trainer=ddp_sim"]), {"mode": whqa.train.RunMode.MULTIRUN})
 
 
 def test_the_directory_is_the_one_that_hydra_makes(tmp_path: Path) -> None:

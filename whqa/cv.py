@@ -174,16 +174,19 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
     Raises:
         InputError: the configuration or the data are wrong.
     """
-    from whqa.callbacks.tracking import log_summary, require_wandb, wandb_options
-    from whqa.masks.importing import refuse_other_masks
-    from whqa.summarize import summarize
-    from whqa.train import chosen_kinds, import_external, make_study, refuse_other_settings
-
     console = console or Console(stderr=True)
     chosen = [o for o in overrides if o.split("=", 1)[0] in ("stage", "fold", "sweep")]
     if chosen:
         raise InputError(f"{chosen[0]}: cross-validation runs all stages and folds; use `whqa train` for one of them")
     cfg = compose_config(overrides)
+
+    # seconds of torch, which a wrong word never costs
+    from whqa.callbacks.summary_run import log_summary, wandb_options
+    from whqa.callbacks.wandb_run import require_wandb
+    from whqa.masks.importing import refuse_other_masks
+    from whqa.study import chosen_kinds, import_external, make_study, refuse_other_settings
+    from whqa.summarize import summarize
+
     tracked = wandb_options(cfg)
     if tracked:
         require_wandb()

@@ -17,10 +17,11 @@ from sklearn.metrics import average_precision_score, f1_score
 from torch import Tensor
 
 from whqa.callbacks.batches import judged_case
-from whqa.callbacks.judging import Calibrate, JudgeMasks, MonitorErrorMap
+from whqa.callbacks.calibrating import Calibrate
+from whqa.callbacks.judging import JudgeMasks
+from whqa.callbacks.monitoring import MonitorErrorMap
 from whqa.judges.calibration import Calibration, LogitHistogram, fit_calibration
-from whqa.judges.constant import Constant
-from whqa.judges.entropy import Entropy
+from whqa.judges.registry import make_baselines
 from whqa.modules.errormap import RawVerdict
 from whqa.quality import ErrorPrediction
 
@@ -122,11 +123,11 @@ def test_calibration_weighs_final_masks_nine_times_as_much_as_all_others(tmp_pat
 
 def _judged(root: Path, trainer: Any) -> tuple[JudgeMasks, _Module]:
     cases = [judged_case(_batch(i)) for i in range(4)]
-    constant, entropy = Constant(), Entropy()
-    for baseline in (constant, entropy):
+    baselines = make_baselines(["entropy"], with_entropy=True)
+    for baseline in baselines:
         baseline.fit(lambda: iter(cases))
     identity = {(c, k): {"fold": 1, "patient": f"p{c}", "modality": "mr", "segmenter": "0-1"} for c, k in ITEMS}
-    judge, module = JudgeMasks(root, [constant, entropy], constant, ("lv", "rv"), identity), _Module()
+    judge, module = JudgeMasks(root, baselines, ("lv", "rv"), identity), _Module()
     judge.on_test_start(trainer, module)
     _run(judge, lambda i: Calibration(1.0, 0.0, 0.5).predict(_logit(i)), module, trainer, "test")
     return judge, module
@@ -173,15 +174,15 @@ def test_other_processes_store_their_maps_but_not_the_table(tmp_path: Path) -> N
 def test_a_mask_without_errors_leaves_its_auprc_empty(
     tmp_path: Path, rows_of: Callable[[Path], list[dict[str, str]]]
 ) -> None:
-    constant, batch, trainer, module = Constant(), _batch(0), _trainer(), _Module()
+    (constant,), batch, trainer, module = make_baselines([], True), _batch(0), _trainer(), _Module()
     constant.fit(lambda: iter([judged_case(batch)]))
     batch["mask"] = batch["label"]
-    judge = JudgeMasks(tmp_path, [], constant, ("lv", "rv"), {ITEMS[0]: {"fold": 0}})
+    judge = JudgeMasks(tmp_path, [constant], ("lv", "rv"), {ITEMS[0]: {"fold": 0}})
     judge.on_test_start(trainer, module)
     judge.on_test_batch_start(trainer, module)
     nothing = ErrorPrediction(torch.zeros(SHAPE), torch.zeros(SHAPE, dtype=torch.bool))
     judge.on_test_batch_end(trainer, module, nothing, batch, 0)
     judge.on_test_epoch_end(trainer, module)
-    (row,) = rows_of(tmp_path / "cases.csv")
+    row = rows_of(tmp_path / "cases.csv")[0]
     assert row["error_auprc"] == ""
     assert (float(row["error_dice"]), float(row["acc_volume"]), float(row["dice_lv"])) == (1.0, 1.0, 1.0)

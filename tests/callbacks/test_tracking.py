@@ -25,15 +25,17 @@ from pytorch_lightning.trainer.states import TrainerFn
 from rich.console import Console
 
 import whqa.summarize
-import whqa.train
-from whqa.callbacks import tracking
-from whqa.callbacks.tracking import TrackRun, fixed_items, headline_numbers, log_summary, run_id, wandb_logger
+from whqa.callbacks import summary_run
+from whqa.callbacks.summary_run import headline_numbers, log_summary
+from whqa.callbacks.tracking import TrackRun, fixed_items
+from whqa.callbacks.wandb_run import finished_run, run_id, wandb_logger
 from whqa.cli.commands import main
 from whqa.config.words import compose_config
 from whqa.errors import InputError
 from whqa.files import write_text
 from whqa.modules.errormap import RawVerdict
 from whqa.quality import ErrorPrediction
+from whqa.stages import from_config
 from whqa.structures import ACDC
 
 wandb = pytest.importorskip("wandb")
@@ -169,18 +171,19 @@ def job(root: Path, fold: int) -> tuple[DictConfig, Path]:
 
 
 def test_every_job_of_a_process_has_its_own_run_and_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def work(cfg: DictConfig, study: None, run_dir: Path) -> None:
+    def work(run_dir: Path, fit: bool) -> None:
         logger = wandb_logger(str(run_dir), "segmenter", mode="offline", tags=["tiny"])
-        logger.log_metrics({"number": 10 + int(cfg.fold)}, step=3)
-        if cfg.fold == "1":
+        logger.log_metrics({"number": 10 + int(run_dir.name)}, step=3)
+        if run_dir.name == "1":
             raise ValueError("the job fails")
 
-    monkeypatch.setattr(whqa.train, "make_study", lambda cfg, directory: None)
-    monkeypatch.setattr(whqa.train, "_segmenter", work)
-    whqa.train.run(*job(tmp_path, 0))
+    monkeypatch.setattr(from_config, "make_study", lambda cfg, directory: None)
+    monkeypatch.setattr(from_config, "make_segmenter", lambda cfg, study, run_dir: run_dir)
+    monkeypatch.setattr(from_config, "run_segmenter", work)
+    from_config.run_stage(*job(tmp_path, 0))
     assert wandb.run is None
     with pytest.raises(ValueError, match="the job fails"):
-        whqa.train.run(*job(tmp_path, 1))
+        from_config.run_stage(*job(tmp_path, 1))
     assert wandb.run is None
     for fold, code in ((0, 0), (1, 1)):
         found = the_run(tmp_path / "demo" / "segmenter" / str(fold))
@@ -197,7 +200,7 @@ def test_every_job_of_a_process_has_its_own_run_and_ends_it(tmp_path: Path, monk
 
 def test_disabled_writes_nothing(tmp_path: Path) -> None:
     run_dir = tmp_path / "demo" / "segmenter" / "0"
-    with tracking.finished_run():
+    with finished_run():
         wandb_logger(run_dir, "segmenter", mode="disabled").log_metrics({"number": 1.0}, step=1)
     assert not any(p for p in run_dir.rglob("*") if p.is_file())
 
@@ -396,7 +399,7 @@ def test_summarize_logs_when_asked_with_the_settings_of_the_runs(
 ) -> None:
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(whqa.summarize, "summarize", lambda directory: {})
-    monkeypatch.setattr(tracking, "log_summary", lambda directory, summary, **options: asked.append(options))
+    monkeypatch.setattr(summary_run, "log_summary", lambda directory, summary, **options: asked.append(options))
     for words, expected in (([], []), (["--wandb"], [{"project": "whqa", "mode": "offline"}])):
         with pytest.raises(SystemExit) as end:
             main(["summarize", str(tmp_path), *words])
@@ -428,8 +431,8 @@ def test_without_wandb_the_message_says_what_to_do(
 
 def test_nothing_imports_wandb_unasked() -> None:
     code = (
-        "import sys, whqa.cli.commands, whqa.cv, whqa.train, whqa.summarize, whqa.callbacks.tracking as t\n"
-        "with t.finished_run(): pass\n"
+        "import sys, whqa.cli.commands, whqa.cv, whqa.stages.from_config, whqa.summarize, whqa.callbacks.wandb_run\n"
+        "with whqa.callbacks.wandb_run.finished_run(): pass\n"
         "sys.exit('wandb' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""A baseline fitted by kind is the plain baseline fitted on that kind alone."""
+"""A baseline fitted by kind is one fitted on that kind alone."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import dataclasses
 
 import torch
 
-from whqa.judges.by_kind import ByKind
-from whqa.judges.entropy import Entropy
+from whqa.judges.baseline import Baseline
 from whqa.judges.registry import BASELINES
 from whqa.quality import JudgedCase
 
@@ -20,24 +19,25 @@ def case(kind: str, entropy_of_wrong: float, seed: int) -> JudgedCase:
     return JudgedCase(f"c{seed}", kind, torch.zeros(6, 6, 6), mask, reference, entropy, (1.0, 1.0, 1.0))
 
 
+def fitted(*cases: JudgedCase) -> Baseline:
+    baseline = BASELINES["entropy"]()
+    baseline.fit(lambda: iter(cases))
+    return baseline
+
+
 def test_each_kind_gets_the_threshold_of_its_own_training_masks() -> None:
     final, early = case("final", 0.3, 1), case("early", 0.9, 2)
-    by_kind, plain = BASELINES["entropy"](), Entropy()
-    by_kind.fit(lambda: iter([final, early]))
+    both = fitted(final, early)
     for judged in (final, early):
-        assert torch.equal(by_kind.predict(judged).error_map, judged.error)
-    plain.fit(lambda: iter([final, early]))
-    assert not torch.equal(plain.predict(early).error_map, early.error)
+        assert torch.equal(both.predict(judged).error_map, judged.error)
+        assert both.parameters()[f"threshold/{judged.kind}"] == fitted(judged).parameters()["threshold"]
+    assert not torch.equal(fitted(final).predict(early).error_map, early.error)
 
 
 def test_an_unseen_kind_gets_the_threshold_of_all_masks() -> None:
     final, early = case("final", 0.3, 1), case("early", 0.9, 2)
-    by_kind, plain = ByKind(Entropy), Entropy()
-    for baseline in (by_kind, plain):
-        baseline.fit(lambda: iter([final, early]))
+    both = fitted(final, early)
     other = dataclasses.replace(early, kind="somebody else's")
-    assert torch.equal(by_kind.predict(other).error_map, plain.predict(other).error_map)
-    twin = ByKind(Entropy)
-    twin.load(by_kind.parameters())
-    for judged in (final, early, other):
-        assert torch.equal(twin.predict(judged).error_map, by_kind.predict(judged).error_map)
+    alike = fitted(*(dataclasses.replace(c, kind="any") for c in (final, early)))
+    assert torch.equal(both.predict(other).error_map, alike.predict(other).error_map)
+    assert both.parameters()["threshold"] == alike.parameters()["threshold/any"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from whqa.callbacks.judging import CORRECTION_LOGITS, best_correction
+from whqa.callbacks.calibrating import CORRECTION_LOGITS, best_correction
 from whqa.judges.correction import (
     corrected_mask,
     correction_gain,

@@ -13,18 +13,19 @@ import pytest
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
 
-from whqa.callbacks import judging as errormap
-from whqa.callbacks.judging import Calibrate, JudgeMasks
+from whqa.callbacks import calibrating
+from whqa.callbacks.calibrating import Calibrate
+from whqa.callbacks.fitting import FitBaselines, fitting_items
+from whqa.callbacks.judging import JudgeMasks
 from whqa.data.folds import Folds
+from whqa.judges.baseline import Baseline
 from whqa.judges.calibration import Calibration
-from whqa.judges.constant import Constant
-from whqa.judges.registry import BASELINES
+from whqa.judges.registry import BASELINES, make_baselines
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.loading.sampling import quality_bins
 from whqa.masks.plan import ChosenKinds, choose_kinds, is_delivered
 from whqa.masks.store import MaskItem, write_mask
 from whqa.quality import ErrorPrediction
-from whqa.stages import _fit_baselines
 
 FOLDS = Folds((("a", "b"), ("c", "d"), ("e",)), seed=0)
 KINDS = ("final", "early", "nnunet")
@@ -101,26 +102,46 @@ def test_volumes_have_entropy_where_there_is_one(masks: list[MaskItem]) -> None:
     assert [data.has_entropy(("a", kind)) for kind in KINDS] == [True, True, False]
 
 
-def test_the_entropy_is_fitted_on_masks_that_have_it(masks: list[MaskItem]) -> None:
-    fitted = {b.name: b for b in _fit_baselines(["boundary", "entropy"], _data(masks), 100, 0)}
+def _fitted(names: list[str], masks: list[MaskItem], path: Path, at_most: int = 100) -> dict[str, Baseline]:
+    """What a run would judge the test masks with."""
+    data = _data(masks)
+    baselines = make_baselines(names, with_entropy=any(map(data.has_entropy, fitting_items(data))))
+    trainer: Any = SimpleNamespace(datamodule=data, is_global_zero=True)
+    FitBaselines(path, baselines, at_most, seed=0).setup(trainer, SimpleNamespace(), "test")  # type: ignore[arg-type]
+    assert json.loads(path.read_text()) == {b.name: b.parameters() for b in baselines}
+    return {b.name: b for b in baselines}
+
+
+def test_the_entropy_is_fitted_on_masks_that_have_it(tmp_path: Path, masks: list[MaskItem]) -> None:
+    fitted = _fitted(["boundary", "entropy"], masks, tmp_path / "b.json")
     assert list(fitted) == ["constant", "boundary", "entropy"]
-    alone = {b.name: b for b in _fit_baselines(["entropy"], _data([m for m in masks if m.has_entropy]), 100, 0)}
+    alone = _fitted(["entropy"], [m for m in masks if m.has_entropy], tmp_path / "b.json")
     assert fitted["entropy"].parameters() == alone["entropy"].parameters()
     assert "width_mm/nnunet" in fitted["boundary"].parameters()
-    few = {b.name: b for b in _fit_baselines(["entropy"], _data(masks), 2, 0)}
+    few = _fitted(["entropy"], masks, tmp_path / "b.json", at_most=2)
     assert few["entropy"].parameters()["threshold"] > 0
 
 
-def test_where_no_mask_has_entropy_its_baseline_is_left_out(masks: list[MaskItem]) -> None:
-    fitted = _fit_baselines(list(BASELINES), _data([m for m in masks if m.kind == "nnunet"]), 100, 0)
-    assert [b.name for b in fitted] == ["constant", "boundary"]
+def test_where_no_mask_has_entropy_its_baseline_is_left_out(tmp_path: Path, masks: list[MaskItem]) -> None:
+    fitted = _fitted(list(BASELINES), [m for m in masks if m.kind == "nnunet"], tmp_path / "b.json")
+    assert list(fitted) == ["constant", "boundary"]
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate"])
+def test_nothing_is_fitted_before_the_test(stage: str, tmp_path: Path, masks: list[MaskItem]) -> None:
+    baselines = make_baselines(["boundary"], with_entropy=True)
+    trainer: Any = SimpleNamespace(datamodule=_data(masks), is_global_zero=True)
+    FitBaselines(tmp_path / "b.json", baselines, 100, seed=0).setup(trainer, SimpleNamespace(), stage)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(RuntimeError, match="not fitted"):
+        baselines[1].predict(next(_data(masks).judged([("a", "final")])))
 
 
 def test_delivered_masks_share_nine_tenths_of_the_calibration(
     tmp_path: Path, masks: list[MaskItem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, seen = _data(masks), {}
-    monkeypatch.setattr(errormap, "fit_calibration", lambda h, w, r: seen.update(weights=w) or Calibration())
+    monkeypatch.setattr(calibrating, "fit_calibration", lambda h, w, r: seen.update(weights=w) or Calibration())
     trainer = SimpleNamespace(datamodule=data, is_global_zero=True, state=SimpleNamespace(fn=TrainerFn.VALIDATING))
     calibrate, module = Calibrate(tmp_path / "calibration.json", "dice"), SimpleNamespace()
     calibrate.on_validation_epoch_start(trainer, module)  # type: ignore[arg-type]
@@ -138,12 +159,11 @@ def test_delivered_masks_share_nine_tenths_of_the_calibration(
 
 def test_a_baseline_that_needs_entropy_gets_no_row_without(tmp_path: Path, masks: list[MaskItem], rows_of: Any) -> None:
     data = _data(masks)
-    judges = _fit_baselines(["boundary", "entropy"], data, 100, 0)
-    constant = next(b for b in judges if isinstance(b, Constant))
+    judges = list(_fitted(["boundary", "entropy"], masks, tmp_path / "b.json").values())
     identity = {i: {"fold": 0, "patient": i[0], "modality": "ct", "segmenter": "0"} for i in data.test_items}
     trainer = SimpleNamespace(datamodule=data, is_global_zero=True)
     module = SimpleNamespace(device=torch.device("cpu"), log=lambda *args, **kwargs: None)
-    callback: Any = JudgeMasks(tmp_path, judges, constant, ("x", "y"), identity)
+    callback: Any = JudgeMasks(tmp_path, judges, ("x", "y"), identity)
     callback.on_test_start(trainer, module)
     for index, batch in enumerate(data.test_dataloader()):
         callback.on_test_batch_start(trainer, module)

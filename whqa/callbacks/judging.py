@@ -1,4 +1,4 @@
-"""Stage two's evaluation: monitoring, calibration on unseen training cases, and the table of all methods."""
+"""Stage two's evaluation: the network and its rivals judge every mask of the test fold."""
 
 from __future__ import annotations
 
@@ -10,118 +10,18 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.trainer.states import TrainerFn
-from torch import Tensor
 
-from whqa.callbacks.batches import gather_by_index, judged_case
-from whqa.files import atomic_path, write_json, write_rows
+from whqa.callbacks.batches import judged_case
+from whqa.files import atomic_path, write_rows
 from whqa.judges.baseline import Baseline
-from whqa.judges.calibration import LogitHistogram, Rule, fit_calibration
-from whqa.judges.constant import Constant
-from whqa.judges.correction import correction_gain, most_probable_other
-from whqa.masks.plan import is_delivered
-from whqa.metrics.correlation import QIAccuracyCorrelation
-from whqa.metrics.error_detection import ErrorMapAUPRC, ErrorMapDice, error_dice_by_structure
+from whqa.judges.constant import REGIONS, Constant
+from whqa.metrics.error_detection import error_dice_by_structure
 from whqa.metrics.per_case import CaseTable
 from whqa.metrics.segmentation import segmentation_dice
 from whqa.metrics.verdict_row import JUDGE_COLUMNS, judge
-from whqa.quality import ErrorPrediction, JudgedCase, one_minus_mean
+from whqa.quality import ErrorPrediction, JudgedCase
 
 NETWORK = "errormap"
-DELIVERED_SHARE = 0.9
-# Error logits, uncalibrated, from which masks are tried to be corrected.
-CORRECTION_LOGITS = torch.arange(-4.0, 8.01, 0.5)
-
-
-class MonitorErrorMap(pl.Callback):
-    """Logs `val/error_dice`, `val/error_auprc` and `val/qi_{pcc,spearman,mae}` at tau = 0.5, uncalibrated."""
-
-    def __init__(self) -> None:
-        self.dice, self.auprc = ErrorMapDice(), ErrorMapAUPRC()
-        self.correlation = QIAccuracyCorrelation()
-
-    def on_validation_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Forget the last epoch; the trainer moves modules, not the metrics of callbacks."""
-        for metric in (self.dice, self.auprc, self.correlation):
-            metric.to(module.device)
-            metric.reset()
-
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, *args: Any
-    ) -> None:
-        """Add one judged mask."""
-        index, error = batch["index"][0], batch["mask"][0] != batch["label"][0]
-        logit = outputs.error_logit
-        predicted = logit > 0
-        self.dice.update(index, predicted, error)
-        self.auprc.update(index, logit, error)
-        self.correlation.update(index, one_minus_mean(predicted), one_minus_mean(error))
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Log the numbers over all masks of all ranks."""
-        values = {"error_dice": self.dice.compute(), "error_auprc": self.auprc.compute()}
-        values |= {f"qi_{k}": v for k, v in self.correlation.compute().items()}
-        module.log_dict({f"val/{k}": v for k, v in values.items() if v.isfinite()}, rank_zero_only=True)
-
-
-class Calibrate(pl.Callback):
-    """In a validation loop of its own, after training: fits the calibration on the held-back training cases.
-
-    Delivered masks, final ones and other programs', are what is judged in practice, and their few errors would drown in
-    those of side outputs and early masks: they get 90 % of the weight.
-    """
-
-    def __init__(self, path: Path, rule: Rule) -> None:
-        self.path = path
-        self.rule = rule
-        self.histograms: dict[int, LogitHistogram] = {}
-        self.gains: dict[int, Tensor] = {}
-
-    def on_validation_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start afresh."""
-        self.histograms, self.gains = {}, {}
-
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, *args: Any
-    ) -> None:
-        """Count one mask's logits, and what correcting it would gain."""
-        if trainer.state.fn != TrainerFn.VALIDATING:
-            return
-        index, mask, reference = int(batch["index"][0]), batch["mask"][0], batch["label"][0]
-        self.histograms[index] = LogitHistogram.of(outputs.error_logit, mask != reference)
-        if outputs.label_logits is not None:
-            other = most_probable_other(outputs.label_logits, mask)
-            n_classes = len(outputs.label_logits)
-            self.gains[index] = correction_gain(
-                mask, reference, other, outputs.error_logit, CORRECTION_LOGITS, n_classes
-            )
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Fit on the masks of all ranks, each once; keep the result beside the checkpoint."""
-        if trainer.state.fn != TrainerFn.VALIDATING:
-            return
-        everyone = gather_by_index(self.histograms)
-        kinds = [trainer.datamodule.val_items[i][1] for i in sorted(everyone)]  # type: ignore[attr-defined]
-        delivered = [is_delivered(kind) for kind in kinds]
-        n = sum(delivered)
-        share = {True: DELIVERED_SHARE / max(1, n), False: (1 - DELIVERED_SHARE) / max(1, len(kinds) - n)}
-        weights = [share[one] for one in delivered]
-        histograms = [everyone[i] for i in sorted(everyone)]
-        calibration = fit_calibration(histograms, weights, self.rule)
-        gains = gather_by_index(self.gains)
-        if gains:
-            calibration = calibration.corrected_from(best_correction([gains[i] for i in sorted(gains)], weights))
-        module.calibration = calibration  # type: ignore[assignment]
-        if trainer.is_global_zero:
-            write_json(self.path, module.calibration.to_dict())  # type: ignore[union-attr,operator]
-
-
-def best_correction(gains: Sequence[Tensor], weights: Sequence[float]) -> float | None:
-    """The logit of `CORRECTION_LOGITS` with the best weighted mean gain; None where no correction gains anything."""
-    share = torch.tensor(weights, dtype=torch.float64)
-    mean = (share[:, None] * torch.stack(list(gains))).sum(dim=0) / share.sum()
-    best = int(mean.argmax())
-    return float(CORRECTION_LOGITS[best]) if mean[best] > 0 else None
 
 
 class JudgeMasks(pl.Callback):
@@ -131,8 +31,8 @@ class JudgeMasks(pl.Callback):
 
     Args:
         run_dir: of the error-map network of this fold.
-        baselines: fitted on training cases.
-        constant: the fitted constant predictor; its training means stand beside every row.
+        baselines: fitted when the test begins, see `FitBaselines`; among them the constant, whose training means stand
+            beside every row.
         structures: keys in index order.
         identity: (case, kind) -> columns that say what the row is about (fold, patient, modality, segmenter).
     """
@@ -141,13 +41,12 @@ class JudgeMasks(pl.Callback):
         self,
         run_dir: Path,
         baselines: Sequence[Baseline],
-        constant: Constant,
         structures: Sequence[str],
         identity: Mapping[tuple[str, str], Mapping[str, Any]],
     ) -> None:
         self.dir = run_dir
         self.baselines = tuple(baselines)
-        self.constant = constant
+        self.constant = next(b for b in baselines if isinstance(b, Constant))
         self.identity = identity
         self.dice_columns = tuple(f"dice_{s}" for s in structures)
         self.structure_columns = tuple(f"error_dice_{s}" for s in structures)
@@ -227,10 +126,7 @@ class JudgeMasks(pl.Callback):
             )
 
     def _row(self, method: str, case: str, kind: str, values: Mapping[str, float]) -> dict[str, Any]:
-        constants = self.constant.parameters()
         identity = self.identity[case, kind]
-        mean = {r: constants[f"acc_{r}"] for r in ("volume", "heart")}
-        mean_kind = {r: constants.get(f"acc_{r}/{kind}", mean[r]) for r in mean}
         if method == self.constant.name:
             values = dict(values) | self.constant.quality()
         dice = (*self.dice_columns, *self.label_columns)
@@ -238,5 +134,5 @@ class JudgeMasks(pl.Callback):
         row = {"case": case, "fold": identity["fold"], "mask_kind": kind, "method": method}
         row |= {k: values[k] for k in first} | {k: v for k, v in identity.items() if k != "fold"}
         row |= {k: v for k, v in values.items() if k not in first}
-        row |= {f"constant_{r}": m for r, m in mean.items()}
-        return row | {f"constant_{r}_kind": m for r, m in mean_kind.items()}
+        row |= {f"constant_{r}": self.constant.accuracy(r) for r in REGIONS}
+        return row | {f"constant_{r}_kind": self.constant.accuracy(r, kind) for r in REGIONS}

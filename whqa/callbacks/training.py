@@ -10,9 +10,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
+from torch import nn
 
 from whqa.errors import InputError
 from whqa.files import atomic_path, write_text
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class SeedSteps(pl.Callback):
@@ -44,7 +47,7 @@ class FreezeNorm(pl.Callback):
         """Switch the layers over; Lightning switches them back after every validation."""
         if trainer.global_step >= self.step:
             for layer in module.modules():
-                if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+                if isinstance(layer, BATCH_NORMS):
                     layer.eval()
 
 
@@ -66,7 +69,7 @@ class RefuseDivergence(pl.Callback):
 
 
 class KeepEarlyWeights(pl.Callback):
-    """Save the network's weights after `step` optimiser steps: they make the masks of kind "early"."""
+    """Save the network's weights after `step` optimiser steps, give them to the test: they make the masks "early"."""
 
     def __init__(self, step: int, path: Path) -> None:
         self.step = step
@@ -77,6 +80,11 @@ class KeepEarlyWeights(pl.Callback):
         if trainer.global_step == self.step and trainer.is_global_zero:
             with atomic_path(self.path) as temporary:
                 torch.save({k: v.cpu() for k, v in module.network.state_dict().items()}, temporary)  # type: ignore[union-attr]
+
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        """Hand the weights to the module before the test, where any were saved."""
+        if stage == "test" and self.path.exists():
+            module.early_weights = torch.load(self.path, map_location="cpu", weights_only=True)
 
 
 class ProgressFile(pl.Callback):

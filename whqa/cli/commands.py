@@ -117,7 +117,8 @@ def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
 def _summarize(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.reports < 0:
         raise InputError(f"--reports {options.reports}: must be at least 0")
-    from whqa.callbacks.tracking import log_summary, options_of, require_wandb
+    from whqa.callbacks.summary_run import log_summary, options_of
+    from whqa.callbacks.wandb_run import require_wandb
     from whqa.summarize import summarize
 
     if options.wandb:

@@ -76,3 +76,10 @@ def make(config: DictConfig, **arguments: Any) -> Any:
             first = str(cause).splitlines()[0]
             raise InputError(f"{config._get_full_key(None)}: {first}") from error
         raise
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A configuration's mapping as plain containers, interpolations resolved."""
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(k): v for k, v in container.items()}

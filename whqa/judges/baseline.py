@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from whqa.errors import InputError
 from whqa.quality import ErrorPrediction, JudgedCase
 
 CaseSource = Callable[[], Iterator[JudgedCase]]
@@ -35,40 +34,10 @@ class Baseline(Protocol):
         """P and Ê of one mask; its reference is not looked at.
 
         Raises:
-            RuntimeError: neither fitted nor loaded.
+            RuntimeError: not fitted.
         """
         ...
 
     def parameters(self) -> dict[str, float]:
         """The chosen numbers, plain enough for JSON."""
         ...
-
-    def load(self, parameters: Mapping[str, float]) -> None:
-        """Take numbers that `parameters` gave.
-
-        Raises:
-            InputError: one is missing.
-        """
-        ...
-
-
-def chosen(name: str, value: float | None) -> float:
-    """The number of a fitted baseline.
-
-    Raises:
-        RuntimeError: there is none yet.
-    """
-    if value is None:
-        raise RuntimeError(f"baseline {name!r} is not fitted: call fit or load first")
-    return value
-
-
-def parameter(name: str, parameters: Mapping[str, float], key: str) -> float:
-    """One stored number of a baseline.
-
-    Raises:
-        InputError: it is missing.
-    """
-    if key not in parameters:
-        raise InputError(f"baseline {name!r}: no parameter {key!r} in {sorted(parameters)}; fit it again")
-    return float(parameters[key])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
 
-from whqa.judges.baseline import CaseSource, chosen, parameter
-from whqa.judges.by_level import fit_level
 from whqa.quality import ErrorPrediction, JudgedCase
 
 LIMIT_MM = 12.0
@@ -29,36 +27,21 @@ class Boundary:
     needs_entropy = False
     n_levels = round(LIMIT_MM / STEP_MM)
 
-    def __init__(self, width_mm: float | None = None) -> None:
-        self.width_mm = width_mm
-
-    def fit(self, cases: CaseSource) -> None:
-        """Choose the width; see `Baseline.fit`."""
-        fit_level(self, cases)
-
     def levels(self, case: JudgedCase) -> Tensor:
-        """See `LevelBaseline.levels`: the k-th level is the band of width (n + 1 - k) * 0.25 mm."""
+        """See `NestedMaps.levels`: the k-th level is the band of width (n + 1 - k) * 0.25 mm."""
         distance = boundary_distance(case.mask, case.spacing)
         widths = (distance / STEP_MM).ceil().clamp(max=self.n_levels + 1)
         return self.n_levels + 1 - widths.to(torch.int32)
 
-    def choose(self, level: int) -> None:
-        """See `LevelBaseline.choose`."""
-        self.width_mm = (self.n_levels + 1 - level) * STEP_MM
-
-    def predict(self, case: JudgedCase) -> ErrorPrediction:
-        """See `Baseline.predict`."""
-        width = chosen(self.name, self.width_mm)
+    def predict(self, case: JudgedCase, level: int) -> ErrorPrediction:
+        """See `NestedMaps.predict`."""
+        _, width = self.parameter(level)
         distance = boundary_distance(case.mask, case.spacing)
         return ErrorPrediction(torch.exp2(-distance / width), distance <= width)
 
-    def parameters(self) -> dict[str, float]:
-        """Key "width_mm"."""
-        return {"width_mm": chosen(self.name, self.width_mm)}
-
-    def load(self, parameters: Mapping[str, float]) -> None:
-        """See `Baseline.load`."""
-        self.width_mm = parameter(self.name, parameters, "width_mm")
+    def parameter(self, level: int) -> tuple[str, float]:
+        """The band's width."""
+        return "width_mm", (self.n_levels + 1 - level) * STEP_MM
 
 
 def boundary_distance(mask: Tensor, spacing: Sequence[float], limit_mm: float = LIMIT_MM) -> Tensor:

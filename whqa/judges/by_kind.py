@@ -1,59 +1,69 @@
-"""A baseline fitted once for every kind of mask: the strongest form of it, for it is told what the network is not."""
+"""A baseline that picks one of many nested error maps, and picks it anew for every kind of mask.
+
+One threshold for good and bad masks alike would make a straw man of a baseline: the best band or entropy threshold of
+final masks is far from that of side outputs. So it is told what the network is not: the kind.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from typing import Protocol
 
-from whqa.errors import InputError
+from torch import Tensor
+
 from whqa.judges.baseline import CaseSource
-from whqa.judges.by_level import LevelBaseline
 from whqa.judges.threshold import LevelSearch
 from whqa.quality import ErrorPrediction, JudgedCase
 
 
-class ByKind:
-    """Fits `make()` on the training masks of each kind and on all of them; a kind not seen in training gets the latter.
+class NestedMaps(Protocol):
+    """Error maps "level >= k", one for every k of 1..n_levels, of which training cases pick one."""
 
-    One threshold for good and bad masks alike would make a straw man of a baseline: the best band or entropy threshold
-    of final masks is far from that of side outputs.
+    name: str
+    needs_entropy: bool
+    n_levels: int
+
+    def levels(self, case: JudgedCase) -> Tensor:
+        """Level 0..n_levels of every voxel, integer (D, H, W)."""
+        ...
+
+    def predict(self, case: JudgedCase, level: int) -> ErrorPrediction:
+        """P and Ê of one mask with k = `level`."""
+        ...
+
+    def parameter(self, level: int) -> tuple[str, float]:
+        """Name and value of the number that k stands for."""
+        ...
+
+
+class ByKind:
+    """Picks the map with the best mean error Dice on the training masks of each kind, and on all of them.
+
+    A kind not seen in training gets the latter.
     """
 
-    def __init__(self, make: Callable[[], LevelBaseline]) -> None:
-        self._make = make
-        self._all = make()
-        self._kinds: dict[str, LevelBaseline] = {}
-        self.name = self._all.name
-        self.needs_entropy = self._all.needs_entropy
+    def __init__(self, maps: NestedMaps) -> None:
+        self.name, self.needs_entropy = maps.name, maps.needs_entropy
+        self._maps = maps
+        self._level = 0
+        self._level_of: dict[str, int] = {}
 
     def fit(self, cases: CaseSource) -> None:
         """One pass over the cases, however many kinds there are; see `Baseline.fit`."""
-        everyone, by_kind = LevelSearch(self._all.n_levels), dict[str, LevelSearch]()
+        everyone, by_kind = LevelSearch(self._maps.n_levels), dict[str, LevelSearch]()
         for case in cases():
-            levels = self._all.levels(case)
-            for search in (everyone, by_kind.setdefault(case.kind, LevelSearch(self._all.n_levels))):
+            levels = self._maps.levels(case)
+            for search in (everyone, by_kind.setdefault(case.kind, LevelSearch(self._maps.n_levels))):
                 search.update(levels, case.error)
-        self._all.choose(everyone.best()[0])
-        self._kinds = {kind: self._make() for kind in sorted(by_kind)}
-        for kind, baseline in self._kinds.items():
-            baseline.choose(by_kind[kind].best()[0])
+        self._level = everyone.best()
+        self._level_of = {kind: by_kind[kind].best() for kind in sorted(by_kind)}
 
     def predict(self, case: JudgedCase) -> ErrorPrediction:
         """See `Baseline.predict`."""
-        return self._kinds.get(case.kind, self._all).predict(case)
+        if not self._level:
+            raise RuntimeError(f"baseline {self.name!r} is not fitted")
+        return self._maps.predict(case, self._level_of.get(case.kind, self._level))
 
     def parameters(self) -> dict[str, float]:
-        """The numbers fitted on all masks by their names, and "<name>/<kind>" for each kind."""
-        found = self._all.parameters()
-        for kind, baseline in self._kinds.items():
-            found |= {f"{name}/{kind}": value for name, value in baseline.parameters().items()}
-        return found
-
-    def load(self, parameters: Mapping[str, float]) -> None:
-        """See `Baseline.load`."""
-        if not parameters:
-            raise InputError(f"baseline {self.name!r}: no parameters; fit it again")
-        self._all.load({k: v for k, v in parameters.items() if "/" not in k})
-        self._kinds = {}
-        for kind in sorted({k.split("/", 1)[1] for k in parameters if "/" in k}):
-            self._kinds[kind] = self._make()
-            self._kinds[kind].load({k.split("/")[0]: v for k, v in parameters.items() if k.endswith(f"/{kind}")})
+        """The number fitted on all masks by its name, and "<name>/<kind>" for each kind."""
+        name, value = self._maps.parameter(self._level)
+        return {name: value} | {f"{name}/{k}": self._maps.parameter(level)[1] for k, level in self._level_of.items()}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 
 import torch
 
-from whqa.judges.baseline import CaseSource, parameter
+from whqa.judges.baseline import CaseSource
 from whqa.quality import ErrorPrediction, JudgedCase, one_minus_mean
 
 REGIONS = ("volume", "heart")
@@ -49,22 +48,16 @@ class Constant:
         """Training mean of Acc in a region over the masks of a kind; over all for None or a kind not seen in training.
 
         Raises:
-            RuntimeError: neither fitted nor loaded.
+            RuntimeError: not fitted.
         """
         if not self._accuracy:
-            raise RuntimeError("baseline 'constant' is not fitted: call fit or load first")
+            raise RuntimeError("baseline 'constant' is not fitted")
         return self._accuracy.get(f"acc_{region}/{kind}", self._accuracy[f"acc_{region}"])
 
-    def quality(self, kind: str | None = None) -> dict[str, float]:
+    def quality(self) -> dict[str, float]:
         """The columns qi_volume, qi_soft_volume, qi_heart and qi_soft_heart of a row of this baseline."""
-        return {f"{qi}_{region}": self.accuracy(region, kind) for region in REGIONS for qi in ("qi", "qi_soft")}
+        return {f"{qi}_{region}": self.accuracy(region) for region in REGIONS for qi in ("qi", "qi_soft")}
 
     def parameters(self) -> dict[str, float]:
         """Keys "acc_volume", "acc_heart" over all kinds, and "acc_volume/<kind>", "acc_heart/<kind>"."""
         return dict(self._accuracy)
-
-    def load(self, parameters: Mapping[str, float]) -> None:
-        """See `Baseline.load`."""
-        for region in REGIONS:
-            parameter(self.name, parameters, f"acc_{region}")
-        self._accuracy = {key: float(value) for key, value in parameters.items()}

@@ -2,55 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
 from whqa.errors import InputError
-from whqa.judges.baseline import CaseSource, chosen, parameter
-from whqa.judges.by_level import fit_level
 from whqa.judges.threshold import LEVELS, score_levels
 from whqa.quality import ErrorPrediction, JudgedCase
 
 
 class Entropy:
-    """P is the normalised entropy; wrong is where it reaches a threshold with the best error Dice on training masks."""
+    """P is the normalised entropy; wrong is where it reaches a threshold with the best error Dice on training masks.
+
+    A mask without entropy is refused with an InputError.
+    """
 
     name = "entropy"
     needs_entropy = True
     n_levels = LEVELS
 
-    def __init__(self, threshold: float | None = None) -> None:
-        self.threshold = threshold
-
-    def fit(self, cases: CaseSource) -> None:
-        """Choose the threshold; see `Baseline.fit`."""
-        fit_level(self, cases)
-
     def levels(self, case: JudgedCase) -> Tensor:
-        """See `LevelBaseline.levels`: tau = k / 1024."""
+        """See `NestedMaps.levels`: tau = k / 1024."""
         return score_levels(_entropy(case))
 
-    def choose(self, level: int) -> None:
-        """See `LevelBaseline.choose`."""
-        self.threshold = level / LEVELS
-
-    def predict(self, case: JudgedCase) -> ErrorPrediction:
-        """See `Baseline.predict`.
-
-        Raises:
-            InputError: the mask comes without entropy.
-        """
+    def predict(self, case: JudgedCase, level: int) -> ErrorPrediction:
+        """See `NestedMaps.predict`."""
+        _, threshold = self.parameter(level)
         entropy = _entropy(case)
-        return ErrorPrediction(entropy, entropy >= chosen(self.name, self.threshold))
+        return ErrorPrediction(entropy, entropy >= threshold)
 
-    def parameters(self) -> dict[str, float]:
-        """Key "threshold"."""
-        return {"threshold": chosen(self.name, self.threshold)}
-
-    def load(self, parameters: Mapping[str, float]) -> None:
-        """See `Baseline.load`."""
-        self.threshold = parameter(self.name, parameters, "threshold")
+    def parameter(self, level: int) -> tuple[str, float]:
+        """The threshold."""
+        return "threshold", level / LEVELS
 
 
 def _entropy(case: JudgedCase) -> Tensor:

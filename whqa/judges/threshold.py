@@ -6,8 +6,6 @@ right voxels; only the running sum of those curves is kept. The mean over cases 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,7 +20,7 @@ class LevelSearch:
 
     Attributes:
         cases: how many were seen.
-        dice_sum: (n,) float64, sum over cases of the Dice of each prediction. Add both of two searches to join them.
+        dice_sum: (n,) float64, sum over cases of the Dice of each prediction.
     """
 
     def __init__(self, n: int) -> None:
@@ -44,8 +42,8 @@ class LevelSearch:
         self.dice_sum += np.divide(2.0 * wrong[1:], total, out=np.ones(self.n), where=total > 0)
         self.cases += 1
 
-    def best(self) -> tuple[int, float]:
-        """The k of the best mean Dice, the middle one of equally good ones, and that mean.
+    def best(self) -> int:
+        """The k of the best mean Dice, the middle one of equally good ones.
 
         Raises:
             ValueError: no case was added.
@@ -54,8 +52,7 @@ class LevelSearch:
             raise ValueError("no case to choose a threshold on")
         mean = self.dice_sum / self.cases
         ties = np.flatnonzero(mean >= mean.max() - 1e-12)
-        k = int(ties[len(ties) // 2]) + 1
-        return k, float(mean[k - 1])
+        return int(ties[len(ties) // 2]) + 1
 
 
 def score_levels(score: Tensor) -> Tensor:
@@ -68,53 +65,3 @@ def score_levels(score: Tensor) -> Tensor:
     if not (low >= 0.0 and high <= 1.0):
         raise ValueError(f"scores must be in [0, 1], got {low} to {high}")
     return (score.float() * LEVELS).to(torch.int32)
-
-
-class ThresholdSearch:
-    """Best threshold tau of Ê = [score >= tau] for scores in [0, 1], among k / 1024 with k = 1..1024.
-
-    The candidates are exact in float32, so applying the chosen one gives the Dice that was counted. For the network's
-    P and the segmenter's entropy alike.
-    """
-
-    def __init__(self) -> None:
-        self.search = LevelSearch(LEVELS)
-
-    def update(self, score: Tensor, error: Tensor) -> None:
-        """Add one case: scores in [0, 1] of any shape, and its true error map (bool).
-
-        Raises:
-            ValueError: the shapes differ, or a score is not in [0, 1].
-        """
-        if score.shape != error.shape:
-            raise ValueError(f"score {tuple(score.shape)} and error map {tuple(error.shape)} differ in shape")
-        self.search.update(score_levels(score), error)
-
-    @property
-    def cases(self) -> int:
-        """How many cases were added."""
-        return self.search.cases
-
-    def best(self) -> float:
-        """The threshold with the best mean Dice per case; the middle one where several are equally good.
-
-        Raises:
-            ValueError: no case was added.
-        """
-        return self.search.best()[0] / LEVELS
-
-    def best_dice(self) -> float:
-        """The mean error Dice per case at that threshold."""
-        return self.search.best()[1]
-
-
-def choose_threshold(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """The best threshold of (score, error) pairs, one a case; see `ThresholdSearch`.
-
-    Raises:
-        ValueError: no pair.
-    """
-    search = ThresholdSearch()
-    for score, error in pairs:
-        search.update(score, error)
-    return search.best()

@@ -17,8 +17,10 @@ class SegmenterModule(DeepSupervisionModule):
 
     Args:
         network: (B, 1, D, H, W) -> list of (B, C + 1, D, H, W).
-        early_network: the same network with weights of an early step, set before `test` to add masks of kind "early".
         kwargs: see `DeepSupervisionModule`.
+
+    Attributes:
+        early_weights: the network's state_dict after an early step, set before `test` to add masks of kind "early".
     """
 
     def __init__(self, network: nn.Module, **kwargs: Any) -> None:

@@ -13,7 +13,8 @@ import torch
 from monai.metrics import DiceMetric
 from torch import Tensor
 
-from whqa.callbacks.masks import MonitorSegmentation, StoreMasks
+from whqa.callbacks.monitoring import MonitorSegmentation
+from whqa.callbacks.storing import StoreMasks
 
 STRUCTURES = ("lv", "rv")
 CASES = ("a", "b", "c")

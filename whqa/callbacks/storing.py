@@ -1,4 +1,4 @@
-"""Stage one's evaluation: masks of unseen cases are stored and measured in the test loop, final masks in validation."""
+"""Stage one's evaluation: masks of unseen cases are stored and measured in the test loop."""
 
 from __future__ import annotations
 
@@ -7,44 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from torch import Tensor
 
 from whqa.callbacks.batches import spacing_of
 from whqa.files import write_rows
 from whqa.masks.store import mask_path, write_mask
 from whqa.metrics.mask_row import mask_columns, measure_mask
 from whqa.metrics.per_case import CaseTable
-from whqa.metrics.segmentation import SegmentationDice
-from whqa.metrics.surface import HausdorffDistance95
-
-Masks = Mapping[str, tuple[Tensor, Tensor]]
-
-
-class MonitorSegmentation(pl.Callback):
-    """Logs `val/dice`, `val/dice_<structure>` and `val/hd95` of the final masks; right on any number of processes."""
-
-    def __init__(self, structures: Sequence[str]) -> None:
-        self.dice = SegmentationDice(structures)
-        self.hd95 = HausdorffDistance95(structures)
-
-    def on_validation_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Forget the last epoch; the trainer moves modules, not the metrics of callbacks."""
-        for metric in (self.dice, self.hd95):
-            metric.to(module.device)
-            metric.reset()
-
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, *args: Any
-    ) -> None:
-        """Add one case."""
-        mask, reference = outputs["final"][0], batch["label"][0]
-        self.dice.update(batch["index"][0], mask, reference)
-        self.hd95.update(batch["index"][0], mask, reference, spacing_of(batch))
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Log the means over cases."""
-        values = self.dice.compute() | {"hd95": self.hd95.compute()["hd95"]}
-        module.log_dict({f"val/{k}": v for k, v in values.items()}, rank_zero_only=True)
 
 
 class StoreMasks(pl.Callback):

@@ -1,0 +1,57 @@
+"""The fit of the baselines: before the test loop, on the masks that the network was trained and calibrated on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+
+from whqa.files import write_json
+from whqa.judges.baseline import Baseline
+from whqa.judges.constant import Constant
+from whqa.loading.datamodule import Item, WholeHeartDataModule
+
+
+class FitBaselines(pl.Callback):
+    """Fits every baseline before the test loop, the same on all processes, and writes their numbers.
+
+    The constant is the mean over all training masks; the others, which look at every voxel, get a sample of them.
+
+    Args:
+        path: of the JSON file with the numbers, {name: {parameter: value}}.
+        baselines: fitted in place.
+        at_most: size of the sample.
+        seed: of the sample.
+    """
+
+    def __init__(self, path: Path, baselines: Sequence[Baseline], at_most: int, seed: int) -> None:
+        self.path = path
+        self.baselines = tuple(baselines)
+        self.at_most = at_most
+        self.seed = seed
+
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        """Fit before the test."""
+        if stage != "test":
+            return
+        data: WholeHeartDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        for baseline in self.baselines:
+            baseline.fit(partial(data.judged, self._sample(baseline, data)))
+        if trainer.is_global_zero:
+            write_json(self.path, {b.name: b.parameters() for b in self.baselines})
+
+    def _sample(self, baseline: Baseline, data: WholeHeartDataModule) -> list[Item]:
+        items = fitting_items(data)
+        if isinstance(baseline, Constant):
+            return items
+        order = np.random.default_rng(self.seed).permutation(len(items))
+        usable = [i for i in order if not baseline.needs_entropy or data.has_entropy(items[i])]
+        return [items[i] for i in sorted(usable[: self.at_most])]
+
+
+def fitting_items(data: WholeHeartDataModule) -> list[Item]:
+    """(case, mask kind) of all masks of training cases, those held back for validation among them."""
+    return [*data.train_items, *data.val_items]

@@ -1,0 +1,125 @@
+"""Weights & Biases, a mirror of metrics.csv and cases.csv: `logger=wandb`. Without it nothing here imports wandb.
+
+One run a stage and fold: group = experiment, job_type = stage, and an id that follows from experiment, stage and fold,
+so that a resumed job continues its run. A further run of job_type "summary" holds the numbers of the whole
+cross-validation. Offline unless told otherwise: `wandb sync` uploads later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from pytorch_lightning.loggers import WandbLogger
+
+from whqa.errors import InputError
+
+MODES = ("offline", "online", "shared", "disabled")
+MAX_NAME, MAX_ID = 128, 64
+
+
+def require_wandb() -> Any:
+    """The module wandb.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import wandb
+    except ImportError:
+        raise InputError(
+            "logger=wandb: wandb is not installed; pip install 'whqa[wandb]', or leave logger=wandb out: metrics.csv "
+            "and cases.csv hold the same numbers"
+        ) from None
+    return wandb
+
+
+def wandb_logger(
+    run_dir: str | Path, stage: str, project: str = "whqa", mode: str = "offline", **options: Any
+) -> WandbLogger:
+    """Logger of one stage of one fold; the W&B run begins with the first thing logged.
+
+    Args:
+        run_dir: runs/<experiment>/<stage>/<fold>; its config.yaml, where there is one, becomes the run's configuration.
+        stage: becomes the run's job_type.
+        project: of W&B.
+        mode: "offline", "online", "shared" or "disabled" (nothing is written).
+        options: more arguments of `wandb.init`, e.g. entity or tags.
+
+    Raises:
+        InputError: wandb is not installed, or there is no such mode.
+    """
+    require_wandb()
+    run_dir = Path(run_dir)
+    # mode goes to wandb.init itself: Lightning's offline=True would switch the whole process to offline
+    settings = run_settings(run_dir.resolve().parent.parent, stage, run_dir.name, run_dir, project, mode)
+    return WandbLogger(save_dir=settings.pop("dir"), **settings, **options)
+
+
+def run_id(experiment: str, stage: str, fold: str) -> str:
+    """One id a run, the same at any time: at most 64 letters, digits, `_`, `.` and `-`, the last eight a hash."""
+    full = f"{experiment}/{stage}/{fold}".strip("/")
+    digest = hashlib.sha256(full.encode()).hexdigest()[:8]
+    readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", full.replace("/", "-"))
+    return f"{readable[: MAX_ID - 9]}-{digest}"
+
+
+def run_settings(experiment_dir: Path, stage: str, fold: str, place: Path, project: str, mode: str) -> dict[str, Any]:
+    """Arguments of `wandb.init` that say which run it is; `place` is its directory.
+
+    Raises:
+        InputError: there is no such mode.
+    """
+    if mode not in MODES:
+        raise InputError(f"logger.wandb.mode={mode} (WANDB_MODE): must be one of {', '.join(MODES)}")
+    experiment, config = experiment_dir.name, place / "config.yaml"
+    place.mkdir(parents=True, exist_ok=True)
+    return {
+        "project": project,
+        "group": experiment if len(experiment) <= MAX_NAME else run_id(experiment, "", ""),
+        "job_type": stage,
+        "name": f"{stage}/{fold}" if fold else stage,
+        "id": run_id(experiment, stage, fold),
+        "dir": str(place),
+        "mode": mode,
+        "resume": "allow",
+        "config": OmegaConf.to_container(OmegaConf.load(config), resolve=True) if config.exists() else None,
+    }
+
+
+@contextmanager
+def finished_run() -> Iterator[None]:
+    """End the W&B run that the block began, however it ends.
+
+    A sweep runs several jobs in one process, and wandb writes everything into the first run that is still open.
+    """
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        wandb = sys.modules.get("wandb")
+        if wandb is not None and getattr(wandb, "run", None) is not None:
+            wandb.finish(exit_code=int(failed))
+
+
+def wandb_table(rows: Any) -> Any:
+    """A data frame as a W&B table, nan as an empty cell."""
+    data = rows.astype(object).where(rows.notna(), None).to_numpy().tolist()
+    return require_wandb().Table(columns=[str(c) for c in rows.columns], data=data)
+
+
+def wandb_figure(figure: Any) -> Any:
+    """A matplotlib figure as a W&B image."""
+    import PIL.Image
+
+    from whqa.report.figures import png
+
+    return require_wandb().Image(PIL.Image.open(io.BytesIO(png(figure))))

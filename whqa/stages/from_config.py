@@ -1,0 +1,203 @@
+"""A stage of a fold from its configuration: here settings become network, data, callbacks and trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+
+from whqa.callbacks.fitting import fitting_items
+from whqa.callbacks.history import CsvHistory
+from whqa.callbacks.wandb_run import finished_run
+from whqa.config.instantiate import make, of_run, plain
+from whqa.config.schema import Stage
+from whqa.data.folds import Folds
+from whqa.errors import InputError
+from whqa.files import write_text
+from whqa.judges.registry import make_baselines
+from whqa.loading.datamodule import WholeHeartDataModule
+from whqa.loading.patches import Augmentation
+from whqa.masks.external import refuse_bare
+from whqa.masks.importing import Imported, record_masks, refuse_other_masks
+from whqa.masks.plan import SegmenterJob, fold_name, parse_fold
+from whqa.masks.store import COMPLETED, MaskItem, collect_masks
+from whqa.modules.errormap import ErrorMapModule, out_channels
+from whqa.modules.segmenter import SegmenterModule
+from whqa.process import is_first_rank
+from whqa.stages.running import (
+    LAST_CHECKPOINT,
+    Judging,
+    Run,
+    errormap_callbacks,
+    run_errormap,
+    run_segmenter,
+    segmenter_callbacks,
+    training_callbacks,
+)
+from whqa.study import Study, chosen_kinds, import_external, make_study, refuse_other_settings
+
+OPTIMISER_KEYS = ("learning_rate", "weight_decay", "warmup", "channels_last", "max_voxels")
+# Settings of Lightning's trainer that leave out training or cases: such a run is never stamped as complete.
+SHORTENING_KEYS = (
+    *("fast_dev_run", "overfit_batches", "max_steps", "max_time"),
+    *("limit_train_batches", "limit_val_batches", "limit_test_batches"),
+)
+LOADER_KEYS = ("patch", "batch_size", "steps_per_epoch", "foreground", "validation_fraction", "num_workers")
+
+
+def run_stage(cfg: DictConfig, run_dir: Path) -> None:
+    """Run the configured stage of the configured fold in `run_dir`.
+
+    Raises:
+        InputError: bad data, a missing predecessor, or a directory that holds a run with other settings.
+    """
+    refuse_other_settings(cfg, run_dir)
+    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    if (run_dir / COMPLETED).exists() and cfg.fit:
+        print(f"{run_dir} is complete; nothing to do (remove {run_dir / COMPLETED} to run it again)")
+        return
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    study = make_study(cfg, run_dir.parent.parent)
+    with finished_run():
+        if cfg.stage == Stage.segmenter:
+            run_segmenter(make_segmenter(cfg, study, run_dir), cfg.fit)
+        else:
+            run_errormap(make_errormap(cfg, study, run_dir), cfg.fit)
+    if is_first_rank():
+        _stamp(cfg, run_dir)
+
+
+def make_segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> Run:
+    """Stage one of the configured fold.
+
+    Raises:
+        InputError: a setting is wrong, or the mask plan has no such segmenter.
+    """
+    options, job = cfg.segmenter, _segmenter_job(cfg.fold, study)
+    network = make(cfg.network, in_channels=1, out_channels=study.cohort.scheme.n_classes)
+    module = SegmenterModule(network, total_steps=options.steps, **_pick(options, OPTIMISER_KEYS))
+    data = _data_module(cfg, study, job.held_out, test_folds=job.masks_of)
+    callbacks = [
+        *training_callbacks(run_dir, options.steps, options.freeze_norm, cfg.seed),
+        *segmenter_callbacks(study, job, run_dir, early_step=max(1, round(options.early * options.steps))),
+    ]
+    return Run(run_dir, module, data, _trainer(cfg, run_dir, callbacks))
+
+
+def make_errormap(cfg: DictConfig, study: Study, run_dir: Path) -> Run:
+    """Stage two of the configured fold, with the masks that it learns from and judges.
+
+    Raises:
+        InputError: a setting is wrong, masks are missing, or the directory's network learned from other ones.
+    """
+    options, fold = cfg.errormap, _single_fold(cfg.fold, study.folds)
+    imported = import_external(cfg, study)
+    refuse_other_masks(run_dir, imported)
+    masks = _masks(cfg, study, fold, imported)
+    record_masks(run_dir, imported)
+    data = _data_module(cfg, study, (fold,), masks=masks, balance=options.balance)
+    baselines = make_baselines(options.baselines, with_entropy=any(map(data.has_entropy, fitting_items(data))))
+    judging = Judging(baselines, options.baseline_masks, options.threshold, options.overlays, cfg.seed)
+    callbacks = [
+        *training_callbacks(run_dir, options.steps, options.freeze_norm, cfg.seed),
+        *errormap_callbacks(study, masks, run_dir, judging),
+    ]
+    return Run(run_dir, _errormap_module(cfg, study), data, _trainer(cfg, run_dir, callbacks))
+
+
+def _errormap_module(cfg: DictConfig, study: Study) -> ErrorMapModule:
+    options, n_classes = cfg.errormap, study.cohort.scheme.n_classes
+    head = str(options.head)
+    network = make(cfg.network, in_channels=1 + n_classes, out_channels=out_channels(head, n_classes))
+    return ErrorMapModule(
+        network,
+        n_classes=n_classes,
+        head=head,
+        total_steps=options.steps,
+        **_pick(options, ("label_weight", "dice_weight", "positive_weight", *OPTIMISER_KEYS)),
+    )
+
+
+def _masks(cfg: DictConfig, study: Study, fold: int, imported: Sequence[Imported]) -> list[MaskItem]:
+    chosen, _ = chosen_kinds(cfg)
+    masks = [item for one in imported for item in one.items]
+    if chosen.needs_segmenters:
+        for name in study.plan.needed_by(fold):
+            refuse_other_settings(of_run(cfg, Stage.segmenter, name), study.directory / "segmenter" / name)
+        return collect_masks(study.directory, study.plan, study.folds, fold, chosen.own) + masks
+    refuse_bare(masks, study.folds)
+    return masks
+
+
+def _segmenter_job(fold: str, study: Study) -> SegmenterJob:
+    held_out = _held_out(fold, study.folds)
+    jobs = {job.held_out: job for job in study.plan.segmenters}
+    if held_out not in jobs:
+        names = ", ".join(job.name for job in study.plan.segmenters)
+        raise InputError(f"fold={fold}: mask plan {study.plan.name!r} has the segmenters {names}")
+    return jobs[held_out]
+
+
+def _held_out(name: str, folds: Folds) -> tuple[int, ...]:
+    held_out = parse_fold(name, folds.n)
+    if name != fold_name(held_out):
+        raise InputError(f"fold={name}: write fold={fold_name(held_out)}, which also names the run's directory")
+    return held_out
+
+
+def _single_fold(name: str, folds: Folds) -> int:
+    held_out = _held_out(name, folds)
+    if len(held_out) != 1:
+        raise InputError(f"fold={name}: the error-map network is tested on one fold, 0..{folds.n - 1}")
+    return held_out[0]
+
+
+def _data_module(cfg: DictConfig, study: Study, held_out: tuple[int, ...], **kwargs: Any) -> WholeHeartDataModule:
+    return WholeHeartDataModule(
+        study.cases,
+        study.folds,
+        held_out,
+        augmentation=Augmentation(**plain(cfg.augmentation)),
+        seed=cfg.seed,
+        **_pick(cfg[str(cfg.stage)], LOADER_KEYS),
+        **kwargs,
+    )
+
+
+def _trainer(cfg: DictConfig, run_dir: Path, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
+    """Its own callbacks first; Lightning moves those that save checkpoints behind all others."""
+    options = cfg[str(cfg.stage)]
+    if options.steps % options.steps_per_epoch:
+        raise InputError(
+            f"{cfg.stage}.steps={options.steps} is not a multiple of {cfg.stage}.steps_per_epoch="
+            f"{options.steps_per_epoch}; a run is saved and resumed between epochs"
+        )
+    places = {"checkpoint": {"dirpath": str(run_dir / LAST_CHECKPOINT.parent)}}
+    loggers = [CsvHistory(run_dir / "metrics.csv")]
+    loggers += [make(c, run_dir=str(run_dir), stage=str(cfg.stage)) for c in cfg.logger.values()]
+    return make(
+        cfg.trainer,
+        max_epochs=options.steps // options.steps_per_epoch,
+        check_val_every_n_epoch=options.validate_every,
+        default_root_dir=str(run_dir),
+        use_distributed_sampler=True,
+        callbacks=[*(make(c, **places.get(name, {})) for name, c in cfg.callbacks.items()), *callbacks],
+        logger=loggers,
+    )
+
+
+def _stamp(cfg: DictConfig, run_dir: Path) -> None:
+    shortened = [key for key in SHORTENING_KEYS if cfg.trainer.get(key)]
+    if shortened:
+        print(f"{run_dir}: no result, trainer.{shortened[0]} cut the run short")
+        return
+    write_text(run_dir / COMPLETED, "")
+    print(f"done: {run_dir}")
+
+
+def _pick(options: DictConfig, keys: tuple[str, ...]) -> dict[str, Any]:
+    values = plain(options)
+    return {k: values[k] for k in keys}

@@ -1,0 +1,155 @@
+"""The two stages of an experiment, on objects: fit or resume, then test, which writes what the next stage needs.
+
+All callbacks of a run are made before its trainer and given to it; what must be fitted is fitted in its own hook.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from whqa.callbacks.calibrating import Calibrate
+from whqa.callbacks.fitting import FitBaselines
+from whqa.callbacks.judging import JudgeMasks
+from whqa.callbacks.monitoring import MonitorErrorMap, MonitorSegmentation
+from whqa.callbacks.overlays import Overlays
+from whqa.callbacks.recording import RecordFeatures
+from whqa.callbacks.storing import StoreMasks
+from whqa.callbacks.tracking import TrackRun
+from whqa.callbacks.training import FreezeNorm, KeepEarlyWeights, ProgressFile, RefuseDivergence, SeedSteps
+from whqa.errors import InputError
+from whqa.judges.baseline import Baseline
+from whqa.judges.calibration import Rule
+from whqa.loading.datamodule import WholeHeartDataModule
+from whqa.masks.plan import SegmenterJob
+from whqa.masks.store import MaskItem
+from whqa.modules.errormap import ErrorMapModule
+from whqa.modules.segmenter import SegmenterModule
+from whqa.study import Study
+
+LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
+EARLY_WEIGHTS = Path("checkpoints", "early.pt")
+CALIBRATION = Path("calibration.json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One stage of one fold as objects; `directory` is runs/<experiment>/<stage>/<fold>."""
+
+    directory: Path
+    module: SegmenterModule | ErrorMapModule
+    data: WholeHeartDataModule
+    trainer: pl.Trainer
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How the masks of a test fold are judged.
+
+    Attributes:
+        baselines: not fitted yet, see `whqa.judges.make_baselines`.
+        baseline_masks: how many training masks at most each is fitted on, but for the constant.
+        rule: how the error map follows from the network's probabilities.
+        overlays: number of cases with pictures.
+        seed: of the draw of training masks.
+    """
+
+    baselines: Sequence[Baseline]
+    baseline_masks: int
+    rule: Rule
+    overlays: int
+    seed: int
+
+
+def training_callbacks(run_dir: Path, total_steps: int, freeze_norm: float, seed: int) -> list[pl.Callback]:
+    """What both stages need while they train."""
+    return [
+        SeedSteps(seed),
+        FreezeNorm(freeze_norm, total_steps),
+        RefuseDivergence(),
+        ProgressFile(run_dir / "progress.json"),
+    ]
+
+
+def segmenter_callbacks(study: Study, job: SegmenterJob, run_dir: Path, early_step: int) -> list[pl.Callback]:
+    """Of stage one: monitoring, weights for early masks (after `early_step` optimiser steps), the store of masks."""
+    structures = study.cohort.scheme.keys
+    seen = frozenset(study.folds.without(job.held_out))
+    return [
+        KeepEarlyWeights(early_step, run_dir / EARLY_WEIGHTS),
+        MonitorSegmentation(structures),
+        StoreMasks(run_dir, structures, study.fold_of, study.patient_of, seen),
+        TrackRun(run_dir, study.cohort.scheme),
+    ]
+
+
+def errormap_callbacks(study: Study, masks: Sequence[MaskItem], run_dir: Path, judging: Judging) -> list[pl.Callback]:
+    """Of stage two: monitoring, calibration, baselines, the table of all methods, features, pictures."""
+    scheme, identity = study.cohort.scheme, _identities(study, masks)
+    return [
+        MonitorErrorMap(),
+        Calibrate(run_dir / CALIBRATION, judging.rule),
+        FitBaselines(run_dir / "baselines.json", judging.baselines, judging.baseline_masks, judging.seed),
+        TrackRun(run_dir, scheme),
+        JudgeMasks(run_dir, judging.baselines, scheme.keys, identity),
+        RecordFeatures(run_dir, scheme.keys, identity),
+        Overlays(run_dir / "figures", scheme, judging.overlays),
+    ]
+
+
+def run_segmenter(run: Run, fit: bool = True) -> None:
+    """Train one segmenter, then write masks of all kinds of the cases that the plan wants from it.
+
+    Raises:
+        InputError: the training diverged, or without `fit` there is no checkpoint.
+    """
+    _fit_or_load(run, fit)
+    run.trainer.test(run.module, datamodule=run.data, verbose=False)
+
+
+def run_errormap(run: Run, fit: bool = True) -> None:
+    """Train the error-map network of one test fold, calibrate it, then judge the fold's masks with every method.
+
+    Raises:
+        InputError: the training diverged, or without `fit` there is no checkpoint.
+    """
+    _fit_or_load(run, fit)
+    if run.data.val_items and (fit or not (run.directory / CALIBRATION).exists()):
+        run.trainer.validate(run.module, datamodule=run.data, verbose=False)
+    run.trainer.test(run.module, datamodule=run.data, verbose=False)
+
+
+def _fit_or_load(run: Run, fit: bool) -> None:
+    last = run.directory / LAST_CHECKPOINT
+    if fit:
+        with warnings.catch_warnings():
+            # resuming is what the directory is for
+            warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
+            run.trainer.fit(run.module, datamodule=run.data, ckpt_path=str(last) if last.exists() else None)
+        return
+    if not last.exists():
+        raise InputError(f"{last}: no such checkpoint; fit=false tests a trained run, leave it out to train one")
+    saved = torch.load(last, map_location="cpu", weights_only=True)
+    run.module.load_state_dict(saved["state_dict"])
+    # what is logged now belongs to the step of these weights; at step 0 it would hide the training's log
+    run.trainer.fit_loop.load_state_dict(saved["loops"]["fit_loop"])
+    run.trainer.fit_loop.epoch_progress.increment_completed()  # the checkpoint is written just before
+
+
+def _identities(study: Study, masks: Sequence[MaskItem]) -> Mapping[tuple[str, str], dict[str, Any]]:
+    patient_of = study.patient_of
+    return {
+        (m.case, m.kind): {
+            "fold": study.folds.fold_of(m.case),
+            "patient": patient_of[m.case],
+            "modality": study.cohort[m.case].modality,
+            "segmenter": m.segmenter,
+        }
+        for m in masks
+    }

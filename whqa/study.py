@@ -1,0 +1,103 @@
+"""What all runs of an experiment share, made from its configuration: cohort, folds, mask plan, cache, external masks.
+
+Training and cross-validation both stand on it. The data source is instantiated here, everything else of a run in
+`whqa.stages.from_config`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from whqa.config.instantiate import differences, make, plain
+from whqa.config.words import external_settings
+from whqa.data.cache import Cache, PreparedCase
+from whqa.data.case import Cohort
+from whqa.data.folds import Folds, load_or_make_folds, make_folds
+from whqa.data.prepare import prepare_cohort
+from whqa.data.preprocess import Preprocess
+from whqa.data.sources.checks import checked
+from whqa.errors import InputError
+from whqa.masks.external import ExternalMethod, refuse_seen
+from whqa.masks.importing import Imported, import_masks
+from whqa.masks.plan import ChosenKinds, MaskPlan, choose_kinds
+from whqa.masks.store import COMPLETED
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all runs of one experiment share: `directory` is runs/<experiment>, `cases` lie in the cache."""
+
+    directory: Path
+    cohort: Cohort
+    folds: Folds
+    plan: MaskPlan
+    cases: Mapping[str, PreparedCase]
+
+    @property
+    def patient_of(self) -> dict[str, str]:
+        """Case id -> patient."""
+        return {case.id: case.patient for case in self.cohort.cases}
+
+    @property
+    def fold_of(self) -> dict[str, int]:
+        """Case id -> fold."""
+        return {case: fold for fold, cases in enumerate(self.folds.folds) for case in cases}
+
+
+def make_study(cfg: DictConfig, experiment_dir: Path, jobs: int = 1) -> Study:
+    """Cohort, folds, plan and cache of an experiment; what is missing on disk is made, in `jobs` processes.
+
+    Raises:
+        InputError: the data are missing or wrong, or the directory belongs to another study.
+    """
+    plan = MaskPlan(cfg.masks.plan, cfg.folds)
+    cohort: Cohort = checked(make(cfg.data)).labelled
+    make_folds(cohort, cfg.folds, cfg.seed)  # too few patients show before all scans are read
+    settings = Preprocess(**plain(cfg.preprocess))
+    # folds are written last: a bad scan that is taken out must not leave folds that name it
+    cases = prepare_cohort(cohort, Cache(Path(cfg.cache_dir), settings), jobs=jobs)
+    folds = load_or_make_folds(experiment_dir / "folds.json", cohort, cfg.folds, cfg.seed, plan.name)
+    return Study(experiment_dir, cohort, folds, plan, cases)
+
+
+def chosen_kinds(cfg: DictConfig) -> tuple[ChosenKinds, list[ExternalMethod]]:
+    """Which masks the experiment judges, and the programs among them.
+
+    Raises:
+        InputError: a kind or a program's name or settings are not valid, or the mask plan forbids its masks.
+    """
+    methods = [ExternalMethod(name, **vars(settings)) for name, settings in external_settings(cfg.masks).items()]
+    chosen = choose_kinds(cfg.masks.kinds, [method.name for method in methods])
+    methods = [method for method in methods if method.name in chosen.external]
+    refuse_seen(methods, MaskPlan(cfg.masks.plan, cfg.folds))
+    return chosen, methods
+
+
+def import_external(cfg: DictConfig, study: Study, jobs: int = 1) -> list[Imported]:
+    """Masks of all programs that the experiment judges, on the cache grid; what is missing is made in `jobs` processes.
+
+    Raises:
+        InputError: see `chosen_kinds` and `whqa.masks.importing.import_masks`.
+    """
+    _, methods = chosen_kinds(cfg)
+    return [import_masks(m, study.directory, study.cohort, study.folds, study.cases, jobs) for m in methods]
+
+
+def refuse_other_settings(cfg: DictConfig, run_dir: Path) -> None:
+    """Compare the configuration with that of the run which the directory holds, if it holds one.
+
+    Raises:
+        InputError: they differ in what decides the result.
+    """
+    saved = run_dir / "config.yaml"
+    if saved.exists() and ((run_dir / "checkpoints").exists() or (run_dir / COMPLETED).exists()):
+        changed = differences(OmegaConf.load(saved), cfg)  # type: ignore[arg-type]
+        if changed:
+            raise InputError(
+                f"{run_dir}: holds a run with other settings ({', '.join(changed[:5])}); "
+                "choose another name=..., or remove the directory"
+            )
