@@ -11,7 +11,8 @@ from whqa.judges.baseline import Baseline
 from whqa.judges.boundary import Boundary, boundary_distance
 from whqa.judges.constant import Constant
 from whqa.judges.registry import BASELINES, make_baselines
-from whqa.metrics import error_dice, judge
+from whqa.metrics.error_detection import error_dice
+from whqa.metrics.verdict_row import judge
 from whqa.quality import JudgedCase
 
 SHAPE = (12, 10, 9)

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import f1_score
 
 from whqa.judges.threshold import LEVELS, LevelSearch, score_levels
-from whqa.metrics import error_dice
+from whqa.metrics.error_detection import error_dice
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from whqa.metrics import mae, mae_constant, pearson, spearman, why_undefined
+from whqa.metrics.correlation import mae, mae_constant, pearson, spearman, why_undefined
 
 
 @pytest.mark.parametrize("seed", range(5))

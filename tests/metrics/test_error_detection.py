@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score
 
-from whqa.metrics import (
+from whqa.metrics.error_detection import (
     ErrorMapAUPRC,
     ErrorMapDice,
     average_precision,

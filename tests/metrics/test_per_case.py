@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from whqa.metrics import CaseTable, ErrorMapDice, mean_defined
+from whqa.metrics.error_detection import ErrorMapDice
+from whqa.metrics.per_case import CaseTable, mean_defined
 
 
 def test_rows_come_back_in_order_of_index_and_once() -> None:
@@ -41,8 +42,8 @@ def test_the_state_is_what_torchmetrics_can_gather() -> None:
     assert [(row.ndim, row.dtype) for row in table.rows] == [(1, torch.float32)]
 
 
-def test_pooled_counts_above_float32_are_exact() -> None:
-    metric, n = ErrorMapDice(pooled=True), 2**24 + 1
+def test_counts_above_float32_are_exact() -> None:
+    metric, n = ErrorMapDice(), 2**24 + 1
     true, predicted = torch.ones(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
     predicted[0] = True
     for index in range(3):

@@ -11,16 +11,12 @@ import torch.distributed
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from whqa.metrics import (
-    JUDGE_COLUMNS,
-    CaseTable,
-    ErrorMapAUPRC,
-    ErrorMapDice,
-    HausdorffDistance95,
-    QIAccuracyCorrelation,
-    SegmentationDice,
-    judge,
-)
+from whqa.metrics.correlation import QIAccuracyCorrelation
+from whqa.metrics.error_detection import ErrorMapAUPRC, ErrorMapDice
+from whqa.metrics.per_case import CaseTable
+from whqa.metrics.segmentation import SegmentationDice
+from whqa.metrics.surface import HausdorffDistance95
+from whqa.metrics.verdict_row import JUDGE_COLUMNS, judge
 from whqa.quality import ErrorPrediction, JudgedCase
 
 STRUCTURES = ("lv", "rv")
@@ -58,7 +54,7 @@ def make_case(index: int) -> tuple[JudgedCase, ErrorPrediction]:
 def evaluate(indices: list[int]) -> dict[str, list[float]]:
     """What a callback does: one update a case, compute at the end."""
     table = CaseTable(JUDGE_COLUMNS)
-    dice, pooled, auprc = ErrorMapDice(), ErrorMapDice(pooled=True), ErrorMapAUPRC()
+    dice, auprc = ErrorMapDice(), ErrorMapAUPRC()
     correlation = QIAccuracyCorrelation(constant=0.75)
     structures, surface = SegmentationDice(STRUCTURES), HausdorffDistance95(STRUCTURES)
     for index in indices:
@@ -66,13 +62,12 @@ def evaluate(indices: list[int]) -> dict[str, list[float]]:
         row = judge(case, prediction)
         table.update(torch.tensor(index), row)
         dice.update(index, prediction.error_map, case.error)
-        pooled.update(index, prediction.error_map, case.error)
         auprc.update(index, prediction.probability, case.error)
         correlation.update(index, torch.tensor(row["qi_volume"]), row["acc_volume"])
         structures.update(index, case.mask, case.reference)
         surface.update(index, case.mask, case.reference, case.spacing)
     found = {f"table/{name}": values.tolist() for name, values in table.compute().items()}
-    scalars = {"dice": dice.compute(), "pooled": pooled.compute(), "auprc": auprc.compute()}
+    scalars = {"dice": dice.compute(), "auprc": auprc.compute()}
     for prefix, metric in (("qi", correlation), ("seg", structures), ("hd", surface)):
         scalars |= {f"{prefix}/{name}": value for name, value in metric.compute().items()}
     return found | {name: [float(value)] for name, value in scalars.items()}
@@ -80,13 +75,12 @@ def evaluate(indices: list[int]) -> dict[str, list[float]]:
 
 def reference_numbers(indices: list[int]) -> dict[str, float]:
     """The scalars from numpy, scipy and scikit-learn only."""
-    rows, sums = [], np.zeros(3)
+    rows = []
     for index in sorted(set(indices)):
         case, prediction = make_case(index)
         mask, truth = case.mask.numpy(), case.reference.numpy()
         error, called, p = mask != truth, prediction.error_map.numpy(), prediction.probability.numpy()
         counts = np.array([(error & called).sum(), error.sum(), called.sum()])
-        sums += counts
         row = {"dice": 1.0 if counts.sum() == 0 else 2 * counts[0] / (counts[1] + counts[2])}
         row["auprc"] = average_precision_score(error.ravel(), p.ravel()) if error.any() else math.nan
         row |= {"acc": (mask == truth).mean(), "qi": 1 - called.mean()}
@@ -96,7 +90,6 @@ def reference_numbers(indices: list[int]) -> dict[str, float]:
     column = {name: np.array([r[name] for r in rows]) for name in rows[0]}
     found = {
         "dice": column["dice"].mean(),
-        "pooled": 2 * sums[0] / (sums[1] + sums[2]) if sums.any() else 1.0,
         "auprc": np.nanmean(column["auprc"]) if not np.isnan(column["auprc"]).all() else math.nan,
         "qi/mae": np.abs(column["qi"] - column["acc"]).mean(),
         "qi/mae_constant": np.abs(column["acc"] - 0.75).mean(),

@@ -5,9 +5,8 @@ import pytest
 import torch
 from monai.metrics import compute_hausdorff_distance
 
-from whqa.metrics import HausdorffDistance95, SegmentationDice, hd95_mm, segmentation_dice
-from whqa.metrics.segmentation import paired_mean_dice
-from whqa.metrics.surface import volume_diagonal_mm
+from whqa.metrics.segmentation import SegmentationDice, paired_mean_dice, segmentation_dice
+from whqa.metrics.surface import HausdorffDistance95, hd95_mm, volume_diagonal_mm
 
 
 def blobs(seed: int, n_classes: int, shape: tuple[int, int, int] = (14, 12, 10)) -> torch.Tensor:

@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.distance import cdist
 from sklearn.metrics import average_precision_score, f1_score
 
-from whqa.metrics import JUDGE_COLUMNS, judge
+from whqa.metrics.verdict_row import JUDGE_COLUMNS, judge
 from whqa.quality import ErrorPrediction, JudgedCase
 
 SHAPE, SPACING = (9, 8, 6), (2.0, 3.0, 5.0)

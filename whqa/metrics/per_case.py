@@ -5,7 +5,7 @@ Lightning's evaluation sampler repeats cases until every rank has equally many. 
 
 The state is one 1-D float32 `cat` list: torchmetrics aborts the process for 2-D, integer or float64 states where a rank
 has no case. Each number is stored as two float32, high + low with high = float32(x), low = float32(x - high), which
-carries 48 bits: voxel counts above 2^24 stay exact, and pooled ratios with them.
+carries 48 bits: voxel counts above 2^24 stay exact.
 """
 
 from __future__ import annotations
@@ -90,7 +90,11 @@ class CaseTable(CaseMetric):
 
 
 def mean_defined(values: npt.ArrayLike) -> float:
-    """Mean without nan; nan where nothing is left."""
+    """Mean without nan; nan where nothing is left.
+
+    >>> mean_defined([1.0, float("nan"), 2.0])
+    1.5
+    """
     array = np.asarray(values, dtype=np.float64)
     defined = array[~np.isnan(array)]
     return float(defined.mean()) if defined.size else float("nan")

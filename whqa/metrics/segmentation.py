@@ -25,6 +25,9 @@ def segmentation_dice(mask: Tensor, reference: Tensor, n_classes: int) -> FloatA
 
     Raises:
         ValueError: shapes differ, or a label is not below `n_classes`.
+
+    >>> segmentation_dice(torch.tensor([1, 1, 0]), torch.tensor([1, 0, 0]), n_classes=3)
+    array([0.66666667,        nan])
     """
     counts = confusion(mask, reference, n_classes)
     overlap = np.diag(counts)[1:]

@@ -26,6 +26,13 @@ def hd95_mm(mask: Tensor, reference: Tensor, spacing: Sequence[float], n_classes
     Returns:
         (C,) float64 mm. A structure that both lack is nan and drops out of means; one that only one of them lacks
         gets the volume's diagonal.
+
+    >>> import torch
+    >>> mask, reference = torch.zeros(8, 8, 8, dtype=torch.uint8), torch.zeros(8, 8, 8, dtype=torch.uint8)
+    >>> mask[2:5, 2:5, 2:5] = 1
+    >>> reference[3:6, 2:5, 2:5] = 1
+    >>> hd95_mm(mask, reference, spacing=(2.0, 1.0, 1.0), n_classes=3)
+    array([ 2., nan])
     """
     if mask.shape != reference.shape:
         raise ValueError(f"mask {tuple(mask.shape)} and reference {tuple(reference.shape)} differ in shape")
