@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,3 +16,17 @@ def run(judged: Path) -> TrainedRun:
     """The tiny study's run with fold 0."""
     (directory,) = (judged / "runs").glob("*/errormap")
     return load_run(directory.parent)
+
+
+@pytest.fixture
+def correcting(monkeypatch: pytest.MonkeyPatch) -> Callable[[TrainedRun, float], TrainedRun]:
+    """Makes a run correct from an error probability on, as if that had helped all of its unseen masks."""
+
+    def make(run: TrainedRun, threshold: float) -> TrainedRun:
+        for network in run.networks:
+            calibration = replace(network.module.calibration, correction=threshold)
+            monkeypatch.setattr(network.module, "calibration", calibration)
+        better = {f"dice_{key}_corrected": run.cases[f"dice_{key}"] + 0.1 for key in run.scheme.keys}
+        return replace(run, cases=run.cases.assign(**better))
+
+    return make

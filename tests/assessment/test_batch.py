@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +22,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whqa.assessment.batch import Options, Outcome, assess_many, clear, refuse_overwriting
+from whqa.assessment.batch import assess_many
+from whqa.assessment.batch_case import AssessOptions, BatchCase
+from whqa.assessment.output_folder import clear
 from whqa.assessment.pairs import Pair, Pairs
-from whqa.cli.assess import _line
 from whqa.contract.quality_json import Assessment
 from whqa.errors import InputError
 from whqa.judges.calibration import Calibration
@@ -108,7 +110,7 @@ def _pairs(root: Path, *names: str) -> Pairs:
     return Pairs(tuple(found))
 
 
-BARE = Options(report=False)
+BARE = AssessOptions(report=False)
 
 
 def test_every_case_has_a_folder_and_a_row(tmp_path: Path, rows_of: Callable[[Path], list[dict[str, str]]]) -> None:
@@ -141,7 +143,7 @@ def test_a_bad_case_does_not_stop_the_rest(tmp_path: Path, capsys: pytest.Captur
         "whqa assess: e: e.nii: no mask",
         "whqa assess: b: b.nii: truncated; copy it again",
         "whqa assess: c: RuntimeError: out of memory",
-        f"whqa assess: d: {pairs.found[3].mask}: no such file",
+        f"whqa assess: d: {pairs.found[3].mask}: no such file; correct its name",
     ]
     assert not (tmp_path / "out" / "b").exists()
     assert [p.name for p in (tmp_path / "out" / "c").iterdir()] == ["error.txt"]
@@ -226,28 +228,6 @@ def test_what_is_left_of_a_failure_goes_when_the_case_is_judged(tmp_path: Path) 
     assert not (out / "a" / "error.txt").exists()
 
 
-FOREIGN_REQUESTS: list[Any] = [
-    {"outputs": ["mine.png"]},
-    dict.fromkeys(("image", "mask", "name", "modality", "label_map", "confidence", "run", "whqa")),
-    dict.fromkeys(("image", "mask", "name", "modality", "label_map", "confidence", "run", "whqa"))
-    | {"outputs": ["../mine.png", "mine.png"]},
-    ["outputs"],
-]
-
-
-@pytest.mark.parametrize("request_json", FOREIGN_REQUESTS)
-@pytest.mark.parametrize("quality", [None, {"case": "a", "score": 3}, []])
-def test_files_of_others_with_our_names_stay(tmp_path: Path, request_json: Any, quality: Any) -> None:
-    (tmp_path / "request.json").write_text(json.dumps(request_json))
-    if quality is not None:
-        (tmp_path / "quality.json").write_text(json.dumps(quality))
-    for name in ("error.txt", "report.html", "mine.png", "error_map.nii.gz"):
-        (tmp_path / name).write_text("mine")
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    clear(tmp_path, Options())
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
 def test_of_our_own_folder_nothing_but_our_own_files_goes(tmp_path: Path) -> None:
     pairs, out = _pairs(tmp_path, "a"), tmp_path / "out"
     assess_many(pairs, _model(tmp_path), out, BARE, Judge())
@@ -257,19 +237,19 @@ def test_of_our_own_folder_nothing_but_our_own_files_goes(tmp_path: Path) -> Non
     mine = {"mine.png", "notes.txt", "error.txt"}
     for name in ("look.png", "report.html", *mine):
         (place / name).write_text("x")
-    clear(place, Options(report=False))
+    clear(place, BARE.outputs)
     assert {path.name for path in place.iterdir()} == mine
     (place / "quality.json").write_text('{"case": "a", "verdict": {}, "versions": {}}')
     (place / "request.json").write_text('{"of": "somebody else"}')
     (place / "report.html").write_text("x")
-    clear(place, Options(report=False))
+    clear(place, BARE.outputs)
     assert {path.name for path in place.iterdir()} == {*mine, "request.json"}
 
 
 def test_settings_reach_the_judge(tmp_path: Path) -> None:
     pairs, judge = _pairs(tmp_path, "a", "b"), Judge()
     pairs = Pairs((replace(pairs.found[0], modality="ct"), pairs.found[1]))
-    options = Options("mr", ACDC, 0.8, report=False)
+    options = AssessOptions("mr", ACDC, 0.8, report=False)
     assess_many(pairs, _model(tmp_path), tmp_path / "out", options, judge)
     assert [(c["modality"], c["label_map"], c["confidence"]) for c in judge.asked] == [
         ("ct", ACDC, 0.8),
@@ -313,8 +293,6 @@ def test_an_input_in_the_output_folder_is_not_overwritten(tmp_path: Path) -> Non
     (outcome,) = assess_many(pairs, _model(tmp_path), tmp_path / "out", BARE, Judge())
     assert "is an input and would be overwritten" in str(outcome.error)
     assert inside.read_bytes() == content
-    with pytest.raises(InputError, match="choose another -o"):
-        refuse_overwriting([tmp_path / "out" / ".." / "in" / "0.nii"], [tmp_path / "in" / "0.nii"])
 
 
 def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
@@ -329,7 +307,7 @@ def test_an_output_folder_that_takes_no_files_is_refused_before_the_work(
     def full(**options: Any) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("whqa.assessment.batch.tempfile.TemporaryFile", full)
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
     with pytest.raises(InputError, match=r"out: cannot be written to \(Read-only file system\); choose another -o"):
         assess_many(_pairs(tmp_path, "a"), _model(tmp_path), tmp_path / "out", BARE, Judge())
 
@@ -383,8 +361,6 @@ def test_a_mask_without_a_quality_of_the_heart_is_listed_and_kept(
     assert outcome.kept
     assert '<td data-what="QI, heart">n/a</td>' in (tmp_path / "out" / "index.html").read_text()
     assert rows_of(tmp_path / "out" / "assessments.csv")[0]["qi_heart"] == ""
-    assert outcome.quality
-    assert _line("a", outcome.quality) == "a: reject, no QI over the heart (the mask has no voxel)"
 
 
 def test_the_page_says_where_its_links_lead_and_how_many_were_judged(tmp_path: Path) -> None:
@@ -419,7 +395,7 @@ def test_the_reasons_lie_within_the_window(tmp_path: Path, width: int, below: bo
 
 
 def test_a_page_without_a_single_verdict(tmp_path: Path) -> None:
-    page = render_index([Outcome("a", error="no such file")], HOSTILE)
+    page = render_index([BatchCase("a", error="no such file")], HOSTILE)
     assert "no such file" in page
     assert "<img" not in page
 

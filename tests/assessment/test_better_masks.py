@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from whqa.assessment import TrainedRun, assess, pipeline
+from whqa.assessment import TrainedRun, assess, likeness
 from whqa.report.assessment_page import render_report
 from whqa.structures import MMWHS
 
@@ -17,10 +18,8 @@ Case = tuple[Path, tuple[np.ndarray, np.ndarray]]
 
 
 @pytest.fixture
-def case(phantoms: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
-    """A scan and its label map with another organ beside the heart, judged by a run that corrects whatever it can."""
-    record = {"applied": True, "reason": "helps", "threshold": 0.0, "out_of_fold": None}
-    monkeypatch.setattr(pipeline, "correction_record", lambda run: dict(record))
+def case(phantoms: Path) -> Case:
+    """A scan and its label map with another organ beside the heart."""
     root = phantoms / "data" / "phantom-ct-6-6mm-seed0"
     label = nib.load(next(root.rglob("ct_train_1001_label.nii.gz")))
     values = np.asanyarray(label.dataobj).astype(np.int16)
@@ -28,11 +27,17 @@ def case(phantoms: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     return next(root.rglob("ct_train_1001_image.nii.gz")), (values, label.affine)
 
 
+@pytest.fixture
+def eager(run: TrainedRun, correcting: Callable[[TrainedRun, float], TrainedRun]) -> TrainedRun:
+    """A run that corrects whatever it can."""
+    return correcting(run, 0.0)
+
+
 SCHEME: dict[str, Any] = {**MMWHS.values, "ignore": 9}
 
 
-def test_voxels_of_other_organs_are_never_corrected(run: TrainedRun, case: Case) -> None:
-    found = assess(*case, run, label_map=SCHEME)
+def test_voxels_of_other_organs_are_never_corrected(eager: TrainedRun, case: Case) -> None:
+    found = assess(*case, eager, label_map=SCHEME)
     values = case[1][0]
     assert found.quality["correction"]["changed_voxels"] == (found.corrected != found.mask).sum() > 0
     assert (found.corrected[values == 0] > 0).any(), "the run would give background to the heart"
@@ -42,11 +47,11 @@ def test_voxels_of_other_organs_are_never_corrected(run: TrainedRun, case: Case)
 
 
 def test_a_mask_better_than_the_run_s_own_is_left_alone_and_the_page_says_why(
-    run: TrainedRun, case: Case, monkeypatch: pytest.MonkeyPatch
+    eager: TrainedRun, case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     piece = "The number of separate pieces of the pulmonary artery is 1; in the run's own cases it is 2 to 12."
-    monkeypatch.setattr(pipeline, "better_than_own", lambda *_: [piece])
-    found = assess(*case, run, label_map=SCHEME)
+    monkeypatch.setattr(likeness, "better_than_own", lambda *_: [piece])
+    found = assess(*case, eager, label_map=SCHEME)
     np.testing.assert_array_equal(found.corrected, found.mask)
     correction = found.quality["correction"]
     assert not correction["applied"]
@@ -56,15 +61,15 @@ def test_a_mask_better_than_the_run_s_own_is_left_alone_and_the_page_says_why(
     page = render_report(found)
     assert "more like the run&#39;s references" in page
     assert "probably too low" in page
-    monkeypatch.setattr(pipeline, "unfamiliar", lambda *_: [{"feature": "noise", "message": "Noise."}])
-    strange = assess(*case, run, label_map=SCHEME).quality
+    monkeypatch.setattr(likeness, "unfamiliar", lambda *_: [{"feature": "noise", "message": "Noise."}])
+    strange = assess(*case, eager, label_map=SCHEME).quality
     assert not [w for w in strange["warnings"] if "too low" in w], "of a strange scan nothing is known"
     assert not strange["correction"]["applied"]
 
 
-def test_a_mask_that_is_lost_on_the_grid_of_the_run_is_left_alone(run: TrainedRun, case: Case) -> None:
+def test_a_mask_that_is_lost_on_the_grid_of_the_run_is_left_alone(eager: TrainedRun, case: Case) -> None:
     values = np.zeros_like(case[1][0])
     values[5, 5, 5] = 500
-    correction = assess(case[0], (values, case[1][1]), run).quality["correction"]
+    correction = assess(case[0], (values, case[1][1]), eager).quality["correction"]
     assert (correction["applied"], correction["changed_voxels"]) == (False, 0)
     assert correction["reason"] == "left alone: the mask has no voxel on the grid of the run"

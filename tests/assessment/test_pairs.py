@@ -6,10 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from whqa.assessment.pairs import Pair, folder_names, pairs_of_folders, pairs_of_table
+from whqa.assessment.pairs import Pair, pairs_of_folders, pairs_of_table
 from whqa.errors import InputError
 
 
@@ -198,21 +196,3 @@ def test_a_table_that_is_none_is_refused(tmp_path: Path, content: bytes, says: s
     table.write_bytes(content)
     with pytest.raises(InputError, match=says):
         pairs_of_table(table)
-
-
-def test_folder_names_are_plain() -> None:
-    names = ["case 7", "../x", "/etc/passwd", "..", "", "<img src=x>", "Herz_ü", "index.html", "A", "a", "a"]
-    assert folder_names(names) == [
-        *("case_7", "x", "etc_passwd", "case", "case-2", "img_src_x", "Herz_ü", "index.html-2", "A", "a-2", "a-3")
-    ]
-
-
-@given(st.lists(st.text(max_size=200), max_size=8))
-def test_no_name_leads_out_of_the_folder_or_meets_another(names: list[str]) -> None:
-    folders = folder_names(names)
-    assert len({f.casefold() for f in folders}) == len(names)
-    for folder in folders:
-        assert Path(folder).name == folder
-        assert not folder.startswith(".")
-        assert folder.isprintable()
-        assert len(folder) <= 90

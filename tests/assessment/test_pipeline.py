@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -16,11 +18,14 @@ import torch
 import whqa
 from whqa.assessment import TrainedRun, assess, load_run, write_assessment
 from whqa.assessment.ensemble import judge_mask
-from whqa.assessment.verdict import intervals_of, verdict_of
+from whqa.assessment.verdict import verdict_of
+from whqa.contract.quality_json import QualityIndicator
 from whqa.data.formats.volume_files import read_grid
 from whqa.errors import InputError
 from whqa.report.assessment_page import render_report, write_preview
 from whqa.structures import MMWHS
+
+Correcting = Callable[[TrainedRun, float], TrainedRun]
 
 
 @pytest.fixture(scope="module")
@@ -119,11 +124,10 @@ def test_a_mask_that_is_lost_on_the_grid_of_the_run_is_rejected(
     write_preview(found, tmp_path / "preview.png")
 
 
-def test_a_lost_mask_is_rejected_without_label_head_too(run: TrainedRun) -> None:
-    image, nothing = torch.zeros(17, 16, 15), torch.zeros(17, 16, 15, dtype=torch.int64)
-    judgement = replace(judge_mask(run.networks, image, nothing, (8.0, 8.0, 8.0)), other=None, expected_dice=None)
-    quality = {"out_of_distribution": [], "outside": {"mask_share": 0.0}, **intervals_of(run, judgement, 0.9)}
-    verdict = verdict_of(run, quality, judgement)
+def test_a_lost_mask_is_rejected_without_label_head_too(run: TrainedRun, case: tuple[Path, Path]) -> None:
+    nothing: QualityIndicator = {"value": None, "soft": None, "interval": None, "reason": "lost"}
+    binary = replace(run, networks=(replace(run.networks[0], module=SimpleNamespace(head="binary")),))
+    verdict = verdict_of(binary, {"volume": nothing, "heart": nothing}, {}, lost=True, unfamiliar=False, outside=0.0)
     assert verdict["decision"] == "reject"
     assert verdict["score"] is None
 
@@ -150,15 +154,13 @@ def test_the_ensemble_is_the_mean_of_its_networks(run: TrainedRun) -> None:
 
 
 def test_only_voxels_above_the_threshold_are_corrected_and_other_organs_stay(
-    run: TrainedRun, case: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    run: TrainedRun, case: tuple[Path, Path], correcting: Correcting
 ) -> None:
     label_map = {**MMWHS.values, "ignore": [7]}
     mask = nib.load(case[1])
     values = np.asanyarray(mask.dataobj).copy()
     values[0, 0, 0] = 7
-    forced = {"applied": True, "reason": "forced", "threshold": 0.3, "out_of_fold": None}
-    monkeypatch.setattr("whqa.assessment.pipeline.correction_record", lambda run: dict(forced))
-    found = assess(case[0], (values, mask.affine), run, label_map=label_map)
+    found = assess(case[0], (values, mask.affine), correcting(run, 0.3), label_map=label_map)
     changed = found.corrected != found.mask
     assert changed.any(), "an untrained network doubts much"
     assert (found.error_probability[changed] >= 0.3).all()
@@ -245,13 +247,6 @@ def test_wrong_volumes_get_one_line(run: TrainedRun, case: tuple[Path, Path], tm
         assess(7, case[1], run)
     with pytest.raises(InputError, match=r"nothing\.nii: no such file"):
         assess(tmp_path / "nothing.nii", case[1], run)
-
-
-def test_masks_of_64_bit_integers_are_written_in_32(run: TrainedRun, case: tuple[Path, Path], tmp_path: Path) -> None:
-    mask = nib.load(case[1])
-    found = assess(case[0], (np.asanyarray(mask.dataobj).astype(np.int64), mask.affine), run)
-    write_assessment(found, tmp_path, report=False)
-    assert nib.load(tmp_path / "corrected_mask.nii.gz").get_data_dtype() == np.int32
 
 
 def test_other_organs_stay_in_every_format(run: TrainedRun, case: tuple[Path, Path], tmp_path: Path) -> None:

@@ -95,6 +95,31 @@ def test_a_folder_with_one_corrupt_case(
     assert capsys.readouterr().out.splitlines()[-2].endswith("; 2 kept from before")
 
 
+@pytest.mark.parametrize("name", ["case7_img.nii.gz", "case7_0000.NII.GZ", "case7_image.nii.gz"])
+def test_a_case_has_one_name_alone_and_in_a_batch(run: Path, scans: Path, name: str) -> None:
+    for folder in ("i", "m"):
+        (scans / folder).mkdir()
+    image = Path(shutil.copy(_files(scans / "images")[0], scans / "i" / name))
+    mask = Path(shutil.copy(_files(scans / "masks")[0], scans / "m" / "case7_seg.nii.gz"))
+    options = ("--model", run, "--no-report")
+    assert _assess(image, mask, *options, "-o", scans / "one") == 0
+    assert _assess(image.parent, mask.parent, *options, "-o", scans / "many") == 0
+    found = [json.loads((scans / d / "quality.json").read_text())["case"] for d in ("one", "many/case7")]
+    assert found == ["case7", "case7"]
+
+
+def test_a_mask_without_a_voxel_on_the_run_s_grid_is_rejected_in_words(
+    run: Path, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, mask = _files(scans / "images")[0], nib.load(_files(scans / "masks")[0])
+    values = np.zeros(mask.shape, np.int16)
+    values[5, 5, 5] = MMWHS.values["lv"]
+    nib.save(nib.Nifti1Image(values, mask.affine), scans / "lost.nii.gz")
+    assert _assess(image, scans / "lost.nii.gz", "--model", run, "--no-report", "-o", scans / "out") == 0
+    said = "ct_train_1001: reject, no QI over the heart (the mask has no voxel on the grid of the run)"
+    assert capsys.readouterr().out.splitlines()[0] == said
+
+
 def test_a_table_of_pairs_with_a_name_that_wants_out(run: Path, scans: Path, rows_of: Read) -> None:
     table = scans / "pairs.csv"
     image, mask = (_files(scans / f)[0].relative_to(scans) for f in ("images", "masks"))

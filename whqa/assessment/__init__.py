@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from whqa.assessment.model import TrainedRun, load_run
-    from whqa.assessment.pipeline import assess, write_assessment
+    from whqa.assessment.pipeline import assess
+    from whqa.assessment.writing import write_assessment
     from whqa.contract.quality_json import Assessment
 
 __all__ = ["Assessment", "TrainedRun", "assess", "load_run", "write_assessment"]
@@ -17,7 +18,7 @@ _HOMES = {
     "TrainedRun": "whqa.assessment.model",
     "assess": "whqa.assessment.pipeline",
     "load_run": "whqa.assessment.model",
-    "write_assessment": "whqa.assessment.pipeline",
+    "write_assessment": "whqa.assessment.writing",
 }
 
 

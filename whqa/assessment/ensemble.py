@@ -21,6 +21,9 @@ from whqa.judges.calibration import Rule, expected_dice_threshold
 from whqa.judges.correction import expected_dice, other_probabilities
 from whqa.quality import heart_region, one_minus_mean
 
+NO_LABELS = "the run's network has no label head (errormap.head=label)"
+LOST = "the mask has no voxel on the grid of the run"
+
 
 class FoldNumbers(NamedTuple):
     """One network's own QI by region, and its expected Dice of structures 1..C (nothing without label head).
@@ -55,6 +58,16 @@ class Judgement:
     expected_dice: Tensor | None
     heart: Tensor | None
     by_fold: dict[int, FoldNumbers]
+
+    @property
+    def lost(self) -> bool:
+        """Whether the mask has no voxel on the run's grid."""
+        return self.heart is None
+
+    @property
+    def map_threshold(self) -> float:
+        """Of the error map on the input's grid: above 0, as nothing is said of voxels outside the judged box."""
+        return max(self.threshold, 1e-6)
 
 
 def judge_mask(

@@ -1,9 +1,14 @@
-"""The two volumes of an assessment, from files or from memory, checked against each other and against the run."""
+"""The two volumes of an assessment, from files or from memory, checked against each other and against the run.
+
+Headers come first: two volumes that do not lie on one grid are refused before a voxel is read. Each file is then
+decoded once, and hashed at most once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,17 +18,35 @@ import numpy.typing as npt
 
 from whqa.assessment.model import TrainedRun
 from whqa.data.case import Modality
+from whqa.data.formats.file_names import case_name
 from whqa.data.formats.volume_files import (
+    Grid,
     SpacingRule,
     Volume,
     check_same_grid,
+    image_voxels,
+    label_values,
     read_grid,
-    read_image,
-    read_label,
-    read_label_values,
 )
 from whqa.errors import InputError
+from whqa.files import sha256
 from whqa.structures import LabelScheme, label_scheme
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file that is to be judged, or that holds a mask; it is hashed when its digest is first asked for."""
+
+    path: Path
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hexadecimal digest of its bytes.
+
+        Raises:
+            InputError: there is no such file, or it cannot be read.
+        """
+        return sha256(self.path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +57,11 @@ class Inputs:
         name: of the case.
         image: float32.
         mask: indices of the run's scheme.
-        values: the mask as in its file, whole numbers (X, Y, Z).
+        values: the mask in the values of its own file, whole numbers of at most 32 bits (X, Y, Z).
         scheme: of `values`.
         run_scheme: of `mask`.
         modality: of the image.
-        from_file: whether both have paths that exist.
+        image_file, mask_file: where they come from; None for what was given as an array.
         warnings: for the user.
     """
 
@@ -49,8 +72,14 @@ class Inputs:
     scheme: LabelScheme
     run_scheme: LabelScheme
     modality: Modality
-    from_file: bool
+    image_file: InputFile | None
+    mask_file: InputFile | None
     warnings: tuple[str, ...]
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel."""
+        return float(abs(np.linalg.det(self.image.affine[:3, :3]))) / 1000
 
     @property
     def other_organs(self) -> npt.NDArray[np.bool_]:
@@ -60,7 +89,8 @@ class Inputs:
     def to_values(self, corrected: npt.NDArray[np.uint8]) -> npt.NDArray[np.integer]:
         """A changed mask in the file's own values: voxels that did not change keep theirs, other organs too."""
         table = np.array([0, *(self.scheme.values[key] for key in self.run_scheme.keys)])
-        fits = np.can_cast(np.min_scalar_type(int(table.max())), self.values.dtype)
+        limits = np.iinfo(self.values.dtype)
+        fits = limits.min <= table.min() and table.max() <= limits.max
         values = self.values.astype(self.values.dtype if fits else np.int16)
         changed = corrected != self.mask.array
         values[changed] = table[corrected[changed]]
@@ -76,7 +106,7 @@ def read_inputs(
     label_map: str | Mapping[str, Any] | LabelScheme | None,
     name: str | None,
 ) -> Inputs:
-    """Read and check both volumes.
+    """Read and check both volumes, each a path, an `InputFile`, a nibabel image or (array, affine).
 
     Raises:
         InputError: a file is bad, the two do not lie on one grid, the mask lacks all structures, values are unknown, or
@@ -84,33 +114,39 @@ def read_inputs(
     """
     scheme = run.scheme if label_map is None else label_scheme(label_map)
     _check_scheme(scheme, run)
-    from_file = isinstance(image, str | Path) and isinstance(mask, str | Path)
     kind = _modality(modality, run)
-    scan = _image(image, run.spacing_rule)
-    labels, values = _mask(mask, scheme, run.spacing_rule)
-    check_same_grid(scan, labels)
-    indices = _reindexed(labels.array, scheme, run.scheme)
+    files = _file_of(image), _file_of(mask)
+    places = [
+        _in_memory(given, what) if file is None else read_grid(file.path, run.spacing_rule)
+        for given, file, what in zip((image, mask), files, ("image", "mask"), strict=True)
+    ]
+    check_same_grid(*places)
+    scan, mask_place = _image(places[0]), places[1]
+    values = _whole_numbers(mask_place)
+    indices = _reindexed(scheme.to_indices(values, str(mask_place.path)), scheme, run.scheme)
     if not indices.any():
-        raise InputError(f"{labels.path}: empty mask, no structure in it; is it the right file and label map?")
-    case = name or _stem(scan.path)
+        raise InputError(f"{mask_place.path}: empty mask, no structure in it; is it the right file and label map?")
     return Inputs(
-        case,
+        name or case_name(scan.path.name),
         scan,
-        Volume(indices, labels.affine, labels.path, labels.header),
-        values,
+        Volume(indices, mask_place.affine, mask_place.path, mask_place.header),
+        _at_most_32_bits(values),
         scheme,
         run.scheme,
         kind,
-        from_file,
-        tuple(filter(None, (_conflict(source, run.spacing_rule) for source in (image, mask)))),
+        *files,
+        tuple(_conflict(place, run.spacing_rule) for place in places if isinstance(place, Grid) and place.conflict),
     )
 
 
-def _conflict(source: Any, rule: SpacingRule) -> str:
-    if not isinstance(source, str | Path):
-        return ""
-    conflict = read_grid(Path(source), rule).conflict
-    return f"the header of {Path(source).name} contradicts itself, {conflict}; using {rule}" if conflict else ""
+def _file_of(given: Any) -> InputFile | None:
+    if isinstance(given, str | Path):
+        return InputFile(Path(given))
+    return given if isinstance(given, InputFile) else None
+
+
+def _conflict(grid: Grid, rule: SpacingRule) -> str:
+    return f"the header of {grid.path.name} contradicts itself, {grid.conflict}; using {rule}"
 
 
 def _check_scheme(scheme: LabelScheme, run: TrainedRun) -> None:
@@ -132,48 +168,45 @@ def _modality(modality: str | None, run: TrainedRun) -> Modality:
     return cast(Modality, modality)
 
 
-def _image(source: Any, rule: SpacingRule) -> Volume:
-    if isinstance(source, str | Path):
-        return read_image(Path(source), rule, announce=False)
-    array, affine, header = _in_memory(source, "image")
-    values = np.asarray(array, dtype=np.float32)
+def _image(place: Grid | Volume) -> Volume:
+    if isinstance(place, Grid):
+        return Volume(image_voxels(place), place.affine, place.path, place.header)
+    values = np.asarray(place.array, dtype=np.float32)
     if not np.isfinite(values).all() or values.min() == values.max():
         raise InputError("image: holds NaN or infinite voxels, or is all of one value")
-    return Volume(values, affine, Path("image"), header)
+    return Volume(values, place.affine, place.path, place.header)
 
 
-def _mask(source: Any, scheme: LabelScheme, rule: SpacingRule) -> tuple[Volume, npt.NDArray[np.integer]]:
-    if isinstance(source, str | Path):
-        labels = read_label(Path(source), scheme, rule, announce=False)
-        return labels, read_label_values(Path(source), rule)
-    array, affine, header = _in_memory(source, "mask")
-    values = np.asarray(array)
-    if values.dtype.kind not in "iub":
-        whole = np.rint(values)
-        if not np.array_equal(whole, values):
-            raise InputError("mask: label values must be whole numbers")
-        values = whole.astype(np.int32)
-    # NIfTI files of 64-bit labels are read by few programs; `to_indices` has checked that they fit
-    smaller = {"b": np.uint8, "i": np.int32, "u": np.int32}[values.dtype.kind]
-    indices = scheme.to_indices(values.astype(np.uint8) if values.dtype.kind == "b" else values, "mask")
-    values = values if values.dtype.itemsize <= 4 and values.dtype.kind != "b" else values.astype(smaller)
-    return Volume(indices, affine, Path("mask"), header), values
+def _whole_numbers(place: Grid | Volume) -> npt.NDArray[np.integer]:
+    if isinstance(place, Grid):
+        return label_values(place)
+    if place.array.dtype.kind in "iu":
+        return place.array
+    whole = np.rint(place.array)
+    if not np.array_equal(whole, place.array):
+        raise InputError("mask: label values must be whole numbers")
+    return whole.astype(np.int32)
 
 
-def _in_memory(source: Any, what: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64], nib.Nifti1Header | None]:
-    if isinstance(source, nib.spatialimages.SpatialImage):
-        header = source.header if isinstance(source.header, nib.Nifti1Header) else None
-        array, affine = np.asanyarray(source.dataobj), np.asarray(source.affine, dtype=np.float64)
+def _at_most_32_bits(values: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+    """Values of a scheme in a type that other programs open: AFNI, FSL and SPM refuse 64 bits and unsigned 32."""
+    return values if np.can_cast(values.dtype, np.int32) else values.astype(np.int32)
+
+
+def _in_memory(given: Any, what: str) -> Volume:
+    if isinstance(given, nib.spatialimages.SpatialImage):
+        header = given.header if isinstance(given.header, nib.Nifti1Header) else None
+        array, affine = np.asanyarray(given.dataobj), np.asarray(given.affine, dtype=np.float64)
     else:
         try:
-            array, affine, header = np.asarray(source[0]), np.asarray(source[1], dtype=np.float64), None
+            array, affine, header = np.asarray(given[0]), np.asarray(given[1], dtype=np.float64), None
         except (TypeError, IndexError, ValueError):
             raise InputError(f"{what}: must be a path, a nibabel image, or (array, affine)") from None
     if array.ndim != 3 or affine.shape != (4, 4) or not array.size:
         raise InputError(f"{what}: array of shape {array.shape} with affine {affine.shape}; must be 3-D with 4 x 4")
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(f"{what}: singular affine")
-    return array, affine, header
+    return Volume(array.astype(np.uint8) if array.dtype == bool else array, affine, Path(what), header)
 
 
 def _reindexed(indices: npt.NDArray[np.uint8], scheme: LabelScheme, wanted: LabelScheme) -> npt.NDArray[np.uint8]:
@@ -182,11 +215,3 @@ def _reindexed(indices: npt.NDArray[np.uint8], scheme: LabelScheme, wanted: Labe
         return indices
     table = [0, *(wanted.keys.index(key) + 1 if key in wanted.keys else 0 for key in scheme.keys)]
     return np.array(table, dtype=np.uint8)[indices]
-
-
-def _stem(path: Path) -> str:
-    for suffix in (".nii.gz", ".nii", ".nrrd", ".mha"):
-        if path.name.endswith(suffix):
-            stem = path.name.removesuffix(suffix)
-            return stem.removesuffix("_image").removesuffix("_0000") or stem
-    return path.stem

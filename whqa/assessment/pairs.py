@@ -9,25 +9,19 @@ from __future__ import annotations
 
 import csv
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from whqa.data.formats.file_names import VOLUME_ENDINGS
+from whqa.data.formats.file_names import IMAGE_WORDS, MASK_WORDS, case_name, stem
 from whqa.data.sources.listing import list_files, same_file
 from whqa.errors import InputError
 
-IMAGE_WORDS = ("_image", "_img", "_0000")
-MASK_WORDS = ("_labels", "_label", "_mask", "_segmentation", "_seg", "_prediction", "_pred", "_gt")
 # nnU-Net's first channel, but as well a number that belongs to the name of a case
 _NUMBER = "_0000"
 _OTHER_CHANNEL = re.compile(r"_(?!0000)\d{4}$")
-_LONGEST_NAME = 80
-# Files of a batch that lie beside its folders.
-INDEX, TABLE = "index.html", "assessments.csv"
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,7 @@ def pairs_of_table(path: Path) -> Pairs:
     found, problems = [], []
     for number, row in enumerate(rows, start=2):
         image, mask = row.get("image", ""), row.get("mask", "")
-        name = row.get("name") or (case_name(Path(image).name, IMAGE_WORDS) if image else f"line {number}")
+        name = row.get("name") or (case_name(Path(image).name) if image else f"line {number}")
         modality = row.get("modality", "").lower() or None
         if not image or not mask:
             problems.append((name, f"{path}: line {number} has no {'mask' if image else 'image'}"))
@@ -108,34 +102,6 @@ def pairs_of_table(path: Path) -> Pairs:
     if not rows:
         raise InputError(f"{path}: has no rows; write one line with image and mask for each case")
     return Pairs(tuple(found), tuple(problems))
-
-
-def case_name(file_name: str, words: Sequence[str] = (*IMAGE_WORDS, *MASK_WORDS)) -> str:
-    """File name without its ending and without one of the closing words."""
-    stem = _stem(file_name)
-    return next((stem[: -len(w)] for w in words if stem.lower().endswith(w) and len(stem) > len(w)), stem)
-
-
-def folder_names(names: Iterable[str]) -> list[str]:
-    """One folder name for each, in order: plain, distinct on any file system, and never a way to another folder."""
-    taken = {INDEX, TABLE}
-    folders = []
-    for name in names:
-        plain = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFKC", name))
-        # file systems count bytes
-        plain = plain.encode()[:_LONGEST_NAME].decode(errors="ignore").strip("._-") or "case"
-        folder, number = plain, 1
-        while folder.casefold() in taken:
-            number += 1
-            folder = f"{plain}-{number}"
-        taken.add(folder.casefold())
-        folders.append(folder)
-    return folders
-
-
-def _stem(file_name: str) -> str:
-    endings = sorted(VOLUME_ENDINGS, key=len, reverse=True)
-    return next((file_name[: -len(e)] for e in endings if file_name.lower().endswith(e)), Path(file_name).stem)
 
 
 def _unreadable(folder: Path) -> list[tuple[str, str]]:
@@ -160,7 +126,7 @@ def _by_equal_names(scans: Iterable[Path], labels: Iterable[Path]) -> list[_Grou
         meant = _meant_by(image.keys(), mask.keys()) if both else "words"
         if meant == "names":
             alone = len(image.keys() | mask.keys()) == 1 and not both[0].endswith(_NUMBER)
-            groups += [_Group(case if alone else stem, image[stem], mask[stem]) for stem in both]
+            groups += [_Group(case if alone else bare, image[bare], mask[bare]) for bare in both]
         elif meant == "unclear":
             groups.append(_Group(case, [*chain(*image.values())], [*chain(*mask.values())]))
     return groups
@@ -169,9 +135,9 @@ def _by_equal_names(scans: Iterable[Path], labels: Iterable[Path]) -> list[_Grou
 def _meant_by(scans: Collection[str], labels: Collection[str]) -> str:
     """What decides about the files of one case that share a name: their names, their words, or nobody knows."""
     every, equal = {*scans, *labels}, set(scans) == set(labels)
-    if len({_role(stem) for stem in every}) == 1:
+    if len({_role(bare) for bare in every}) == 1:
         return "names"
-    worded = {_role(stem) for stem in every if not stem.endswith(_NUMBER)} - {""}
+    worded = {_role(bare) for bare in every if not bare.endswith(_NUMBER)} - {""}
     if not worded:
         # `p` and `p_0000`: two cases, or a case and its first channel
         return "names" if equal else "unclear"
@@ -194,13 +160,13 @@ def _by_case(
     is a known case as it stands keeps its closing word.
     """
     roles = [own, ""]
-    if not together and not any(_role(_stem(path.name)) in roles for path in files):
+    if not together and not any(_role(stem(path.name)) in roles for path in files):
         roles = ["image", "mask"]
     groups: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for path in files:
-        stem = _stem(path.name)
+        bare = stem(path.name)
         if path not in taken:
-            groups[stem if stem in known else case_name(path.name)][_role(stem)].append(path)
+            groups[bare if bare in known else case_name(path.name)][_role(bare)].append(path)
     chosen = {case: next((g[role] for role in roles if role in g), []) for case, g in groups.items()}
     return {case: paths for case, paths in chosen.items() if paths}
 
@@ -208,17 +174,17 @@ def _by_case(
 def _by_stem(files: Iterable[Path]) -> dict[str, dict[str, list[Path]]]:
     cases: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for path in files:
-        cases[case_name(path.name)][_stem(path.name)].append(path)
+        cases[case_name(path.name)][stem(path.name)].append(path)
     return cases
 
 
 def _is_other_channel(group: _Group, found: Iterable[Pair], together: bool) -> bool:
     """Whether it is `case_0001` beside a `case_0000` that is the image of `case`; masks have no channels."""
-    stems = [_stem(path.name) for path in (*group.images, *group.masks)]
-    if (group.masks and not together) or not all(_OTHER_CHANNEL.search(stem) for stem in stems):
+    stems = [stem(path.name) for path in (*group.images, *group.masks)]
+    if (group.masks and not together) or not all(_OTHER_CHANNEL.search(bare) for bare in stems):
         return False
-    first = {stem[:-4] + _NUMBER[1:] for stem in stems}
-    return first <= {_stem(pair.image.name) for pair in found if _stem(pair.image.name) == pair.name + _NUMBER}
+    first = {bare[:-4] + _NUMBER[1:] for bare in stems}
+    return first <= {stem(pair.image.name) for pair in found if stem(pair.image.name) == pair.name + _NUMBER}
 
 
 def _unused(scans: Iterable[Path], labels: Iterable[Path], groups: Sequence[_Group]) -> list[tuple[str, str]]:
@@ -234,9 +200,9 @@ def _unused(scans: Iterable[Path], labels: Iterable[Path], groups: Sequence[_Gro
     return lines
 
 
-def _role(stem: str) -> str:
+def _role(bare: str) -> str:
     for role, words in (("image", IMAGE_WORDS), ("mask", MASK_WORDS)):
-        if any(stem.lower().endswith(w) and len(stem) > len(w) for w in words):
+        if any(bare.lower().endswith(w) and len(bare) > len(w) for w in words):
             return role
     return ""
 

@@ -15,7 +15,8 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from whqa.assessment.model import TrainedRun, load_run
-from whqa.assessment.pipeline import assess, write_assessment
+from whqa.assessment.pipeline import assess
+from whqa.assessment.writing import write_assessment
 from whqa.config.instantiate import make
 from whqa.data.case import Case, Cohort
 from whqa.data.formats.volume_files import Volume

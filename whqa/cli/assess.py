@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whqa.errors import InputError
 
 if TYPE_CHECKING:
-    from whqa.assessment.batch import Options, Outcome
+    from whqa.assessment.batch_case import AssessOptions, BatchCase
     from whqa.assessment.model import TrainedRun
     from whqa.assessment.pairs import Pairs
 
@@ -59,10 +57,10 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
 
     scheme = None if options.label_map is None else parse_label_map(options.label_map)
     # after the words of the command line are checked: these imports take seconds
-    from whqa.assessment.batch import Options
+    from whqa.assessment.batch_case import AssessOptions
     from whqa.assessment.model import load_run
 
-    settings = Options(options.modality, scheme, options.confidence, options.report, preview)
+    settings = AssessOptions(options.modality, scheme, options.confidence, options.report, preview)
     model = load_run(options.model, options.fold)
     if pairs is None:
         return _assess_one(options, model, settings)
@@ -99,13 +97,14 @@ def _pairs(options: argparse.Namespace) -> Pairs | None:
     return pairs_of_folders(image, mask) if image.is_dir() else None
 
 
-def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Options) -> int:
-    from whqa.assessment.batch import clear, refuse_overwriting
-    from whqa.assessment.pipeline import assess, write_assessment
+def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: AssessOptions) -> int:
+    from whqa.assessment.output_folder import QUALITY, REPORT, clear, new_folder, refuse_overwriting
+    from whqa.assessment.pipeline import assess
+    from whqa.assessment.writing import write_assessment
 
     out = options.out
     refuse_overwriting((out / name for name in settings.outputs), (options.image, options.mask))
-    with _new_folder(out):
+    with new_folder(out):
         assessment = assess(
             options.image,
             options.mask,
@@ -116,56 +115,40 @@ def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Option
         )
         preview = out / settings.preview if settings.preview else None
         # only now: a call that fails leaves what an earlier one wrote
-        clear(out, settings)
+        clear(out, settings.outputs)
         write_assessment(assessment, out, report=settings.report, preview=preview)
-    verdict = assessment.quality["verdict"]
-    print(_line(assessment.name, assessment.quality))
-    for reason in verdict["reasons"]:
+    quality = assessment.quality
+    print(_line(assessment.name, quality))
+    for reason in quality["verdict"]["reasons"]:
         print(f"  {reason}")
-    for entry in assessment.quality["out_of_distribution"]:
-        print(f"  unfamiliar: {entry['message']}")
-    for warning in assessment.quality["warnings"]:
+    for strange in quality["out_of_distribution"]:
+        print(f"  unfamiliar: {strange['message']}")
+    for warning in quality["warnings"]:
         print(f"  warning: {warning}")
-    print(out / "report.html" if settings.report else out / "quality.json")
+    print(out / (REPORT if settings.report else QUALITY))
     return 0
 
 
-@contextmanager
-def _new_folder(out: Path) -> Iterator[None]:
-    """Make the output folder before the work begins; a call that fails leaves no empty folders."""
-    from whqa.assessment.batch import make_folder
-
-    made = [folder for folder in (out, *out.parents) if not os.path.lexists(folder)]
-    try:
-        make_folder(out)
-        yield
-    except BaseException:
-        with suppress(OSError):
-            for folder in made:
-                folder.rmdir()
-        raise
-
-
-def _assess_many(options: argparse.Namespace, pairs: Pairs, model: TrainedRun, settings: Options) -> int:
-    from whqa.assessment.batch import assess_many, refuse_overwriting
-    from whqa.assessment.pairs import INDEX, TABLE
+def _assess_many(options: argparse.Namespace, pairs: Pairs, model: TrainedRun, settings: AssessOptions) -> int:
+    from whqa.assessment.batch import assess_many
+    from whqa.assessment.output_folder import INDEX, TABLE, refuse_overwriting
 
     refuse_overwriting((options.out / TABLE, options.out / INDEX), (options.image,))
-    outcomes = assess_many(pairs, model, options.out, settings)
-    for outcome in outcomes:
-        if outcome.quality is not None:
-            print(_line(outcome.name, outcome.quality))
-    print(_counts(outcomes))
+    cases = assess_many(pairs, model, options.out, settings)
+    for case in cases:
+        if case.quality is not None:
+            print(_line(case.name, case.quality))
+    print(_counts(cases))
     print(options.out / INDEX)
-    return 1 if any(outcome.error for outcome in outcomes) else 0
+    return 1 if any(case.error for case in cases) else 0
 
 
-def _line(name: str, quality: dict[str, Any] | Any) -> str:
+def _line(name: str, quality: Mapping[str, Any]) -> str:
     text = f"{name}: {quality['verdict']['decision']}, {_heart(quality['qi']['heart'])}"
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _heart(heart: dict[str, Any]) -> str:
+def _heart(heart: Mapping[str, Any]) -> str:
     if heart["value"] is None:
         return f"no QI over the heart ({heart['reason']})"
     interval = heart["interval"]
@@ -173,9 +156,9 @@ def _heart(heart: dict[str, Any]) -> str:
     return f"QI over the heart {heart['value']:.3f} {between}"
 
 
-def _counts(outcomes: list[Outcome]) -> str:
-    decisions = [o.quality["verdict"]["decision"] for o in outcomes if o.quality is not None]
+def _counts(cases: Sequence[BatchCase]) -> str:
+    decisions = [case.quality["verdict"]["decision"] for case in cases if case.quality is not None]
     words = [f"{decisions.count(d)} {d}" for d in ("accept", "review", "reject")]
-    kept, failed = sum(o.kept for o in outcomes), sum(o.error is not None for o in outcomes)
+    kept, failed = sum(case.kept for case in cases), sum(case.error is not None for case in cases)
     words += [f"{failed} failed"] if failed else []
-    return f"{len(outcomes)} case(s): {', '.join(words)}" + (f"; {kept} kept from before" if kept else "")
+    return f"{len(cases)} case(s): {', '.join(words)}" + (f"; {kept} kept from before" if kept else "")

@@ -5,10 +5,14 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 
 from whqa.contract.json_schema import json_schema
+from whqa.contract.quality_json import QualityJson
 from whqa.contract.summary_json import Summary
 from whqa.files import write_json
 
-CONTRACTS = {"summary.schema.json": ("summary.json of whqa", Summary)}
+CONTRACTS: dict[str, tuple[str, type]] = {
+    "quality.schema.json": ("quality.json of whqa", QualityJson),
+    "summary.schema.json": ("summary.json of whqa", Summary),
+}
 """File of the schema -> (its title, the type that it is made of)."""
 
 if __name__ == "__main__":

@@ -29,6 +29,10 @@ class Keyword:
     value: Any
 
 
+Ends = Annotated[list[float], Keyword("minItems", 2), Keyword("maxItems", 2)]
+"""Lower and upper end of an interval."""
+
+
 @dataclass(frozen=True)
 class OtherKeys:
     """`Annotated[SomeTypedDict, OtherKeys(T)]`: beside its own keys it may hold any others, with values of type T."""

@@ -1,15 +1,317 @@
-"""What is known about one mask after it was judged."""
+"""quality.json, key by key, and the assessment that it belongs to.
+
+A number that is not known is null, with a `reason` beside it, or a sentence elsewhere that the key's words name.
+"Unseen masks" are masks of the run's own cases, judged by the network of the fold that never saw the case, where the
+truth is known. Acc, QI and their regions are defined in `whqa.quality`. Volumes are of the scan's own voxels.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from whqa.contract.json_schema import Ends, Keyword
+from whqa.contract.provenance import Environment
 from whqa.structures import LabelScheme
+
+Share = Annotated[float, Keyword("minimum", 0), Keyword("maximum", 1)]
+"""Between 0 and 1."""
+Size = Annotated[float, Keyword("minimum", 0)]
+"""Not negative."""
+
+
+class GivenMask(TypedDict):
+    """The mask that was judged.
+
+    Attributes:
+        path: as it was given; null for an array.
+        sha256: digest of the file; null for an array.
+    """
+
+    path: str | None
+    sha256: str | None
+
+
+class GivenImage(TypedDict):
+    """The scan that the mask is of.
+
+    Attributes:
+        path: as it was given; null for an array.
+        sha256: digest of the file; null for an array.
+        shape: voxels along the file's axes (X, Y, Z).
+        spacing_mm: mm along the file's axes, after the spacing rule of the run.
+        orientation: where the file's axes point to, such as "LPS".
+    """
+
+    path: str | None
+    sha256: str | None
+    shape: Annotated[list[int], Keyword("minItems", 3), Keyword("maxItems", 3)]
+    spacing_mm: Annotated[list[float], Keyword("minItems", 3), Keyword("maxItems", 3)]
+    orientation: str
+
+
+class JudgingRun(TypedDict):
+    """The trained run that judged.
+
+    Attributes:
+        run: name of its folder.
+        cohort: that it was trained on.
+        plan: which segmenter's masks it learned from.
+        folds: whose networks judged; their probabilities are averaged.
+        head: "label" predicts the right label too, from which expected Dice and correction follow; "binary" does not.
+        modality: that the scan was taken for.
+        checkpoints: fold -> digest of its network.
+    """
+
+    run: str
+    cohort: str
+    plan: str
+    folds: list[int]
+    head: Literal["binary", "label"]
+    modality: Literal["ct", "mr"]
+    checkpoints: dict[str, str]
+
+
+class ErrorMapThreshold(TypedDict):
+    """From which error probability on a voxel is in the error map.
+
+    Attributes:
+        threshold: above 1 where not even half a voxel is expected to be wrong, so that the map is empty.
+        rule: "expected" is chosen for this mask, where the map is expected to agree best with the true errors; "dice"
+            on held-back training cases, for all masks alike.
+    """
+
+    threshold: Size
+    rule: Literal["expected", "dice"]
+
+
+class QualityIndicator(TypedDict):
+    """What the network says about the accuracy Acc in one region, the share of voxels whose label is right.
+
+    Attributes:
+        value: QI, 1 minus the share of the region in the error map; null where the mask has no voxel on the run's grid.
+        soft: the same from the error probabilities themselves; null together with `value`.
+        interval: for the true Acc, of the confidence above; null where the run has too few unseen masks.
+        reason: why one of them is null; null where none is.
+    """
+
+    value: Share | None
+    soft: Share | None
+    interval: Ends | None
+    reason: str | None
+
+
+class Regions(TypedDict):
+    """QI by region.
+
+    Attributes:
+        volume: the whole box that the run judges.
+        heart: the mask and what lies within 10 mm of it.
+    """
+
+    volume: QualityIndicator
+    heart: QualityIndicator
+
+
+class JudgedStructure(TypedDict):
+    """One structure of the mask.
+
+    Attributes:
+        name: for people.
+        dice_expected: against the truth; null without label head, and for a structure that is not in the mask and
+            hardly expected at all.
+        dice_interval: for the true Dice, of the confidence above; null where the run has too few unseen masks.
+        reason: why one of them is null; null where none is.
+        volume_ml: in the mask.
+        volume_ml_corrected: in the corrected mask; the same where no correction is applied.
+        wrong_share: of its voxels in the error map; null where it is not in the mask.
+    """
+
+    name: str
+    dice_expected: Share | None
+    dice_interval: Ends | None
+    reason: str | None
+    volume_ml: Size
+    volume_ml_corrected: Size
+    wrong_share: Share | None
+
+
+class Outside(TypedDict):
+    """What the run says nothing about.
+
+    Attributes:
+        mask_share: of the mask's voxels, outside the box that the run judges.
+    """
+
+    mask_share: Share
+
+
+class Unfamiliar(TypedDict):
+    """A number of scan or mask that is unlike all of the run's own cases.
+
+    Attributes:
+        feature: see `whqa.results.features`.
+        value: of this scan and mask, in the feature's unit.
+        low, high: between which it would be familiar.
+        message: a sentence.
+    """
+
+    feature: str
+    value: float
+    low: float
+    high: float
+    message: str
+
+
+class MeasuredGain(TypedDict):
+    """What correction did to the run's unseen masks.
+
+    Attributes:
+        n: masks.
+        final: whether they are the segmenters' final masks alone; false where the run has none and all kinds count.
+        dice_before, dice_after: mean over masks of the mean Dice over structures.
+        gain: mean change of a mask's mean Dice.
+        ci95: 95 % interval of `gain` by patient; null where there are too few.
+        improved_share: of the masks that became better.
+    """
+
+    n: int
+    final: bool
+    dice_before: float
+    dice_after: float
+    gain: float
+    ci95: Ends | None
+    improved_share: Share
+
+
+class Correction(TypedDict):
+    """Whether the mask was corrected, and what changed.
+
+    Attributes:
+        applied: whether corrected_mask.nii.gz may differ from the mask; only where that helped the unseen masks.
+        reason: why it is applied or not.
+        threshold: error probability from which on a voxel gets the most probable other label; null where none helped.
+        out_of_fold: what it did to the unseen masks; null where that could not be measured.
+        changed_voxels: of the scan's own grid.
+        changed_ml: their volume.
+    """
+
+    applied: bool
+    reason: str
+    threshold: float | None
+    out_of_fold: MeasuredGain | None
+    changed_voxels: int
+    changed_ml: Size
+
+
+class DecisionRisk(TypedDict):
+    """What became of the unseen masks that got one decision, under rules chosen without their fold.
+
+    Attributes:
+        n: masks.
+        bad: how many of them were bad.
+        rate: share of bad ones, each patient counting once; null where no mask got this decision.
+        ci95: 95 % interval of `rate` (Clopper-Pearson); null where no mask got this decision.
+    """
+
+    n: int
+    bad: int
+    rate: Share | None
+    ci95: Ends | None
+
+
+class Risk(TypedDict):
+    """How often decisions were wrong on the run's unseen masks.
+
+    Attributes:
+        bad_if: what a bad mask is.
+        accept, review, reject: by decision.
+    """
+
+    bad_if: str
+    accept: DecisionRisk
+    review: DecisionRisk
+    reject: DecisionRisk
+
+
+class Verdict(TypedDict):
+    """What to do with the mask.
+
+    Attributes:
+        decision: "review" is for a person.
+        reasons: sentences, the decisive one first; then each doubt that forbids to accept.
+        score: that the rule looks at, the mean of the expected Dice over structures, or QI over the heart without label
+            head; null where no structure is expected, or the mask has no voxel on the run's grid.
+        rule: in words.
+        accept_from: score from which on masks are accepted; null where the unseen masks allow no such score.
+        reject_below: score below which masks are rejected; null where the unseen masks allow no such score.
+        risk: of this rule, measured.
+    """
+
+    decision: Literal["accept", "review", "reject"]
+    reasons: list[str]
+    score: Share | None
+    rule: str
+    accept_from: float | None
+    reject_below: float | None
+    risk: Risk
+
+
+class Seconds(TypedDict):
+    """What took how long.
+
+    Attributes:
+        read: to read and check image and mask.
+        predict: to bring them to the run's grid and to judge them.
+        total: everything but the writing of files.
+    """
+
+    read: Size
+    predict: Size
+    total: Size
+
+
+class QualityJson(TypedDict):
+    """What is known about one mask after it was judged: the content of quality.json.
+
+    Attributes:
+        case: its name.
+        confidence: of the intervals.
+        image: the scan.
+        mask: under judgement.
+        model: the run that judged.
+        error_map: its threshold.
+        qi: how right the mask looks, by region.
+        structures: key such as "lv" -> what is known of it, in the order of the run's scheme.
+        outside: what nothing is said about.
+        warnings: sentences about the input, and about what could not be checked.
+        out_of_distribution: what is unlike the run's own cases, the strangest first; where there is any, no figure need
+            hold and the mask is not accepted.
+        correction: what was corrected.
+        verdict: what to do.
+        versions: that computed all this.
+        seconds: that it took.
+    """
+
+    case: str
+    confidence: Share
+    image: GivenImage
+    mask: GivenMask
+    model: JudgingRun
+    error_map: ErrorMapThreshold
+    qi: Regions
+    structures: dict[str, JudgedStructure]
+    outside: Outside
+    warnings: list[str]
+    out_of_distribution: list[Unfamiliar]
+    correction: Correction
+    verdict: Verdict
+    versions: Environment
+    seconds: Seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +328,7 @@ class Assessment:
         error_map: predicted errors, bool.
         affine: (4, 4), voxel -> RAS mm.
         header: of the image's file, or None.
-        quality: the content of quality.json, see `whqa.assessment.pipeline`.
+        quality: the content of quality.json.
         population: the run's own out-of-fold masks, for comparison: one dict a mask with case, mask_kind, acc_volume,
             qi_volume, acc_heart, qi_heart, mean_dice, mean_dice_predicted (None where there is none).
         corrected_values: the corrected mask in the values and type of the mask's own file.
@@ -41,6 +343,6 @@ class Assessment:
     error_map: npt.NDArray[np.bool_]
     affine: npt.NDArray[np.float64]
     header: nib.Nifti1Header | None
-    quality: dict[str, Any]
+    quality: QualityJson
     population: tuple[dict[str, Any], ...] = ()
     corrected_values: npt.NDArray[np.integer] | None = None

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated, NotRequired, TypedDict
 
-from whqa.contract.json_schema import Keyword, OtherKeys
+from whqa.contract.json_schema import Ends, OtherKeys
 from whqa.contract.provenance import Environment
-
-Ends = Annotated[list[float], Keyword("minItems", 2), Keyword("maxItems", 2)]
-"""Lower and upper end of an interval."""
 
 
 class Entry(TypedDict):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import textwrap
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from whqa.contract.quality_json import Assessment
+from whqa.contract.quality_json import Assessment, QualityJson
 from whqa.files import atomic_path, write_text
 from whqa.report import figures, slices, standing, wording
 from whqa.report import judged_view as judged
@@ -124,11 +125,11 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _tiles(quality: dict[str, Any]) -> list[dict[str, str]]:
+def _tiles(quality: QualityJson) -> list[dict[str, str]]:
     """The figures that sum the mask up."""
     tiles = []
-    for part, words in (("heart", "in and around the heart"), ("volume", "in the whole volume")):
-        found = quality["qi"][part]
+    regions = quality["qi"]
+    for found, words in ((regions["heart"], "in and around the heart"), (regions["volume"], "in the whole volume")):
         tiles.append(
             {
                 "label": f"Voxels that look right, {words} (QI)",
@@ -144,7 +145,7 @@ def _tiles(quality: dict[str, Any]) -> list[dict[str, str]]:
     return tiles
 
 
-def _beside(found: dict[str, Any], confidence: float) -> str:
+def _beside(found: Mapping[str, Any], confidence: float) -> str:
     if found.get("interval"):
         return f"truth: {wording.percents(found['interval'])} ({wording.percent(confidence, 0)} interval)"
     return str(found.get("reason") or "no interval")
@@ -230,7 +231,7 @@ def _picture(figure: Figure, alt: str, caption: str) -> dict[str, str]:
     return {"uri": uri, "alt": alt, "caption": caption}
 
 
-def _provenance(quality: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+def _provenance(quality: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """What was judged, by what, with which versions: titles with lines of name and value."""
     parts = (("image", "Image"), ("mask", "Mask"), ("model", "Model"), ("versions", "Versions"), ("seconds", "Seconds"))
     return [(title, _lines(quality[key])) for key, title in parts if quality.get(key)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from whqa.contract.quality_json import JudgedStructure, QualityJson
 
 HEADLINES = {
     "accept": ("✓", "Accept", "No large error is expected in this mask."),
@@ -32,7 +34,7 @@ def percents(interval: Sequence[float], digits: int = 1) -> str:
     return f"{100 * interval[0]:.{digits}f} to {100 * interval[1]:.{digits}f} %"
 
 
-def what_is_wrong(quality: dict[str, Any]) -> list[str]:
+def what_is_wrong(quality: QualityJson) -> list[str]:
     """How much looks wrong, and in which structures."""
     heart = quality["qi"]["heart"]
     sentences = [_wrong_share(heart)]
@@ -48,10 +50,10 @@ def what_is_wrong(quality: dict[str, Any]) -> list[str]:
     return sentences
 
 
-def how_sure(quality: dict[str, Any]) -> list[str]:
+def how_sure(quality: QualityJson) -> list[str]:
     """Interval for the truth, measured risk of the verdict, and whether both can be relied on here."""
     heart, confidence = quality["qi"]["heart"], percent(quality["confidence"], 0)
-    if heart.get("interval"):
+    if heart["interval"]:
         sentences = [
             f"In truth {percents(heart['interval'])} of the voxels there are right, with {confidence} confidence."
         ]
@@ -71,7 +73,7 @@ def how_sure(quality: dict[str, Any]) -> list[str]:
     return [s for s in sentences if s]
 
 
-def error_map_words(quality: dict[str, Any]) -> str:
+def error_map_words(quality: QualityJson) -> str:
     """From which probability on a voxel counts as wrong, and why from there."""
     threshold, rule = quality["error_map"]["threshold"], quality["error_map"]["rule"]
     if threshold > 1:
@@ -83,7 +85,7 @@ def error_map_words(quality: dict[str, Any]) -> str:
     return f"The voxels that look wrong: those with an error probability of at least {percent(threshold)}, set {why}."
 
 
-def what_to_do(quality: dict[str, Any]) -> list[str]:
+def what_to_do(quality: QualityJson) -> list[str]:
     """Advice that goes with the verdict."""
     decision = quality["verdict"]["decision"]
     first = [s["name"] for s in doubtful_structures(quality)[:_NAMED]]
@@ -101,7 +103,7 @@ def what_to_do(quality: dict[str, Any]) -> list[str]:
     return sentences
 
 
-def correction_words(quality: dict[str, Any]) -> list[str]:
+def correction_words(quality: QualityJson) -> list[str]:
     """Whether the mask was corrected, how much changed, and what that did on the run's own masks."""
     correction = quality["correction"]
     if not correction["applied"]:
@@ -125,7 +127,7 @@ def correction_words(quality: dict[str, Any]) -> list[str]:
     ]
 
 
-def doubtful_structures(quality: dict[str, Any]) -> list[dict[str, Any]]:
+def doubtful_structures(quality: QualityJson) -> list[JudgedStructure]:
     """Structures of the mask with a low expected Dice or many voxels that look wrong, worst first."""
     there = [s for s in quality["structures"].values() if s["volume_ml"]]
     doubtful = [
@@ -142,7 +144,7 @@ def listed(words: Sequence[str], last: str = "and") -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
-def _wrong_share(heart: dict[str, Any]) -> str:
+def _wrong_share(heart: Mapping[str, Any]) -> str:
     if heart["value"] is None:
         return sentence(f"{heart['reason']}, so nothing can be said of the voxels in and around the heart")
     wrong = 1 - heart["value"]
@@ -151,12 +153,12 @@ def _wrong_share(heart: dict[str, Any]) -> str:
     return "No voxel in or around the heart looks wrong."
 
 
-def _trust(structure: dict[str, Any]) -> float:
+def _trust(structure: Mapping[str, Any]) -> float:
     dice = structure["dice_expected"]
     return float(1 - (structure["wrong_share"] or 0) if dice is None else dice)
 
 
-def _doubt(structure: dict[str, Any]) -> str:
+def _doubt(structure: Mapping[str, Any]) -> str:
     words = []
     if structure["dice_expected"] is not None:
         words.append(f"expected Dice {structure['dice_expected']:.2f}")
@@ -165,7 +167,7 @@ def _doubt(structure: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _risk(verdict: dict[str, Any]) -> str:
+def _risk(verdict: Mapping[str, Any]) -> str:
     decision, risk = verdict["decision"], verdict.get("risk") or {}
     outcome = _OUTCOME[decision]
     known = risk.get(decision) or risk.get(outcome)

@@ -45,11 +45,12 @@ __all__ = [
     "corner_distance",
     "header_from_bytes",
     "header_to_bytes",
+    "image_voxels",
     "is_identity",
+    "label_values",
     "read_grid",
     "read_image",
     "read_label",
-    "read_label_values",
     "readings",
     "times",
     "voxel_sizes",
@@ -106,7 +107,7 @@ def read_image(
         InputError: as `read_grid`; or the file is truncated, its voxels are not real numbers, not finite or all alike.
     """
     grid = _announced(read_grid(path, spacing_rule), spacing_rule, announce)
-    return Volume(_image_voxels(grid, compact), grid.affine, path, grid.header, _notes(grid, spacing_rule))
+    return Volume(image_voxels(grid, compact), grid.affine, path, grid.header, _notes(grid, spacing_rule))
 
 
 def read_label(path: Path, scheme: LabelScheme, spacing_rule: SpacingRule = "pixdim", announce: bool = True) -> Volume:
@@ -117,17 +118,8 @@ def read_label(path: Path, scheme: LabelScheme, spacing_rule: SpacingRule = "pix
             scheme.
     """
     grid = _announced(read_grid(path, spacing_rule), spacing_rule, announce)
-    indices = scheme.to_indices(_label_voxels(grid), str(path))
+    indices = scheme.to_indices(label_values(grid), str(path))
     return Volume(indices, grid.affine, path, grid.header, _notes(grid, spacing_rule))
-
-
-def read_label_values(path: Path, spacing_rule: SpacingRule = "pixdim") -> npt.NDArray[np.integer]:
-    """The whole numbers of a label map as they stand in the file, (X, Y, Z).
-
-    Raises:
-        InputError: as `read_label`, but for values that are not of a scheme.
-    """
-    return _label_voxels(read_grid(path, spacing_rule))
 
 
 def write_volume(
@@ -185,8 +177,12 @@ def _announced(grid: Grid, rule: SpacingRule, announce: bool) -> Grid:
     return grid
 
 
-def _image_voxels(grid: Grid, compact: bool) -> npt.NDArray[Any]:
-    """Scaled voxels (X, Y, Z), finite and not all alike: float32, or small integers as stored."""
+def image_voxels(grid: Grid, compact: bool = False) -> npt.NDArray[Any]:
+    """Scaled voxels (X, Y, Z) behind a header that was read: float32, or small integers as stored.
+
+    Raises:
+        InputError: the file is truncated, its voxels are not real numbers, not finite or all alike.
+    """
     dtype = stored_type(grid.path, grid.header).newbyteorder("=")
     small = dtype.kind in "iu" and dtype.itemsize <= 2 and scaling(grid.path, grid.header) is None
     blocks = _scaled_blocks(grid)
@@ -208,8 +204,12 @@ def _image_voxels(grid: Grid, compact: bool) -> npt.NDArray[Any]:
     return voxels.reshape(grid.shape, order="F")
 
 
-def _label_voxels(grid: Grid) -> npt.NDArray[np.integer]:
-    """Scaled voxels (X, Y, Z) as whole numbers: in the stored type where that has no other, else int32."""
+def label_values(grid: Grid) -> npt.NDArray[np.integer]:
+    """Scaled voxels (X, Y, Z) as whole numbers: in the stored type where that has no other, else int32.
+
+    Raises:
+        InputError: the file is truncated, or holds values that are not whole numbers.
+    """
     dtype = stored_type(grid.path, grid.header).newbyteorder("=")
     whole = dtype.kind in "iu" and scaling(grid.path, grid.header) is None
     blocks = _scaled_blocks(grid)

@@ -1,0 +1,102 @@
+"""The two volumes of an assessment: read once, hashed once, and the same from a file and from memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from whqa.assessment import TrainedRun, assess, write_assessment
+from whqa.assessment.batch import assess_many
+from whqa.assessment.batch_case import AssessOptions
+from whqa.assessment.pairs import Pair, Pairs
+from whqa.data.formats import stream
+from whqa.structures import MMWHS
+
+Case = tuple[Path, Path]
+
+
+@pytest.fixture
+def case(phantoms: Path) -> Case:
+    root = phantoms / "data" / "phantom-ct-6-6mm-seed0"
+    return next(root.rglob("ct_train_1001_image.nii.gz")), next(root.rglob("ct_train_1001_label.nii.gz"))
+
+
+def test_each_file_is_decoded_once_and_hashed_once(
+    run: TrainedRun, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: Counter[str] = Counter()
+    hashed: Counter[str] = Counter()
+    open_gzip, file_digest = stream.igzip.open, hashlib.file_digest
+
+    def counting_open(file: Any, *options: Any) -> Any:
+        decoded[Path(file.name).name] += 1
+        return open_gzip(file, *options)
+
+    def counting_digest(file: Any, *options: Any) -> Any:
+        hashed[Path(file.name).name] += 1
+        return file_digest(file, *options)
+
+    monkeypatch.setattr(stream.igzip, "open", counting_open)
+    monkeypatch.setattr(hashlib, "file_digest", counting_digest)
+    names = {path.name for path in case}
+    (judged,) = assess_many(Pairs((Pair("a", *case),)), run, tmp_path / "out", AssessOptions(report=False))
+    assert judged.error is None
+    assert decoded == dict.fromkeys(names, 2), "once for the header, once for the voxels"
+    assert {name: hashed[name] for name in names} == dict.fromkeys(names, 1)
+
+
+@pytest.mark.parametrize(
+    ("stored", "written"),
+    [
+        (np.int16, np.int16),
+        (np.uint16, np.uint16),
+        (np.int32, np.int32),
+        (np.uint32, np.int32),
+        (np.int64, np.int32),
+        (np.uint64, np.int32),
+        (np.float32, np.int32),
+        (np.float64, np.int32),
+    ],
+)
+def test_a_mask_is_written_in_a_type_that_others_open_wherever_it_came_from(
+    run: TrainedRun, case: Case, tmp_path: Path, stored: type, written: type
+) -> None:
+    label = nib.load(case[1])
+    values = np.asanyarray(label.dataobj).astype(stored)
+    header = label.header.copy()
+    header.set_data_dtype(stored)
+    nib.save(nib.Nifti1Image(values, label.affine, header), tmp_path / "mask.nii.gz")
+    for number, mask in enumerate((tmp_path / "mask.nii.gz", (values, label.affine))):
+        out = tmp_path / str(number)
+        write_assessment(assess(case[0], mask, run), out, report=False)
+        assert nib.load(out / "corrected_mask.nii.gz").get_data_dtype() == written
+
+
+def test_values_that_the_mask_s_own_type_cannot_hold_get_a_larger_one(run: TrainedRun, case: Case) -> None:
+    label = nib.load(case[1])
+    indices = MMWHS.to_indices(np.asanyarray(label.dataobj), "label")
+    numbers = {key: number for number, key in enumerate(MMWHS.keys, start=1)}
+    kept = assess(case[0], (indices.astype(np.int8), label.affine), run, label_map=numbers)
+    assert kept.corrected_values is not None
+    assert kept.corrected_values.dtype == np.int8
+    larger = {**numbers, "pa": [300, numbers["pa"]]}
+    widened = assess(case[0], (indices, label.affine), run, label_map=larger)
+    assert widened.corrected_values is not None
+    assert widened.corrected_values.dtype == np.int16
+
+
+def test_another_grid_is_refused_before_a_voxel_is_read(run: TrainedRun, case: Case, tmp_path: Path) -> None:
+    from whqa.errors import InputError
+
+    label = nib.load(case[1])
+    nib.save(nib.Nifti1Image(np.asanyarray(label.dataobj)[1:], label.affine), tmp_path / "mask.nii.gz")
+    damaged = tmp_path / "image.nii.gz"
+    damaged.write_bytes(case[0].read_bytes()[:-300])
+    with pytest.raises(InputError, match=r"mask\.nii\.gz: shape .* differs"):
+        assess(damaged, tmp_path / "mask.nii.gz", run)

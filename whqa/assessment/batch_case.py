@@ -1,0 +1,59 @@
+"""One case of a batch: how it is to be judged, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from whqa.assessment.output_folder import CORRECTED, ERROR_MAP, PROBABILITY, QUALITY, REPORT
+from whqa.assessment.pairs import Pair
+from whqa.structures import LabelScheme
+
+
+@dataclass(frozen=True)
+class AssessOptions:
+    """How masks are judged, and what is written of each.
+
+    Attributes:
+        modality: "ct" or "mr" of cases that state none; None is the run's.
+        label_map: of the masks; None is the run's scheme.
+        confidence: of the intervals.
+        report: whether report.html is written.
+        preview: name of a picture in each case's folder, or None.
+    """
+
+    modality: str | None = None
+    label_map: LabelScheme | None = None
+    confidence: float = 0.9
+    report: bool = True
+    preview: str | None = None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the files that a case gets, but for request.json."""
+        names = [PROBABILITY, ERROR_MAP, CORRECTED, QUALITY]
+        return (*names, *([REPORT] if self.report else []), *([self.preview] if self.preview else []))
+
+
+@dataclass(frozen=True)
+class BatchCase:
+    """What became of one case.
+
+    Attributes:
+        name: of the case.
+        pair: its files; None where it has no pair of them.
+        folder: its folder's name in the output folder.
+        quality: content of quality.json; None where it failed.
+        kept: whether it was there already.
+        error: why it failed, one line.
+        report: whether its folder has a report.
+    """
+
+    name: str
+    pair: Pair | None = None
+    folder: str = ""
+    quality: Mapping[str, Any] | None = field(default=None, repr=False)
+    kept: bool = False
+    error: str | None = None
+    report: bool = False

@@ -1,0 +1,61 @@
+"""What the networks say about each region and structure, with intervals for the truth from the run's unseen masks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from whqa.assessment.ensemble import LOST, NO_LABELS, Judgement
+from whqa.assessment.model import TrainedRun
+from whqa.contract.quality_json import QualityIndicator, Regions
+from whqa.quality import one_minus_mean
+from whqa.results.conformal import OutOfFold, interval
+
+FEW = "too few unseen cases in the run for an interval of this confidence"
+
+
+class ExpectedDice(NamedTuple):
+    """The Dice that a structure is expected to have, an interval for the truth, and why one of them is None."""
+
+    value: float | None
+    interval: list[float] | None
+    reason: str | None
+
+
+def quality_indicators(run: TrainedRun, judgement: Judgement, confidence: float) -> Regions:
+    """QI of both regions."""
+    return {
+        "volume": _quality_indicator(run, judgement, "volume", confidence),
+        "heart": _quality_indicator(run, judgement, "heart", confidence),
+    }
+
+
+def expected_dice_by_structure(run: TrainedRun, judgement: Judgement, confidence: float) -> dict[str, ExpectedDice]:
+    """Key of the run's scheme -> expected Dice, in the scheme's order."""
+    return {key: _expected(run, judgement, index, key, confidence) for index, key in enumerate(run.scheme.keys)}
+
+
+def _quality_indicator(run: TrainedRun, judgement: Judgement, region: str, confidence: float) -> QualityIndicator:
+    if region == "heart" and judgement.lost:
+        return {"value": None, "soft": None, "interval": None, "reason": LOST}
+    by_fold = {k: v.qi[region] for k, v in judgement.by_fold.items()}
+    where = None if region == "volume" else judgement.heart
+    found = interval(OutOfFold.of(run.cases, f"qi_{region}", f"acc_{region}"), by_fold, confidence)
+    return {
+        "value": one_minus_mean(judgement.error_map, where),
+        "soft": one_minus_mean(judgement.probability, where),
+        "interval": None if found is None else list(found),
+        "reason": FEW if found is None else None,
+    }
+
+
+def _expected(run: TrainedRun, judgement: Judgement, index: int, key: str, confidence: float) -> ExpectedDice:
+    if judgement.expected_dice is None:
+        return ExpectedDice(None, None, NO_LABELS)
+    value = float(judgement.expected_dice[index])
+    if np.isnan(value):
+        return ExpectedDice(None, None, "not in the mask, and no more than a trace of it expected")
+    by_fold = {k: v.dice[index] for k, v in judgement.by_fold.items() if not np.isnan(v.dice[index])}
+    found = interval(OutOfFold.of(run.cases, f"dice_{key}_predicted", f"dice_{key}"), by_fold, confidence)
+    return ExpectedDice(value, None if found is None else list(found), FEW if found is None else None)

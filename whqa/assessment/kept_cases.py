@@ -1,0 +1,84 @@
+"""Which folders of an earlier call hold exactly what is asked for, so that a stopped batch goes on where it stopped.
+
+request.json beside a verdict says what it was made from: digests of both files, the settings, the run. A folder is kept
+where that is what is asked for now, and nothing in it is missing or damaged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from whqa import __version__
+from whqa.assessment.batch_case import AssessOptions, BatchCase
+from whqa.assessment.batch_table import table_row
+from whqa.assessment.inputs import InputFile
+from whqa.assessment.model import TrainedRun
+from whqa.assessment.output_folder import QUALITY, REQUEST
+from whqa.errors import InputError
+from whqa.files import read_json, sha256
+from whqa.results.familiarity import FEATURES_FILE
+
+
+def run_record(model: TrainedRun) -> dict[str, Any]:
+    """What the verdicts of a run follow from: networks, their calibration, the run's own cases."""
+    tables = [path for path in sorted((model.directory / "errormap").glob(f"*/{FEATURES_FILE}")) if path.is_file()]
+    return {
+        "networks": {str(n.fold): n.sha256 for n in model.networks},
+        "calibrations": {str(n.fold): n.module.calibration.to_dict() for n in model.networks},
+        "cases": hashlib.sha256(model.cases.to_csv(index=False).encode()).hexdigest(),
+        "features": [sha256(path) for path in tables],
+    }
+
+
+def request_record(
+    name: str, image: InputFile, mask: InputFile, options: AssessOptions, run: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Everything that decides the content of a case's folder; `run` is from `run_record`.
+
+    Raises:
+        InputError: a file is missing or cannot be read.
+    """
+    scheme = options.label_map
+    return {
+        "image": image.sha256,
+        "mask": mask.sha256,
+        "name": name,
+        "modality": options.modality,
+        "label_map": scheme
+        and [scheme.name, dict(scheme.values), sorted(scheme.aliases.items()), sorted(scheme.ignored)],
+        "confidence": options.confidence,
+        "outputs": list(options.outputs),
+        "run": dict(run),
+        "whqa": __version__,
+    }
+
+
+def kept_quality(folder: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
+    """quality.json of a folder that holds exactly what is asked for, or None."""
+    try:
+        # through JSON and back, as the stored one went
+        same = read_json(folder / REQUEST) == json.loads(json.dumps(request))
+        if not same or not all((folder / name).is_file() for name in request["outputs"]):
+            return None
+        quality = read_json(folder / QUALITY)
+    except InputError:
+        return None
+    return quality if _can_be_listed(quality) else None
+
+
+def _can_be_listed(quality: Any) -> bool:
+    """Whether the table and the page can be written of it: anybody may have edited the file since."""
+    from whqa.report.batch_page import index_row  # jinja2
+
+    try:
+        case = BatchCase(str(quality["case"]), quality=quality)
+        table_row(case)
+        index_row(case)
+        float(quality["confidence"])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return False
+    return True

@@ -1,0 +1,143 @@
+"""The content of quality.json (`whqa.contract.quality_json`), put together from what was found."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, cast
+
+import nibabel as nib
+
+from whqa.assessment.correction_choice import CorrectionChoice
+from whqa.assessment.ensemble import Judgement
+from whqa.assessment.inputs import InputFile, Inputs
+from whqa.assessment.intervals import expected_dice_by_structure, quality_indicators
+from whqa.assessment.likeness import Likeness
+from whqa.assessment.model import TrainedRun
+from whqa.assessment.run_grid import CaseOnGrid, RestoredMaps, outside_share
+from whqa.assessment.verdict import verdict_of
+from whqa.contract.provenance import Environment
+from whqa.contract.quality_json import Correction, GivenImage, GivenMask, JudgedStructure, JudgingRun, QualityJson
+from whqa.data.formats.volume_files import voxel_sizes
+from whqa.results.environment import environment
+
+# Of the mask: what lies outside the judged box is told from here on.
+_TOLD_OUTSIDE = 0.01
+
+
+class Moments(NamedTuple):
+    """`time.perf_counter()` at the start, after image and mask were read, and after they were judged."""
+
+    started: float
+    read: float
+    judged: float
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What was found about one mask, in the order in which it was found."""
+
+    inputs: Inputs
+    case: CaseOnGrid
+    judgement: Judgement
+    likeness: Likeness
+    choice: CorrectionChoice
+    maps: RestoredMaps
+
+
+def quality_record(run: TrainedRun, found: Findings, confidence: float, moments: Moments) -> QualityJson:
+    """All that is known about the mask; `confidence` is that of the intervals."""
+    inputs, likeness = found.inputs, found.likeness
+    outside = outside_share(inputs, found.case.geometry)
+    qi = quality_indicators(run, found.judgement, confidence)
+    structures = _structures(run, found, confidence)
+    return {
+        "case": inputs.name,
+        "confidence": confidence,
+        "image": _image(inputs),
+        "mask": _mask(inputs.mask_file),
+        "model": _run(run, inputs),
+        "error_map": {"threshold": found.judgement.map_threshold, "rule": found.judgement.rule},
+        "qi": qi,
+        "structures": structures,
+        "outside": {"mask_share": outside},
+        "warnings": [*inputs.warnings, *_told_outside(outside, found.case), *likeness.warnings],
+        "out_of_distribution": likeness.unfamiliar,
+        "correction": _correction(found),
+        "verdict": verdict_of(
+            run, qi, structures, lost=found.judgement.lost, unfamiliar=bool(likeness.unfamiliar), outside=outside
+        ),
+        "versions": cast(Environment, environment()),
+        "seconds": {
+            "read": moments.read - moments.started,
+            "predict": moments.judged - moments.read,
+            "total": time.perf_counter() - moments.started,
+        },
+    }
+
+
+def _mask(file: InputFile | None) -> GivenMask:
+    if file is None:
+        return {"path": None, "sha256": None}
+    return {"path": str(file.path), "sha256": file.sha256}
+
+
+def _image(inputs: Inputs) -> GivenImage:
+    return {
+        **_mask(inputs.image_file),
+        "shape": [int(n) for n in inputs.image.shape],
+        "spacing_mm": [round(float(s), 6) for s in voxel_sizes(inputs.image.affine)],
+        "orientation": "".join(nib.aff2axcodes(inputs.image.affine)),
+    }
+
+
+def _run(run: TrainedRun, inputs: Inputs) -> JudgingRun:
+    return {
+        "run": run.directory.resolve().name,
+        "cohort": run.cohort,
+        "plan": run.plan,
+        "folds": list(run.folds),
+        "head": cast(Literal["binary", "label"], run.head),
+        "modality": inputs.modality,
+        "checkpoints": {str(n.fold): n.sha256 for n in run.networks},
+    }
+
+
+def _structures(run: TrainedRun, found: Findings, confidence: float) -> dict[str, JudgedStructure]:
+    inputs, maps = found.inputs, found.maps
+    expected = expected_dice_by_structure(run, found.judgement, confidence)
+    structures: dict[str, JudgedStructure] = {}
+    for index, (key, title) in enumerate(zip(run.scheme.keys, run.scheme.titles, strict=True), start=1):
+        of_structure = inputs.mask.array == index
+        n = int(of_structure.sum())
+        structures[key] = {
+            "name": title,
+            "dice_expected": expected[key].value,
+            "dice_interval": expected[key].interval,
+            "reason": expected[key].reason,
+            "volume_ml": n * inputs.voxel_ml,
+            "volume_ml_corrected": int((maps.corrected == index).sum()) * inputs.voxel_ml,
+            "wrong_share": float(maps.error_map[of_structure].mean()) if n else None,
+        }
+    return structures
+
+
+def _told_outside(share: float, case: CaseOnGrid) -> list[str]:
+    if share <= _TOLD_OUTSIDE:
+        return []
+    return [
+        f"{100 * share:.0f} % of the mask lies outside the box of {case.size_mm} mm that the run judges; "
+        "nothing is said about that part"
+    ]
+
+
+def _correction(found: Findings) -> Correction:
+    choice, changed = found.choice, int((found.maps.corrected != found.inputs.mask.array).sum())
+    return {
+        "applied": choice.applied,
+        "reason": choice.reason,
+        "threshold": choice.threshold,
+        "out_of_fold": choice.out_of_fold,
+        "changed_voxels": changed,
+        "changed_ml": changed * found.inputs.voxel_ml,
+    }

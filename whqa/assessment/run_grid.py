@@ -1,0 +1,94 @@
+"""To the grid that the run's networks see, and back to the input's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from whqa.assessment.ensemble import Judgement
+from whqa.assessment.inputs import Inputs
+from whqa.assessment.model import TrainedRun
+from whqa.data.preprocess import (
+    Geometry,
+    heart_of,
+    lost_voxels,
+    preprocess_image,
+    preprocess_label,
+    restore_labels,
+    restore_map,
+)
+from whqa.judges.correction import corrected_mask
+
+
+@dataclass(frozen=True, eq=False)
+class CaseOnGrid:
+    """Image and mask as the networks see them.
+
+    Attributes:
+        image: (D, H, W) float32, normalised to [-1, 1].
+        mask: (D, H, W) uint8, indices of the run's scheme.
+        geometry: the way back.
+    """
+
+    image: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.uint8]
+    geometry: Geometry
+
+    @property
+    def size_mm(self) -> str:
+        """Of the box, for people: "160 x 160 x 128"."""
+        sides = zip(self.geometry.shape, self.geometry.spacing, strict=True)
+        return " x ".join(f"{n * s:.0f}" for n, s in sides)
+
+
+@dataclass(frozen=True, eq=False)
+class RestoredMaps:
+    """What was judged, on the input's own grid (X, Y, Z).
+
+    Attributes:
+        probability: P, float32 in [0, 1]; 0 outside the box that was judged.
+        error_map: predicted errors.
+        corrected: the mask, corrected where that was asked for; indices of the run's scheme.
+    """
+
+    probability: npt.NDArray[np.float32]
+    error_map: npt.NDArray[np.bool_]
+    corrected: npt.NDArray[np.uint8]
+
+
+def to_run_grid(inputs: Inputs, run: TrainedRun) -> CaseOnGrid:
+    """Image and mask on the grid of the run."""
+    heart = heart_of(inputs.mask, inputs.run_scheme.keys) if run.preprocess.centre == "heart" else None
+    image, geometry = preprocess_image(inputs.image, inputs.modality, run.preprocess, heart)
+    return CaseOnGrid(image, preprocess_label(inputs.mask, geometry), geometry)
+
+
+def from_run_grid(inputs: Inputs, geometry: Geometry, judgement: Judgement, threshold: float | None) -> RestoredMaps:
+    """Maps on the input's grid; voxels of other organs and those outside the judged box keep their label.
+
+    Args:
+        inputs: what was judged.
+        geometry: of the case.
+        judgement: on the run's grid.
+        threshold: error probability from which on the mask is corrected; None leaves it alone.
+    """
+    probability = np.clip(restore_map(judgement.probability.numpy(), geometry), 0, 1)
+    corrected = inputs.mask.array
+    if threshold is not None and judgement.other is not None:
+        other = restore_labels(judgement.other.numpy(), geometry)
+        inside = restore_map(np.ones(geometry.shape, np.float32), geometry) > 0.5
+        score = torch.from_numpy(np.where(inside, probability, -1.0))
+        corrected = corrected_mask(torch.from_numpy(corrected), torch.from_numpy(other), score, threshold).numpy()
+        corrected = np.where(inputs.other_organs, inputs.mask.array, corrected)
+    return RestoredMaps(probability, probability >= judgement.map_threshold, corrected)
+
+
+def outside_share(inputs: Inputs, geometry: Geometry) -> float:
+    """Share of the mask's voxels outside the box that was judged."""
+    count = np.bincount(inputs.mask.array.ravel(order="K"))
+    total = int(count[1:].sum())
+    lost = sum(share * int(count[i]) for i, share in lost_voxels(inputs.mask, geometry).items())
+    return float(lost / total) if total else 0.0

@@ -1,0 +1,42 @@
+"""From an `Assessment` to the files of the contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from whqa.assessment.output_folder import CORRECTED, ERROR_MAP, PROBABILITY, QUALITY, REPORT
+from whqa.contract.quality_json import Assessment
+from whqa.data.formats.volume_files import write_volume
+from whqa.files import write_json
+
+
+def write_assessment(assessment: Assessment, out: Path, *, report: bool = True, preview: Path | None = None) -> None:
+    """Write the files of the contract into `out`; quality.json comes last and says that the rest is whole.
+
+    Args:
+        assessment: of one mask.
+        out: folder; it is made where there is none.
+        report: whether report.html is written.
+        preview: path of a PNG for a glance, or None.
+
+    Raises:
+        OSError: the disk does not take them.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    (out / QUALITY).unlink(missing_ok=True)
+    header = assessment.header
+    affine = assessment.affine if header is None else None
+    corrected = assessment.corrected if assessment.corrected_values is None else assessment.corrected_values
+    write_volume(out / PROBABILITY, assessment.error_probability, affine, header)
+    write_volume(out / ERROR_MAP, assessment.error_map.astype(np.uint8), affine, header)
+    write_volume(out / CORRECTED, corrected, affine, header)
+    if report or preview:
+        from whqa.report.assessment_page import write_preview, write_report  # matplotlib
+
+        if report:
+            write_report(assessment, out / REPORT)
+        if preview:
+            write_preview(assessment, preview)
+    write_json(out / QUALITY, assessment.quality)
