@@ -20,7 +20,7 @@ from rich.console import Console
 
 import whqa.cv
 from whqa.config.words import compose_config
-from whqa.cv import Graph, Run, _name_failures, _work, cross_validate, plan_runs, run_environment
+from whqa.cv import Graph, Run, cross_validate, name_failures, plan_runs, run_environment, work_through
 from whqa.errors import InputError
 from whqa.masks.plan import MaskPlan
 
@@ -93,7 +93,7 @@ def test_other_programs_masks_alone_need_no_segmenter(tmp_path: Path, kinds: str
 
 def test_runs_start_after_what_they_need(graph: Callable[..., Graph], tmp_path: Path) -> None:
     made = graph(MaskPlan("nested", 3))
-    _work(made, _console())
+    work_through(made, _console())
     order = _order(tmp_path)
     assert sorted(order) == sorted(r.name for r in made.runs)
     for run in made.runs:
@@ -113,7 +113,7 @@ def test_no_more_jobs_than_asked_for(graph: Callable[..., Graph], monkeypatch: p
         most.append(len(self.running))
 
     monkeypatch.setattr(Graph, "start", start)
-    _work(made, _console())
+    work_through(made, _console())
     assert max(most) == 2
 
 
@@ -121,21 +121,21 @@ def test_complete_runs_are_left_alone(graph: Callable[..., Graph], tmp_path: Pat
     for name in ("segmenter/0", "segmenter/2", "errormap/1"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "COMPLETED").touch()
-    _work(graph(), _console())
+    work_through(graph(), _console())
     assert sorted(_order(tmp_path)) == ["errormap/0", "errormap/2", "segmenter/1"]
     again = graph()
-    _work(again, _console())
+    work_through(again, _console())
     assert len(_order(tmp_path)) == 3
 
 
 def test_a_failed_run_is_named_with_its_log_and_the_others_run(graph: Callable[..., Graph], tmp_path: Path) -> None:
     made = graph(MaskPlan("nested", 3), failing="segmenter/0-1")
     console = _console()
-    _work(made, console)
+    work_through(made, console)
     assert made.failed == {"segmenter/0-1": 2}
     assert {r.name for r in made.blocked()} == {"errormap/0", "errormap/1"}
     assert (tmp_path / "errormap" / "2" / "COMPLETED").exists()
-    _name_failures(made, console)
+    name_failures(made, console)
     text = console.file.getvalue()
     assert "failed: segmenter/0-1 (exit code 2): whqa train: segmenter/0-1: no such luck" in text
     assert f"log: {tmp_path / 'segmenter' / '0-1' / 'train.log'}" in text
@@ -145,13 +145,13 @@ def test_a_failed_run_is_named_with_its_log_and_the_others_run(graph: Callable[.
 
 def test_a_run_that_ends_without_its_stamp_has_failed(graph: Callable[..., Graph]) -> None:
     made = graph(failing="segmenter/1!")
-    _work(made, _console())
+    work_through(made, _console())
     assert made.failed == {"segmenter/1": 0}
 
 
 def test_logs_of_several_attempts_follow_each_other(graph: Callable[..., Graph], tmp_path: Path) -> None:
-    _work(graph(failing="segmenter/1"), _console())
-    _work(graph(), _console())
+    work_through(graph(failing="segmenter/1"), _console())
+    work_through(graph(), _console())
     assert (tmp_path / "segmenter" / "1" / "train.log").read_text().count("working on") == 2
     assert (tmp_path / "errormap" / "1" / "COMPLETED").exists()
 
@@ -170,7 +170,7 @@ def test_a_signal_stops_the_children(graph: Callable[..., Graph], tmp_path: Path
     threading.Thread(target=send, daemon=True).start()
     console = _console()
     with pytest.raises(KeyboardInterrupt):
-        _work(made, console)
+        work_through(made, console)
     assert "the same command continues from here" in console.file.getvalue()
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)

@@ -201,9 +201,9 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
         if run.stage == "errormap":
             refuse_other_masks(run.directory, imported)
     graph = Graph(runs, [sys.executable, "-m", "whqa.train", *overrides], jobs)
-    _work(graph, console)
+    work_through(graph, console)
     if graph.failed or graph.blocked():
-        _name_failures(graph, console)
+        name_failures(graph, console)
         return 1
     summary = summarize(experiment_dir)
     if tracked:
@@ -211,7 +211,8 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
     return 0
 
 
-def _work(graph: Graph, console: Console) -> None:
+def work_through(graph: Graph, console: Console) -> None:
+    """Run all runs that can run, `graph.jobs` at a time; Ctrl-C and SIGTERM end them and raise KeyboardInterrupt."""
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with _Display(graph, console) as display:
@@ -233,7 +234,8 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _name_failures(graph: Graph, console: Console) -> None:
+def name_failures(graph: Graph, console: Console) -> None:
+    """Say which runs failed, why, where their logs are, and which runs still wait for them."""
     for name, code in sorted(graph.failed.items()):
         log = next(r.directory for r in graph.runs if r.name == name) / "train.log"
         console.print(f"failed: {name} (exit code {code}): {_last_line(log)}\n        log: {log}", highlight=False)

@@ -120,7 +120,8 @@ def _logger(trainer: pl.Trainer) -> WandbLogger | None:
 
 
 def _step(trainer: pl.Trainer) -> int:
-    # the step beside which Lightning logs numbers; with fit=false it is the checkpoint's, global_step is 0
+    # The step beside which Lightning logs numbers. Nothing public says it: global_step is one more after an epoch, and
+    # 0 with fit=false. tests/callbacks/test_lightning.py sees that it is the same.
     return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 

@@ -10,8 +10,7 @@ carries 48 bits: voxel counts above 2^24 stay exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,20 +72,13 @@ class CaseTable(CaseMetric):
         """Keep one row; see `CaseMetric.record`."""
         self.record(index, row)
 
-    def compute(self) -> dict[str, Tensor]:
-        """Columns by name, each (n,) float64 on the CPU, ordered by "index" (int64), every index once."""
-        columns = {name: torch.from_numpy(values) for name, values in self.columns().items()}
-        return columns | {"index": columns["index"].long()}
+    def compute(self) -> dict[str, npt.NDArray[Any]]:
+        """Columns by name, each (n,) float64, ordered by "index" (int64), every index once.
 
-    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        # torchmetrics squeezes tensors of one element, which would turn the columns of a single case into scalars
-        wrapped = super()._wrap_compute(compute)
-
-        @wraps(compute)
-        def unsqueezed(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
-            return {name: values.reshape(-1) for name, values in wrapped(*args, **kwargs).items()}
-
-        return unsqueezed
+        Arrays, because torchmetrics would make scalars of tensors of one element, the columns of a single case.
+        """
+        columns = self.columns()
+        return columns | {"index": columns["index"].astype(np.int64)}
 
 
 def mean_defined(values: npt.ArrayLike) -> float:

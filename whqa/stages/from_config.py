@@ -30,7 +30,7 @@ from whqa.process import is_first_rank
 from whqa.stages.running import (
     LAST_CHECKPOINT,
     Judging,
-    Run,
+    StageRun,
     errormap_callbacks,
     run_errormap,
     run_segmenter,
@@ -70,7 +70,7 @@ def run_stage(cfg: DictConfig, run_dir: Path) -> None:
         _stamp(cfg, run_dir)
 
 
-def make_segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> Run:
+def make_segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> StageRun:
     """Stage one of the configured fold.
 
     Raises:
@@ -84,10 +84,10 @@ def make_segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> Run:
         *training_callbacks(run_dir, options.steps, options.freeze_norm, cfg.seed),
         *segmenter_callbacks(study, job, run_dir, early_step=max(1, round(options.early * options.steps))),
     ]
-    return Run(run_dir, module, data, _trainer(cfg, run_dir, callbacks))
+    return StageRun(run_dir, module, data, _trainer(cfg, run_dir, callbacks))
 
 
-def make_errormap(cfg: DictConfig, study: Study, run_dir: Path) -> Run:
+def make_errormap(cfg: DictConfig, study: Study, run_dir: Path) -> StageRun:
     """Stage two of the configured fold, with the masks that it learns from and judges.
 
     Raises:
@@ -105,7 +105,7 @@ def make_errormap(cfg: DictConfig, study: Study, run_dir: Path) -> Run:
         *training_callbacks(run_dir, options.steps, options.freeze_norm, cfg.seed),
         *errormap_callbacks(study, masks, run_dir, judging),
     ]
-    return Run(run_dir, _errormap_module(cfg, study), data, _trainer(cfg, run_dir, callbacks))
+    return StageRun(run_dir, _errormap_module(cfg, study), data, _trainer(cfg, run_dir, callbacks))
 
 
 def _errormap_module(cfg: DictConfig, study: Study) -> ErrorMapModule:

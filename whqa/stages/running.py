@@ -39,7 +39,7 @@ CALIBRATION = Path("calibration.json")
 
 
 @dataclass(frozen=True)
-class Run:
+class StageRun:
     """One stage of one fold as objects; `directory` is runs/<experiment>/<stage>/<fold>."""
 
     directory: Path
@@ -103,7 +103,7 @@ def errormap_callbacks(study: Study, masks: Sequence[MaskItem], run_dir: Path, j
     ]
 
 
-def run_segmenter(run: Run, fit: bool = True) -> None:
+def run_segmenter(run: StageRun, fit: bool = True) -> None:
     """Train one segmenter, then write masks of all kinds of the cases that the plan wants from it.
 
     Raises:
@@ -113,7 +113,7 @@ def run_segmenter(run: Run, fit: bool = True) -> None:
     run.trainer.test(run.module, datamodule=run.data, verbose=False)
 
 
-def run_errormap(run: Run, fit: bool = True) -> None:
+def run_errormap(run: StageRun, fit: bool = True) -> None:
     """Train the error-map network of one test fold, calibrate it, then judge the fold's masks with every method.
 
     Raises:
@@ -125,7 +125,7 @@ def run_errormap(run: Run, fit: bool = True) -> None:
     run.trainer.test(run.module, datamodule=run.data, verbose=False)
 
 
-def _fit_or_load(run: Run, fit: bool) -> None:
+def _fit_or_load(run: StageRun, fit: bool) -> None:
     last = run.directory / LAST_CHECKPOINT
     if fit:
         with warnings.catch_warnings():
