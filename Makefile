@@ -12,7 +12,7 @@ TORCH ?= torch==2.13.0
 export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format cv summary sweep bench clean
+.PHONY: help setup demo test lint format docs cv summary sweep bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ lint: setup ## ruff and mypy
 format: setup ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup ## draw the diagram in docs/architecture.md from the imports
+	$(BIN)/python tests/test_architecture.py
 
 cv: setup ## full cross-validation, resumed where it stopped: make cv EXP=acdc JOBS=2 ARGS="data.root=..."
 	@$(BIN)/whqa cv experiment=$(EXP) $(ARGS) --jobs $(JOBS)
