@@ -259,7 +259,7 @@ def test_masks_may_come_in_parts(study: Study) -> None:
         np.testing.assert_array_equal(mask, expected[case])
     lost = study.root / "total" / "d" / "segmentations" / "heart_lv.nii.gz"
     lost.unlink()
-    with pytest.raises(InputError, match="add the file or correct its name") as error:
+    with pytest.raises(InputError, match="no such file; correct its name") as error:
         study.bring(**settings)
     assert str(lost) in str(error.value)
 

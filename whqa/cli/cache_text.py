@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from whqa.data.cache import Cache
-from whqa.data.prepare import Outcome
+from whqa.data.prepare import Preparation
 
 
-def print_cache(cache: Cache, name: str, outcomes: Sequence[Outcome], seconds: float, prune: bool) -> None:
+def print_cache(cache: Cache, name: str, outcomes: Sequence[Preparation], seconds: float, prune: bool) -> None:
     """A line or two on standard output; with `prune` everything else is removed from the cache."""
     prepared = [o.prepared for o in outcomes if o.prepared is not None]
     made = sum(o.made for o in outcomes)

@@ -48,7 +48,7 @@ from whqa.data.preprocess import (
 )
 from whqa.data.reading import read_case
 from whqa.errors import InputError
-from whqa.files import write_json, write_text
+from whqa.files import sha256, write_json, write_text
 from whqa.process import exclusive
 
 _MAX_LOST = 0.01
@@ -197,13 +197,12 @@ class Cache:
         remembered = self._remembered(path)
         if remembered is not None:
             return remembered
-        try:
+        memo, settled = None, False
+        # what is wrong with the file, its digest says
+        with suppress(OSError):
             memo, settled = self._memo(path)
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise InputError(f"{path}: not readable ({error.strerror}); was it moved?") from None
-        if settled:
+        digest = sha256(path)
+        if memo and settled:
             with suppress(OSError):
                 write_text(memo, digest)
         return digest

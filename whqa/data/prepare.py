@@ -19,7 +19,7 @@ from whqa.parallel import ProcessDiedError, in_processes
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Preparation:
     """What became of one case.
 
     Attributes:
@@ -51,7 +51,7 @@ def prepare_cohort(
     return {outcome.case: outcome.prepared for outcome in outcomes if outcome.prepared is not None}
 
 
-def prepare_each(cohort: Cohort, cache: Cache, progress: bool = True, jobs: int | None = 1) -> list[Outcome]:
+def prepare_each(cohort: Cohort, cache: Cache, progress: bool = True, jobs: int | None = 1) -> list[Preparation]:
     """What becomes of each case, in the cohort's order; a bad case does not stop the others.
 
     Warns with `CropWarning` of structures that preprocessing cuts.
@@ -66,7 +66,7 @@ def prepare_each(cohort: Cohort, cache: Cache, progress: bool = True, jobs: int 
         InputError: `jobs` below 1.
     """
     found = {case.id: cache.find(cohort, case) for case in cohort.cases}
-    outcomes = {name: Outcome(name, prepared) for name, prepared in found.items() if prepared is not None}
+    outcomes = {name: Preparation(name, prepared) for name, prepared in found.items() if prepared is not None}
     # what another process is making comes last, when it is likely to be there
     for wait in (False, True):
         missing = [case for case in cohort.cases if case.id not in outcomes]
@@ -77,7 +77,7 @@ def prepare_each(cohort: Cohort, cache: Cache, progress: bool = True, jobs: int 
 
 def _attempts(
     cohort: Cohort, cache: Cache, cases: Sequence[Case], wait: bool, progress: bool, jobs: int | None
-) -> dict[str, Outcome]:
+) -> dict[str, Preparation]:
     """Those of the cases that were made or are bad; without `wait` others may be in the making elsewhere."""
     # the cases travel to the processes one by one
     work = partial(_attempt, cohort.only(cases[0]) if cases else cohort, cache, wait)
@@ -86,7 +86,7 @@ def _attempts(
     outcomes = {}
     for case, result in zip(cases, results, strict=True):
         if isinstance(result, ProcessDiedError):
-            outcomes[case.id] = Outcome(case.id, None, error=f"case {case.id!r}: {result}")
+            outcomes[case.id] = Preparation(case.id, None, error=f"case {case.id!r}: {result}")
         elif isinstance(result, Exception):
             raise result
         elif result is not None:
@@ -96,7 +96,7 @@ def _attempts(
     return outcomes
 
 
-def _attempt(cohort: Cohort, cache: Cache, wait: bool, case: Case) -> tuple[Outcome, list[str]] | None:
+def _attempt(cohort: Cohort, cache: Cache, wait: bool, case: Case) -> tuple[Preparation, list[str]] | None:
     """One case, and the warnings that this process cannot give to the user."""
     if multiprocessing.parent_process() is None:
         outcome = _outcome(cohort, cache, wait, case)
@@ -107,9 +107,9 @@ def _attempt(cohort: Cohort, cache: Cache, wait: bool, case: Case) -> tuple[Outc
     return None if outcome is None else (outcome, [str(w.message) for w in caught if w.category is CropWarning])
 
 
-def _outcome(cohort: Cohort, cache: Cache, wait: bool, case: Case) -> Outcome | None:
+def _outcome(cohort: Cohort, cache: Cache, wait: bool, case: Case) -> Preparation | None:
     try:
         result = cache.try_prepare(cohort, case, wait)
     except InputError as error:
-        return Outcome(case.id, None, error=str(error))
-    return None if result is None else Outcome(case.id, result[0], made=result[1])
+        return Preparation(case.id, None, error=str(error))
+    return None if result is None else Preparation(case.id, result[0], made=result[1])

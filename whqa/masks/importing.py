@@ -30,7 +30,7 @@ from whqa.data.folds import Folds
 from whqa.data.formats.volume_files import Volume, read_grid, read_label
 from whqa.data.preprocess import preprocess_label
 from whqa.errors import InputError
-from whqa.files import read_json, write_json, write_rows
+from whqa.files import read_json, sha256, write_json, write_rows
 from whqa.masks.external import ExternalMethod, predictions
 from whqa.masks.store import COMPLETED, EXTERNAL_RECORD, MaskItem, mask_path, read_arrays, read_index, write_mask
 from whqa.metrics.mask_row import mask_columns, measure_mask
@@ -160,9 +160,9 @@ def _task(
 ) -> _Task:
     """With a digest of everything that the stored mask follows from; the case's directory is named by the rest."""
     followed = {
-        "code": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
+        "code": sha256(Path(__file__)),
         "case": prepared.directory.name,
-        "files": {str(key): _hash(path) for key, path in {"": case.label, **case.parts}.items() if path is not None},
+        "files": {str(key): sha256(path) for key, path in {"": case.label, **case.parts}.items() if path is not None},
         "scheme": [scheme.keys, asdict(scheme)],
         "structures": cohort.scheme.keys,
         "spacing_rule": cohort.spacing_rule,
@@ -171,14 +171,6 @@ def _task(
     }
     digest = hashlib.sha256(json.dumps(followed, sort_keys=True, default=sorted).encode()).hexdigest()
     return _Task(case, prepared, fold, digest[:16])
-
-
-def _hash(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: not readable ({error.strerror}); add the file or correct its name") from None
 
 
 def _is_sound(method: ExternalMethod, place: Path, task: _Task, known: Mapping[str, Row]) -> bool:

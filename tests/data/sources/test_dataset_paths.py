@@ -9,7 +9,7 @@ import pytest
 
 from whqa.data.case import Cohort
 from whqa.data.sources.checks import checked
-from whqa.data.sources.dataset_json import described_file
+from whqa.data.sources.dataset_json import Description
 from whqa.data.sources.decathlon import read_decathlon
 from whqa.data.sources.nnunet import read_nnunet
 from whqa.errors import InputError
@@ -92,7 +92,7 @@ def test_trusted_links_are_no_licence_for_dots(
     with pytest.raises(InputError, match="leads out of the data folder; copy the file into it and correct the entry"):
         read(root, links=True)
     with pytest.raises(InputError, match="leads out"):
-        described_file(root, "link/../outside/a.nii.gz", "x", links=True)
+        Description(root, "", links=True).file("link/../outside/a.nii.gz", "x")
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "description"])

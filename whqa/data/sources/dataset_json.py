@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from whqa.data.case import Modality
-from whqa.data.sources.checks import check_modality
+from whqa.data.sources.checks import check_modality, existing_folder
 from whqa.data.sources.names import modality_of
 from whqa.errors import InputError
 
@@ -30,152 +30,150 @@ _KINDS: dict[type, str] = {dict: "an object {...}", list: "a list [...]", str: "
 T = TypeVar("T")
 
 
-def read_description(root: Path, expected: str, links: bool = False) -> dict[str, Any]:
-    """The object in `root`/dataset.json; `links`: whether it may be a link that leads out of `root`.
+class Description:
+    """The object in dataset.json and its folder.
 
-    Raises:
-        InputError: missing, outside `root`, over 8 MiB, not JSON, or not an object.
-    """
-    path = root / FILE_NAME
-    if not os.path.isfile(path):
-        raise InputError(f"{root}: has no {FILE_NAME}; it should be {expected}")
-    stay_inside(root, path, "the file itself", links)
-    try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise InputError(
-                f"{path}: {path.stat().st_size:,} bytes are no description of a data set; give the right one"
-            )
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError, OSError) as error:
-        raise InputError(f"{path}: not readable as JSON ({short(error)}); correct or download it again") from None
-    return typed(value, dict, path, "its content")
-
-
-def typed(value: Any, kind: type[T], path: Path, where: str) -> T:
-    """The value, once it is of that JSON type.
-
-    Raises:
-        InputError: it is not; names the entry.
-    """
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise InputError(f"{path}: {where} must be {_KINDS[kind]}, not {short(repr(value))}")
-    return value
-
-
-def entry(description: Mapping[str, Any], key: str, kind: type[T], path: Path, where: str = "") -> T:
-    """A required key of the description, or of the object in it that `where` names.
-
-    Raises:
-        InputError: missing or of another type.
-    """
-    prefix = f"{where}: " if where else ""
-    if key not in description:
-        raise InputError(f"{path}: {prefix}key {key!r} is missing; it must be {_KINDS[kind]}")
-    return typed(description[key], kind, path, f"{prefix}{key!r}")
-
-
-def channel_of(description: Mapping[str, Any], key: str, wanted: int | str | None, path: Path) -> tuple[int, str]:
-    """Number and name of the channel to read.
-
-    Args:
-        description: the object in dataset.json.
-        key: of the object that names the channels by number.
-        wanted: number or name; None takes the only one.
+    Attributes:
+        folder: of the data set.
         path: of dataset.json.
-
-    Raises:
-        InputError: there is none, none is chosen among several, or the chosen one does not exist.
+        content: the object.
+        links: whether links below the folder may lead out of it.
     """
-    channels = {
-        numbered(number, path, repr(key)): typed(text, str, path, f"{key!r}: {number!r}")
-        for number, text in entry(description, key, dict, path).items()
-    }
-    there = ", ".join(f"{number} {short(text)}" for number, text in list(channels.items())[:8])
-    if not channels:
-        raise InputError(f"{path}: {key!r} names no channel; correct it")
-    if wanted is None and len(channels) > 1:
-        raise InputError(f"{path}: has several channels ({there}); choose one with data.channel")
-    for number, text in channels.items():
-        if wanted is None or str(wanted) in (str(number), text):
-            return number, text
-    raise InputError(f"{path}: has no channel {wanted!r}; there are {there}")
 
+    def __init__(self, root: str | Path | None, expected: str, links: bool = False) -> None:
+        """Read it; `expected` is what the folder should look like.
 
-def numbered(text: str, path: Path, where: str) -> int:
-    """The number that a key of the description is.
+        Raises:
+            InputError: no folder, or dataset.json is missing, outside of it, over 8 MiB, not JSON, or not an object.
+        """
+        self.folder, self.links = existing_folder(root, expected), links
+        self.path = self.folder / FILE_NAME
+        if not os.path.isfile(self.path):
+            raise InputError(f"{self.folder}: has no {FILE_NAME}; it should be {expected}")
+        self.inside(self.path, "the file itself")
+        try:
+            size = self.path.stat().st_size
+            if size > _LARGEST_BYTES:
+                raise InputError(f"{self.path}: {size:,} bytes are no description of a data set; give the right one")
+            value = json.loads(self.path.read_text(encoding="utf-8-sig"))
+        except (ValueError, RecursionError, OSError) as error:
+            raise InputError(
+                f"{self.path}: not readable as JSON ({short(error)}); correct or download it again"
+            ) from None
+        self.content: dict[str, Any] = self.typed(value, dict, "its content")
 
-    Raises:
-        InputError: it is none.
-    """
-    if not re.fullmatch(r"[0-9]{1,5}", text):
-        raise InputError(f"{path}: {where}: {short(text)!r} must be a number, such as '0'")
-    return int(text)
+    def typed(self, value: Any, kind: type[T], where: str) -> T:
+        """The value, once it is of that JSON type.
 
+        Raises:
+            InputError: it is not; names the entry.
+        """
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise InputError(f"{self.path}: {where} must be {_KINDS[kind]}, not {short(repr(value))}")
+        return value
 
-def modality_of_channel(stated: Modality | None, channel: str, path: Path) -> Modality:
-    """The stated modality, or what the channel's name tells.
+    def entry(self, key: str, kind: type[T], within: Mapping[str, Any] | None = None, where: str = "") -> T:
+        """A required key of the description, or of the object in it that `where` names.
 
-    Raises:
-        InputError: neither tells one.
-    """
-    modality = stated or modality_of(channel)
-    if modality is None:
-        raise InputError(f"{path}: channel {short(channel)!r} is neither CT nor MR by name; set data.modality=ct or mr")
-    check_modality(modality)
-    return modality
+        Raises:
+            InputError: missing or of another type.
+        """
+        content = self.content if within is None else within
+        prefix = f"{where}: " if where else ""
+        if key not in content:
+            raise InputError(f"{self.path}: {prefix}key {key!r} is missing; it must be {_KINDS[kind]}")
+        return self.typed(content[key], kind, f"{prefix}{key!r}")
 
+    def number(self, text: str, where: str) -> int:
+        """The number that a key of the description is.
 
-def count_problems(description: Mapping[str, Any], there: int, path: Path) -> list[str]:
-    """A download that was cut short has fewer training cases than it states, which is optional."""
-    stated = description.get("numTraining")
-    if type(stated) is not int or stated == there:
-        return []
-    advice = "copy the rest or correct the number"
-    return [f"{path}: 'numTraining' is {stated}, but {there} training case(s) were found; {advice}"]
+        Raises:
+            InputError: it is none.
+        """
+        if not re.fullmatch(r"[0-9]{1,5}", text):
+            raise InputError(f"{self.path}: {where}: {short(text)!r} must be a number, such as '0'")
+        return int(text)
 
+    def channel(self, key: str, wanted: int | str | None, stated: Modality | None) -> tuple[int, Modality]:
+        """Number of the channel to read, and its modality.
 
-def described_file(root: Path, text: Any, where: str, links: bool = False) -> Path:
-    """The path of a file that the description names relative to its folder; the file need not exist.
+        Args:
+            key: of the object that names the channels by number.
+            wanted: number or name; None takes the only one.
+            stated: the modality; None goes by the channel's name.
 
-    Args:
-        root: folder of the description.
-        text: as it stands there.
-        where: the entry, for messages.
-        links: whether links below `root` may lead out of it.
+        Raises:
+            InputError: there is none, none is chosen among several, the chosen one does not exist, or no modality is
+                stated and the name tells none.
+        """
+        channels = {
+            self.number(number, repr(key)): self.typed(text, str, f"{key!r}: {number!r}")
+            for number, text in self.entry(key, dict).items()
+        }
+        there = ", ".join(f"{number} {short(text)}" for number, text in list(channels.items())[:8])
+        if not channels:
+            raise InputError(f"{self.path}: {key!r} names no channel; correct it")
+        if wanted is None and len(channels) > 1:
+            raise InputError(f"{self.path}: has several channels ({there}); choose one with data.channel")
+        found = [n for n, text in channels.items() if wanted is None or str(wanted) in (str(n), text)]
+        if not found:
+            raise InputError(f"{self.path}: has no channel {wanted!r}; there are {there}")
+        name = channels[found[0]]
+        modality = stated or modality_of(name)
+        if modality is None:
+            advice = "set data.modality=ct or mr"
+            raise InputError(f"{self.path}: channel {short(name)!r} is neither CT nor MR by name; {advice}")
+        check_modality(modality)
+        return found[0], modality
 
-    Raises:
-        InputError: not a text, absolute, or leading out of `root`, by `..` or by a link.
-    """
-    path = root / FILE_NAME
-    stated = typed(text, str, path, where)
-    parts = [part for part in stated.split("/") if part not in ("", ".")]
-    if not parts or not stated.isprintable() or _ABSOLUTE.match(stated) or "\\" in stated:
-        raise InputError(
-            f"{path}: {where}: {short(repr(stated))} is no path relative to the data folder; move the file into the "
-            "folder and correct the entry"
-        )
-    return stay_inside(root, root.joinpath(*parts), f"{where}: {short(repr(stated))}", links and ".." not in parts)
+    def count_problems(self, there: int) -> list[str]:
+        """A download that was cut short has fewer training cases than it states, which is optional."""
+        stated = self.content.get("numTraining")
+        if type(stated) is not int or stated == there:
+            return []
+        advice = "copy the rest or correct the number"
+        return [f"{self.path}: 'numTraining' is {stated}, but {there} training case(s) were found; {advice}"]
 
+    def file(self, text: Any, where: str) -> Path:
+        """The path of a file that the description names relative to its folder; the file need not exist.
 
-def stay_inside(root: Path, path: Path, where: str, links: bool = False) -> Path:
-    """The same path, once it and whatever it links to lie in `root`.
+        Args:
+            text: as it stands there.
+            where: the entry, for messages.
 
-    Raises:
-        InputError: it leads out of `root` (unless `links` lets links do so), or it cannot be followed.
-    """
-    parts = path.parts[len(root.parts) :]
-    if ".." not in parts and not any(map(os.path.islink, itertools.accumulate((str(root), *parts), os.path.join))):
+        Raises:
+            InputError: not a text, absolute, or leading out of the folder, by `..` or by a link.
+        """
+        stated = self.typed(text, str, where)
+        parts = [part for part in stated.split("/") if part not in ("", ".")]
+        if not parts or not stated.isprintable() or _ABSOLUTE.match(stated) or "\\" in stated:
+            raise InputError(
+                f"{self.path}: {where}: {short(repr(stated))} is no path relative to the data folder; move the file "
+                "into the folder and correct the entry"
+            )
+        return self.inside(self.folder.joinpath(*parts), f"{where}: {short(repr(stated))}")
+
+    def inside(self, path: Path, where: str) -> Path:
+        """The same path, once it and whatever it links to lie in the folder.
+
+        Raises:
+            InputError: it leads out of the folder (unless links may, which is no licence for `..`), or it cannot be
+                followed.
+        """
+        parts = path.parts[len(self.folder.parts) :]
+        steps = itertools.accumulate((str(self.folder), *parts), os.path.join)
+        if ".." not in parts and not any(map(os.path.islink, steps)):
+            return path
+        try:
+            within = path.resolve().is_relative_to(self.folder.resolve())
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(f"{self.path}: {where} cannot be followed ({short(error)}); correct it") from None
+        if not within and (".." in parts or not self.links):
+            raise InputError(
+                f"{self.path}: {where} leads out of the data folder; copy the file into it"
+                + (" and correct the entry" if ".." in parts else ", or set data.links=true if you trust its links")
+            )
         return path
-    try:
-        inside = path.resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{root / FILE_NAME}: {where} cannot be followed ({short(error)}); correct it") from None
-    if not inside and not links:
-        raise InputError(
-            f"{root / FILE_NAME}: {where} leads out of the data folder; copy the file into it"
-            + (" and correct the entry" if ".." in parts else ", or set data.links=true if you trust its links")
-        )
-    return path
 
 
 def short(value: object) -> str:

@@ -28,21 +28,8 @@ from whqa.data.case import Cohort, Modality
 from whqa.data.formats.file_names import VOLUME_ENDINGS, is_volume, stem
 from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.sources.case_files import CaseFiles
-from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.choice import Names
-from whqa.data.sources.dataset_json import (
-    FILE_NAME,
-    FOLDERS,
-    channel_of,
-    count_problems,
-    described_file,
-    entry,
-    modality_of_channel,
-    numbered,
-    read_description,
-    short,
-    typed,
-)
+from whqa.data.sources.dataset_json import FOLDERS, Description, short
 from whqa.data.sources.folder import patient_of
 from whqa.data.sources.listing import list_files
 from whqa.data.sources.names import scheme_of_names
@@ -82,73 +69,71 @@ def read_decathlon(
             file that is missing, a case that is listed twice, and another number of cases than stated, are problems of
             the cohort.
     """
-    folder = existing_folder(root, EXPECTED)
-    path = folder / FILE_NAME
-    description = read_description(folder, EXPECTED, links)
-    if "modality" not in description and "channel_names" in description:
-        raise InputError(f"{path}: is of nnU-Net v2; read it with --source nnunet", code="other-source")
-    number, channel_name = channel_of(description, "modality", channel, path)
-    kind = modality_of_channel(modality, channel_name, path)
-    scheme = scheme_of_names(name, _labels(description, path), structures, str(path))
-    several = len(description["modality"]) > 1
-    files = CaseFiles(list_files(folder, depth=1), EXPECTED)
-    listed = list(_entries(description, path))
+    description = Description(root, EXPECTED, links)
+    if "modality" not in description.content and "channel_names" in description.content:
+        raise InputError(f"{description.path}: is of nnU-Net v2; read it with --source nnunet", code="other-source")
+    number, kind = description.channel("modality", channel, modality)
+    scheme = scheme_of_names(name, _labels(description), structures, str(description.path))
+    files = CaseFiles(list_files(description.folder, depth=1), EXPECTED)
+    listed = list(_entries(description))
     if not listed:
-        raise InputError(f"{path}: lists no cases; it should be of {EXPECTED}")
-    files.problems += count_problems(description, sum(where.startswith("'training'") for where, _ in listed), path)
-    for where, entry_files in listed:
-        image = _image(folder, entry_files, where, number, several, links)
-        label = described_file(folder, entry_files["label"], where, links) if "label" in entry_files else None
-        files.add_described(f"{path}: {where}", stem(image.name).removesuffix(f"_{number:04}"), image, label)
-    cases = files.cases(kind, partial(patient_of, pattern=patient))
+        raise InputError(f"{description.path}: lists no cases; it should be of {EXPECTED}")
+    files.problems += description.count_problems(sum(where.startswith("'training'") for where, _ in listed))
+    for where, stated in listed:
+        image = _image(description, stated["image"], where, number)
+        label = description.file(stated["label"], where) if "label" in stated else None
+        case = stem(image.name).removesuffix(f"_{number:04}")
+        files.add_described(f"{description.path}: {where}", case, image, label)
     files.pass_over_other_channels()
+    cases = files.cases(kind, partial(patient_of, pattern=patient))
     return files.cohort(cases, name, scheme, spacing_rule, without, among=FOLDERS)
 
 
-def _labels(description: Mapping[str, Any], path: Path) -> dict[str, int]:
+def _labels(description: Description) -> dict[str, int]:
     labels: dict[str, int] = {}
-    for number, text in entry(description, "labels", dict, path).items():
+    for number, text in description.entry("labels", dict).items():
         if isinstance(text, int | list) and not re.fullmatch(r"\d+", number):
-            raise InputError(f"{path}: 'labels' are name: value, as in nnU-Net v2; use --source nnunet")
-        value = numbered(number, path, "'labels'")
-        theirs = typed(text, str, path, f"'labels': {number!r}")
+            raise InputError(f"{description.path}: 'labels' are name: value, as in nnU-Net v2; use --source nnunet")
+        value = description.number(number, "'labels'")
+        theirs = description.typed(text, str, f"'labels': {number!r}")
         if labels.setdefault(theirs, value) != value:
-            raise InputError(f"{path}: 'labels': {short(theirs)!r} has two values; give each its own name")
+            line = f"'labels': {short(theirs)!r} has two values; give each its own name"
+            raise InputError(f"{description.path}: {line}")
     return labels
 
 
-def _entries(description: Mapping[str, Any], path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _entries(description: Description) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each listed case: where it stands, and its files by "image" and "label"."""
     for key in ("training", "validation", "test"):
-        if key not in description and key != "training":
+        if key not in description.content and key != "training":
             continue
-        for index, files in enumerate(entry(description, key, list, path)):
+        for index, files in enumerate(description.entry(key, list)):
             where = f"{key!r}, entry {index}"
             if key == "test" and isinstance(files, str):
                 files = {"image": files}
-            files = typed(files, dict, path, where)
+            files = description.typed(files, dict, where)
             wanted = ("image",) if key == "test" else ("image", "label")
             for what in wanted:
-                entry(files, what, str, path, where)
+                description.entry(what, str, files, where)
             yield where, files
 
 
-def _image(folder: Path, files: Mapping[str, Any], where: str, channel: int, several: bool, links: bool) -> Path:
-    stated = described_file(folder, files["image"], where, links)
+def _image(description: Description, text: str, where: str, channel: int) -> Path:
+    stated = description.file(text, where)
     if not is_volume(stated.name):
-        raise InputError(
-            f"{folder / FILE_NAME}: {where}: {short(stated.name)!r} does not end in {', '.join(VOLUME_ENDINGS)}"
-        )
+        line = f"{short(stated.name)!r} does not end in {', '.join(VOLUME_ENDINGS)}"
+        raise InputError(f"{description.path}: {where}: {line}")
+    several = len(description.content["modality"]) > 1
     if not several and os.path.isfile(stated):
         return stated
     bare = stem(stated.name)
     split = f"{bare}_{channel:04}{stated.name[len(bare) :]}"
-    own = described_file(folder, (stated.parent.relative_to(folder) / split).as_posix(), where, links)
+    own = description.file((stated.parent.relative_to(description.folder) / split).as_posix(), where)
     if os.path.isfile(own):
         return own
     if several and os.path.isfile(stated):
         raise InputError(
-            f"{folder / FILE_NAME}: {where}: several channels lie in one 4-D file; split it into files of one channel, "
+            f"{description.path}: {where}: several channels lie in one 4-D file; split it into files of one channel, "
             "such as _0000.nii.gz"
         )
     return stated

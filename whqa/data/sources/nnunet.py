@@ -25,27 +25,13 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from whqa.data.case import Cohort, Modality
 from whqa.data.formats.file_names import VOLUME_ENDINGS, stem
 from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.sources.case_files import CaseFiles
-from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.choice import Names
-from whqa.data.sources.dataset_json import (
-    FILE_NAME,
-    FOLDERS,
-    channel_of,
-    count_problems,
-    described_file,
-    entry,
-    modality_of_channel,
-    read_description,
-    short,
-    stay_inside,
-    typed,
-)
+from whqa.data.sources.dataset_json import FILE_NAME, FOLDERS, Description, short
 from whqa.data.sources.folder import patient_of
 from whqa.data.sources.listing import list_files
 from whqa.data.sources.names import scheme_of_names
@@ -87,48 +73,47 @@ def read_nnunet(
             the folder, or no images. A missing channel, image or label, and another number of cases than stated, are
             problems of the cohort.
     """
-    folder = existing_folder(root, EXPECTED)
-    path = folder / FILE_NAME
-    parts = [parts] if isinstance(parts, str) else parts
-    description = read_description(folder, EXPECTED, links)
-    if "channel_names" not in description and "modality" in description:
-        raise InputError(
-            f"{path}: is of the Medical Decathlon or nnU-Net v1; read it with --source decathlon", code="other-source"
-        )
-    number, channel_name = channel_of(description, "channel_names", channel, path)
-    kind = modality_of_channel(modality, channel_name, path)
-    scheme = scheme_of_names(name, _labels(description, path), structures, str(path))
-    files = _Files(folder, _ending(description, path), number, links)
-    files.add_folders(parts, described="dataset" in description)
-    if parts is None or "Tr" in parts:
-        if "dataset" in description:
-            files.add_dataset(entry(description, "dataset", dict, path))
-        files.problems += count_problems(description, files.n_training, path)
-    files.pass_over_other_channels()
+    description = Description(root, EXPECTED, links)
+    if "channel_names" not in description.content and "modality" in description.content:
+        line = "is of the Medical Decathlon or nnU-Net v1; read it with --source decathlon"
+        raise InputError(f"{description.path}: {line}", code="other-source")
+    number, kind = description.channel("channel_names", channel, modality)
+    scheme = scheme_of_names(name, _labels(description), structures, str(description.path))
+    files = _Files(description, number)
+    files.add_stated_parts([parts] if isinstance(parts, str) else parts)
     cases = files.cases(kind, partial(patient_of, pattern=patient))
     return files.cohort(cases, name, scheme, spacing_rule, without, among=FOLDERS)
 
 
 class _Files(CaseFiles):
-    """Images and labels of the folders and of the description; `n_training` cases are of Tr."""
+    """Images and labels of the folders and of the description."""
 
-    def __init__(self, folder: Path, ending: str, channel: int, links: bool) -> None:
-        super().__init__(list_files(folder, depth=1), EXPECTED)
-        self.ending, self.channel, self.links = ending, channel, links
-        self.n_training = 0
+    def __init__(self, description: Description, channel: int) -> None:
+        super().__init__(list_files(description.folder, depth=1), EXPECTED)
+        self.description, self.channel, self.ending = description, channel, _ending(description)
 
-    def add_folders(self, parts: Sequence[str] | None, described: bool) -> None:
-        """Add the cases of the images* folders; Tr is left to `add_dataset` where it is described."""
+    def add_stated_parts(self, parts: Sequence[str] | None) -> None:
+        """Add the cases of the parts, None for all; those of Tr as the description lists them, where it does."""
         there = sorted({m[1] for inside in self.listing.files if (m := re.match(r"images(\w+)/", inside))})
+        described = "dataset" in self.description.content
         for part in parts or []:
             if part not in there and not (described and part == "Tr"):
                 raise InputError(f"{self.folder}: has no images in images{part}; data.parts can be of {there}")
-        for part in there:
+        training = 0
+        # the description comes last: what it lists twice is its own fault
+        for part in sorted({*there, "Tr"}, key=lambda part: (described and part == "Tr", part)):
+            before = len(self.images)
             if parts is not None and part not in parts:
                 for what in ("images", "labels"):
                     self.passed_over.update(self.listing.within(f"{what}{part}").values())
-            elif not (described and part == "Tr"):
+            elif described and part == "Tr":
+                self._add_dataset()
+            else:
                 self._add_part(part)
+            training += (len(self.images) - before) * (part == "Tr")
+        if parts is None or "Tr" in parts:
+            self.problems += self.description.count_problems(training)
+        self.pass_over_other_channels()
 
     def _add_part(self, part: str) -> None:
         labels = self._by_stem(f"labels{part}")
@@ -151,7 +136,6 @@ class _Files(CaseFiles):
             if elsewhere:
                 self.passed_over.update(filter(None, [label]))
                 continue
-            self.n_training += part == "Tr"
             if label is not None:
                 self.add("label", case, self._inside(label))
             elif part == "Tr":
@@ -178,42 +162,41 @@ class _Files(CaseFiles):
         self.passed_over.add(path)
 
     def _inside(self, path: Path) -> Path:
-        return stay_inside(self.folder, path, path.relative_to(self.folder).as_posix(), self.links)
+        return self.description.inside(path, path.relative_to(self.folder).as_posix())
 
-    def add_dataset(self, dataset: Mapping[str, Any]) -> None:
-        """Add the cases that dataset.json lists itself."""
-        path = self.folder / FILE_NAME
-        for case, stated in dataset.items():
+    def _add_dataset(self) -> None:
+        description = self.description
+        for case, stated in description.entry("dataset", dict).items():
             where = f"'dataset': {short(case)!r}"
-            stated = typed(stated, dict, path, where)
-            images = entry(stated, "images", list, path, where)
+            stated = description.typed(stated, dict, where)
+            images = description.entry("images", list, stated, where)
             if self.channel >= len(images):
-                raise InputError(f"{path}: {where}: has {len(images)} image(s), none for channel {self.channel}")
-            paths = [described_file(self.folder, text, where, self.links) for text in images]
-            label = described_file(self.folder, entry(stated, "label", str, path, where), where, self.links)
-            before = len(self.images)
-            self.add_described(f"{path}: {where}", case, paths[self.channel], label)
-            self.n_training += len(self.images) - before
+                line = f"has {len(images)} image(s), none for channel {self.channel}"
+                raise InputError(f"{description.path}: {where}: {line}")
+            paths = [description.file(text, where) for text in images]
+            label = description.file(description.entry("label", str, stated, where), where)
+            self.add_described(f"{description.path}: {where}", case, paths[self.channel], label)
             self.passed_over.update(paths)
 
 
-def _labels(description: Mapping[str, Any], path: Path) -> dict[str, int]:
-    stated = entry(description, "labels", dict, path)
+def _labels(description: Description) -> dict[str, int]:
     labels: dict[str, int] = {}
-    for theirs, value in stated.items():
+    for theirs, value in description.entry("labels", dict).items():
         where = f"'labels': {short(theirs)!r}"
         if isinstance(value, list):
-            raise InputError(f"{path}: {where} is a region of several values; whqa needs one value a structure")
+            raise InputError(f"{description.path}: {where} is a region of several values; whqa needs one a structure")
         if theirs.strip().lower() == "ignore":
-            raise InputError(f"{path}: has an ignore label; whqa needs the true structure of every voxel")
+            raise InputError(f"{description.path}: has an ignore label; whqa needs the true structure of every voxel")
         if isinstance(value, str) and re.fullmatch(r"\d+", theirs):
-            raise InputError(f"{path}: 'labels' are value: name, as in the Medical Decathlon; use --source decathlon")
-        labels[theirs] = typed(value, int, path, where)
+            line = "'labels' are value: name, as in the Medical Decathlon; use --source decathlon"
+            raise InputError(f"{description.path}: {line}")
+        labels[theirs] = description.typed(value, int, where)
     return labels
 
 
-def _ending(description: Mapping[str, Any], path: Path) -> str:
-    ending = entry(description, "file_ending", str, path)
+def _ending(description: Description) -> str:
+    ending = description.entry("file_ending", str)
     if ending.lower() not in VOLUME_ENDINGS:
-        raise InputError(f"{path}: 'file_ending' {short(ending)!r} is not one of {', '.join(VOLUME_ENDINGS)}")
+        there = ", ".join(VOLUME_ENDINGS)
+        raise InputError(f"{description.path}: 'file_ending' {short(ending)!r} is not one of {there}")
     return ending
