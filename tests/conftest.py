@@ -94,6 +94,16 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def mixed_phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two CT and two MR phantoms; not to be changed."""
+    from whqa.data.phantom import write_phantoms
+
+    root = tmp_path_factory.mktemp("mixed_phantoms")
+    write_phantoms(root, 4, "both", 5, 6)
+    return root
+
+
+@pytest.fixture(scope="session")
 def segmented(
     tmp_path_factory: pytest.TempPathFactory, phantoms: Path, train: Train, tiny: Callable[[Path], list[str]]
 ) -> Path:

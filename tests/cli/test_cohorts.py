@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,16 +11,9 @@ import numpy as np
 import pytest
 
 from whqa.cli.cohorts import cohort_of, recognised, sources
+from whqa.cli.commands import main
 from whqa.config.instantiate import config_dir
-from whqa.data.phantom import write_phantoms
 from whqa.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("phantoms")
-    write_phantoms(root, 4, "both", 5, 6)
-    return root
 
 
 def acdc(root: Path) -> Path:
@@ -36,16 +30,16 @@ def test_the_sources_are_the_configurations_that_read() -> None:
     assert {"mmwhs", "acdc", "folder"} <= set(sources())
 
 
-def test_settings_reach_the_reader(phantoms: Path) -> None:
-    assert len(cohort_of("mmwhs", phantoms).cases) == 4
-    cohort = cohort_of("mmwhs", phantoms, ["modality=mr", "name=mine", "spacing_rule=affine"])
+def test_settings_reach_the_reader(mixed_phantoms: Path) -> None:
+    assert len(cohort_of("mmwhs", mixed_phantoms).cases) == 4
+    cohort = cohort_of("mmwhs", mixed_phantoms, ["modality=mr", "name=mine", "spacing_rule=affine"])
     assert [c.id for c in cohort.cases] == ["mr_train_1001", "mr_train_1002"]
     assert (cohort.name, cohort.spacing_rule) == ("mine", "affine")
 
 
 @pytest.mark.parametrize("name", ["a,b=1", "${oc.env:HOME}", "it's [ünï] #1"])
-def test_folders_may_be_called_anything(phantoms: Path, tmp_path: Path, name: str) -> None:
-    shutil.copytree(phantoms, tmp_path / name)
+def test_folders_may_be_called_anything(mixed_phantoms: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(mixed_phantoms, tmp_path / name)
     assert cohort_of("mmwhs", tmp_path / name).cases[0].image == tmp_path / name / "ct_train_1001_image.nii.gz"
     assert recognised(tmp_path / name) == "mmwhs"
 
@@ -66,14 +60,14 @@ def test_folders_may_be_called_anything(phantoms: Path, tmp_path: Path, name: st
         ("mmwhs", ["modality"], "'modality': must be key=value"),
     ],
 )
-def test_mistakes_are_named(phantoms: Path, source: str, settings: list[str], words: str) -> None:
+def test_mistakes_are_named(mixed_phantoms: Path, source: str, settings: list[str], words: str) -> None:
     with pytest.raises(InputError) as error:
-        cohort_of(source, phantoms, settings)
+        cohort_of(source, mixed_phantoms, settings)
     assert words in str(error.value)
 
 
-def test_layouts_are_recognised(phantoms: Path, tmp_path: Path) -> None:
-    assert recognised(phantoms) == "mmwhs"
+def test_layouts_are_recognised(mixed_phantoms: Path, tmp_path: Path) -> None:
+    assert recognised(mixed_phantoms) == "mmwhs"
     assert recognised(acdc(tmp_path / "a")) == "acdc"
 
 
@@ -210,3 +204,33 @@ def test_names_of_many_bytes_are_a_problem(tmp_path: Path) -> None:
 def test_training_needs_labels(numbers: Path) -> None:
     with pytest.raises(InputError, match="'folder': none of its 12 cases has a label; training needs them"):
         _ = cohort_of("folder", numbers, FOLDER).labelled
+
+
+@pytest.mark.parametrize("words", [[], ["--source", "nnunet"]])
+def test_the_advice_about_links_and_channels_works_in_the_command_that_gave_it(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, store = tmp_path / "data", tmp_path / "store"
+    for folder in ("imagesTr", "labelsTr"):
+        (root / folder).mkdir(parents=True)
+    store.mkdir()
+    array = np.arange(1000, dtype=np.int16).reshape(10, 10, 10)
+    for name, voxels in (("imagesTr/a_0000.nii.gz", array), ("labelsTr/a.nii.gz", array // 500)):
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), store / Path(name).name)
+        (root / name).symlink_to(store / Path(name).name)
+    description = {"channel_names": {"0": "first", "1": "second"}, "labels": {"background": 0, "LV": 1}}
+    (root / "dataset.json").write_text(json.dumps(description | {"file_ending": ".nii.gz"}))
+    command = ["data", "check", str(root), *words, "--jobs", "1"]
+    for advised, full in (
+        ("choose one with data.channel", "data.channel=0"),
+        ("set data.modality=ct", "data.modality=ct"),
+        ("set data.links=true", "data.links=true"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(command)
+        assert end.value.code == 2
+        assert advised in capsys.readouterr().err
+        command.append(full)
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert "1 cases: " in capsys.readouterr().out

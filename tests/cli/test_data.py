@@ -16,7 +16,6 @@ import pytest
 from matplotlib.image import imread
 
 from whqa.cli.commands import main
-from whqa.data.phantom import write_phantoms
 from whqa.structures import MMWHS
 
 
@@ -26,17 +25,10 @@ def _run(*words: str) -> int:
     return int(end.value.code or 0)
 
 
-@pytest.fixture(scope="module")
-def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("phantoms")
-    write_phantoms(root, 4, "both", 5, 6)
-    return root
-
-
 @pytest.fixture
-def spoilt(phantoms: Path, tmp_path: Path) -> Path:
+def spoilt(mixed_phantoms: Path, tmp_path: Path) -> Path:
     """A truncated image, three label maps without pulmonary artery."""
-    root = Path(shutil.copytree(phantoms, tmp_path / "data"))
+    root = Path(shutil.copytree(mixed_phantoms, tmp_path / "data"))
     image = root / "ct_train_1001_image.nii.gz"
     image.write_bytes(image.read_bytes()[:-2000])
     for case in ("ct_train_1002", "mr_train_1001", "mr_train_1002"):
@@ -46,15 +38,15 @@ def spoilt(phantoms: Path, tmp_path: Path) -> Path:
     return root
 
 
-def test_a_sound_folder(phantoms: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _run("data", "check", str(phantoms), "--source", "mmwhs", "--jobs", "1") == 0
+def test_a_sound_folder(mixed_phantoms: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("data", "check", str(mixed_phantoms), "--source", "mmwhs", "--jobs", "1") == 0
     out, err = capsys.readouterr()
     row = next(line for line in out.splitlines() if "mr_train_1002" in line)
-    image = nib.load(phantoms / "mr_train_1002_image.nii.gz")
+    image = nib.load(mixed_phantoms / "mr_train_1002_image.nii.gz")
     assert "28x28x28" in row
     assert "6x6x6" in row
     assert "".join(nib.aff2axcodes(image.affine)) in row.split()
-    label = np.asanyarray(nib.load(phantoms / "mr_train_1002_label.nii.gz").dataobj)
+    label = np.asanyarray(nib.load(mixed_phantoms / "mr_train_1002_label.nii.gz").dataobj)
     volumes = [float(word) for word in row.split()[-7:]]
     assert volumes == pytest.approx([(label == v).sum() * 0.216 for v in MMWHS.values.values()], abs=0.5)
     assert out.splitlines()[-1] == "4 cases: 0 errors, 0 warnings, 0 notes"
@@ -72,9 +64,9 @@ def test_findings_and_their_counts(spoilt: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_a_folder_named_as_the_end_of_another_is_shortened_alone(
-    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    mixed_phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(phantoms, tmp_path / "a" / "data")
+    shutil.copytree(mixed_phantoms, tmp_path / "a" / "data")
     (tmp_path / "a" / "data" / "ct_train_1001_label.nii.gz").unlink()
     monkeypatch.chdir(tmp_path)
     assert _run("data", "check", "a", "--source", "mmwhs", "--jobs", "1") == 1
@@ -114,8 +106,8 @@ def test_the_record_for_machines(spoilt: Path, capsys: pytest.CaptureFixture[str
     assert all(set(f) == {"severity", "code", "case", "message"} for f in record["findings"])
 
 
-def test_the_layout_is_recognised_and_named(phantoms: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _run("data", "check", str(phantoms), "--json", "--jobs", "1") == 0
+def test_the_layout_is_recognised_and_named(mixed_phantoms: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("data", "check", str(mixed_phantoms), "--json", "--jobs", "1") == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["cohort"]["source"] == "mmwhs"
     assert err == "read as --source mmwhs\n"
@@ -151,12 +143,12 @@ def test_the_layout_is_recognised_and_named(phantoms: Path, capsys: pytest.Captu
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
 def test_mistakes_end_with_2_and_say_which(
-    words: list[str], cause: str, phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], cause: str, mixed_phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
-    scan = phantoms / "ct_train_1001_image.nii.gz"
+    scan = mixed_phantoms / "ct_train_1001_image.nii.gz"
     before = scan.read_bytes()
-    places = {"{data}": str(phantoms), "{empty}": str(tmp_path / "empty"), "{scan}": str(scan)}
+    places = {"{data}": str(mixed_phantoms), "{empty}": str(tmp_path / "empty"), "{scan}": str(scan)}
     assert _run("data", *(places.get(w, w) for w in words)) == 2
     assert not list((tmp_path / "empty").iterdir())
     assert scan.read_bytes() == before
@@ -179,10 +171,10 @@ def test_a_sheet_shows_what_cannot_be_read_too(
 
 
 def test_a_sheet_of_one_case_in_the_folder_where_it_is_called(
-    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    mixed_phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert _run("data", "preview", str(phantoms), "--source", "mmwhs", "--case", "mr_train_1002") == 0
+    assert _run("data", "preview", str(mixed_phantoms), "--source", "mmwhs", "--case", "mr_train_1002") == 0
     assert capsys.readouterr().out == "preview-mr_train_1002.png\n"
     assert imread(tmp_path / "preview-mr_train_1002.png").shape[1] > 1000
 
@@ -211,8 +203,8 @@ def test_several_processes_from_the_console_script(spoilt: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["--json"], []], ids=["json", "table"])
-def test_output_that_nobody_reads_to_its_end(phantoms: Path, words: list[str]) -> None:
-    command = ["data", "check", str(phantoms), "--source", "mmwhs", "--jobs", "1", *words]
+def test_output_that_nobody_reads_to_its_end(mixed_phantoms: Path, words: list[str]) -> None:
+    command = ["data", "check", str(mixed_phantoms), "--source", "mmwhs", "--jobs", "1", *words]
     run = subprocess.Popen(
         [sys.executable, "-c", "from whqa.cli.commands import main; main()", *command],
         stdout=subprocess.PIPE,

@@ -35,15 +35,10 @@ from whqa.data.sources.totalsegmentator import read_totalsegmentator
 SHARED = Path(__file__).parents[2] / "../shared/data"
 # Index of each structure, as the direct layout has it, and its value in MMWHS files.
 MMWHS_VALUES = {"lv": 500, "rv": 600, "la": 420, "ra": 550, "myo": 205, "ao": 820, "pa": 850}
-TOTALSEGMENTATOR = {
-    "lv": "heart_ventricle_left",
-    "rv": "heart_ventricle_right",
-    "la": "heart_atrium_left",
-    "ra": "heart_atrium_right",
-    "myo": "heart_myocardium",
-    "ao": "aorta",
-    "pa": "pulmonary_artery",
-}
+_CHAMBERS = [f"heart_{part}_{side}" for part in ("ventricle", "atrium") for side in ("left", "right")]
+TOTALSEGMENTATOR = dict(
+    zip(MMWHS_VALUES, [*_CHAMBERS, "heart_myocardium", "aorta", "pulmonary_artery"], strict=True)
+)
 # In an order and in words that are not whqa's.
 NAMES = {
     "MYO": ("myo", 1),

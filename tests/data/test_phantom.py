@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from whqa.data.phantom import Phantom, make_phantom, phantom_cohort, write_phantoms
-from whqa.data.phantom.cohort import SETTINGS_FILE
+from whqa.data.phantom.phantom_files import SETTINGS_FILE
 from whqa.data.phantom.shapes import DISEASES, draw_subject, ellipsoid, smooth_min, tube
 from whqa.errors import InputError
 from whqa.structures import MMWHS

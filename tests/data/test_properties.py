@@ -13,17 +13,8 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from whqa.data import preprocess
 from whqa.data.formats.volume_files import Volume
-from whqa.data.preprocess import (
-    Geometry,
-    Preprocess,
-    heart_of,
-    lost_voxels,
-    preprocess_image,
-    preprocess_label,
-    restore_labels,
-    restore_map,
-)
 
 often = settings(max_examples=80, database=None)
 KEYS = ("lv", "myo", "ao")
@@ -70,32 +61,32 @@ def scans(draw: st.DrawFn, least: int = 3, most: int = 22) -> Scan:
 
 
 grids = st.builds(
-    Preprocess,
+    preprocess.Preprocess,
     spacing=st.tuples(*[st.none() | st.floats(0.5, 5.0)] * 3),
     crop_mm=st.none() | st.tuples(*[st.floats(3.0, 60.0)] * 3),
     centre=st.sampled_from(("image", "tissue", "heart")),
 )
 
 
-def geometry_of(scan: Scan, grid: Preprocess, labels: np.ndarray) -> Geometry:
+def geometry_of(scan: Scan, grid: preprocess.Preprocess, labels: np.ndarray) -> preprocess.Geometry:
     label = scan.volume(labels)
-    return preprocess_image(scan.volume(labels.astype(np.float32)), "mr", grid, heart_of(label, KEYS))[1]
+    return preprocess.preprocess_image(scan.volume(labels.astype(np.float32)), "mr", grid, preprocess.heart_of(label, KEYS))[1]
 
 
-def places(scan: Scan, geometry: Geometry) -> np.ndarray:
+def places(scan: Scan, geometry: preprocess.Geometry) -> np.ndarray:
     """Position of every voxel of the file on the cache grid, through world coordinates alone: (3, X, Y, Z)."""
     there = np.linalg.inv(geometry.cache_affine)
     flat = scan.world().reshape(3, -1)
     return (there[:3, :3] @ flat + there[:3, 3:]).reshape(3, *scan.shape)
 
 
-def in_crop(at: np.ndarray, geometry: Geometry, margin: float) -> np.ndarray:
+def in_crop(at: np.ndarray, geometry: preprocess.Geometry, margin: float) -> np.ndarray:
     """Voxels of the file within the extent of the cache grid, less a margin in cache voxels: (X, Y, Z)."""
     size = np.array(geometry.shape).reshape(3, 1, 1, 1)
     return ((at >= margin - 0.5) & (at <= size - 0.5 - margin)).all(axis=0)
 
 
-def rim(geometry: Geometry) -> list[int]:
+def rim(geometry: preprocess.Geometry) -> list[int]:
     """How many voxels along each axis of the file a border may reach: below one cache voxel plus one voxel."""
     reach = [0 if step == 1 else int(np.ceil(step + 1)) - 1 for step in geometry.step]
     return [reach[axis] for axis, _ in geometry.orientation]
@@ -103,13 +94,13 @@ def rim(geometry: Geometry) -> list[int]:
 
 @often
 @given(scans(), grids)
-def test_labels_return_but_for_the_rim_of_a_structure(scan: Scan, grid: Preprocess) -> None:
+def test_labels_return_but_for_the_rim_of_a_structure(scan: Scan, grid: preprocess.Preprocess) -> None:
     labels = scan.labels()
     geometry = geometry_of(scan, grid, labels)
-    cached = preprocess_label(scan.volume(labels), geometry)
+    cached = preprocess.preprocess_label(scan.volume(labels), geometry)
     assert cached.shape == geometry.shape
     assert cached.dtype == np.uint8
-    back = restore_labels(cached, geometry)
+    back = preprocess.restore_labels(cached, geometry)
     assert back.shape == scan.shape
     window = [2 * r + 1 for r in rim(geometry)]
     deep = ndimage.minimum_filter(labels, window) == ndimage.maximum_filter(labels, window)
@@ -127,9 +118,9 @@ def test_labels_return_but_for_the_rim_of_a_structure(scan: Scan, grid: Preproce
 @given(scans(), st.none() | st.tuples(*[st.floats(3.0, 60.0)] * 3))
 def test_labels_return_exactly_where_no_axis_is_resampled(scan: Scan, crop: tuple[float, float, float] | None) -> None:
     labels = scan.labels()
-    geometry = geometry_of(scan, Preprocess((None, None, None), crop, "image"), labels)
-    cached = preprocess_label(scan.volume(labels), geometry)
-    back = restore_labels(cached, geometry)
+    geometry = geometry_of(scan, preprocess.Preprocess((None, None, None), crop, "image"), labels)
+    cached = preprocess.preprocess_label(scan.volume(labels), geometry)
+    back = preprocess.restore_labels(cached, geometry)
     held = in_crop(places(scan, geometry), geometry, 0.25)
     assert held.sum() == cached.size
     np.testing.assert_array_equal(back, np.where(held, labels, 0))
@@ -139,25 +130,25 @@ def test_labels_return_exactly_where_no_axis_is_resampled(scan: Scan, crop: tupl
 
 @often
 @given(scans(least=8), grids, st.data())
-def test_a_box_of_a_cache_voxel_and_one_more_is_never_lost(scan: Scan, grid: Preprocess, data: st.DataObject) -> None:
-    grid = Preprocess(grid.spacing)
+def test_a_box_of_a_cache_voxel_and_one_more_is_never_lost(scan: Scan, grid: preprocess.Preprocess, data: st.DataObject) -> None:
+    grid = preprocess.Preprocess(grid.spacing)
     geometry = geometry_of(scan, grid, scan.labels())
     edges = [r + 1 for r in rim(geometry)]
     labels = np.zeros(scan.shape, np.uint8)
     starts = [data.draw(st.integers(0, max(0, n - edge))) for n, edge in zip(scan.shape, edges, strict=True)]
     labels[tuple(slice(s, s + edge) for s, edge in zip(starts, edges, strict=True))] = 2
     fits = all(edge <= n for n, edge in zip(scan.shape, edges, strict=True))
-    assert not fits or (preprocess_label(scan.volume(labels), geometry) == 2).any()
+    assert not fits or (preprocess.preprocess_label(scan.volume(labels), geometry) == 2).any()
 
 
 @often
 @given(scans(), grids)
-def test_what_the_crop_takes_is_what_lies_outside(scan: Scan, grid: Preprocess) -> None:
+def test_what_the_crop_takes_is_what_lies_outside(scan: Scan, grid: preprocess.Preprocess) -> None:
     labels = scan.labels()
     geometry = geometry_of(scan, grid, labels)
     at = places(scan, geometry)
     inner, outer = in_crop(at, geometry, 1e-4), in_crop(at, geometry, -1e-4)
-    lost = lost_voxels(scan.volume(labels), geometry)
+    lost = preprocess.lost_voxels(scan.volume(labels), geometry)
     assert lost.keys() == {int(i) for i in np.unique(labels) if i}
     for index, share in lost.items():
         of_class = labels == index
@@ -167,13 +158,13 @@ def test_what_the_crop_takes_is_what_lies_outside(scan: Scan, grid: Preprocess) 
 
 @often
 @given(scans(), grids, st.tuples(*[st.floats(-1, 1)] * 3))
-def test_a_map_keeps_its_values_where_they_are(scan: Scan, grid: Preprocess, slope: tuple[float, ...]) -> None:
+def test_a_map_keeps_its_values_where_they_are(scan: Scan, grid: preprocess.Preprocess, slope: tuple[float, ...]) -> None:
     """A map that is linear in world coordinates comes back as the same function, and within its own limits."""
     geometry = geometry_of(scan, grid, scan.labels())
     corner = geometry.cache_affine[:3, 3]
     voxels = np.indices(geometry.shape).reshape(3, -1)
     values = (slope @ (geometry.cache_affine[:3, :3] @ voxels)).reshape(geometry.shape).astype(np.float32)
-    back = restore_map(values, geometry)
+    back = preprocess.restore_map(values, geometry)
     at = places(scan, geometry)
     size = np.array(geometry.shape).reshape(3, 1, 1, 1)
     # where the file's voxels are the larger ones, a mean of cache voxels is taken, which needs them on both sides
@@ -187,7 +178,7 @@ def test_a_map_keeps_its_values_where_they_are(scan: Scan, grid: Preprocess, slo
     held = in_crop(at, geometry, 1e-4)
     assert (back[held] >= values.min() - 1e-4).all()
     assert (back[held] <= values.max() + 1e-4).all()
-    assert not restore_map(values, geometry, outside=0.0)[~in_crop(at, geometry, -1e-4)].any()
+    assert not preprocess.restore_map(values, geometry, outside=0.0)[~in_crop(at, geometry, -1e-4)].any()
 
 
 @often
@@ -204,12 +195,12 @@ def test_a_landmark_stays_within_a_twentieth_of_a_voxel(
     away = (np.indices(scan.shape) - middle.reshape(3, 1, 1, 1)) / 2.0
     blob = np.exp(-0.5 * (away**2).sum(axis=0)).astype(np.float32)
     mark = scan.affine[:3, :3] @ middle + scan.affine[:3, 3]
-    grid = Preprocess(tuple(map(float, spacing)), ct_window=(0.0, 1.0))  # type: ignore[arg-type]
-    values, geometry = preprocess_image(scan.volume(blob), "ct", grid)
+    grid = preprocess.Preprocess(tuple(map(float, spacing)), ct_window=(0.0, 1.0))  # type: ignore[arg-type]
+    values, geometry = preprocess.preprocess_image(scan.volume(blob), "ct", grid)
     found = centroid((values + 1) / 2)
     world = geometry.cache_affine[:3, :3] @ found + geometry.cache_affine[:3, 3]
     assert np.abs(np.linalg.solve(scan.affine[:3, :3], world - mark)).max() < 0.05
-    back = centroid(restore_map(values + 1, geometry))
+    back = centroid(preprocess.restore_map(values + 1, geometry))
     assert np.abs(back - middle).max() < 0.05
 
 
@@ -220,9 +211,9 @@ def centroid(array: np.ndarray) -> np.ndarray:
 
 @often
 @given(scans(), grids)
-def test_geometry_is_the_same_after_a_trip_through_json(scan: Scan, grid: Preprocess) -> None:
+def test_geometry_is_the_same_after_a_trip_through_json(scan: Scan, grid: preprocess.Preprocess) -> None:
     geometry = geometry_of(scan, grid, scan.labels())
-    again = Geometry.from_dict(json.loads(json.dumps(geometry.to_dict())))
+    again = preprocess.Geometry.from_dict(json.loads(json.dumps(geometry.to_dict())))
     assert again == geometry
     assert again.lines() == geometry.lines()
     np.testing.assert_array_equal(again.cache_affine, geometry.cache_affine)
@@ -230,7 +221,7 @@ def test_geometry_is_the_same_after_a_trip_through_json(scan: Scan, grid: Prepro
 
 @often
 @given(scans(), grids)
-def test_the_cache_grid_runs_right_anterior_superior_and_has_the_spacing(scan: Scan, grid: Preprocess) -> None:
+def test_the_cache_grid_runs_right_anterior_superior_and_has_the_spacing(scan: Scan, grid: preprocess.Preprocess) -> None:
     geometry = geometry_of(scan, grid, scan.labels())
     axes = geometry.cache_affine[:3, :3]
     np.testing.assert_array_equal(io_orientation(geometry.cache_affine), [[0, 1], [1, 1], [2, 1]])

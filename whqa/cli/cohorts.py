@@ -47,12 +47,14 @@ def cohort_of(source: str, root: str | Path, settings: Sequence[str] = ()) -> Co
     Args:
         source: one of `sources()`.
         root: data folder; any name will do, it never goes through Hydra's grammar.
-        settings: `key=value` of the source, e.g. `modality=mr`; names of cases are taken as they stand.
+        settings: `key=value` of the source, e.g. `modality=mr`, or `data.modality=mr` as in an experiment; names of
+            cases are taken as they stand.
 
     Raises:
         InputError: no such source or setting, or the reader's own.
     """
     _refuse_unknown(source)
+    settings = _of_source(settings)
     for setting in settings:
         key, _, value = setting.partition("=")
         if not key or (not value and "=" not in setting):
@@ -63,11 +65,11 @@ def cohort_of(source: str, root: str | Path, settings: Sequence[str] = ()) -> Co
     return _read(config.data, root)
 
 
-def recognised(root: str | Path) -> str:
+def recognised(root: str | Path, settings: Sequence[str] = ()) -> str:
     """The source whose layout a folder has.
 
     Where several read it, those count whose label values are those of the first label map, if there are any; of them
-    the one wins with the fewest problems.
+    the one wins with the fewest problems. Of the settings only `links` has a say, without which nothing may be read.
 
     Raises:
         InputError: no such folder, no scan in it, or none or several of the sources read it equally well; the message
@@ -75,7 +77,7 @@ def recognised(root: str | Path) -> str:
     """
     folder = existing_folder(root, "a folder with scans")
     described = os.path.isfile(folder / FILE_NAME)
-    found = dict(_readable(folder, _SELF_DESCRIBING if described else sources()))
+    found = dict(_readable(folder, _SELF_DESCRIBING if described else sources(), _of_source(settings)))
     if not found:
         if not list_files(folder).files:
             *endings, last = VOLUME_ENDINGS
@@ -96,17 +98,24 @@ def recognised(root: str | Path) -> str:
     return next((source for source in _PREFERRED if source in best), next(iter(best)))
 
 
-def _readable(folder: Path, tried: Sequence[str]) -> Iterator[tuple[str, Cohort]]:
+def _readable(folder: Path, tried: Sequence[str], settings: Sequence[str]) -> Iterator[tuple[str, Cohort]]:
     for source in tried:
         if source in _NEVER_GUESSED:
             continue
         config = OmegaConf.load(config_dir() / "data" / f"{source}.yaml")
         assert isinstance(config, DictConfig)
+        if "links" in config:
+            config.merge_with_dotlist([setting for setting in settings if setting.startswith("links=")])
         try:
             yield source, _read(config, folder)
         except InputError as error:
             if (tried == _SELF_DESCRIBING and error.code != "other-source") or error.code == "both-layouts":
                 raise
+
+
+def _of_source(settings: Sequence[str]) -> list[str]:
+    """The settings without the `data.` that messages and experiments put before them."""
+    return [re.sub(r"^([+~]*)data\.", r"\1", setting) for setting in settings]
 
 
 def _values_fit(cohort: Cohort) -> bool:

@@ -69,7 +69,7 @@ def _cohort(options: argparse.Namespace, overrides: list[str]) -> tuple[str, Coh
 
     if options.jobs is not None and options.jobs < 1:
         raise InputError(f"--jobs {options.jobs}: must be at least 1")
-    source = options.source or recognised(options.directory)
+    source = options.source or recognised(options.directory, overrides)
     cohort = cohort_of(source, options.directory, overrides)
     if not options.source:
         print(f"read as --source {source}", file=sys.stderr)

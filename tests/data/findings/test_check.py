@@ -16,7 +16,6 @@ import pytest
 from whqa.data.case import Case, Cohort
 from whqa.data.findings.check import CohortReport, check_cohort
 from whqa.data.findings.sides import odd_stacks
-from whqa.data.phantom import write_phantoms
 from whqa.data.sources.folder import read_folder
 from whqa.data.sources.mmwhs import read_mmwhs
 from whqa.errors import InputError
@@ -25,17 +24,10 @@ from whqa.structures import ACDC, MMWHS
 SHARED = Path(__file__).parents[3] / "../shared/data"
 
 
-@pytest.fixture(scope="module")
-def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("phantoms")
-    write_phantoms(root, 4, "both", 5, 6)
-    return root
-
-
 @pytest.fixture
-def folder(phantoms: Path, tmp_path: Path) -> Path:
+def folder(mixed_phantoms: Path, tmp_path: Path) -> Path:
     """Two CT and two MR phantoms, to be spoilt."""
-    return Path(shutil.copytree(phantoms, tmp_path / "data"))
+    return Path(shutil.copytree(mixed_phantoms, tmp_path / "data"))
 
 
 def check(root: Path, jobs: int = 1) -> CohortReport:
@@ -52,8 +44,8 @@ def rewrite(path: Path, change: Callable[[np.ndarray], np.ndarray], affine: np.n
     nib.save(nib.Nifti1Image(array.astype(np.int16), image.affine if affine is None else affine), path)
 
 
-def test_sound_cases_are_described_and_have_no_findings(phantoms: Path) -> None:
-    report = check(phantoms)
+def test_sound_cases_are_described_and_have_no_findings(mixed_phantoms: Path) -> None:
+    report = check(mixed_phantoms)
     assert report.findings == ()
     for checked in report.cases:
         image = nib.load(checked.case.image)
@@ -75,7 +67,7 @@ def test_processes_find_the_same(folder: Path) -> None:
     assert {c for _, c, _ in found(alone)} == {"unreadable", "missing-structure"}
 
 
-def test_every_file_is_read_once(phantoms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_file_is_read_once(mixed_phantoms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
     for module, name in (("whqa.data.findings.check", "read_image"), ("whqa.data.reading", "read_label")):
         original = getattr(__import__(module, fromlist=[name]), name)
@@ -85,8 +77,8 @@ def test_every_file_is_read_once(phantoms: Path, monkeypatch: pytest.MonkeyPatch
             return original(path, *args, **kwargs)
 
         monkeypatch.setattr(f"{module}.{name}", counting)
-    check(phantoms)
-    assert sorted(read) == sorted(phantoms.glob("*.nii.gz"))
+    check(mixed_phantoms)
+    assert sorted(read) == sorted(mixed_phantoms.glob("*.nii.gz"))
 
 
 def test_a_mirrored_case_is_found(folder: Path) -> None:
@@ -247,8 +239,8 @@ def test_short_axis_stacks_are_compared_with_each_other(tmp_path: Path) -> None:
     assert set(notes) == {(code, f"p{i}") for i in range(6) for code in ("thick-slices", "orientation-unknown")}
 
 
-def test_a_reference_in_parts_is_looked_at_as_one(phantoms: Path, tmp_path: Path) -> None:
-    cohort = read_mmwhs(phantoms, "ct")
+def test_a_reference_in_parts_is_looked_at_as_one(mixed_phantoms: Path, tmp_path: Path) -> None:
+    cohort = read_mmwhs(mixed_phantoms, "ct")
     whole = cohort.cases[0]
     image = nib.load(whole.label)
     parts = {}
@@ -265,12 +257,12 @@ def test_a_reference_in_parts_is_looked_at_as_one(phantoms: Path, tmp_path: Path
     assert "lv.nii.gz: no such file" in report.findings[0].message
 
 
-def test_what_nobody_thought_of_is_a_finding_too(phantoms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_thought_of_is_a_finding_too(mixed_phantoms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object) -> None:
         raise ZeroDivisionError("by zero")
 
     monkeypatch.setattr("whqa.data.findings.check.fingerprint", broken)
-    report = check(phantoms)
+    report = check(mixed_phantoms)
     assert {(f.severity, f.code, f.message) for f in report.findings} == {
         ("error", "failed", "ZeroDivisionError: by zero")
     }
@@ -287,9 +279,9 @@ def test_a_file_that_cannot_be_opened(folder: Path) -> None:
     assert any("ct_train_1001" in f.message for f in report.findings)
 
 
-def test_no_jobs(phantoms: Path) -> None:
+def test_no_jobs(mixed_phantoms: Path) -> None:
     with pytest.raises(InputError, match="--jobs 0"):
-        check(phantoms, 0)
+        check(mixed_phantoms, 0)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="real data are not beside the repository")

@@ -134,7 +134,7 @@ def test_nothing_but_problems(tmp_path: Path, nnunet: Build) -> None:
     for path in (nnunet(tmp_path) / "imagesTr").iterdir():
         path.unlink()
     (tmp_path / "imagesTs" / "c_0000.nii.gz").unlink()
-    with pytest.raises(InputError, match="labelsTr.*has no image in imagesTr"):
+    with pytest.raises(InputError, match=r"labelsTr.*has no image in imagesTr"):
         read_nnunet(tmp_path)
     nnunet(tmp_path / "other", numTraining=None, file_ending=".nii")
     with pytest.raises(InputError, match=r"does not end in \.nii, which dataset\.json states as 'file_ending'"):

@@ -1,4 +1,4 @@
-"""A synthetic whole-heart cohort: seven structures in right topology, CT-like or MR-like, in the MMWHS file layout.
+"""One synthetic whole heart: seven structures in right topology, as a CT or MR scanner and an annotator show them.
 
 It lets every command run without registration or download. It is not data: nothing measured on it is a claim about
 patients. Healthy hearts lie inside these adult ranges (mean ± 2 SD of both sexes together; tested):
@@ -19,30 +19,21 @@ pulmonary artery end at levels that differ between annotators, as in MMWHS (Zhua
 
 from __future__ import annotations
 
-import gzip
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from rich.progress import track
 from scipy import ndimage
 
-from whqa.data.case import Cohort, Modality
+from whqa.data.case import Modality
 from whqa.data.phantom.imaging import acquire_ct, acquire_mr, ct_tissue, mr_tissue, paint_scene, smooth_noise
 from whqa.data.phantom.shapes import DISEASES, Array, Heart, Subject, build_heart, draw_subject, to_heart
-from whqa.data.sources.mmwhs import read_mmwhs
 from whqa.errors import InputError
-from whqa.files import atomic_path, read_json, write_json
 from whqa.structures import MMWHS
 
-VERSION = 1
 FIELD_OF_VIEW_MM = 168.0
-SETTINGS_FILE = "phantom.json"
 _ORIENTATIONS: dict[Modality, tuple[str, ...]] = {"ct": ("LPS",), "mr": ("LPS", "AIL", "RAS", "PIR", "LIP")}
 
 
@@ -82,7 +73,7 @@ def make_phantom(
     Raises:
         InputError: unknown modality or disease, or a spacing outside 0.5-6 mm.
     """
-    _check(modality, spacing, diseases)
+    check_phantom(modality, spacing, diseases)
     rng = np.random.default_rng([seed, index, ("ct", "mr").index(modality)])
     body, scanner, annotator = rng.spawn(3)
     subject = draw_subject(body, diseases)
@@ -103,7 +94,12 @@ def make_phantom(
     return Phantom(image, MMWHS.to_values(label), MMWHS.to_values(truth), affine, subject.diseases, difficulty)
 
 
-def _check(modality: str, spacing: float, diseases: Sequence[str] | None) -> None:
+def check_phantom(modality: str, spacing: float, diseases: Sequence[str] | None = None) -> None:
+    """Whether there are such phantoms.
+
+    Raises:
+        InputError: unknown modality or disease, or a spacing outside 0.5-6 mm.
+    """
     if modality not in ("ct", "mr"):
         raise InputError(f"phantom modality {modality!r}: must be ct or mr")
     if not 0.5 <= spacing <= 6:
@@ -174,77 +170,3 @@ def _without_islands(label: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         if n:
             kept[parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])] = index
     return kept
-
-
-def write_phantoms(
-    root: Path, n: int, modality: Literal["ct", "mr", "both"] = "ct", seed: int = 0, spacing_mm: float = 2.0
-) -> None:
-    """Write cases 0..n-1 that are missing in `root` as `ct_train_1001_image.nii.gz`, `..._label.nii.gz`, and so on.
-
-    "both" alternates CT and MR. A settings file in the folder keeps cohorts of other settings out.
-
-    Raises:
-        InputError: the folder holds phantoms of other settings, or other files; or a bad argument.
-    """
-    root = Path(root)
-    if root.is_file():
-        raise InputError(f"{root}: is a file; phantoms need a folder of their own")
-    if seed < 0:
-        raise InputError(f"phantom seed {seed}: must not be negative")
-    wanted = _names(n, modality)
-    for kind in {m for m, _, _ in wanted}:
-        _check(kind, spacing_mm, None)
-    _guard(root, {"version": VERSION, "seed": int(seed), "spacing_mm": float(spacing_mm)})
-    missing = [w for w in wanted if not all(_path(root, w[2], part).is_file() for part in ("image", "label"))]
-    show = sys.stderr.isatty() and bool(missing)
-    for kind, index, name in track(missing, "phantoms", disable=not show, transient=True):
-        phantom = make_phantom(seed, index, kind, spacing_mm)
-        _write(_path(root, name, "image"), phantom.image, phantom.affine)
-        _write(_path(root, name, "label"), phantom.label, phantom.affine)
-
-
-def _names(n: int, modality: str) -> list[tuple[Modality, int, str]]:
-    if n < 1:
-        raise InputError(f"phantom cohort of {n} cases: n must be at least 1")
-    if modality not in ("ct", "mr", "both"):
-        raise InputError(f"phantom modality {modality!r}: must be ct, mr or both")
-    kinds: tuple[Modality, ...] = ("ct", "mr") if modality == "both" else ("ct",) if modality == "ct" else ("mr",)
-    cases = [(kinds[i % len(kinds)], i // len(kinds)) for i in range(n)]
-    return [(kind, index, f"{kind}_train_{1001 + index}") for kind, index in cases]
-
-
-def _path(root: Path, name: str, part: str) -> Path:
-    return root / f"{name}_{part}.nii.gz"
-
-
-def _guard(root: Path, settings: dict[str, float]) -> None:
-    file = root / SETTINGS_FILE
-    if not file.exists():
-        if any(root.glob("*.nii*")):
-            raise InputError(f"{root}: holds images but no {SETTINGS_FILE}; choose an empty folder for the phantoms")
-        write_json(file, settings)
-    elif (found := read_json(file)) != settings:
-        raise InputError(f"{file}: made with {found}, asked for {settings}; choose another folder or remove this one")
-
-
-def _write(path: Path, array: npt.NDArray[np.int16], affine: npt.NDArray[np.float64]) -> None:
-    image = nib.Nifti1Image(array, affine)
-    image.header.set_xyzt_units("mm")
-    with atomic_path(path) as temporary:
-        # mtime 0: the same settings give the same bytes
-        temporary.write_bytes(gzip.compress(image.to_bytes(), 6, mtime=0))
-
-
-def phantom_cohort(
-    root: Path | str,
-    n: int,
-    modality: Literal["ct", "mr", "both"] = "ct",
-    seed: int = 0,
-    spacing_mm: float = 2.0,
-    name: str = "phantom",
-) -> Cohort:
-    """The cohort of the first `n` phantoms; missing files are written first (see `write_phantoms`)."""
-    write_phantoms(Path(root), n, modality, seed, spacing_mm)
-    wanted = {_path(Path(root), case, "image").name for _, _, case in _names(n, modality)}
-    cohort = read_mmwhs(Path(root), None if modality == "both" else modality, name)
-    return replace(cohort, cases=tuple(c for c in cohort.cases if c.image.name in wanted))
