@@ -233,4 +233,4 @@ def test_the_advice_about_links_and_channels_works_in_the_command_that_gave_it(
         command.append(full)
     with pytest.raises(SystemExit) as end:
         main(command)
-    assert "1 cases: " in capsys.readouterr().out
+    assert "1 case: 0 errors" in capsys.readouterr().out

@@ -289,7 +289,7 @@ BAD: dict[Callable[[Path], Cohort], str] = {
     truncated_image: r"c0_image\.nii\.gz: truncated",
     nan_image: r"c0_image\.nii\.gz: .* NaN or infinite",
     other_shape: r"c0_label\.nii\.gz: shape .* differs from .*c0_image\.nii\.gz",
-    label_gone: r"c0_label\.nii\.gz: not readable \(No such file",
+    label_gone: r"c0_label\.nii\.gz: no such file",
     empty_label: r"c0_label\.nii\.gz: empty label map",
 }
 

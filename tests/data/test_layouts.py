@@ -36,9 +36,7 @@ SHARED = Path(__file__).parents[2] / "../shared/data"
 # Index of each structure, as the direct layout has it, and its value in MMWHS files.
 MMWHS_VALUES = {"lv": 500, "rv": 600, "la": 420, "ra": 550, "myo": 205, "ao": 820, "pa": 850}
 _CHAMBERS = [f"heart_{part}_{side}" for part in ("ventricle", "atrium") for side in ("left", "right")]
-TOTALSEGMENTATOR = dict(
-    zip(MMWHS_VALUES, [*_CHAMBERS, "heart_myocardium", "aorta", "pulmonary_artery"], strict=True)
-)
+TOTALSEGMENTATOR = dict(zip(MMWHS_VALUES, [*_CHAMBERS, "heart_myocardium", "aorta", "pulmonary_artery"], strict=True))
 # In an order and in words that are not whqa's.
 NAMES = {
     "MYO": ("myo", 1),

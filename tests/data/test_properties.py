@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from whqa.data import preprocess
 from whqa.data.formats.volume_files import Volume
+from whqa.data.preprocess import Geometry, Preprocess
 
 often = settings(max_examples=80, database=None)
 KEYS = ("lv", "myo", "ao")
@@ -61,32 +62,34 @@ def scans(draw: st.DrawFn, least: int = 3, most: int = 22) -> Scan:
 
 
 grids = st.builds(
-    preprocess.Preprocess,
+    Preprocess,
     spacing=st.tuples(*[st.none() | st.floats(0.5, 5.0)] * 3),
     crop_mm=st.none() | st.tuples(*[st.floats(3.0, 60.0)] * 3),
     centre=st.sampled_from(("image", "tissue", "heart")),
 )
 
 
-def geometry_of(scan: Scan, grid: preprocess.Preprocess, labels: np.ndarray) -> preprocess.Geometry:
+def geometry_of(scan: Scan, grid: Preprocess, labels: np.ndarray) -> Geometry:
     label = scan.volume(labels)
-    return preprocess.preprocess_image(scan.volume(labels.astype(np.float32)), "mr", grid, preprocess.heart_of(label, KEYS))[1]
+    return preprocess.preprocess_image(
+        scan.volume(labels.astype(np.float32)), "mr", grid, preprocess.heart_of(label, KEYS)
+    )[1]
 
 
-def places(scan: Scan, geometry: preprocess.Geometry) -> np.ndarray:
+def places(scan: Scan, geometry: Geometry) -> np.ndarray:
     """Position of every voxel of the file on the cache grid, through world coordinates alone: (3, X, Y, Z)."""
     there = np.linalg.inv(geometry.cache_affine)
     flat = scan.world().reshape(3, -1)
     return (there[:3, :3] @ flat + there[:3, 3:]).reshape(3, *scan.shape)
 
 
-def in_crop(at: np.ndarray, geometry: preprocess.Geometry, margin: float) -> np.ndarray:
+def in_crop(at: np.ndarray, geometry: Geometry, margin: float) -> np.ndarray:
     """Voxels of the file within the extent of the cache grid, less a margin in cache voxels: (X, Y, Z)."""
     size = np.array(geometry.shape).reshape(3, 1, 1, 1)
     return ((at >= margin - 0.5) & (at <= size - 0.5 - margin)).all(axis=0)
 
 
-def rim(geometry: preprocess.Geometry) -> list[int]:
+def rim(geometry: Geometry) -> list[int]:
     """How many voxels along each axis of the file a border may reach: below one cache voxel plus one voxel."""
     reach = [0 if step == 1 else int(np.ceil(step + 1)) - 1 for step in geometry.step]
     return [reach[axis] for axis, _ in geometry.orientation]
@@ -94,7 +97,7 @@ def rim(geometry: preprocess.Geometry) -> list[int]:
 
 @often
 @given(scans(), grids)
-def test_labels_return_but_for_the_rim_of_a_structure(scan: Scan, grid: preprocess.Preprocess) -> None:
+def test_labels_return_but_for_the_rim_of_a_structure(scan: Scan, grid: Preprocess) -> None:
     labels = scan.labels()
     geometry = geometry_of(scan, grid, labels)
     cached = preprocess.preprocess_label(scan.volume(labels), geometry)
@@ -118,7 +121,7 @@ def test_labels_return_but_for_the_rim_of_a_structure(scan: Scan, grid: preproce
 @given(scans(), st.none() | st.tuples(*[st.floats(3.0, 60.0)] * 3))
 def test_labels_return_exactly_where_no_axis_is_resampled(scan: Scan, crop: tuple[float, float, float] | None) -> None:
     labels = scan.labels()
-    geometry = geometry_of(scan, preprocess.Preprocess((None, None, None), crop, "image"), labels)
+    geometry = geometry_of(scan, Preprocess((None, None, None), crop, "image"), labels)
     cached = preprocess.preprocess_label(scan.volume(labels), geometry)
     back = preprocess.restore_labels(cached, geometry)
     held = in_crop(places(scan, geometry), geometry, 0.25)
@@ -130,8 +133,8 @@ def test_labels_return_exactly_where_no_axis_is_resampled(scan: Scan, crop: tupl
 
 @often
 @given(scans(least=8), grids, st.data())
-def test_a_box_of_a_cache_voxel_and_one_more_is_never_lost(scan: Scan, grid: preprocess.Preprocess, data: st.DataObject) -> None:
-    grid = preprocess.Preprocess(grid.spacing)
+def test_a_box_of_a_cache_voxel_and_one_more_is_never_lost(scan: Scan, grid: Preprocess, data: st.DataObject) -> None:
+    grid = Preprocess(grid.spacing)
     geometry = geometry_of(scan, grid, scan.labels())
     edges = [r + 1 for r in rim(geometry)]
     labels = np.zeros(scan.shape, np.uint8)
@@ -143,7 +146,7 @@ def test_a_box_of_a_cache_voxel_and_one_more_is_never_lost(scan: Scan, grid: pre
 
 @often
 @given(scans(), grids)
-def test_what_the_crop_takes_is_what_lies_outside(scan: Scan, grid: preprocess.Preprocess) -> None:
+def test_what_the_crop_takes_is_what_lies_outside(scan: Scan, grid: Preprocess) -> None:
     labels = scan.labels()
     geometry = geometry_of(scan, grid, labels)
     at = places(scan, geometry)
@@ -158,7 +161,7 @@ def test_what_the_crop_takes_is_what_lies_outside(scan: Scan, grid: preprocess.P
 
 @often
 @given(scans(), grids, st.tuples(*[st.floats(-1, 1)] * 3))
-def test_a_map_keeps_its_values_where_they_are(scan: Scan, grid: preprocess.Preprocess, slope: tuple[float, ...]) -> None:
+def test_a_map_keeps_its_values_where_they_are(scan: Scan, grid: Preprocess, slope: tuple[float, ...]) -> None:
     """A map that is linear in world coordinates comes back as the same function, and within its own limits."""
     geometry = geometry_of(scan, grid, scan.labels())
     corner = geometry.cache_affine[:3, 3]
@@ -195,7 +198,7 @@ def test_a_landmark_stays_within_a_twentieth_of_a_voxel(
     away = (np.indices(scan.shape) - middle.reshape(3, 1, 1, 1)) / 2.0
     blob = np.exp(-0.5 * (away**2).sum(axis=0)).astype(np.float32)
     mark = scan.affine[:3, :3] @ middle + scan.affine[:3, 3]
-    grid = preprocess.Preprocess(tuple(map(float, spacing)), ct_window=(0.0, 1.0))  # type: ignore[arg-type]
+    grid = Preprocess(tuple(map(float, spacing)), ct_window=(0.0, 1.0))  # type: ignore[arg-type]
     values, geometry = preprocess.preprocess_image(scan.volume(blob), "ct", grid)
     found = centroid((values + 1) / 2)
     world = geometry.cache_affine[:3, :3] @ found + geometry.cache_affine[:3, 3]
@@ -211,9 +214,9 @@ def centroid(array: np.ndarray) -> np.ndarray:
 
 @often
 @given(scans(), grids)
-def test_geometry_is_the_same_after_a_trip_through_json(scan: Scan, grid: preprocess.Preprocess) -> None:
+def test_geometry_is_the_same_after_a_trip_through_json(scan: Scan, grid: Preprocess) -> None:
     geometry = geometry_of(scan, grid, scan.labels())
-    again = preprocess.Geometry.from_dict(json.loads(json.dumps(geometry.to_dict())))
+    again = Geometry.from_dict(json.loads(json.dumps(geometry.to_dict())))
     assert again == geometry
     assert again.lines() == geometry.lines()
     np.testing.assert_array_equal(again.cache_affine, geometry.cache_affine)
@@ -221,7 +224,7 @@ def test_geometry_is_the_same_after_a_trip_through_json(scan: Scan, grid: prepro
 
 @often
 @given(scans(), grids)
-def test_the_cache_grid_runs_right_anterior_superior_and_has_the_spacing(scan: Scan, grid: preprocess.Preprocess) -> None:
+def test_the_cache_grid_runs_right_anterior_superior_and_has_the_spacing(scan: Scan, grid: Preprocess) -> None:
     geometry = geometry_of(scan, grid, scan.labels())
     axes = geometry.cache_affine[:3, :3]
     np.testing.assert_array_equal(io_orientation(geometry.cache_affine), [[0, 1], [1, 1], [2, 1]])
