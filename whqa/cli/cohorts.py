@@ -29,6 +29,8 @@ _WRITES = "phantom"
 _NEVER_GUESSED = {"folder"}
 # A data set with a description is read by what it says or not at all, and the reader's own line says why.
 _SELF_DESCRIBING = ("nnunet", "decathlon")
+# Settings that their refusals advise.
+_ADVISED = ("links", "channel", "modality")
 # Of sources that read one folder to the same cases.
 _PREFERRED = ("mmwhs",)
 # Where names of cases stand, which Hydra would read as numbers: 1_2 as 12, another case.
@@ -69,7 +71,8 @@ def recognised(root: str | Path, settings: Sequence[str] = ()) -> str:
     """The source whose layout a folder has.
 
     Where several read it, those count whose label values are those of the first label map, if there are any; of them
-    the one wins with the fewest problems. Of the settings only `links` has a say, without which nothing may be read.
+    the one wins with the fewest problems. Settings without which a description cannot
+    be read have a say.
 
     Raises:
         InputError: no such folder, no scan in it, or none or several of the sources read it equally well; the message
@@ -104,8 +107,8 @@ def _readable(folder: Path, tried: Sequence[str], settings: Sequence[str]) -> It
             continue
         config = OmegaConf.load(config_dir() / "data" / f"{source}.yaml")
         assert isinstance(config, DictConfig)
-        if "links" in config:
-            config.merge_with_dotlist([setting for setting in settings if setting.startswith("links=")])
+        if source in _SELF_DESCRIBING:
+            config.merge_with_dotlist([s for s in settings if s.partition("=")[0] in _ADVISED])
         try:
             yield source, _read(config, folder)
         except InputError as error:
