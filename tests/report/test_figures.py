@@ -159,7 +159,7 @@ def _dots(figure):
 def test_strips_show_every_value_and_skip_what_is_empty(table):
     some = table.copy()
     some.loc[some["method"] == "tta", "error_dice"] = np.nan
-    figure = strips.error_dice_by_kind(some)
+    figure = strips.kinds_figure(some)
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["final", "side1", "corrupted"]
     found = _dots(figure)
     assert found["tta"] == []
@@ -175,7 +175,7 @@ def test_strips_of_structures_and_corrections_show_their_columns(table):
     rows = table[table["method"] == "errormap"].assign(error_dice_lv=lambda t: rng.random(len(t)))
     rows["dice_lv_corrected"] = rng.random(len(rows))
     rows.loc[rows.index[0], "dice_lv_corrected"] = np.nan
-    found = _dots(strips.error_dice_by_structure(rows, ["lv"]))
+    found = _dots(strips.structures_figure(rows, ["lv"]))
     assert sorted(found["errormap"]) == sorted(rows["error_dice_lv"])
     known = rows.iloc[1:]
     for figure in (strips.correction_by_structure(rows, ["lv"]), strips.correction_by_kind(rows, ["lv"])):
@@ -198,5 +198,5 @@ def test_no_figure_is_left_with_pyplot(table):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     before = pyplot.get_fignums()
     figures.scatter_figure(table, "heart")
-    strips.error_dice_by_kind(table)
+    strips.kinds_figure(table)
     assert pyplot.get_fignums() == before

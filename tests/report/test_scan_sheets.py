@@ -16,7 +16,7 @@ from whqa.data.phantom import write_phantoms
 from whqa.data.sources.mmwhs import read_mmwhs
 from whqa.errors import InputError
 from whqa.report.cohort_sheets import write_case_sheet, write_contact_sheet
-from whqa.report.scan_sheets import Plane, Tile, case_sheet, contact_sheet, slices_of, tile_of
+from whqa.report.scan_sheets import Plane, SheetTile, case_sheet, contact_sheet, sheet_tile, slices_of
 from whqa.structures import ACDC, MMWHS
 
 FLAT = (216, 256, 10)
@@ -61,7 +61,7 @@ def test_the_patients_right_is_on_the_left_however_the_scan_is_stored(tmp_path: 
         affine["RAS".index(axis), column] = -mm if flipped else mm
         spot.append(n - 1 - voxel if flipped else voxel)
         shape.append(n)
-    tile = tile_of(marked(tmp_path, affine, tuple(shape), tuple(spot)))
+    tile = sheet_tile(marked(tmp_path, affine, tuple(shape), tuple(spot)))
     axial, coronal, sagittal = tile.planes
     assert [p.name.split()[0] for p in tile.planes] == ["axial", "coronal", "sagittal"]
     assert (axial.directions, coronal.directions, sagittal.directions) == ("RLAP", "RLSI", "PASI")
@@ -81,7 +81,7 @@ def drawn(axis) -> list[AxesImage]:
 
 
 def test_a_sheet_is_to_scale_and_has_the_colours_of_the_structures(phantoms: Path) -> None:
-    tiles = [tile_of(Cohort("c", (case,), MMWHS)) for case in read_mmwhs(phantoms).cases]
+    tiles = [sheet_tile(Cohort("c", (case,), MMWHS)) for case in read_mmwhs(phantoms).cases]
     figure = contact_sheet(tiles, MMWHS, "three")
     (axis,) = figure.axes
     images = drawn(axis)
@@ -103,7 +103,7 @@ def test_a_sheet_is_to_scale_and_has_the_colours_of_the_structures(phantoms: Pat
 @pytest.mark.parametrize("n", [1, 3, 4, 13, 31])
 def test_sheets_of_any_size_hold_all_tiles_without_overlap(n: int) -> None:
     plane = Plane("axial 1/2", np.arange(12, dtype=np.uint8).reshape(3, 4), None, (40.0, 30.0))
-    figure = contact_sheet([Tile(f"case{i}", (plane,) * 3) for i in range(n)], MMWHS)
+    figure = contact_sheet([SheetTile(f"case{i}", (plane,) * 3) for i in range(n)], MMWHS)
     (axis,) = figure.axes
     boxes = [image.get_extent() for image in drawn(axis)]
     assert len(boxes) == 3 * n
@@ -122,7 +122,7 @@ def test_a_case_that_cannot_be_read_is_a_tile_with_the_reason(phantoms: Path, tm
     bad = write_contact_sheet(read_mmwhs(root), tmp_path / "sheet.png", jobs=1)
     assert list(bad) == ["ct_train_1002"]
     assert "ct_train_1002_image.nii.gz" in bad["ct_train_1002"]
-    figure = contact_sheet([Tile("ct_train_1002", reason=bad["ct_train_1002"])], MMWHS)
+    figure = contact_sheet([SheetTile("ct_train_1002", reason=bad["ct_train_1002"])], MMWHS)
     words = " ".join(t.get_text() for t in figure.axes[0].texts).replace("\n", "")
     assert "ct_train_1002_image.nii.gz" in words
     assert not drawn(figure.axes[0])
@@ -133,7 +133,7 @@ def test_a_limit_chooses_evenly_and_says_so(phantoms: Path, tmp_path: Path, monk
     many = tuple(Case(f"c{i:02}", f"c{i:02}", "ct", first.image, first.label) for i in range(21))
     seen: list[object] = []
 
-    def sheet(tiles: list[Tile], scheme: object, heading: str):
+    def sheet(tiles: list[SheetTile], scheme: object, heading: str):
         seen.extend([[t.title.split()[0] for t in tiles], heading])
         return contact_sheet(tiles, MMWHS, heading)
 
@@ -147,7 +147,7 @@ def test_unlabelled_and_flat_scans_are_drawn_whole(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 9, FLAT).astype(np.int16)
     nib.save(nib.Nifti1Image(image, np.diag([-1.5, -1.5, 10, 1])), tmp_path / "a.nii.gz")
     cohort = Cohort("c", (Case("a", "a", "mr", tmp_path / "a.nii.gz"),), ACDC)
-    tile = tile_of(cohort)
+    tile = sheet_tile(cohort)
     assert tile.title.endswith("LPS  no label")
     assert [p.name for p in tile.planes] == ["in plane 6/10", "across the stack 129/256", "across the stack 109/216"]
     assert [p.directions for p in tile.planes] == ["", "", ""], "this affine does not know the patient"
@@ -187,7 +187,7 @@ def test_an_empty_label_map_and_a_structure_that_fills_the_scan_are_drawn(tmp_pa
         root.mkdir()
         cohort = marked(root, affine)
         nib.save(nib.Nifti1Image(np.full((40, 50, 30), value, np.int16), affine), root / "label.nii.gz")
-        tile = tile_of(cohort)
+        tile = sheet_tile(cohort)
         assert tile.planes[0].mm == (80, 100)
         assert len(drawn(contact_sheet([tile], MMWHS).axes[0])) == 3
         assert case_sheet(slices_of(cohort), MMWHS).axes

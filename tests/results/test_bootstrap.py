@@ -20,10 +20,10 @@ def rows():
 
 
 PAIRS = [
-    (bootstrap.pearson, correlation.pearson),
-    (bootstrap.spearman, correlation.spearman),
-    (bootstrap.aurc, failure.aurc),
-    (bootstrap.e_aurc, failure.e_aurc),
+    (bootstrap.resampled_pearson, correlation.pearson),
+    (bootstrap.resampled_spearman, correlation.spearman),
+    (bootstrap.resampled_aurc, failure.aurc),
+    (bootstrap.resampled_e_aurc, failure.e_aurc),
 ]
 
 
@@ -38,7 +38,7 @@ def test_auroc_of_weights_is_that_of_repetitions(rows):
     _, x, y, weights = rows
     positive = y > 0.9
     repeated = [failure.auroc(np.repeat(x, w.astype(int)), np.repeat(positive, w.astype(int))) for w in weights]
-    np.testing.assert_allclose(bootstrap.auroc(x, positive, weights), repeated, atol=1e-12)
+    np.testing.assert_allclose(bootstrap.resampled_auroc(x, positive, weights), repeated, atol=1e-12)
 
 
 def test_patients_are_drawn_whole_and_as_often_as_there_are_patients(rows):
@@ -53,13 +53,13 @@ def test_patients_are_drawn_whole_and_as_often_as_there_are_patients(rows):
 def test_order_of_rows_changes_nothing(rows):
     patients, x, _, _ = rows
     order = np.random.default_rng(1).permutation(len(x))
-    shuffled = bootstrap.ci95(bootstrap.mean, x[order], patients=[patients[i] for i in order])
-    assert bootstrap.ci95(bootstrap.mean, x, patients=patients) == pytest.approx(shuffled)
+    shuffled = bootstrap.ci95(bootstrap.resampled_mean, x[order], patients=[patients[i] for i in order])
+    assert bootstrap.ci95(bootstrap.resampled_mean, x, patients=patients) == pytest.approx(shuffled)
 
 
 def test_interval_of_a_mean_is_that_of_the_normal_approximation():
     x = np.random.default_rng(2).normal(3, 1, 400)
-    found = bootstrap.ci95(bootstrap.mean, x, patients=[str(i) for i in range(400)])
+    found = bootstrap.ci95(bootstrap.resampled_mean, x, patients=[str(i) for i in range(400)])
     assert found is not None
     half = 1.96 * x.std() / 20
     assert found == pytest.approx((x.mean() - half, x.mean() + half), abs=0.15 * half)
@@ -68,23 +68,23 @@ def test_interval_of_a_mean_is_that_of_the_normal_approximation():
 def test_undefined_resamples_give_nan_and_too_many_no_interval():
     weights = np.array([[2.0, 0.0, 1.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     x = np.array([1.0, 2.0, 1.0])
-    assert np.isnan(bootstrap.pearson(x, np.array([1.0, 2.0, 3.0]), weights)).all()
-    assert np.isnan(bootstrap.auroc(x, np.array([True, False, True]), weights)).all()
-    np.testing.assert_array_equal(bootstrap.mean(x, weights), [1, 1, np.nan])
-    assert bootstrap.interval(np.array([1.0, np.nan, 2.0])) is None
-    assert bootstrap.ci95(bootstrap.mean, x, patients=["a", "a", "a"]) is None
+    assert np.isnan(bootstrap.resampled_pearson(x, np.array([1.0, 2.0, 3.0]), weights)).all()
+    assert np.isnan(bootstrap.resampled_auroc(x, np.array([True, False, True]), weights)).all()
+    np.testing.assert_array_equal(bootstrap.resampled_mean(x, weights), [1, 1, np.nan])
+    assert bootstrap.percentile_interval(np.array([1.0, np.nan, 2.0])) is None
+    assert bootstrap.ci95(bootstrap.resampled_mean, x, patients=["a", "a", "a"]) is None
 
 
 def test_pooled_dice_of_nothing_is_one():
     none, weights = np.zeros(2), np.ones((1, 2))
-    assert bootstrap.pooled_dice(none, none, none, weights) == 1
+    assert bootstrap.resampled_pooled_dice(none, none, none, weights) == 1
     hits, predicted, true = np.array([1.0, 3.0]), np.array([2.0, 6.0]), np.array([4.0, 3.0])
-    assert bootstrap.pooled_dice(hits, predicted, true, weights) == pytest.approx(8 / 15)
+    assert bootstrap.resampled_pooled_dice(hits, predicted, true, weights) == pytest.approx(8 / 15)
 
 
 def test_mean_from_one_sum_a_patient_has_the_same_interval():
     rng = np.random.default_rng(4)
     x, patients = rng.normal(size=50), [f"p{i}" for i in rng.integers(0, 13, 50)]
-    expected = bootstrap.ci95(bootstrap.mean, x, patients=patients)
+    expected = bootstrap.ci95(bootstrap.resampled_mean, x, patients=patients)
     assert bootstrap.mean_ci95(x, patients) == pytest.approx(expected, rel=1e-12)
     assert bootstrap.mean_ci95(x, ["p"] * 50) is None

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whqa.results.conformal import OutOfFold, coverage, interval
+from whqa.results.conformal import OutOfFold, conformal_interval, held_out_intervals
 
 
 def _cohort(seed: int, n: int, masks: int = 1, folds: int = 5, noise: float = 0.2) -> OutOfFold:
@@ -28,7 +28,7 @@ def test_one_mask_a_patient_and_one_fold_is_plain_split_conformal() -> None:
     offset = np.median(1 - known.predicted)
     scores = np.sort(np.abs(known.true - known.predicted) / (offset + 1 - known.predicted))
     reach = scores[int(np.ceil(0.9 * 51)) - 1] * (offset + 1 - new)
-    assert interval(known, {0: new}) == pytest.approx((new - reach, min(1, new + reach)))
+    assert conformal_interval(known, {0: new}) == pytest.approx((new - reach, min(1, new + reach)))
 
 
 def test_each_residual_goes_with_the_prediction_of_its_own_fold() -> None:
@@ -39,25 +39,27 @@ def test_each_residual_goes_with_the_prediction_of_its_own_fold() -> None:
         np.full(20, 0.6),
         np.ones(20, bool),
     )
-    found = interval(known, {0: 0.4, 1: 0.8})
+    found = conformal_interval(known, {0: 0.4, 1: 0.8})
     assert found is not None
     # scale is 0.5 + 1 - prediction, so 0.1 at 0.5 is 0.11 at 0.4 and 0.07 at 0.8
     assert found == pytest.approx((0.4 - 0.11, 0.87))
-    only = interval(known, {1: 0.8})
+    only = conformal_interval(known, {1: 0.8})
     assert only == pytest.approx((0.73, 0.87)), "rows of folds that do not judge are not used"
 
 
 def test_too_few_patients_give_no_interval() -> None:
-    assert interval(_cohort(0, 8, folds=1), {0: 0.9}, 0.9) is None
-    assert interval(_cohort(0, 9, folds=1), {0: 0.9}, 0.9) is not None
-    assert interval(_cohort(0, 8, masks=6, folds=1), {0: 0.9}, 0.9) is None, "masks of a patient are no patients"
-    assert interval(_cohort(0, 9, folds=1), {3: 0.9}) is None
+    assert conformal_interval(_cohort(0, 8, folds=1), {0: 0.9}, 0.9) is None
+    assert conformal_interval(_cohort(0, 9, folds=1), {0: 0.9}, 0.9) is not None
+    assert conformal_interval(_cohort(0, 8, masks=6, folds=1), {0: 0.9}, 0.9) is None, (
+        "masks of a patient are no patients"
+    )
+    assert conformal_interval(_cohort(0, 9, folds=1), {3: 0.9}) is None
 
 
 def test_intervals_lie_within_zero_and_one_and_widen_with_confidence() -> None:
     known = _cohort(1, 60)
     predicted = dict.fromkeys(range(5), 0.99)
-    narrow, wide = interval(known, predicted, 0.8), interval(known, predicted, 0.95)
+    narrow, wide = conformal_interval(known, predicted, 0.8), conformal_interval(known, predicted, 0.95)
     assert narrow is not None
     assert wide is not None
     assert 0 <= wide[0] <= narrow[0] <= 0.99 <= narrow[1] <= wide[1] <= 1
@@ -69,7 +71,7 @@ def test_new_patients_are_covered_as_often_as_stated(masks: int, confidence: flo
     for seed in range(60):
         known, new = _cohort(seed, 40, masks), _cohort(1000 + seed, 10)
         for predicted, true in zip(new.predicted, new.true, strict=True):
-            found = interval(known, dict.fromkeys(range(5), float(predicted)), confidence)
+            found = conformal_interval(known, dict.fromkeys(range(5), float(predicted)), confidence)
             assert found is not None
             hits.append(found[0] - 1e-12 <= true <= found[1] + 1e-12)
     assert np.mean(hits) == pytest.approx(confidence, abs=0.04)
@@ -77,10 +79,10 @@ def test_new_patients_are_covered_as_often_as_stated(masks: int, confidence: flo
 
 def test_coverage_uses_the_other_folds_alone() -> None:
     known = _cohort(3, 40)
-    found = coverage(known)
+    found = held_out_intervals(known)
     assert np.mean(found["hit"]) == pytest.approx(0.9, abs=0.1)
     spoiled = replace(known, true=np.where(known.fold == 2, 0.0, known.true))
-    again = coverage(spoiled)
+    again = held_out_intervals(spoiled)
     np.testing.assert_array_equal(again["low"][known.fold == 2], found["low"][known.fold == 2])
     assert (again["low"][known.fold != 2] <= found["low"][known.fold != 2]).all()
 
@@ -105,6 +107,6 @@ def test_a_mask_as_good_as_final_ones_is_compared_with_these() -> None:
     both = OutOfFold(*(np.concatenate(pair) for pair in zip(vars(final).values(), vars(other).values(), strict=True)))
     good = dict.fromkeys(range(5), float(np.median(final.predicted)))
     bad = dict.fromkeys(range(5), float(final.predicted.min()) - 0.01)
-    assert interval(both, good) == interval(final, good)
-    assert interval(both, bad) == interval(replace(both, final=np.zeros(len(both), bool)), bad)
-    assert interval(both, bad) != interval(final, bad)
+    assert conformal_interval(both, good) == conformal_interval(final, good)
+    assert conformal_interval(both, bad) == conformal_interval(replace(both, final=np.zeros(len(both), bool)), bad)
+    assert conformal_interval(both, bad) != conformal_interval(final, bad)

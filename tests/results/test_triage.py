@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from whqa.results.triage import Rule, choose_rule, measured_risk
+from whqa.results.triage import TriageRule, choose_rule, measured_risk
 
 
 def _people(n: int) -> np.ndarray:
@@ -67,9 +67,9 @@ def test_scores_at_which_either_would_do_are_for_a_person() -> None:
 
 
 def test_decisions() -> None:
-    rule = Rule(0.8, 0.5)
+    rule = TriageRule(0.8, 0.5)
     assert [rule.decide(s) for s in (0.8, 0.79, 0.5, 0.49)] == ["accept", "review", "review", "reject"]
-    assert Rule(None, None).decide(1.0) == "review"
+    assert TriageRule(None, None).decide(1.0) == "review"
 
 
 def test_the_measured_risk_is_near_the_stated_one() -> None:
@@ -87,5 +87,5 @@ def test_the_measured_risk_is_near_the_stated_one() -> None:
 
 
 def test_without_any_accepted_mask_there_is_no_rate() -> None:
-    found = measured_risk(np.full(6, 0.5), np.full(6, 0.9), _people(6), np.arange(6) % 2, Rule(None, None))
+    found = measured_risk(np.full(6, 0.5), np.full(6, 0.9), _people(6), np.arange(6) % 2, TriageRule(None, None))
     assert found["accept"] == {"n": 0, "bad": 0, "rate": None, "ci95": None}

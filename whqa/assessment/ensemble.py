@@ -17,7 +17,7 @@ from torch import Tensor
 from whqa.assessment.model import FoldNetwork
 from whqa.config.precision import cpu_precision
 from whqa.errors import InputError
-from whqa.judges.calibration import Rule, expected_dice_threshold
+from whqa.judges.calibration import ThresholdRule, expected_dice_threshold
 from whqa.judges.correction import expected_dice, other_probabilities
 from whqa.quality import heart_region, one_minus_mean
 
@@ -53,7 +53,7 @@ class Judgement:
     probability: Tensor
     error_map: Tensor
     threshold: float
-    rule: Rule
+    rule: ThresholdRule
     other: Tensor | None
     expected_dice: Tensor | None
     heart: Tensor | None
@@ -100,7 +100,7 @@ def judge_mask(
         qi = {"volume": one_minus_mean(wrong)} | ({} if heart is None else {"heart": one_minus_mean(wrong, heart)})
         by_fold[network.fold] = FoldNumbers(qi, dice)
     probability = total / len(networks)
-    rule: Rule = "expected" if all(n.module.calibration.threshold is None for n in networks) else "dice"
+    rule: ThresholdRule = "expected" if all(n.module.calibration.threshold is None for n in networks) else "dice"
     threshold = expected_dice_threshold(probability) if rule == "expected" else sum(thresholds) / len(thresholds)
     if labels is None:
         return Judgement(probability, probability >= threshold, threshold, rule, None, None, heart, by_fold)

@@ -10,7 +10,7 @@ from whqa.assessment.ensemble import LOST, NO_LABELS, Judgement
 from whqa.assessment.model import TrainedRun
 from whqa.contract.quality_json import QualityIndicator, Regions
 from whqa.quality import one_minus_mean
-from whqa.results.conformal import OutOfFold, interval
+from whqa.results.conformal import OutOfFold, conformal_interval
 
 FEW = "too few unseen cases in the run for an interval of this confidence"
 
@@ -41,7 +41,7 @@ def _quality_indicator(run: TrainedRun, judgement: Judgement, region: str, confi
         return {"value": None, "soft": None, "interval": None, "reason": LOST}
     by_fold = {k: v.qi[region] for k, v in judgement.by_fold.items()}
     where = None if region == "volume" else judgement.heart
-    found = interval(OutOfFold.of(run.cases, f"qi_{region}", f"acc_{region}"), by_fold, confidence)
+    found = conformal_interval(OutOfFold.of(run.cases, f"qi_{region}", f"acc_{region}"), by_fold, confidence)
     return {
         "value": one_minus_mean(judgement.error_map, where),
         "soft": one_minus_mean(judgement.probability, where),
@@ -57,5 +57,5 @@ def _expected(run: TrainedRun, judgement: Judgement, index: int, key: str, confi
     if np.isnan(value):
         return ExpectedDice(None, None, "not in the mask, and no more than a trace of it expected")
     by_fold = {k: v.dice[index] for k, v in judgement.by_fold.items() if not np.isnan(v.dice[index])}
-    found = interval(OutOfFold.of(run.cases, f"dice_{key}_predicted", f"dice_{key}"), by_fold, confidence)
+    found = conformal_interval(OutOfFold.of(run.cases, f"dice_{key}_predicted", f"dice_{key}"), by_fold, confidence)
     return ExpectedDice(value, None if found is None else list(found), FEW if found is None else None)

@@ -11,7 +11,7 @@ from whqa.assessment.ensemble import LOST
 from whqa.assessment.model import TrainedRun
 from whqa.contract.quality_json import JudgedStructure, Regions, Verdict
 from whqa.results.mean_dice import expected_mean_dice
-from whqa.results.triage import Decision, Rule, choose_rule, measured_risk
+from whqa.results.triage import Decision, TriageRule, choose_rule, measured_risk
 
 FAR_OUTSIDE = 0.1
 
@@ -69,14 +69,14 @@ def _score(run: TrainedRun, qi: Regions, structures: Mapping[str, JudgedStructur
     return expected_mean_dice(structures) if run.head == "label" else qi["heart"]["value"]
 
 
-def _decision(score: float | None, words: str, rule: Rule, lost: bool) -> tuple[Decision, str]:
+def _decision(score: float | None, words: str, rule: TriageRule, lost: bool) -> tuple[Decision, str]:
     if lost:
         return "reject", f"{LOST[0].upper()}{LOST[1:]}."
     decision = "review" if score is None else rule.decide(score)
     return decision, _score_reason(score, words, rule, decision)
 
 
-def _score_reason(score: float | None, words: str, rule: Rule, decision: str) -> str:
+def _score_reason(score: float | None, words: str, rule: TriageRule, decision: str) -> str:
     if score is None:
         return "No structure of the run is in the mask or expected in the image."
     if decision == "accept":
@@ -88,7 +88,7 @@ def _score_reason(score: float | None, words: str, rule: Rule, decision: str) ->
     return f"The {words} of {score:.2f} is below {rule.accept:.2f}, from which on masks are accepted."
 
 
-def _doubts(structures: Mapping[str, JudgedStructure], rule: Rule, unfamiliar: bool, outside: float) -> list[str]:
+def _doubts(structures: Mapping[str, JudgedStructure], rule: TriageRule, unfamiliar: bool, outside: float) -> list[str]:
     """What forbids to accept a mask although its score would allow it."""
     doubts = [
         f"The {s['name']} is expected to be poor (Dice {s['dice_expected']:.2f})."
@@ -102,7 +102,7 @@ def _doubts(structures: Mapping[str, JudgedStructure], rule: Rule, unfamiliar: b
     return doubts
 
 
-def _rule_text(rule: Rule, words: str) -> str:
+def _rule_text(rule: TriageRule, words: str) -> str:
     accept = "never accept" if rule.accept is None else f"accept from an {words} of {rule.accept:.3f} on"
     reject = "never reject" if rule.reject is None else f"reject below {rule.reject:.3f}"
     return (

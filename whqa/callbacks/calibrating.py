@@ -13,7 +13,7 @@ from torch import Tensor
 
 from whqa.callbacks.batches import gather_by_index
 from whqa.files import read_json, write_json
-from whqa.judges.calibration import Calibration, LogitHistogram, Rule, fit_calibration
+from whqa.judges.calibration import Calibration, LogitHistogram, ThresholdRule, fit_calibration
 from whqa.judges.correction import correction_gain, most_probable_other
 from whqa.masks.plan import is_delivered
 
@@ -29,7 +29,7 @@ class Calibrate(pl.Callback):
     those of side outputs and early masks: they get 90 % of the weight.
     """
 
-    def __init__(self, path: Path, rule: Rule) -> None:
+    def __init__(self, path: Path, rule: ThresholdRule) -> None:
         self.path = path
         self.rule = rule
         self.histograms: dict[int, LogitHistogram] = {}

@@ -221,7 +221,7 @@ class Intervals(TypedDict):
     method: str
 
 
-class Cohort(TypedDict):
+class CohortNumbers(TypedDict):
     """What the experiment was made of.
 
     Attributes:
@@ -252,7 +252,7 @@ class Summary(TypedDict):
     """
 
     experiment: str
-    cohort: Cohort
+    cohort: CohortNumbers
     plan: str
     environment: Environment
     segmentation: Segmentation

@@ -24,7 +24,7 @@ from whqa.quality import ErrorPrediction
 
 LOGIT_RANGE = 12.0
 BINS = 1024
-Rule = Literal["expected", "dice"]
+ThresholdRule = Literal["expected", "dice"]
 SCALE_RANGE = (0.01, 10.0)
 
 
@@ -96,7 +96,7 @@ def bin_logits() -> Tensor:
 
 
 def fit_calibration(
-    histograms: Sequence[LogitHistogram], weights: Sequence[float] | None = None, rule: Rule = "dice"
+    histograms: Sequence[LogitHistogram], weights: Sequence[float] | None = None, rule: ThresholdRule = "dice"
 ) -> Calibration:
     """Platt scaling over all voxels, then the rule's threshold.
 

@@ -12,7 +12,7 @@ from whqa.data.case import Cohort
 from whqa.errors import InputError
 from whqa.files import atomic_path
 from whqa.parallel import in_processes
-from whqa.report.scan_sheets import Tile, case_sheet, contact_sheet, slices_of, tile_of
+from whqa.report.scan_sheets import SheetTile, case_sheet, contact_sheet, sheet_tile, slices_of
 
 _SHEET_DPI, _CASE_DPI = 110, 130
 
@@ -37,10 +37,10 @@ def write_contact_sheet(cohort: Cohort, path: Path, limit: int = 100, jobs: int 
     n = len(cohort.cases)
     shown = [cohort.cases[i] for i in np.unique(np.linspace(0, n - 1, min(limit, n)).round().astype(int))]
     alone = [cohort.only(case) for case in shown]
-    outcomes = in_processes(tile_of, alone, jobs, f"drawing {cohort.name}")
+    outcomes = in_processes(sheet_tile, alone, jobs, f"drawing {cohort.name}")
     bad = {c.id: f"{o}" for c, o in zip(shown, outcomes, strict=True) if isinstance(o, Exception)}
     tiles = [
-        Tile(case.id, reason=bad[case.id]) if isinstance(outcome, Exception) else outcome
+        SheetTile(case.id, reason=bad[case.id]) if isinstance(outcome, Exception) else outcome
         for case, outcome in zip(shown, outcomes, strict=True)
     ]
     some = f"{len(shown)} of {n} cases, evenly chosen" if len(shown) < n else f"{n} case{'' if n == 1 else 's'}"

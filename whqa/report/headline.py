@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from whqa.report.numbers import show_share
-from whqa.report.summary_tables import cell, percent, rank
+from whqa.report.summary_tables import cell, rank, share_cell
 from whqa.results.summary_entry import at_path
 
 
 @dataclass(frozen=True)
-class Tile:
+class HeadlineTile:
     """A number with its meaning; `badge` is (good | watch | bad, words)."""
 
     label: str
@@ -31,25 +31,27 @@ _COMPARED = (
 )
 
 
-def tiles(summary: Mapping[str, Any], part: str) -> list[Tile]:
+def tiles(summary: Mapping[str, Any], part: str) -> list[HeadlineTile]:
     """The tiles of one part of the tables, e.g. "final"."""
     found = []
     dice = summary["segmentation"]["dice"]
     if dice["mean"] is not None:
         shown = cell(dice, 3)
-        found.append(Tile("The judged masks: mean Dice of the final ones", shown.text, shown.interval))
+        found.append(HeadlineTile("The judged masks: mean Dice of the final ones", shown.text, shown.interval))
     found += [_compared(summary["methods"], part, path, label, digits) for path, label, digits in _COMPARED]
     own = next(iter(summary["methods"].values()))[part]
     if own["correction"]["gain"]["mean"] is not None:
         found.append(_gain(own["correction"]))
     coverage = summary.get("intervals", {}).get(part, {}).get("acc_volume", {}).get("coverage")
     if coverage and coverage["mean"] is not None:
-        shown, wanted = percent(coverage), summary["intervals"]["confidence"]
-        found.append(Tile(f"{show_share(wanted)} intervals for Acc that hold the truth", shown.text, shown.interval))
+        shown, wanted = share_cell(coverage), summary["intervals"]["confidence"]
+        found.append(
+            HeadlineTile(f"{show_share(wanted)} intervals for Acc that hold the truth", shown.text, shown.interval)
+        )
     return found
 
 
-def _compared(methods: Mapping[str, Mapping[str, Any]], part: str, path: str, label: str, digits: int) -> Tile:
+def _compared(methods: Mapping[str, Mapping[str, Any]], part: str, path: str, label: str, digits: int) -> HeadlineTile:
     """The first method beside the best of the others; a constant counts for what it can do."""
     own, *others = methods
     mine = at_path(methods[own][part], path)
@@ -57,26 +59,28 @@ def _compared(methods: Mapping[str, Mapping[str, Any]], part: str, path: str, la
     rivals = {name: at_path(methods[name][part], path) for name in others}
     rivals = {name: entry for name, entry in rivals.items() if entry["mean"] is not None}
     if mine["mean"] is None or not rivals:
-        return Tile(label, shown.text, shown.interval, shown.reason)
+        return HeadlineTile(label, shown.text, shown.interval, shown.reason)
     best = max(rivals, key=lambda name: rank(rivals[name]["mean"], path))
     theirs = rivals[best]
     beside = f"best other method: {best} {cell(theirs, digits).text}"
     ahead = rank(mine["mean"], path) > rank(theirs["mean"], path)
     if _apart(mine["ci95"], theirs["ci95"]):
-        return Tile(label, shown.text, shown.interval, beside, ("good", "ahead") if ahead else ("bad", "behind"))
+        return HeadlineTile(
+            label, shown.text, shown.interval, beside, ("good", "ahead") if ahead else ("bad", "behind")
+        )
     words = f"{'ahead' if ahead else 'behind'}, but intervals overlap"
-    return Tile(label, shown.text, shown.interval, beside, ("watch", words))
+    return HeadlineTile(label, shown.text, shown.interval, beside, ("watch", words))
 
 
 def _apart(a: list[float] | None, b: list[float] | None) -> bool:
     return a is not None and b is not None and (a[0] > b[1] or b[0] > a[1])
 
 
-def _gain(correction: Mapping[str, Any]) -> Tile:
+def _gain(correction: Mapping[str, Any]) -> HeadlineTile:
     shown = cell(correction["gain"], 3, signed=True)
     before, after = (cell(correction[name], 3).text for name in ("dice_before", "dice_after"))
     badge = None
     ends = correction["gain"]["ci95"]
     if ends is not None:
         badge = ("good", "helps") if ends[0] > 0 else ("bad", "harms") if ends[1] < 0 else ("watch", "not clear")
-    return Tile("Correction: gain in mean Dice", shown.text, shown.interval, f"from {before} to {after}", badge)
+    return HeadlineTile("Correction: gain in mean Dice", shown.text, shown.interval, f"from {before} to {after}", badge)

@@ -67,7 +67,7 @@ class Plane:
 
 
 @dataclass(frozen=True)
-class Tile:
+class SheetTile:
     """A case on a sheet: its title and planes, or the reason why there are none."""
 
     title: str
@@ -109,7 +109,7 @@ class _Scan:
         return tuple(n // 2 for n in self.image.shape) if self.label is None else middle(self.label)
 
 
-def tile_of(cohort: Cohort) -> Tile:
+def sheet_tile(cohort: Cohort) -> SheetTile:
     """Three planes through the middle of the heart of a cohort's only case.
 
     Raises:
@@ -120,7 +120,7 @@ def tile_of(cohort: Cohort) -> Tile:
     scan = _scan(volume, reference, cohort)
     at = scan.middle
     planes = tuple(_plane(scan, axis, at[axis], scan.box) for axis, _ in PLANES)
-    return Tile(_title(case, volume), planes)
+    return SheetTile(_title(case, volume), planes)
 
 
 def slices_of(cohort: Cohort) -> Slices:
@@ -146,7 +146,7 @@ def slices_of(cohort: Cohort) -> Slices:
     return Slices(_title(case, volume), tuple(whole), tuple(rows), volumes)
 
 
-def contact_sheet(tiles: Sequence[Tile], scheme: LabelScheme, heading: str = "") -> Figure:
+def contact_sheet(tiles: Sequence[SheetTile], scheme: LabelScheme, heading: str = "") -> Figure:
     """All tiles with label contours and one legend.
 
     Args:
@@ -283,7 +283,7 @@ def _inches_per_mm(planes: Sequence[Plane], side: float) -> float:
     return side / max(mm for plane in planes for mm in plane.mm)
 
 
-def _draw_tile(axis: Axes, tile: Tile, left: float, bottom: float, side: float, scheme: LabelScheme) -> None:
+def _draw_tile(axis: Axes, tile: SheetTile, left: float, bottom: float, side: float, scheme: LabelScheme) -> None:
     axis.text(left, bottom + side + 0.05, tile.title, fontsize=6.5, parse_math=False, clip_on=True)
     if not tile.planes:
         width = 3 * side + 2 * _GAP

@@ -24,7 +24,7 @@ STATES: Mapping[str, str] = {"before": PALETTE[2], "after": PALETTE[0]}
 DOTS = "osD^vPX*"
 
 
-def error_dice_by_kind(view: pd.DataFrame, title: str = "") -> Figure:
+def kinds_figure(view: pd.DataFrame, title: str = "") -> Figure:
     """Error Dice of each method on each mask kind."""
     methods = in_order(view["method"].unique(), METHOD_ORDER)
     kinds = in_order(view["mask_kind"].unique(), MASK_KINDS)
@@ -37,7 +37,7 @@ def error_dice_by_kind(view: pd.DataFrame, title: str = "") -> Figure:
     return _strips(groups, kinds, method_colours(methods), title, "error Dice")
 
 
-def error_dice_by_structure(view: pd.DataFrame, structures: Sequence[str], title: str = "") -> Figure:
+def structures_figure(view: pd.DataFrame, structures: Sequence[str], title: str = "") -> Figure:
     """Error Dice of each method within each structure."""
     methods = in_order(view["method"].unique(), METHOD_ORDER)
     groups = {

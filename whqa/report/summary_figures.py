@@ -88,13 +88,13 @@ def by_structure(tables: RunTables, part: str, title: str) -> list[Image]:
     columns = [f"error_dice_{key}" for key in tables.structures]
     if not rows.reindex(columns=columns).notna().any(axis=None):
         return []
-    figure = strips.error_dice_by_structure(rows, tables.structures, f"error Dice by structure, {title}")
+    figure = strips.structures_figure(rows, tables.structures, f"error Dice by structure, {title}")
     return [_image(figure, f"Error Dice by structure and method, {title}; the table above has the means")]
 
 
 def by_kind(tables: RunTables) -> list[Image]:
     """Error Dice of each mask kind."""
-    figure = strips.error_dice_by_kind(tables.judged, "error Dice by mask kind")
+    figure = strips.kinds_figure(tables.judged, "error Dice by mask kind")
     return [_image(figure, "Error Dice by mask kind and method; the table above has the means")]
 
 

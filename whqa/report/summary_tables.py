@@ -48,21 +48,21 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A line of a table; `own` marks the method or the sum that the page is about."""
+class TableRow:
+    """A line of a table; `highlighted` marks the method or the sum that the page is about."""
 
     name: str
     cells: tuple[Cell, ...]
-    own: bool = False
+    highlighted: bool = False
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """A table with its caption and the headings of its columns, the first being that of the rows' names."""
 
     caption: str
     heads: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
 
 def cell(entry: Mapping[str, Any], digits: int, signed: bool = False) -> Cell:
@@ -79,8 +79,8 @@ def minus(text: str) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def method_table(methods: Mapping[str, Mapping[str, Any]], part: str, columns: Columns, caption: str) -> Table:
-    """Methods against columns; the first method is the page's own."""
+def method_table(methods: Mapping[str, Mapping[str, Any]], part: str, columns: Columns, caption: str) -> PageTable:
+    """Methods against columns; the first method is what the page is about."""
     with_counts = columns is ERROR_COLUMNS
     names = [name for name in methods if methods[name][part]["n"]]
     best = {path: _best([at_path(methods[name][part], path)["mean"] for name in names], path) for path, _, _ in columns}
@@ -91,17 +91,17 @@ def method_table(methods: Mapping[str, Mapping[str, Any]], part: str, columns: C
         if with_counts:
             cells[:0] = [Cell(str(numbers["n"]))]
             cells.insert(2, Cell(show_number(numbers["error_dice"]["pooled"], 3)))
-        rows.append(Row(name, tuple(cells), own=i == 0))
+        rows.append(TableRow(name, tuple(cells), highlighted=i == 0))
     heads = [title for _, title, _ in columns]
     if with_counts:
         heads[:0] = ["masks"]
         heads.insert(2, "error Dice, pooled")
-    return Table(caption, ("method", *heads), tuple(rows))
+    return PageTable(caption, ("method", *heads), tuple(rows))
 
 
 def split_table(
     methods: Mapping[str, Mapping[str, Any]], part: str, by: str, titles: Mapping[str, str], caption: str
-) -> Table | None:
+) -> PageTable | None:
     """Error Dice of every method by structure ("by_structure") or kind ("by_kind"); None where there is nothing."""
     names = [name for name in methods if methods[name][part]["n"]]
     keys = list(dict.fromkeys(key for name in names for key in methods[name][part][by]))
@@ -110,43 +110,47 @@ def split_table(
     for key in keys:
         entries = [methods[name][part][by].get(key, {"error_dice": null})["error_dice"] for name in names]
         best = _best([entry["mean"] for entry in entries], "error_dice")
-        rows.append(Row(titles.get(key, key), tuple(_rated(entry, 3, i in best) for i, entry in enumerate(entries))))
+        rows.append(
+            TableRow(titles.get(key, key), tuple(_rated(entry, 3, i in best) for i, entry in enumerate(entries)))
+        )
     if not any(c.reason == "" for row in rows for c in row.cells):
         return None
-    return Table(caption, ("structure" if by == "by_structure" else "kind", *names), tuple(rows))
+    return PageTable(caption, ("structure" if by == "by_structure" else "kind", *names), tuple(rows))
 
 
-def correction_table(numbers: Mapping[str, Any], titles: Mapping[str, str], caption: str) -> Table:
+def correction_table(numbers: Mapping[str, Any], titles: Mapping[str, str], caption: str) -> PageTable:
     """Dice before and after correction: over all structures, then for each."""
     lines = [("mean of structures", numbers["correction"])]
     lines += [(titles[key], found) for key, found in numbers["by_structure"].items()]
-    return Table(caption, ("structure", *_heads(CORRECTION_COLUMNS)), _correction_rows(lines))
+    return PageTable(caption, ("structure", *_heads(CORRECTION_COLUMNS)), _correction_rows(lines))
 
 
-def correction_by_kind_table(numbers: Mapping[str, Any], caption: str) -> Table:
+def correction_by_kind_table(numbers: Mapping[str, Any], caption: str) -> PageTable:
     """Mean Dice before and after correction of each mask kind, with the shares of masks that it changes."""
     rows = []
     kinds = {kind: found["correction"] for kind, found in numbers["by_kind"].items()}
-    for kind, row in zip(kinds, _correction_rows(list(kinds.items()), own=False), strict=True):
+    for kind, row in zip(kinds, _correction_rows(list(kinds.items()), highlighted=False), strict=True):
         shares = [kinds[kind].get(name) for name in ("improved_share", "worsened_share")]
-        rows.append(Row(kind, (*row.cells, *(Cell(show_share(s)) for s in shares))))
-    return Table(caption, ("kind", *_heads(CORRECTION_COLUMNS), "better", "worse"), tuple(rows))
+        rows.append(TableRow(kind, (*row.cells, *(Cell(show_share(s)) for s in shares))))
+    return PageTable(caption, ("kind", *_heads(CORRECTION_COLUMNS), "better", "worse"), tuple(rows))
 
 
-def segmentation_table(numbers: Mapping[str, Any], titles: Mapping[str, str], caption: str) -> Table:
+def segmentation_table(numbers: Mapping[str, Any], titles: Mapping[str, str], caption: str) -> PageTable:
     """Dice and HD95 of the final masks."""
     columns = (("dice", 3), ("hd95_mm", 1))
-    rows = [Row("mean of structures", tuple(cell(numbers[name], digits) for name, digits in columns), own=True)]
+    rows = [
+        TableRow("mean of structures", tuple(cell(numbers[name], digits) for name, digits in columns), highlighted=True)
+    ]
     rows += [
-        Row(title, tuple(cell(numbers[name]["per_structure"][key], digits) for name, digits in columns))
+        TableRow(title, tuple(cell(numbers[name]["per_structure"][key], digits) for name, digits in columns))
         for key, title in titles.items()
     ]
-    return Table(caption, ("structure", "Dice", "HD95 in mm"), tuple(rows))
+    return PageTable(caption, ("structure", "Dice", "HD95 in mm"), tuple(rows))
 
 
 def coverage_table(
     intervals: Mapping[str, Any], parts: Mapping[str, str], titles: Mapping[str, str], caption: str
-) -> Table | None:
+) -> PageTable | None:
     """How many intervals hold the truth, and how wide they are; None where that was not measured."""
     shown = {part: title for part, title in parts.items() if intervals.get(part)}
     if not shown:
@@ -160,14 +164,16 @@ def coverage_table(
         for part in shown:
             found = intervals[part].get(key)
             cells += (
-                [Cell("n/a"), Cell("n/a")] if found is None else [percent(found["coverage"]), cell(found["width"], 3)]
+                [Cell("n/a"), Cell("n/a")]
+                if found is None
+                else [share_cell(found["coverage"]), cell(found["width"], 3)]
             )
-        rows.append(Row(names.get(key, key), tuple(cells)))
+        rows.append(TableRow(names.get(key, key), tuple(cells)))
     heads = [f"{what}, {title}" for title in shown.values() for what in ("inside", "mean width")]
-    return Table(caption, ("interval for", *heads), tuple(rows))
+    return PageTable(caption, ("interval for", *heads), tuple(rows))
 
 
-def percent(entry: Mapping[str, Any]) -> Cell:
+def share_cell(entry: Mapping[str, Any]) -> Cell:
     """A share as a percentage."""
     if entry["mean"] is None:
         return Cell("n/a", reason=entry.get("reason", ""))
@@ -195,12 +201,12 @@ def _rated(entry: Mapping[str, Any], digits: int, best: bool) -> Cell:
     return Cell(plain.text, plain.interval, plain.reason, best)
 
 
-def _correction_rows(lines: Sequence[tuple[str, Mapping[str, Any]]], own: bool = True) -> tuple[Row, ...]:
+def _correction_rows(lines: Sequence[tuple[str, Mapping[str, Any]]], highlighted: bool = True) -> tuple[TableRow, ...]:
     return tuple(
-        Row(
+        TableRow(
             name,
             tuple(cell(found[key], digits, signed=key == "gain") for key, _, digits in CORRECTION_COLUMNS),
-            own=own and i == 0,
+            highlighted=highlighted and i == 0,
         )
         for i, (name, found) in enumerate(lines)
     )

@@ -14,19 +14,20 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from whqa.metrics.per_case import FloatArray
+
 N_RESAMPLES = 1000
 SEED = 20190712
 
 
-def patient_weights(patients: Sequence[str], n_resamples: int = N_RESAMPLES, seed: int = SEED) -> Floats:
+def patient_weights(patients: Sequence[str], n_resamples: int = N_RESAMPLES, seed: int = SEED) -> FloatArray:
     """Weights (n_resamples, n) of rows whose patients are `patients` (n,); independent of the order of the rows."""
     return _weights(tuple(patients), n_resamples, seed)
 
 
 # Every entry of a table asks for the weights of the same rows.
 @functools.lru_cache(maxsize=4)
-def _weights(patients: tuple[str, ...], n_resamples: int, seed: int) -> Floats:
+def _weights(patients: tuple[str, ...], n_resamples: int, seed: int) -> FloatArray:
     names, index = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_resamples)
     weights = drawn.astype(np.float64)[:, index]
@@ -34,7 +35,7 @@ def _weights(patients: tuple[str, ...], n_resamples: int, seed: int) -> Floats:
     return weights
 
 
-def interval(values: Floats) -> tuple[float, float] | None:
+def percentile_interval(values: FloatArray) -> tuple[float, float] | None:
     """2.5 and 97.5 percentiles of the resamples (B,); None where fewer than nine in ten are defined."""
     defined = values[np.isfinite(values)]
     if len(defined) < 0.9 * len(values):
@@ -43,28 +44,28 @@ def interval(values: Floats) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def mean(x: Floats, weights: Floats) -> Floats:
+def resampled_mean(x: FloatArray, weights: FloatArray) -> FloatArray:
     """Means, (B,); NaN where a resample has no row."""
     return _divide(weights @ x, weights.sum(axis=1))
 
 
-def pooled_dice(hits: Floats, predicted: Floats, true: Floats, weights: Floats) -> Floats:
+def resampled_pooled_dice(hits: FloatArray, predicted: FloatArray, true: FloatArray, weights: FloatArray) -> FloatArray:
     """Dice of summed voxel counts, (B,); 1 where nothing is true and nothing predicted."""
     total = weights @ (predicted + true)
     return np.where(total > 0, _divide(2 * (weights @ hits), total), 1.0)
 
 
-def pearson(x: Floats, y: Floats, weights: Floats) -> Floats:
+def resampled_pearson(x: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
     """Pearson correlations, (B,); NaN where x or y does not vary."""
     return _correlation(np.broadcast_to(x, weights.shape), np.broadcast_to(y, weights.shape), weights)
 
 
-def spearman(x: Floats, y: Floats, weights: Floats) -> Floats:
+def resampled_spearman(x: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
     """Spearman rank correlations with mean ranks for ties, (B,)."""
     return _correlation(_ranks(x, weights), _ranks(y, weights), weights)
 
 
-def auroc(score: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> Floats:
+def resampled_auroc(score: FloatArray, positive: npt.NDArray[np.bool_], weights: FloatArray) -> FloatArray:
     """Areas under the ROC curve, ties count half, (B,); NaN where only one class was drawn."""
     of_positives = weights * positive
     n_positive = of_positives.sum(axis=1)
@@ -73,7 +74,7 @@ def auroc(score: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> Fl
     return _divide(rank_sum - n_positive * (n_positive + 1) / 2, n_positive * n_negative)
 
 
-def aurc(confidence: Floats, risk: Floats, weights: Floats) -> Floats:
+def resampled_aurc(confidence: FloatArray, risk: FloatArray, weights: FloatArray) -> FloatArray:
     """Areas under the risk-coverage curve, (B,): the mean risk of the i most confident rows, averaged over i.
 
     Rows of equal confidence count with their mean risk, which is what a random order among them gives on average.
@@ -91,35 +92,35 @@ def aurc(confidence: Floats, risk: Floats, weights: Floats) -> Floats:
     return _divide((size * level + (cumulative_before - before * level) * span).sum(axis=1), until[:, -1])
 
 
-def e_aurc(confidence: Floats, risk: Floats, weights: Floats) -> Floats:
+def resampled_e_aurc(confidence: FloatArray, risk: FloatArray, weights: FloatArray) -> FloatArray:
     """AURC minus that of the perfect order, (B,)."""
-    return aurc(confidence, risk, weights) - aurc(-risk, risk, weights)
+    return resampled_aurc(confidence, risk, weights) - resampled_aurc(-risk, risk, weights)
 
 
 def ci95(
-    statistic: Callable[..., Floats], *columns: npt.NDArray, patients: Sequence[str]
+    statistic: Callable[..., FloatArray], *columns: npt.NDArray, patients: Sequence[str]
 ) -> tuple[float, float] | None:
     """95 % interval of `statistic(*columns, weights)`; None for a single patient or too few defined resamples."""
     if len(set(patients)) < 2:
         return None
-    return interval(statistic(*columns, patient_weights(patients)))
+    return percentile_interval(statistic(*columns, patient_weights(patients)))
 
 
-def mean_ci95(x: Floats, patients: Sequence[str]) -> tuple[float, float] | None:
-    """`ci95(mean, x)` from one sum a patient, which is the same and far cheaper for tables with many columns."""
+def mean_ci95(x: FloatArray, patients: Sequence[str]) -> tuple[float, float] | None:
+    """`ci95(resampled_mean, x)` from one sum a patient: the same, and far cheaper for tables with many columns."""
     names, index = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     if len(names) < 2:
         return None
     weights = patient_weights([str(name) for name in names])
     sums, sizes = np.bincount(index, weights=x), np.bincount(index).astype(np.float64)
-    return interval(_divide(weights @ sums, weights @ sizes))
+    return percentile_interval(_divide(weights @ sums, weights @ sizes))
 
 
-def _divide(a: Floats, b: Floats) -> Floats:
+def _divide(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.divide(a, b, out=np.full_like(a, np.nan), where=b > 0)
 
 
-def _ranks(x: Floats, weights: Floats) -> Floats:
+def _ranks(x: FloatArray, weights: FloatArray) -> FloatArray:
     """Mean ranks of the repeated rows, (B, n)."""
     _, group = np.unique(x, return_inverse=True)
     order = np.argsort(group, kind="stable")
@@ -128,7 +129,7 @@ def _ranks(x: Floats, weights: Floats) -> Floats:
     return (np.cumsum(size, axis=1) - size + (size + 1) / 2)[:, group]
 
 
-def _correlation(x: Floats, y: Floats, weights: Floats) -> Floats:
+def _correlation(x: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
     n = weights.sum(axis=1, keepdims=True)
     x = x - (weights * x).sum(axis=1, keepdims=True) / np.maximum(n, 1)
     y = y - (weights * y).sum(axis=1, keepdims=True) / np.maximum(n, 1)

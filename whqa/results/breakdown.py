@@ -12,7 +12,7 @@ from whqa.results.mean_dice import before_and_after, mean_dice
 from whqa.results.summary_entry import mean_entry
 from whqa.results.tables import in_order
 
-NO_LABELS = "the method predicts no labels, so that it corrects nothing"
+NO_CORRECTION = "the method predicts no labels, so that it corrects nothing"
 
 
 def breakdown(rows: pd.DataFrame, structures: Sequence[str]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def correction_numbers(rows: pd.DataFrame, structures: Sequence[str]) -> dict[st
     before, after = before_and_after(rows, structures)
     gain = after - before
     found: dict[str, Any] = {
-        name: mean_entry(values, rows["patient"], NO_LABELS)
+        name: mean_entry(values, rows["patient"], NO_CORRECTION)
         for name, values in (("dice_before", before), ("dice_after", after), ("gain", gain))
     }
     known = gain.dropna()
@@ -85,9 +85,9 @@ def _structure_numbers(rows: pd.DataFrame, key: str) -> dict[str, Any]:
     absent = "no judged mask was measured within this structure; tables of older runs lack the column"
     return {
         "error_dice": mean_entry(error_dice, rows["patient"], absent),
-        "dice_before": mean_entry(before.where(after.notna()), rows["patient"], NO_LABELS),
-        "dice_after": mean_entry(after.where(before.notna()), rows["patient"], NO_LABELS),
-        "gain": mean_entry(after - before, rows["patient"], NO_LABELS),
+        "dice_before": mean_entry(before.where(after.notna()), rows["patient"], NO_CORRECTION),
+        "dice_after": mean_entry(after.where(before.notna()), rows["patient"], NO_CORRECTION),
+        "gain": mean_entry(after - before, rows["patient"], NO_CORRECTION),
     }
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-Floats = npt.NDArray[np.float64]
+from whqa.metrics.per_case import FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +34,8 @@ class OutOfFold:
 
     fold: npt.NDArray[np.int64]
     patient: npt.NDArray[np.object_]
-    predicted: Floats
-    true: Floats
+    predicted: FloatArray
+    true: FloatArray
     final: npt.NDArray[np.bool_]
 
     @classmethod
@@ -64,7 +64,9 @@ class OutOfFold:
         return self
 
 
-def interval(known: OutOfFold, predicted: Mapping[int, float], confidence: float = 0.9) -> tuple[float, float] | None:
+def conformal_interval(
+    known: OutOfFold, predicted: Mapping[int, float], confidence: float = 0.9
+) -> tuple[float, float] | None:
     """Interval for the truth of a new mask.
 
     Args:
@@ -82,14 +84,14 @@ def interval(known: OutOfFold, predicted: Mapping[int, float], confidence: float
     new = np.array([predicted[int(k)] for k in known.fold])
     scaled = np.abs(known.true - known.predicted) / _scale(known.predicted, offset)
     reach = scaled * _scale(new, offset)
-    weight = patient_weights(known.patient)
+    weight = patient_shares(known.patient)
     low, high = _upper_quantile(reach - new, weight, confidence), _upper_quantile(new + reach, weight, confidence)
     if low is None or high is None:
         return None
     return max(0.0, -low), min(1.0, high)
 
 
-def coverage(known: OutOfFold, confidence: float = 0.9) -> dict[str, npt.NDArray[np.float64]]:
+def held_out_intervals(known: OutOfFold, confidence: float = 0.9) -> dict[str, npt.NDArray[np.float64]]:
     """Measured without looking: each fold's masks get intervals from the residuals of the other folds.
 
     Returns:
@@ -101,29 +103,29 @@ def coverage(known: OutOfFold, confidence: float = 0.9) -> dict[str, npt.NDArray
         # all residuals count as those of one network: the one that judges this fold
         pooled = replace(others, fold=np.zeros(len(others), np.int64))
         for i in np.flatnonzero(known.fold == fold):
-            found = interval(pooled, {0: float(known.predicted[i])}, confidence)
+            found = conformal_interval(pooled, {0: float(known.predicted[i])}, confidence)
             if found:
                 low[i], high[i] = found
     inside = (known.true >= low - 1e-12) & (known.true <= high + 1e-12)
     return {"low": low, "high": high, "hit": np.where(np.isnan(low), np.nan, inside)}
 
 
-def patient_weights(patient: npt.NDArray[np.object_]) -> Floats:
+def patient_shares(patient: npt.NDArray[np.object_]) -> FloatArray:
     """Every patient weighs one, shared by the patient's masks."""
     _, inverse, count = np.unique(patient.astype(str), return_inverse=True, return_counts=True)
     return 1.0 / count[inverse]
 
 
-def _offset(predicted: Floats) -> float:
+def _offset(predicted: FloatArray) -> float:
     """The scale of a mask without any predicted error: the typical share of predicted errors."""
     return max(1e-3, float(np.median(1 - predicted)))
 
 
-def _scale(predicted: Floats, offset: float) -> Floats:
+def _scale(predicted: FloatArray, offset: float) -> FloatArray:
     return offset + np.clip(1 - predicted, 0, 1)
 
 
-def _upper_quantile(values: Floats, weight: Floats, confidence: float) -> float | None:
+def _upper_quantile(values: FloatArray, weight: FloatArray, confidence: float) -> float | None:
     """The smallest value with a share of at least `confidence`, the new patient counting as one at infinity."""
     order = np.argsort(values, kind="stable")
     share = np.cumsum(weight[order]) / (weight.sum() + 1)

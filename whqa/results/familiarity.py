@@ -25,7 +25,7 @@ import numpy.typing as npt
 from whqa.errors import InputError
 from whqa.structures import STRUCTURES
 
-Table = Mapping[str, npt.NDArray[np.float64]]
+FeatureTable = Mapping[str, npt.NDArray[np.float64]]
 
 FEATURES_FILE = "features.csv"
 REFERENCE = "reference"
@@ -134,7 +134,7 @@ def load_features(run: Path, modality: str | None = None) -> dict[str, npt.NDArr
     }
 
 
-def unchecked(table: Table) -> str | None:
+def unchecked(table: FeatureTable) -> str | None:
     """Why a run's numbers are not enough to tell what is unfamiliar; None where they are."""
     cases = max((values.size for values in table.values()), default=0)
     if not cases:
@@ -150,7 +150,7 @@ def unchecked(table: Table) -> str | None:
     return None
 
 
-def unfamiliar(features: Mapping[str, float], table: Table) -> list[dict[str, Any]]:
+def unfamiliar(features: Mapping[str, float], table: FeatureTable) -> list[dict[str, Any]]:
     """What is unlike all of a run's own cases, the strangest first; of one topic only the strangest.
 
     Args:
@@ -177,7 +177,7 @@ def unfamiliar(features: Mapping[str, float], table: Table) -> list[dict[str, An
     return [entry for _, entry in sorted(found.values(), key=lambda pair: -pair[0])]
 
 
-def better_than_own(features: Mapping[str, float], table: Table) -> list[str]:
+def better_than_own(features: Mapping[str, float], table: FeatureTable) -> list[str]:
     """In what size and shape a mask is like the run's references and unlike the masks of its segmenters.
 
     What was measured on these masks, such as the gain of a correction, says little of such a mask.
@@ -202,7 +202,7 @@ def better_than_own(features: Mapping[str, float], table: Table) -> list[str]:
     return [message for _, message in sorted(found, key=lambda pair: -pair[0])]
 
 
-def _references(table: Table, name: str) -> npt.NDArray[np.float64]:
+def _references(table: FeatureTable, name: str) -> npt.NDArray[np.float64]:
     return table.get(f"{REFERENCE} {name}", np.empty(0))
 
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from whqa.results.conformal import OutOfFold, coverage, interval
+from whqa.metrics.per_case import FloatArray
+from whqa.results.conformal import OutOfFold, conformal_interval, held_out_intervals
 from whqa.results.summary_entry import mean_entry
 from whqa.results.tables import RunTables, view
 
 CONFIDENCE = 0.9
-Floats = npt.NDArray[np.float64]
 
 
 def interval_numbers(tables: RunTables, confidence: float = CONFIDENCE) -> dict[str, Any]:
@@ -38,11 +37,13 @@ def interval_numbers(tables: RunTables, confidence: float = CONFIDENCE) -> dict[
     return found
 
 
-def band(rows: pd.DataFrame, region: str, levels: Floats, confidence: float = CONFIDENCE) -> tuple[Floats, Floats]:
+def band(
+    rows: pd.DataFrame, region: str, levels: FloatArray, confidence: float = CONFIDENCE
+) -> tuple[FloatArray, FloatArray]:
     """Lower and upper ends of the interval for Acc at each level of QI, from all rows of one method; nan for none."""
     known = OutOfFold.of(rows, f"qi_{region}", f"acc_{region}")
     folds = [int(k) for k in np.unique(known.fold)]
-    ends = [interval(known, dict.fromkeys(folds, float(q)), confidence) or (np.nan, np.nan) for q in levels]
+    ends = [conformal_interval(known, dict.fromkeys(folds, float(q)), confidence) or (np.nan, np.nan) for q in levels]
     return np.array([low for low, _ in ends]), np.array([high for _, high in ends])
 
 
@@ -58,7 +59,7 @@ def _quantities(tables: RunTables, rows: pd.DataFrame) -> list[tuple[str, str]]:
 def _measured(rows: pd.DataFrame, predicted: str, true: str, confidence: float) -> pd.DataFrame:
     """Patient, hit and width of every row that has both numbers, with its index."""
     known = rows[rows[predicted].notna() & rows[true].notna()]
-    found = coverage(OutOfFold.of(known, predicted, true), confidence)
+    found = held_out_intervals(OutOfFold.of(known, predicted, true), confidence)
     columns = {"patient": known["patient"], "hit": found["hit"], "width": found["high"] - found["low"]}
     return pd.DataFrame(columns, index=known.index)
 

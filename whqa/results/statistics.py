@@ -14,14 +14,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from whqa.metrics import correlation, failure
+from whqa.metrics.per_case import FloatArray
 from whqa.results import bootstrap
 from whqa.results.breakdown import breakdown
 from whqa.results.mean_dice import mean_dice
-from whqa.results.summary_entry import entry, mean_entry
+from whqa.results.summary_entry import entry_of, mean_entry
 from whqa.results.tables import RunTables, view
 
 Statistic = Callable[[npt.NDArray, npt.NDArray], float]
-Resampled = Callable[..., bootstrap.Floats]
+Resampled = Callable[..., FloatArray]
 POOR_DICE = 0.7
 REGIONS = ("volume", "heart")
 
@@ -105,7 +106,7 @@ def _method_numbers(rows: pd.DataFrame, structures: tuple[str, ...], masks: str)
         which = "final masks" if masks == "final" else f"masks of {masks}"
         return _nothing(f"the method judged no {which}") | breakdown(rows, structures)
     hits, predicted, true = (rows[c].to_numpy(float) for c in ("hit_voxels", "predicted_voxels", "error_voxels"))
-    pooled = bootstrap.pooled_dice(hits, predicted, true, np.ones((1, len(rows))))
+    pooled = bootstrap.resampled_pooled_dice(hits, predicted, true, np.ones((1, len(rows))))
     found: dict[str, Any] = {
         "n": len(rows),
         "error_dice": mean_entry(rows["error_dice"], rows["patient"], "no case has an error Dice")
@@ -126,7 +127,7 @@ def _method_numbers(rows: pd.DataFrame, structures: tuple[str, ...], masks: str)
 
 def _nothing(reason: str) -> dict[str, Any]:
     """K where a method judged no such mask."""
-    null = entry(math.nan, None, reason)
+    null = entry_of(math.nan, None, reason)
     correlations = dict.fromkeys(("pcc", "spearman", "mae", "mae_constant"), null)
     quality = {"acc": {"mean": None, "std": None, "reason": reason}} | correlations
     return {
@@ -151,25 +152,25 @@ def _quality_numbers(rows: pd.DataFrame, region: str, column: str) -> dict[str, 
 
     def correlated(core: Statistic, resampled: Resampled) -> dict[str, Any]:
         if is_constant:
-            return entry(math.nan, None, "a constant has no correlation; it differs only between folds")
+            return entry_of(math.nan, None, "a constant has no correlation; it differs only between folds")
         reason = correlation.why_undefined(qi, acc)
         found = None if reason else bootstrap.ci95(resampled, qi, acc, patients=patients)
-        return entry(core(qi, acc), found, reason or "not defined")
+        return entry_of(core(qi, acc), found, reason or "not defined")
 
     def distance(prediction: npt.NDArray[np.float64]) -> dict[str, Any]:
-        found = bootstrap.ci95(bootstrap.mean, np.abs(prediction - acc), patients=patients)
-        return entry(correlation.mae(prediction, acc), found, "QI or Acc is missing")
+        found = bootstrap.ci95(bootstrap.resampled_mean, np.abs(prediction - acc), patients=patients)
+        return entry_of(correlation.mae(prediction, acc), found, "QI or Acc is missing")
 
     return {
         "acc": spread,
-        "pcc": correlated(correlation.pearson, bootstrap.pearson),
-        "spearman": correlated(correlation.spearman, bootstrap.spearman),
+        "pcc": correlated(correlation.pearson, bootstrap.resampled_pearson),
+        "spearman": correlated(correlation.spearman, bootstrap.resampled_spearman),
         "mae": distance(qi),
         "mae_constant": distance(constant),
     }
 
 
-def confidence_and_risk(rows: pd.DataFrame, structures: tuple[str, ...]) -> tuple[bootstrap.Floats, bootstrap.Floats]:
+def confidence_and_risk(rows: pd.DataFrame, structures: tuple[str, ...]) -> tuple[FloatArray, FloatArray]:
     """Confidence (QI over the volume) and risk (1 - mean true Dice) of one method's rows whose mask has a Dice.
 
     The constant gets one confidence for all: it cannot rank, and its differences between folds are chance.
@@ -186,7 +187,7 @@ def _failure_numbers(rows: pd.DataFrame, structures: tuple[str, ...]) -> dict[st
     dice = rows[[f"dice_{key}" for key in structures]]
     rows = rows[dice.notna().any(axis=1)]
     if rows.empty:
-        nothing = entry(math.nan, None, "no judged mask has a Dice")
+        nothing = entry_of(math.nan, None, "no judged mask has a Dice")
         return {"aurc": nothing, "e_aurc": nothing, "auroc": nothing}
     confidence, risk = confidence_and_risk(rows, structures)
     poor = (rows[dice.columns] < POOR_DICE).any(axis=1).to_numpy()
@@ -195,11 +196,11 @@ def _failure_numbers(rows: pd.DataFrame, structures: tuple[str, ...]) -> dict[st
 
     def ranked(core: Statistic, resampled: Resampled, score: npt.NDArray, truth: npt.NDArray) -> dict[str, Any]:
         found = bootstrap.ci95(resampled, score, truth, patients=list(rows["patient"]))
-        return entry(core(score, truth), found, one_class)
+        return entry_of(core(score, truth), found, one_class)
 
     return {
-        "aurc": ranked(failure.aurc, bootstrap.aurc, confidence, risk),
-        "e_aurc": ranked(failure.e_aurc, bootstrap.e_aurc, confidence, risk),
-        "auroc": ranked(failure.auroc, bootstrap.auroc, -confidence, poor),
+        "aurc": ranked(failure.aurc, bootstrap.resampled_aurc, confidence, risk),
+        "e_aurc": ranked(failure.e_aurc, bootstrap.resampled_e_aurc, confidence, risk),
+        "auroc": ranked(failure.auroc, bootstrap.resampled_auroc, -confidence, poor),
         "positives": int(poor.sum()),
     }

@@ -10,7 +10,7 @@ import pandas as pd
 from whqa.results import bootstrap
 
 
-def entry(value: float, ci95: tuple[float, float] | None, reason: str) -> dict[str, Any]:
+def entry_of(value: float, ci95: tuple[float, float] | None, reason: str) -> dict[str, Any]:
     """{"mean", "ci95"}, with null and a reason for what is not defined."""
     if not math.isfinite(value):
         return {"mean": None, "ci95": None, "reason": reason}
@@ -23,9 +23,9 @@ def mean_entry(values: pd.Series, patients: pd.Series, reason: str) -> dict[str,
     """Mean over the rows that have a value; `n` says how many where some have none."""
     defined = values.notna()
     if not defined.any():
-        return entry(math.nan, None, reason)
+        return entry_of(math.nan, None, reason)
     x = values[defined].to_numpy(float)
-    found = entry(float(x.mean()), bootstrap.mean_ci95(x, list(patients[defined])), reason)
+    found = entry_of(float(x.mean()), bootstrap.mean_ci95(x, list(patients[defined])), reason)
     return found if defined.all() else {**found, "n": int(defined.sum())}
 
 

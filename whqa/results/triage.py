@@ -18,15 +18,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import beta
 
+from whqa.metrics.per_case import FloatArray
+
 Decision = Literal["accept", "review", "reject"]
 DECISIONS: tuple[Decision, ...] = ("accept", "review", "reject")
 BAD_DICE = 0.7
 RISK = 0.1
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Rule:
+class TriageRule:
     """Accept from score `accept` on, reject below `reject`; None: that never happens.
 
     Attributes:
@@ -48,8 +49,12 @@ class Rule:
 
 
 def choose_rule(
-    score: Floats, dice: Floats, patient: npt.NDArray[np.object_], risk: float = RISK, bad_dice: float = BAD_DICE
-) -> Rule:
+    score: FloatArray,
+    dice: FloatArray,
+    patient: npt.NDArray[np.object_],
+    risk: float = RISK,
+    bad_dice: float = BAD_DICE,
+) -> TriageRule:
     """Thresholds from out-of-fold masks: score, true mean Dice and patient of each."""
     order = np.argsort(-score, kind="stable")
     bad = (dice < bad_dice).astype(float)[order]
@@ -61,11 +66,11 @@ def choose_rule(
     if accept is not None and below is not None and below > accept:
         # scores at which either would do are for a person
         accept, below = below, accept
-    return Rule(accept, below, risk, bad_dice)
+    return TriageRule(accept, below, risk, bad_dice)
 
 
 def measured_risk(
-    score: Floats, dice: Floats, patient: npt.NDArray[np.object_], fold: npt.NDArray[np.int64], rule: Rule
+    score: FloatArray, dice: FloatArray, patient: npt.NDArray[np.object_], fold: npt.NDArray[np.int64], rule: TriageRule
 ) -> dict[str, Any]:
     """What became of out-of-fold masks under rules chosen on the other folds.
 
@@ -83,7 +88,7 @@ def measured_risk(
     return {d: _share(bad[decided == d], patient[decided == d]) for d in DECISIONS}
 
 
-def _last_within(score: Floats, wrong: Floats, patient: npt.NDArray[np.object_], risk: float) -> float | None:
+def _last_within(score: FloatArray, wrong: FloatArray, patient: npt.NDArray[np.object_], risk: float) -> float | None:
     """Scores fall: the lowest down to which at most a share `risk` is wrong, with one wrong patient more than seen.
 
     A patient counts once, with the share of wrong ones among the patient's masks down to that score.

@@ -25,7 +25,7 @@ from whqa.callbacks.tracking import TrackRun
 from whqa.callbacks.training import FreezeNorm, KeepEarlyWeights, ProgressFile, RefuseDivergence, SeedSteps
 from whqa.errors import InputError
 from whqa.judges.baseline import Baseline
-from whqa.judges.calibration import Rule
+from whqa.judges.calibration import ThresholdRule
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.masks.plan import SegmenterJob
 from whqa.masks.store import MaskItem
@@ -62,7 +62,7 @@ class Judging:
 
     baselines: Sequence[Baseline]
     baseline_masks: int
-    rule: Rule
+    rule: ThresholdRule
     overlays: int
     seed: int
 
