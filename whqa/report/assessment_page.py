@@ -1,20 +1,12 @@
-"""report.html of one assessed mask: a file that opens offline and says what is wrong, how sure that is, what to do.
-
-A Content-Security-Policy without any address lets the page run its own script and the viewer's, and nothing else: even
-where a hostile file name got past the escaping, it could neither run nor load anything.
-"""
+"""report.html of one assessed mask: a file that opens offline and says what is wrong, how sure that is, what to do."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import textwrap
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -22,6 +14,7 @@ from whqa.contract.quality_json import Assessment, QualityJson
 from whqa.files import atomic_path, write_text
 from whqa.report import figures, slices, standing, wording
 from whqa.report import judged_view as judged
+from whqa.report.html import data_uri, render
 from whqa.report.viewer import OPACITY, Viewer, ViewerUnavailableError, viewer_of
 from whqa.results.mean_dice import expected_mean_dice
 
@@ -62,16 +55,12 @@ def render_report(assessment: Assessment) -> str:
         viewer_missing = ""
     except ViewerUnavailableError as error:
         viewer, viewer_missing = None, str(error)
-    environment = _environment()
-    style = environment.get_template("style.css.j2").render() + _own("assessment.css")
-    script = _own("viewer.js") if viewer else ""
-    return environment.get_template("assessment.html.j2").render(
+    return render(
+        "assessment.html.j2",
+        looks="assessment.css",
+        script="viewer.js" if viewer else "",
         name=assessment.name,
         quality=quality,
-        policy=_policy(style, script),
-        # whqa's own text and the package's, never that of a scan
-        style=Markup(style),
-        script=Markup(script),
         viewer=viewer,
         viewer_data=Markup(viewer.data if viewer else ""),
         viewer_missing=viewer_missing,
@@ -95,34 +84,6 @@ def render_report(assessment: Assessment) -> str:
         rank=standing.rank_words(assessment.population, quality),
         provenance=_provenance(quality),
     )
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("whqa.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": wording.percent, "sentence": wording.sentence}
-    return environment
-
-
-def _own(name: str) -> str:
-    return files("whqa.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _policy(style: str, script: str) -> str:
-    """Only what stands in the page: style and script by their hashes, pictures and the viewer from its own bytes."""
-    rules = ["default-src 'none'", f"style-src {_hash(style)}", "img-src data: blob:", "base-uri 'none'"]
-    if script:
-        rules.append(f"script-src {_hash(script)} blob:")
-    return "; ".join([*rules, "form-action 'none'"])
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _tiles(quality: QualityJson) -> list[dict[str, str]]:
@@ -227,8 +188,7 @@ def _picture(figure: Figure, alt: str, caption: str) -> dict[str, str]:
     if len(png) > _PICTURE_BYTES:
         # noise does not compress
         png = figures.png(figure, _PLANE_DPI / 2)
-    uri = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-    return {"uri": uri, "alt": alt, "caption": caption}
+    return {"uri": data_uri(png), "alt": alt, "caption": caption}
 
 
 def _provenance(quality: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from whqa.report.html import render
 from whqa.report.wording import HEADLINES
 from whqa.results.mean_dice import expected_mean_dice
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _ORDER = ("reject", "review", "accept")
 _BADGES = {"reject": "bad", "review": "watch", "accept": "good"}
 
@@ -47,19 +45,13 @@ def render_index(cases: Sequence[ListedCase], run: str) -> str:
         cases: judged and failed ones, in any order.
         run: name of the trained run.
     """
-    environment = Environment(
-        loader=PackageLoader("whqa.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     judged = [case for case in cases if case.quality is not None]
     rows = sorted((index_row(case) for case in judged), key=lambda row: row["rank"])
     counts = {decision: sum(row["decision"] == decision for row in rows) for decision in _ORDER}
     asked = f"{len(cases)} case{'' if len(cases) == 1 else 's'}"
-    return environment.get_template("batch.html.j2").render(
-        policy=POLICY,
+    return render(
+        "batch.html.j2",
+        looks="batch.css",
         title=f"{asked}{'' if len(judged) == len(cases) else f', {len(judged)}'} judged by {run}",
         leads_to="the full report" if all(case.report for case in judged) else "what was found, in quality.json",
         rows=rows,

@@ -19,19 +19,23 @@ from whqa.report.numbers import show_share
 from whqa.report.wording import percent, sentence
 
 
-def render(template: str, *, styles: str = "", script: str = "", **content: Any) -> str:
-    """A page as HTML.
+def render(template: str, *, looks: str = "", script: str = "", inline_styles: bool = False, **content: Any) -> str:
+    """A page as HTML; all names are of files beside this one.
 
     Args:
-        template: name of a file beside this one.
-        styles: name of a file beside this one with what the page's look needs besides style.css.
-        script: name of a file beside this one that runs in the page; none by default.
+        template: that extends page.html.j2.
+        looks: CSS of this page alone.
+        script: that runs in the page.
+        inline_styles: whether the template sets sizes of single pictures.
         content: what the template shows.
     """
-    style, code = _packaged("style.css") + (_packaged(styles) if styles else ""), _packaged(script) if script else ""
-    page = _environment().get_template(template)
+    style = _packaged("style.css") + (_packaged(looks) if looks else "")
+    code = _packaged(script) if script else ""
+    policy = _policy("'unsafe-inline'" if inline_styles else _hash(style), _hash(code) if script else "")
     # whqa's own text and the package's, never that of a scan
-    return page.render(policy=_policy(style, code), style=Markup(style), script=Markup(code), **content)
+    return (
+        _environment().get_template(template).render(policy=policy, style=Markup(style), script=Markup(code), **content)
+    )
 
 
 def data_uri(png: bytes) -> str:
@@ -57,10 +61,10 @@ def _packaged(name: str) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """Only what stands in the page: style and script by their hashes, pictures and the viewer from its own bytes."""
-    rules = ["default-src 'none'", f"style-src {_hash(style)}", "img-src data: blob:", "base-uri 'none'"]
+    """Only what stands in the page: its style, a script by its hash, pictures and the viewer from its own bytes."""
+    rules = ["default-src 'none'", f"style-src {style}", "img-src data: blob:", "base-uri 'none'"]
     if script:
-        rules.append(f"script-src {_hash(script)} blob:")
+        rules.append(f"script-src {script} blob:")
     return "; ".join([*rules, "form-action 'none'"])
 
 

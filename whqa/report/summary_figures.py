@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from whqa.report import figures, strips
+from whqa.report.html import data_uri
 from whqa.report.numbers import show_entry, show_interval
 from whqa.report.summary_tables import minus
 from whqa.results.interval_coverage import band
@@ -32,11 +32,6 @@ class Image:
     alt: str
     width: int
     wide: bool
-
-
-def data_uri(png: bytes) -> str:
-    """A PNG as an address that needs no file."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def scatters(tables: RunTables, summary: Mapping[str, Any], parts: Mapping[str, str]) -> list[Image]:

@@ -7,35 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from whqa.report import summary_figures as page_figures
 from whqa.report import summary_tables as page_tables
 from whqa.report.headline import tiles
+from whqa.report.html import data_uri, render
 from whqa.report.numbers import show_share
 from whqa.report.worst import worst_masks
 from whqa.results.statistics import DEFINITIONS, EXTERNAL_DEFINITIONS, SPLIT_DEFINITIONS
 from whqa.results.tables import RunTables
 from whqa.structures import STRUCTURES
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-
 
 def render_page(tables: RunTables, summary: dict[str, Any], run_dir: Path) -> str:
     """The page as HTML; everything that comes from files is escaped."""
-    environment = Environment(
-        loader=PackageLoader("whqa.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["share"] = show_share
     parts = {part: view_title(part) for part in shown_views(summary["methods"])}
     head = next(iter(parts))
     titles = {key: STRUCTURES[key].name if key in STRUCTURES else key for key in tables.structures}
-    return environment.get_template("summary.html.j2").render(
-        policy=POLICY,
+    return render(
+        "summary.html.j2",
+        inline_styles=True,
         summary=summary,
         plan=tables.folds["plan"],
         seed=tables.folds.get("seed", "unknown"),
@@ -144,7 +135,7 @@ def _coverage(summary: Mapping[str, Any], parts: Mapping[str, str], titles: Mapp
 def _worst(tables: RunTables, run_dir: Path) -> dict[str, Any]:
     """The masks to look at, with the pictures that are embedded."""
     found = worst_masks(tables, run_dir)
-    pictures = [p | {"uri": page_figures.data_uri(p["path"].read_bytes())} for p in found["pictures"]]
+    pictures = [p | {"uri": data_uri(p["path"].read_bytes())} for p in found["pictures"]]
     return found | {"pictures": pictures}
 
 
