@@ -20,8 +20,7 @@ from whqa.metrics.per_case import CaseTable
 from whqa.metrics.segmentation import segmentation_dice
 from whqa.metrics.verdict_row import JUDGE_COLUMNS, judge
 from whqa.quality import ErrorPrediction, JudgedCase
-
-NETWORK = "errormap"
+from whqa.results.case_table import NETWORK
 
 
 class JudgeMasks(pl.Callback):

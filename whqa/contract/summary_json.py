@@ -87,7 +87,7 @@ class FailureDetection(TypedDict):
     positives: NotRequired[int]
 
 
-class Correction(TypedDict):
+class CorrectionNumbers(TypedDict):
     """Dice of masks before and after correction, defined in `whqa.metrics.segmentation.paired_mean_dice`.
 
     Attributes:
@@ -136,7 +136,7 @@ class KindNumbers(TypedDict):
     dice: Entry
     error_dice: Entry
     mae_volume: Entry
-    correction: Correction
+    correction: CorrectionNumbers
 
 
 class MethodNumbers(TypedDict):
@@ -165,7 +165,7 @@ class MethodNumbers(TypedDict):
     heart_soft: NotRequired[QualityAgainstAccuracy]
     failure: FailureDetection
     seconds_per_case: Entry
-    correction: Correction
+    correction: CorrectionNumbers
     by_structure: dict[str, StructureNumbers]
     by_kind: dict[str, KindNumbers]
 

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from whqa.judges.constant import REGIONS
 from whqa.report import figures, strips
 from whqa.report.html import data_uri
 from whqa.report.numbers import show_entry, show_interval
 from whqa.report.summary_tables import minus
 from whqa.results.interval_coverage import band
-from whqa.results.statistics import REGIONS
 from whqa.results.tables import RunTables, view
 
 # One scale for all figures keeps their letters alike.
@@ -65,7 +65,7 @@ def bland_altman(tables: RunTables, parts: Mapping[str, str]) -> list[Image]:
     ]
 
 
-def risk_coverage(tables: RunTables, summary: Mapping[str, Any], parts: Mapping[str, str]) -> list[Image]:
+def risk_curves(tables: RunTables, summary: Mapping[str, Any], parts: Mapping[str, str]) -> list[Image]:
     """Risk of the masks that are kept, for every part."""
     found = []
     for part, title in parts.items():

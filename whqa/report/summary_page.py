@@ -51,7 +51,7 @@ def render_page(tables: RunTables, summary: dict[str, Any], run_dir: Path) -> st
         images={
             "scatter": page_figures.scatters(tables, summary, parts),
             "bland_altman": page_figures.bland_altman(tables, parts),
-            "risk": page_figures.risk_coverage(tables, summary, parts),
+            "risk": page_figures.risk_curves(tables, summary, parts),
             "structure": page_figures.by_structure(tables, head, parts[head]),
             "kind": page_figures.by_kind(tables) if len(tables.kinds) > 1 else [],
             "segmentation": page_figures.segmentation(tables),

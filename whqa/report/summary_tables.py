@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from whqa.judges.constant import REGIONS
 from whqa.report.numbers import Columns, show_interval, show_number, show_share
-from whqa.results.statistics import REGIONS
 from whqa.results.summary_entry import at_path
 
 LOWER_IS_BETTER = ("mae", "aurc", "e_aurc")

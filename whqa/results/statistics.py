@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from whqa.judges.constant import REGIONS
 from whqa.metrics import correlation, failure
 from whqa.metrics.per_case import FloatArray
 from whqa.results import bootstrap
@@ -24,7 +25,6 @@ from whqa.results.tables import RunTables, view
 Statistic = Callable[[npt.NDArray, npt.NDArray], float]
 Resampled = Callable[..., FloatArray]
 POOR_DICE = 0.7
-REGIONS = ("volume", "heart")
 
 DEFINITIONS: dict[str, str] = {
     "error map": "E = [M ≠ G], M the mask under judgement and G the reference labels. A method predicts a probability "
