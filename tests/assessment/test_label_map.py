@@ -39,6 +39,37 @@ def test_pairs_and_files_mean_the_same(form: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "labels",
+    [
+        {"background": 0, "left ventricle": 1, "myocardium": 2, "ignore": 8},
+        {"background": 0, "left ventricle": [1], "myocardium": [2], "ignore": [8]},
+        {"0": "background", "1": "left ventricle", "2": "myocardium", "8": "ignore"},
+    ],
+)
+def test_an_ignore_label_and_lists_of_one_value_are_harmless(labels: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    scheme = parse_label_map(str(tmp_path / "dataset.json"))
+    assert scheme.to_indices(np.array([0, 1, 2, 8]), "mask").tolist() == [0, 1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"background": 0, "lv": [1, 2], "myo": 3, "liver": 4, "ignore": 5},
+        {"background": 0, "whole heart": [1, 2, 3], "lv": [1, 2], "myo": 3, "spleen": 4, "ignore": 5},
+        {"background": 0, "left ventricle": 1, "lv": 2, "myo": 3, "lung": [4, 5]},
+        {"background": 0, "lv": 1, "lv cavity": 2, "myo": 3, "liver": 4, "spleen": 5},
+    ],
+)
+def test_the_pairs_that_a_refusal_advises_are_read(labels: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    with pytest.raises(InputError, match=r"write the pairs: --label-map \S+$") as refused:
+        parse_label_map(str(tmp_path / "dataset.json"))
+    scheme = parse_label_map(str(refused.value).rpartition(" ")[2])
+    assert scheme.to_indices(np.arange(6), "mask").tolist() == [0, 1, 1, 2, 0, 0]
+
+
+@pytest.mark.parametrize(
     ("form", "says"),
     [
         ("nonsense", "no file and no scheme of mmwhs"),
@@ -65,7 +96,13 @@ def test_bad_pairs_are_refused(form: str, says: str) -> None:
         (b"\xff\xfe", "not readable as a label map"),
         (b"lv: 1\nleft ventricle: 2\n", "names 'lv' twice"),
         (b"lv: one\n", "must be a whole number"),
-        (b'{"labels": {"lv": [1, 2]}}', "regions of several are not supported"),
+        (b'{"labels": {"lv": [1, 2]}}', "is a region of several values; write the pairs: --label-map lv=1\\+2$"),
+        (
+            b'{"labels": {"lv": 1, "LV cavity": 2}}',
+            "are both 'lv'; say what they are: write the pairs: --label-map lv=1\\+2$",
+        ),
+        (b'{"labels": {"lv": "one"}}', "label 'lv' has no whole number; write lv=1"),
+        (b'{"labels": {"lv": []}}', "label 'lv' has no whole number; write lv=1"),
         (b"!!python/object/apply:os.system ['true']", "not readable as a label map"),
         (b"x" * 2_000_000, "bytes are no label map"),
     ],

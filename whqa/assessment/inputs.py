@@ -115,14 +115,11 @@ def read_inputs(
     scheme = run.scheme if label_map is None else label_scheme(label_map)
     _check_scheme(scheme, run)
     kind = _modality(modality, run)
-    files = _file_of(image), _file_of(mask)
-    places = [
-        _in_memory(given, what) if file is None else read_grid(file.path, run.spacing_rule)
-        for given, file, what in zip((image, mask), files, ("image", "mask"), strict=True)
-    ]
-    check_same_grid(*places)
-    scan, mask_place = _image(places[0]), places[1]
-    values = _whole_numbers(mask_place)
+    image_file, mask_file = _file_of(image), _file_of(mask)
+    image_place = read_grid(image_file.path, run.spacing_rule) if image_file else _in_memory(image, "image")
+    mask_place = read_grid(mask_file.path, run.spacing_rule) if mask_file else _in_memory(mask, "mask")
+    check_same_grid(image_place, mask_place)
+    scan, values = _image(image_place), _whole_numbers(mask_place)
     indices = _reindexed(scheme.to_indices(values, str(mask_place.path)), scheme, run.scheme)
     if not indices.any():
         raise InputError(f"{mask_place.path}: empty mask, no structure in it; is it the right file and label map?")
@@ -134,8 +131,9 @@ def read_inputs(
         scheme,
         run.scheme,
         kind,
-        *files,
-        tuple(_conflict(place, run.spacing_rule) for place in places if isinstance(place, Grid) and place.conflict),
+        image_file,
+        mask_file,
+        (*_conflict(image_place, run.spacing_rule), *_conflict(mask_place, run.spacing_rule)),
     )
 
 
@@ -145,8 +143,10 @@ def _file_of(given: Any) -> InputFile | None:
     return given if isinstance(given, InputFile) else None
 
 
-def _conflict(grid: Grid, rule: SpacingRule) -> str:
-    return f"the header of {grid.path.name} contradicts itself, {grid.conflict}; using {rule}"
+def _conflict(place: Grid | Volume, rule: SpacingRule) -> list[str]:
+    if not isinstance(place, Grid) or not place.conflict:
+        return []
+    return [f"the header of {place.path.name} contradicts itself, {place.conflict}; using {rule}"]
 
 
 def _check_scheme(scheme: LabelScheme, run: TrainedRun) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def _of_file(path: Path) -> LabelScheme:
         raise InputError(f"{path}: holds no pairs of structure and value; write {_FORMS}")
     labels = content.get("labels")
     if isinstance(labels, Mapping):
-        return scheme_of_names(path.stem, _named(labels, path), None, str(path))
+        return _of_labels(labels, path)
     try:
         keys = [_key(str(name)) for name in content]
         twice = next((key for key in keys if keys.count(key) > 1), None)
@@ -64,13 +65,40 @@ def _of_file(path: Path) -> LabelScheme:
         raise InputError(f"{path}: {error}") from None
 
 
-def _named(labels: Mapping[Any, Any], path: Path) -> dict[str, int]:
-    """Name -> value, also of a dataset.json of the Medical Decathlon, which has it the other way round."""
+def _of_labels(labels: Mapping[Any, Any], path: Path) -> LabelScheme:
+    """The `labels` of a dataset.json. An ignore label, which no network predicts, counts as background."""
+    named = _values_by_name(labels, path)
+    remedy = f"write the pairs: --label-map {_as_pairs(named)}"
+    region = next((name for name, values in named.items() if len(values) > 1), None)
+    if region is not None:
+        raise InputError(f"{path}: label {region[:80]!r} is a region of several values; {remedy}")
+    single = {name: values[0] for name, values in named.items() if _key(name) != "ignore"}
+    scheme = scheme_of_names(path.stem, single, None, str(path), remedy)
+    ignored = {value for name, values in named.items() if _key(name) == "ignore" for value in values}
+    return replace(scheme, ignored=scheme.ignored | ignored)
+
+
+def _values_by_name(labels: Mapping[Any, Any], path: Path) -> dict[str, list[int]]:
+    """Name -> values, also of a dataset.json of the Medical Decathlon, which has it the other way round."""
     if all(str(key).isdigit() for key in labels):
         labels = {str(name): int(str(value)) for value, name in labels.items()}
-    if not all(type(value) is int for value in labels.values()):
-        raise InputError(f"{path}: labels must be single whole numbers; regions of several are not supported")
-    return {str(name): value for name, value in labels.items()}
+    listed = {str(name): value if isinstance(value, list) else [value] for name, value in labels.items()}
+    wrong = next((n for n, values in listed.items() if not values or any(type(v) is not int for v in values)), None)
+    if wrong is not None:
+        raise InputError(f"{path}: label {wrong[:80]!r} has no whole number; write {_FORMS}")
+    return listed
+
+
+def _as_pairs(named: Mapping[str, Sequence[int]]) -> str:
+    """What the labels mean in the form of `--label-map`; a value in several regions belongs to the smallest one."""
+    pairs: dict[str, list[int]] = {}
+    taken: set[int] = {0}
+    for name, values in sorted(named.items(), key=lambda item: len(item[1])):
+        key = _key(name) if _key(name) in STRUCTURES else "ignore"
+        pairs.setdefault(key, []).extend(value for value in values if value not in taken)
+        taken.update(values)
+    found = sorted((sorted(values), key) for key, values in pairs.items() if values)
+    return ",".join(f"{key}={'+'.join(map(str, values))}" for values, key in found)
 
 
 def _key(name: str) -> str:

@@ -6,7 +6,6 @@ config.yaml may name no other classes than the networks that whqa has.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import pickle
 import warnings
@@ -28,7 +27,7 @@ from whqa.data.folds import read_folds
 from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.preprocess import Preprocess
 from whqa.errors import InputError
-from whqa.files import read_json
+from whqa.files import read_json, sha256
 from whqa.judges.calibration import Calibration
 from whqa.masks.store import COMPLETED
 from whqa.modules.errormap import ErrorMapModule, out_channels
@@ -199,8 +198,6 @@ def _network(run_dir: Path, fold: int, config: DictConfig, n_classes: int) -> Fo
         if not isinstance(saved, dict):
             raise ValueError("no state of a module")
         module.load_state_dict(saved["state_dict"])
-        with path.open("rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; copy the whole run, or train the fold again") from None
     except pickle.UnpicklingError:
@@ -215,7 +212,7 @@ def _network(run_dir: Path, fold: int, config: DictConfig, n_classes: int) -> Fo
     module.calibration = _calibration(run_dir / "calibration.json")
     trainer = config.get("trainer")
     bf16 = isinstance(trainer, DictConfig) and str(trainer.get("precision", "")).startswith("bf16")
-    return FoldNetwork(fold, module.eval(), sha256, bf16)
+    return FoldNetwork(fold, module.eval(), sha256(path), bf16)
 
 
 def _calibration(path: Path) -> Calibration:

@@ -57,7 +57,11 @@ def modality_of(*texts: str) -> Modality | None:
 
 
 def scheme_of_names(
-    name: str, labels: Mapping[str, int], structures: Mapping[str, Any] | None, where: str
+    name: str,
+    labels: Mapping[str, int],
+    structures: Mapping[str, Any] | None,
+    where: str,
+    remedy: str = "state data.structures",
 ) -> LabelScheme:
     """The label scheme of a data set that names its label values.
 
@@ -67,6 +71,7 @@ def scheme_of_names(
         structures: their name -> our key, or None for an organ that counts as background; several names with one key
             are merged. Names that are not in it go by `structure_key`.
         where: the file that holds the labels, for messages.
+        remedy: what to do about labels that cannot be understood, for messages.
 
     Returns:
         The scheme, in the order of the registered scheme with the same structures where there is one (so that indices
@@ -84,12 +89,11 @@ def scheme_of_names(
             continue
         if not key or value == 0 or (key in _BACKGROUND | {"ignore"} and theirs not in stated):
             raise InputError(
-                f"{where}: label {theirs[:80]!r} with value {value} cannot be that; correct it or state data.structures"
+                f"{where}: label {theirs[:80]!r} with value {value} cannot be that; correct it or {remedy}"
             )
         if key in owner and theirs not in stated and owner[key] not in stated:
             raise InputError(
-                f"{where}: labels {owner[key][:80]!r} and {theirs[:80]!r} are both {key!r}; say what they are in "
-                "data.structures"
+                f"{where}: labels {owner[key][:80]!r} and {theirs[:80]!r} are both {key!r}; say what they are: {remedy}"
             )
         owner[key] = theirs
         values.setdefault(key, []).append(value)
