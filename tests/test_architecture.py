@@ -30,15 +30,16 @@ FLOORS = (
     "assessment",
     "study",
     "stages",
-    "train cv summarize",
+    "summarize",
+    "train cv",
     "cli",
     "__init__ __main__",  # the doors of the house: `whqa.assess` and `python -m whqa`
 )
 # The same within the largest room.
 DATA_FLOORS = (
     "formats resample points",
-    "case preprocess",
-    "reading folds",
+    "alignment case",
+    "preprocess reading folds",
     "sources cache",
     "findings phantom prepare",
     "__init__",
@@ -52,6 +53,10 @@ FORMATS = ("whqa.data.formats.volume_files", "whqa.data.formats.file_names")
 TWICE = {
     "assess": "the door `whqa.assess` hands over to the pipeline's",
     "main": "every command has one",
+    "EXPECTED": "what each reader of a layout expects, for its messages",
+    "read_grid": "a format's own, behind the one that takes any",
+    **dict.fromkeys(("Array", "Floats"), "short for a type within a file"),
+    **dict.fromkeys(("aurc", "auroc", "e_aurc", "pearson", "spearman"), "the metric, and its values over resamples"),
 }
 
 Graph = Mapping[str, set[str]]

@@ -248,11 +248,12 @@ def test_patches_are_cut_beside_a_gpu(
     cases: dict[str, Any], device: str, devices: int, cpus: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("whqa.loading.datamodule.cpus", lambda: cpus)
-    monkeypatch.setattr("whqa.loading.datamodule._epochs_done", lambda trainer: 0)
+    progress = SimpleNamespace(current=SimpleNamespace(processed=0))
     for stated, workers in ((None, expected), (2, 2)):
         data = _data(cases, num_workers=stated)
         strategy = SimpleNamespace(root_device=torch.device(device))
-        data.trainer = SimpleNamespace(strategy=strategy, num_devices=devices)  # type: ignore[assignment]
+        fit_loop = SimpleNamespace(epoch_progress=progress)
+        data.trainer = SimpleNamespace(strategy=strategy, num_devices=devices, fit_loop=fit_loop)  # type: ignore[assignment]
         assert data.train_dataloader().num_workers == workers
 
 

@@ -145,7 +145,6 @@ def test_a_patch_touches_its_part_of_the_files_alone(tmp_path: Path) -> None:
     np.save(tmp_path / "label.npy", np.zeros(shape, np.uint8))
     image, label = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("image", "label"))
     data = _dataset(_Mapped(image, label), size=(32, 32, 32), augmentation=STRONG, foreground=0.0)
-    data._structures["a"] = []
     assert data[PatchRequest(0, 0, 0)]["image"].shape == (1, 32, 32, 32)
     for name, array in (("image", image), ("label", label)):
         touched = _resident(tmp_path / f"{name}.npy")

@@ -76,7 +76,7 @@ def test_kinds_are_told_apart() -> None:
 
 def test_half_of_the_training_goes_to_delivered_masks(masks: list[MaskItem]) -> None:
     data = _data(masks)
-    bins = data._bins()
+    bins = data.train_dataloader().sampler.bins
     assert bins is not None
     assert bins[: len(bins) // 2] == quality_bins([data.masks[i].error_rate for i in data.train_items])  # type: ignore[index]
     delivered = [i for i, (_, kind) in enumerate(data.train_items) if kind != "early"]
@@ -85,7 +85,7 @@ def test_half_of_the_training_goes_to_delivered_masks(masks: list[MaskItem]) -> 
 
 def test_without_final_masks_the_other_programs_are_delivered(masks: list[MaskItem]) -> None:
     data = _data([m for m in masks if m.kind != "final"])
-    bins = data._bins()
+    bins = data.train_dataloader().sampler.bins
     assert bins is not None
     assert {data.train_items[i][1] for i in bins[-1]} == {"nnunet"}
 

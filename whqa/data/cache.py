@@ -33,7 +33,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import whqa
 from whqa.data.case import Case, Cohort, Modality
 from whqa.data.formats.volume_files import Volume
 from whqa.data.points import structure_points
@@ -244,7 +243,7 @@ class Cache:
 @functools.cache
 def _code_version() -> str:
     """Digest of the modules that decide what the arrays are: a number raised by hand would be forgotten one day."""
-    package = Path(whqa.__file__).parent
+    package = Path(__file__).parents[1]
     return hashlib.sha256(b"".join((package / f"{name}.py").read_bytes() for name in _MAKERS)).hexdigest()
 
 
