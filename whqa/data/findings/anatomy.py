@@ -120,7 +120,7 @@ def label_findings(measured: Mapping[str, Measured], keys: Sequence[str]) -> Ite
     yield from missing(measured, keys)
     yield from disconnected(measured)
     yield from implausible(measured)
-    yield from cut(measured)
+    yield from cut_structures(measured)
 
 
 def missing(measured: Mapping[str, Measured], keys: Sequence[str]) -> Iterator[Finding]:
@@ -168,7 +168,7 @@ def _beyond(what: str, structures: Sequence[Measured], normal: tuple[float, floa
     )
 
 
-def cut(measured: Mapping[str, Measured]) -> Iterator[Finding]:
+def cut_structures(measured: Mapping[str, Measured]) -> Iterator[Finding]:
     """Chambers that lie at the scan's edge with 2 % of their voxels or more."""
     touching = [key for key in _CHAMBERS if key in measured and measured[key].edge_share >= _EDGE_SHARE]
     if touching:
