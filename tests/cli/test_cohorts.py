@@ -12,6 +12,7 @@ import pytest
 
 from whqa.cli.cohorts import cohort_of, recognised, sources
 from whqa.cli.commands import main
+from whqa.cli.info import info
 from whqa.config.instantiate import config_dir
 from whqa.errors import InputError
 
@@ -234,3 +235,11 @@ def test_the_advice_about_links_and_channels_works_in_the_command_that_gave_it(
     with pytest.raises(SystemExit) as end:
         main(command)
     assert "1 case: 0 errors" in capsys.readouterr().out
+
+
+def test_info_names_sources_and_schemes() -> None:
+    found = info()
+    assert {*sources(), "phantom"} <= set(found["data"])
+    assert {"mmwhs", "care_whs", "acdc", "totalsegmentator_v1", "totalsegmentator_highres"} <= set(
+        found["label_schemes"]
+    )

@@ -310,3 +310,16 @@ def test_real_files() -> None:
     assert [c.id for c in checked(read_mmwhs(SHARED / "whole_heart")).cases] == ["ct_train_1001", "ct_train_1002"]
     with pytest.warns(HeaderConflictWarning, match="198 of 198 headers"):
         assert len(checked(read_folder(SHARED / "acdc", scheme="acdc")).cases) == 99
+
+
+def test_mmwhs_names_in_any_letter_case_and_ending(tmp_path: Path) -> None:
+    names = ("CT_Train_1001_Image.NII.GZ", "ct_train_1001_LABEL.nii", "MR_TEST_2001_image.nii", "mr_train_1_label.Nii")
+    for name in names:
+        (tmp_path / name).touch()
+    cohort = read_mmwhs(tmp_path)
+    assert [(c.id, c.modality, c.has_label) for c in cohort.cases] == [
+        ("ct_train_1001", "ct", True),
+        ("mr_test_2001", "mr", False),
+    ]
+    assert len(cohort.problems) == 1
+    assert [c.id for c in read_mmwhs(tmp_path, "mr").cases] == ["mr_test_2001"]

@@ -21,9 +21,8 @@ from whqa.data.folds import Folds, make_folds
 from whqa.data.preprocess import Preprocess
 from whqa.data.sources.folder import read_folder
 from whqa.errors import InputError
-from whqa.masks.external import ExternalMethod, predictions, refuse_bare, refuse_seen
+from whqa.masks.external import ExternalMethod, predictions, refuse_bare
 from whqa.masks.importing import Imported, import_masks, record_masks, refuse_other_masks
-from whqa.masks.plan import MaskPlan
 from whqa.masks.store import COMPLETED, EXTERNAL_RECORD, mask_path, read_index, write_mask
 
 VALUES = {"rv": 1, "myo": 2, "lv": 3}
@@ -297,37 +296,6 @@ def test_what_a_program_has_no_masks_of_needs_others(study: Study) -> None:
     refuse_bare(items, study.folds)
     with pytest.raises(InputError, match=r"case a: no mask under judgement, as of 1 case"):
         refuse_bare(items[1:], study.folds)
-
-
-@pytest.mark.parametrize("name", ["final", "side1", "Early", "ALL", "", "a/b", "a.b", "-a", "ä", "a b", "../a"])
-def test_names_of_other_kinds_and_of_no_file_are_refused(name: str) -> None:
-    with pytest.raises(InputError, match="choose another name, of letters, digits"):
-        ExternalMethod(name, "preds")
-
-
-@pytest.mark.parametrize("name", ["nnunet", "TotalSegmentator-v2", "person_1", "3d_fullres"])
-def test_plain_names_are_taken(name: str) -> None:
-    assert str(ExternalMethod(name, "preds")) == f"masks.external.{name}"
-
-
-@pytest.mark.parametrize("pattern", ["x.nii.gz", "*_*.nii.gz", "", "/x/*.nii.gz", "../*.nii.gz", "a/../../*.nii.gz"])
-def test_bad_patterns_are_refused(pattern: str) -> None:
-    with pytest.raises(InputError, match=r"masks\.external\.nnunet"):
-        ExternalMethod("nnunet", "preds", pattern)
-    if ".." in pattern:
-        with pytest.raises(InputError, match="must be relative to the folder and stay in it"):
-            ExternalMethod("nnunet", "preds", "*", parts={"lv": pattern})
-
-
-@pytest.mark.parametrize("plan", ["out_of_fold", "nested", "in_sample"])
-def test_only_the_users_word_makes_masks_unseen(plan: str) -> None:
-    said, unsaid = ExternalMethod("a", "preds", unseen=True), ExternalMethod("b", "preds")
-    refuse_seen([said], MaskPlan(plan, 3))  # type: ignore[arg-type]
-    if plan == "in_sample":
-        refuse_seen([said, unsaid], MaskPlan(plan, 3))
-        return
-    with pytest.raises(InputError, match=r"masks\.external\.b: mask plan .* state masks\.external\.b\.unseen=true"):
-        refuse_seen([said, unsaid], MaskPlan(plan, 3))  # type: ignore[arg-type]
 
 
 def _times(study: Study) -> dict[str, int]:

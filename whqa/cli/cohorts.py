@@ -71,8 +71,8 @@ def recognised(root: str | Path, settings: Sequence[str] = ()) -> str:
     """The source whose layout a folder has.
 
     Where several read it, those count whose label values are those of the first label map, if there are any; of them
-    the one wins with the fewest problems. Settings without which a description cannot
-    be read have a say.
+    the one wins with the fewest problems. Of the settings those have a say
+    without which a described data set may not be readable at all.
 
     Raises:
         InputError: no such folder, no scan in it, or none or several of the sources read it equally well; the message

@@ -13,6 +13,7 @@ from whqa.cli.cohorts import cohort_of, sources
 from whqa.config.instantiate import config_dir
 from whqa.data.case import Case, Cohort, Problem
 from whqa.data.findings.duplicates import Fingerprint, duplicate_findings
+from whqa.data.sources.acdc import read_acdc
 from whqa.data.sources.checks import checked
 from whqa.data.sources.choice import leave_out, stated_names, stating
 from whqa.data.sources.mmwhs import read_mmwhs
@@ -188,3 +189,18 @@ def test_a_doubled_subject_goes_with_its_case(tmp_path: Path) -> None:
     assert len(read_totalsegmentator(tmp_path).problems) == 1
     assert read_totalsegmentator(tmp_path, without=["s1"]).problems == ()
     assert read_totalsegmentator(tmp_path, subjects=["s0"]).problems == ()
+
+
+def test_a_patient_without_info_goes_with_all_its_frames(tmp_path: Path) -> None:
+    for patient in ("patient001", "patient002"):
+        for name in ("frame01", "frame01_gt", "frame02", "frame02_gt"):
+            (tmp_path / patient).mkdir(exist_ok=True)
+            (tmp_path / patient / f"{patient}_{name}.nii.gz").touch()
+    (tmp_path / "patient001" / "Info.cfg").write_text("ED: 1\nES: 2\n")
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "patient001_frame02.nii.gz").touch()
+    assert len(read_acdc(tmp_path).problems) == 2
+    first = read_acdc(tmp_path, without=["patient002_frame01", "patient002_frame02"]).problems
+    assert len(first) == 1
+    assert "the same frame" in first[0]
+    assert len(read_acdc(tmp_path, without=["patient001_ES", "patient002_frame01"]).problems) == 1

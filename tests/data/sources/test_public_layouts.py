@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 
 from whqa.cli.cohorts import cohort_of
-from whqa.cli.info import info
 from whqa.data.case import Case, Cohort
 from whqa.data.reading import read_case
 from whqa.data.sources.acdc import read_acdc
 from whqa.data.sources.care_whs import read_care_whs
 from whqa.data.sources.checks import checked
-from whqa.data.sources.mmwhs import read_mmwhs
 from whqa.data.sources.totalsegmentator import FILES, read_totalsegmentator
 from whqa.errors import InputError
 
@@ -370,14 +368,6 @@ def test_settings_from_the_command_line_reach_the_readers(tmp_path: Path) -> Non
     assert (dict(scheme.values), dict(scheme.aliases), scheme.ignored) == ({"lv": 1, "myo": 2}, {5: "myo"}, {7})
 
 
-def test_info_names_sources_and_schemes() -> None:
-    found = info()
-    assert {*SOURCES, "nnunet", "decathlon", "phantom"} <= set(found["data"])
-    assert {"mmwhs", "care_whs", "acdc", "totalsegmentator_v1", "totalsegmentator_highres"} <= set(
-        found["label_schemes"]
-    )
-
-
 @pytest.mark.parametrize("names", [("patient{}_image.nii", "patient{}_label.nii"), ("Patient{}_Image.NII.GZ",) * 2])
 def test_acdc_flat_in_any_letter_case_and_ending(tmp_path: Path, names: tuple[str, str]) -> None:
     for number in ("001", "002"):
@@ -402,31 +392,3 @@ def test_acdc_flat_faults_are_problems(tmp_path: Path) -> None:
         "label file patient002_label.nii.gz is missing; add it or remove the image",
     ]
     assert len(read_acdc(tmp_path, without=["patient002"]).problems) == 2
-
-
-def test_mmwhs_names_in_any_letter_case_and_ending(tmp_path: Path) -> None:
-    names = ("CT_Train_1001_Image.NII.GZ", "ct_train_1001_LABEL.nii", "MR_TEST_2001_image.nii", "mr_train_1_label.Nii")
-    for name in names:
-        (tmp_path / name).touch()
-    cohort = read_mmwhs(tmp_path)
-    assert [(c.id, c.modality, c.has_label) for c in cohort.cases] == [
-        ("ct_train_1001", "ct", True),
-        ("mr_test_2001", "mr", False),
-    ]
-    assert len(cohort.problems) == 1
-    assert [c.id for c in read_mmwhs(tmp_path, "mr").cases] == ["mr_test_2001"]
-
-
-def test_a_patient_without_info_goes_with_all_its_frames(tmp_path: Path) -> None:
-    for patient in ("patient001", "patient002"):
-        for name in ("frame01", "frame01_gt", "frame02", "frame02_gt"):
-            (tmp_path / patient).mkdir(exist_ok=True)
-            (tmp_path / patient / f"{patient}_{name}.nii.gz").touch()
-    (tmp_path / "patient001" / "Info.cfg").write_text("ED: 1\nES: 2\n")
-    (tmp_path / "copy").mkdir()
-    (tmp_path / "copy" / "patient001_frame02.nii.gz").touch()
-    assert len(read_acdc(tmp_path).problems) == 2
-    first = read_acdc(tmp_path, without=["patient002_frame01", "patient002_frame02"]).problems
-    assert len(first) == 1
-    assert "the same frame" in first[0]
-    assert len(read_acdc(tmp_path, without=["patient001_ES", "patient002_frame01"]).problems) == 1

@@ -54,15 +54,9 @@ def read_decathlon(
 
     Args:
         root: folder with dataset.json.
-        structures: their label name -> our structure key, None for background; see
-            `whqa.data.sources.names.scheme_of_names`. None goes by the usual names.
         channel: number or name of the channel to read, where each has a file of its own (nnU-Net v1).
-        modality: "ct" or "mr"; None goes by the channel's name.
-        patient: regular expression for the patient in a case's name, see `whqa.data.sources.folder.read_folder`.
-        links: whether links may lead out of the folder.
-        without: case names to leave out, see `whqa.data.sources.choice.leave_out`.
-        name: of the cohort.
-        spacing_rule: what holds where a header's pixdim and affine disagree.
+        structures, modality, patient, links, without, name, spacing_rule: as of
+            `whqa.data.sources.nnunet.read_nnunet`.
 
     Raises:
         InputError: no such folder, a description that is malformed or leads out of the folder, or no images. A listed
