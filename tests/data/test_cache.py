@@ -282,7 +282,7 @@ def test_a_cut_structure_is_a_warning_and_a_lost_one_an_error(tmp_path: Path) ->
         Cache(tmp_path / "cache", cut).prepare(mine, mine.cases[0])
     lost = Preprocess((None, None, None), (3.0, 100.0, 100.0))
     with pytest.raises(
-        InputError, match=r"c0_label\.nii\.gz: the crop of case 'c0' leaves nothing of .*enlarge crop_mm"
+        InputError, match=r"c0_label\.nii\.gz: the crop of case 'c0' leaves nothing of .*enlarge preprocess\.crop_mm"
     ):
         Cache(tmp_path / "lost", lost).prepare(mine, mine.cases[0])
     assert entries(tmp_path / "lost") == []

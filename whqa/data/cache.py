@@ -275,8 +275,8 @@ def _prepared_label(
     gone = [key for key, share in lost.items() if share >= 1 and key in kept_whole]
     if gone:
         raise InputError(
-            f"{label.path}: the crop of case {case.id!r} leaves nothing of {', '.join(gone)}; enlarge crop_mm or "
-            "choose another centre"
+            f"{label.path}: the crop of case {case.id!r} leaves nothing of {', '.join(gone)}; enlarge "
+            "preprocess.crop_mm or choose another preprocess.centre"
         )
     array = preprocess_label(label, geometry)
     cut = [f"{100 * share:.1f} % of {key}" for key, share in lost.items() if share > _MAX_LOST and key in kept_whole]

@@ -118,7 +118,7 @@ def test_acdc_both_layouts_or_none(tmp_path: Path) -> None:
     put(tmp_path / "patient001_image.nii.gz")
     put(tmp_path / "patient001_label.nii.gz")
     assert [c.id for c in read_acdc(tmp_path).cases] == ["patient001"]
-    with raises("files of the flat layout do not tell their frame; leave frames at both"):
+    with raises("files of the flat layout do not tell their frame; leave data.frames=both"):
         read_acdc(tmp_path, frames="ED")
     patient(tmp_path, "patient002")
     with raises("holds both layouts of ACDC, official and flat; state the folder of one of them"):
@@ -195,7 +195,7 @@ def test_care_whs_missing_doubled_and_unknown(tmp_path: Path) -> None:
     with raises("modality 'us': must be ct, mr or null for both"):
         read_care_whs(tmp_path, modality="us")  # type: ignore[arg-type]
     pair(tmp_path / "x", "Case1")
-    with raises("neither name, folders nor centre tell CT or MR; name the folder so, or set modality"):
+    with raises("neither name, folders nor centre tell CT or MR; name the folder so, or set data.modality=ct or mr"):
         read_care_whs(tmp_path)
     assert [c.id for c in checked(read_care_whs(tmp_path, modality="ct")).cases] == ["ct_Case1"]
     shutil.rmtree(tmp_path / "x")

@@ -78,7 +78,7 @@ def read_acdc(
             code="both-layouts",
         )
     if flat.images and frames != "both":
-        raise InputError(f"{files.folder}: files of the flat layout do not tell their frame; leave frames at both")
+        raise InputError(f"{files.folder}: files of the flat layout do not tell their frame; leave data.frames=both")
     if flat.images:
         flat.tell_unpaired()
         return flat.cohort(flat.cases("mr"), name, ACDC, spacing_rule, without, among="[^/]+$")

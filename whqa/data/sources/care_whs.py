@@ -79,7 +79,7 @@ def read_care_whs(
         folders = [*reversed(inside.split("/")[:-1]), files.folder.resolve().name]
         told = modality_of(match["case"], *folders) or _OF_CENTRE.get(_centre(match["case"], *folders)) or modality
         if told is None:
-            line = "neither name, folders nor centre tell CT or MR; name the folder so, or set modality"
+            line = "neither name, folders nor centre tell CT or MR; name the folder so, or set data.modality=ct or mr"
             files.problems.append(f"{path}: {line}")
         if told is None or modality not in (None, told):
             files.passed_over.add(path)

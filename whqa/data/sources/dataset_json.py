@@ -176,6 +176,11 @@ class Description:
         return path
 
 
+def read_by(source: str) -> str:
+    """The advice to read a folder by another source, in the words of every command."""
+    return f"read it with --source {source}, in an experiment with data={source}"
+
+
 def short(value: object) -> str:
     """At most 80 characters of a text that may be anything."""
     text = str(value)

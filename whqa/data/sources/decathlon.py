@@ -29,7 +29,7 @@ from whqa.data.formats.file_names import VOLUME_ENDINGS, is_volume, stem
 from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.sources.case_files import CaseFiles
 from whqa.data.sources.choice import Names
-from whqa.data.sources.dataset_json import FOLDERS, Description, short
+from whqa.data.sources.dataset_json import FOLDERS, Description, read_by, short
 from whqa.data.sources.folder import patient_of
 from whqa.data.sources.listing import list_files
 from whqa.data.sources.names import scheme_of_names
@@ -65,7 +65,7 @@ def read_decathlon(
     """
     description = Description(root, EXPECTED, links)
     if "modality" not in description.content and "channel_names" in description.content:
-        raise InputError(f"{description.path}: is of nnU-Net v2; read it with --source nnunet", code="other-source")
+        raise InputError(f"{description.path}: is of nnU-Net v2; {read_by('nnunet')}", code="other-source")
     number, kind = description.channel("modality", channel, modality)
     scheme = scheme_of_names(name, _labels(description), structures, str(description.path))
     files = CaseFiles(list_files(description.folder, depth=1), EXPECTED)
@@ -87,7 +87,8 @@ def _labels(description: Description) -> dict[str, int]:
     labels: dict[str, int] = {}
     for number, text in description.entry("labels", dict).items():
         if isinstance(text, int | list) and not re.fullmatch(r"\d+", number):
-            raise InputError(f"{description.path}: 'labels' are name: value, as in nnU-Net v2; use --source nnunet")
+            line = f"'labels' are name: value, as in nnU-Net v2; {read_by('nnunet')}"
+            raise InputError(f"{description.path}: {line}")
         value = description.number(number, "'labels'")
         theirs = description.typed(text, str, f"'labels': {number!r}")
         if labels.setdefault(theirs, value) != value:

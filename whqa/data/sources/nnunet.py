@@ -31,7 +31,7 @@ from whqa.data.formats.file_names import VOLUME_ENDINGS, stem
 from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.sources.case_files import CaseFiles
 from whqa.data.sources.choice import Names
-from whqa.data.sources.dataset_json import FILE_NAME, FOLDERS, Description, short
+from whqa.data.sources.dataset_json import FILE_NAME, FOLDERS, Description, read_by, short
 from whqa.data.sources.folder import patient_of
 from whqa.data.sources.listing import list_files
 from whqa.data.sources.names import scheme_of_names
@@ -75,7 +75,7 @@ def read_nnunet(
     """
     description = Description(root, EXPECTED, links)
     if "channel_names" not in description.content and "modality" in description.content:
-        line = "is of the Medical Decathlon or nnU-Net v1; read it with --source decathlon"
+        line = f"is of the Medical Decathlon or nnU-Net v1; {read_by('decathlon')}"
         raise InputError(f"{description.path}: {line}", code="other-source")
     number, kind = description.channel("channel_names", channel, modality)
     scheme = scheme_of_names(name, _labels(description), structures, str(description.path))
@@ -188,7 +188,7 @@ def _labels(description: Description) -> dict[str, int]:
         if theirs.strip().lower() == "ignore":
             raise InputError(f"{description.path}: has an ignore label; whqa needs the true structure of every voxel")
         if isinstance(value, str) and re.fullmatch(r"\d+", theirs):
-            line = "'labels' are value: name, as in the Medical Decathlon; use --source decathlon"
+            line = f"'labels' are value: name, as in the Medical Decathlon; {read_by('decathlon')}"
             raise InputError(f"{description.path}: {line}")
         labels[theirs] = description.typed(value, int, where)
     return labels
