@@ -35,7 +35,7 @@ def test_paths_that_a_document_names_exist(name: str) -> None:
     assert [path for path in paths if not (ROOT / path.rstrip("./")).exists()] == []
 
 
-@pytest.mark.parametrize("name", ["CONTRIBUTING.md"])
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
 def test_names_that_a_document_gives_to_a_file_are_in_it(name: str) -> None:
     text = (ROOT / name).read_text("utf-8")
     named = re.findall(r"`(\w+)`[^`.;]{0,60}?`((?:whqa|tests)/[\w/]+\.py)`", text)
