@@ -1,8 +1,13 @@
 """From an image and a mask to an `Assessment`.
 
-    read -> the run's grid -> every fold's network -> back to the input's grid -> intervals, correction, verdict
+    inputs             image and mask are read, and checked against each other and the run
+    run_grid           to the grid that the networks see; at the end the maps come back
+    ensemble           every fold's network judges the mask
+    likeness           are scan and mask like the run's own?
+    correction_choice  is the mask corrected?
+    quality_record     all of it as quality.json: `intervals` for the truth, `verdict`
 
-What is found stands in quality.json, see `whqa.contract.quality_json`.
+What quality.json says stands in `whqa.contract.quality_json`; `whqa.assessment.writing` makes the files.
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from whqa.assessment.likeness import BETTER, likeness_to
 from whqa.assessment.model import TrainedRun, load_run
 from whqa.assessment.quality_record import Findings, Moments, quality_record
 from whqa.assessment.run_grid import from_run_grid, to_run_grid
-from whqa.contract.quality_json import Assessment
+from whqa.contract.quality_json import Assessment, QualityJson
 from whqa.errors import InputError
 from whqa.structures import LabelScheme
 
@@ -73,7 +78,11 @@ def assess(
     choice = correction_choice(run).unless(LOST if judgement.lost else unlike)
     maps = from_run_grid(inputs, case.geometry, judgement, choice.threshold if choice.applied else None)
     found = Findings(inputs, case, judgement, likeness, choice, maps)
-    quality = quality_record(run, found, confidence, Moments(started, read, judged))
+    return _assessment(run, found, quality_record(run, found, confidence, Moments(started, read, judged)))
+
+
+def _assessment(run: TrainedRun, found: Findings, quality: QualityJson) -> Assessment:
+    inputs, maps = found.inputs, found.maps
     return Assessment(
         name=inputs.name,
         scheme=run.scheme,
