@@ -109,7 +109,10 @@ def _quality(values: dict[str, Any], decision: str, correct: bool) -> dict[str, 
         "verdict": {
             "decision": decision,
             "reasons": ["The expected mean Dice of 0.81 is below 0.85, from which on masks are accepted."],
+            "score": 0.81,
             "rule": "accept from an expected mean Dice of 0.850 on, reject below 0.600, else review",
+            "accept_from": 0.85,
+            "reject_below": 0.6,
             "risk": {
                 "bad_if": "mean Dice over structures below 0.7",
                 "accept": {"n": 41, "bad": 2, "rate": 2 / 41, "ci95": [0.006, 0.165]},
@@ -136,7 +139,13 @@ def _quality(values: dict[str, Any], decision: str, correct: bool) -> dict[str, 
         },
         "outside": {"mask_share": 0.0},
         "warnings": ["pixdim and affine disagree; using pixdim"],
-        "versions": {"python": "3.11.7", "torch": "2.13.0", "git": {"commit": "abc", "changed": False}},
+        "versions": {
+            "python": "3.11.7",
+            **dict.fromkeys(("torch", "pytorch_lightning", "torchmetrics", "whqa"), "2.13.0"),
+            "device": "cpu",
+            "platform": "Linux",
+            "git": {"commit": "abc", "changed": False},
+        },
         "seconds": {"read": 0.4, "predict": 3.2, "total": 4.1},
     }
 

@@ -64,6 +64,11 @@ def undrawn(monkeypatch):
     )
 
 
+@pytest.mark.parametrize("options", [{}, {"decision": "accept", "correct": False}])
+def test_the_pages_are_tested_with_what_a_real_file_may_hold(assessed, unlike_contract, options):
+    assert unlike_contract(assessed(**options).quality, "quality.schema.json") == []
+
+
 def test_nothing_is_loaded_from_elsewhere(html):
     page = Page(html)
     loading = {"src", "srcset", "data", "poster", "action", "formaction", "background"}
