@@ -16,7 +16,7 @@ from whqa.data.case import Case, Cohort
 from whqa.data.reading import read_case
 from whqa.data.sources.acdc import read_acdc
 from whqa.data.sources.care_whs import read_care_whs
-from whqa.data.sources.checks import checked
+from whqa.data.sources.checks import UnusedFilesWarning, checked
 from whqa.data.sources.totalsegmentator import FILES, read_totalsegmentator
 from whqa.errors import InputError
 
@@ -149,7 +149,8 @@ def test_care_whs_modality_and_centre_from_folders_or_names(tmp_path: Path) -> N
     pair(tmp_path / "MR" / "CenterD", "CenterD_CT_7")
     put(tmp_path / "val_CT" / "images" / "Case9_image.nii.gz")
     put(tmp_path / "CT" / "CenterA" / "Case1001_label_manual.nii.gz")
-    cohort = checked(read_care_whs(tmp_path))
+    with pytest.warns(UnusedFilesWarning, match="Case1001_label_manual"):
+        cohort = checked(read_care_whs(tmp_path))
     assert [(c.id, c.modality) for c in cohort.cases] == [
         ("CenterD_CT_7", "ct"),
         ("ct_Case9", "ct"),

@@ -12,6 +12,7 @@ from whqa.data.case import Cohort
 from whqa.data.findings.check import check_cohort
 from whqa.data.sources.acdc import read_acdc
 from whqa.data.sources.care_whs import read_care_whs
+from whqa.data.sources.checks import UnusedFilesWarning, checked
 from whqa.data.sources.decathlon import read_decathlon
 from whqa.data.sources.folder import read_folder
 from whqa.data.sources.mmwhs import read_mmwhs
@@ -126,3 +127,10 @@ def test_a_check_warns_of_every_such_volume(tmp_path: Path, put: Put) -> None:
         ("warning", str(tmp_path / "b_image.nii")),
         ("warning", str(tmp_path / "c_label.nii.gz")),
     ]
+
+
+def test_a_training_is_told_of_volumes_that_it_does_not_use(tmp_path: Path, put: Put) -> None:
+    for name in ("a_image.nii.gz", "a_label.nii.gz", "b_image.nii", "c_label.nii.gz"):
+        put(tmp_path / name)
+    with pytest.warns(UnusedFilesWarning, match=r"2 volume\(s\) belong to no case .*b_image\.nii"):
+        assert len(checked(_folder(tmp_path)).cases) == 1

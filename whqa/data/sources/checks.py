@@ -11,6 +11,10 @@ from whqa.data.reading import grids
 from whqa.errors import InputError
 
 
+class UnusedFilesWarning(UserWarning):
+    """A data folder holds volumes that belong to no case."""
+
+
 def existing_folder(root: str | Path | None, expected: str) -> Path:
     """The data folder of a cohort.
 
@@ -49,7 +53,8 @@ def check_modality(modality: str | None, or_both: bool = False) -> None:
 def checked(cohort: Cohort) -> Cohort:
     """The same cohort, once its layout is complete, every header is sound and every label lies on its image's grid.
 
-    Warns once a cohort with `HeaderConflictWarning` where pixdim and affine disagree.
+    Warns once a cohort with `HeaderConflictWarning` where pixdim and affine disagree, and with `UnusedFilesWarning`
+    where volumes of its folder belong to no case.
 
     Raises:
         InputError: the first problem of the layout, or the first bad file.
@@ -63,6 +68,13 @@ def checked(cohort: Cohort) -> Cohort:
             f"cohort {cohort.name!r}: {len(conflicts)} of {len(found)} headers contradict themselves, e.g. "
             f"{conflicts[0].path}: {conflicts[0].conflict}; using {cohort.spacing_rule}",
             HeaderConflictWarning,
+            stacklevel=3,
+        )
+    if cohort.unused:
+        warnings.warn(
+            f"cohort {cohort.name!r}: {len(cohort.unused)} volume(s) belong to no case and are not read, e.g. "
+            f"{cohort.unused[0]}; `whqa data check` names them",
+            UnusedFilesWarning,
             stacklevel=3,
         )
     return cohort

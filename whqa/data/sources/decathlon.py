@@ -75,6 +75,8 @@ def read_decathlon(
     files.problems += description.count_problems(sum(where.startswith("'training'") for where, _ in listed))
     for where, stated in listed:
         image = _image(description, stated["image"], where, number)
+        # all channels in one file, which those of one channel are taken for
+        files.passed_over.add(description.file(stated["image"], where))
         label = description.file(stated["label"], where) if "label" in stated else None
         case = stem(image.name).removesuffix(f"_{number:04}")
         files.add_described(f"{description.path}: {where}", case, image, label)
