@@ -37,6 +37,7 @@ from whqa.stages.running import (
     segmenter_callbacks,
     training_callbacks,
 )
+from whqa.stages.troubles import troubles_explained
 from whqa.study import Study, chosen_kinds, import_external, make_study, refuse_other_settings
 
 OPTIMISER_KEYS = ("learning_rate", "weight_decay", "warmup", "channels_last", "max_voxels")
@@ -61,7 +62,7 @@ def run_stage(cfg: DictConfig, run_dir: Path) -> None:
         return
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     study = make_study(cfg, run_dir.parent.parent)
-    with finished_run():
+    with troubles_explained(run_dir), finished_run():
         if cfg.stage == Stage.segmenter:
             run_segmenter(make_segmenter(cfg, study, run_dir), cfg.fit)
         else:

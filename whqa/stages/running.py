@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 from whqa.callbacks.calibrating import Calibrate
 from whqa.callbacks.fitting import FitBaselines
@@ -31,6 +30,7 @@ from whqa.masks.plan import SegmenterJob
 from whqa.masks.store import MaskItem
 from whqa.modules.errormap import ErrorMapModule
 from whqa.modules.segmenter import SegmenterModule
+from whqa.stages.troubles import read_checkpoint
 from whqa.study import Study
 
 LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
@@ -127,15 +127,15 @@ def run_errormap(run: StageRun, fit: bool = True) -> None:
 
 def _fit_or_load(run: StageRun, fit: bool) -> None:
     last = run.directory / LAST_CHECKPOINT
+    saved = read_checkpoint(last) if last.exists() else None
     if fit:
         with warnings.catch_warnings():
             # resuming is what the directory is for
             warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
-            run.trainer.fit(run.module, datamodule=run.data, ckpt_path=str(last) if last.exists() else None)
+            run.trainer.fit(run.module, datamodule=run.data, ckpt_path=str(last) if saved else None)
         return
-    if not last.exists():
+    if saved is None:
         raise InputError(f"{last}: no such checkpoint; fit=false tests a trained run, leave it out to train one")
-    saved = torch.load(last, map_location="cpu", weights_only=True)
     run.module.load_state_dict(saved["state_dict"])
     # what is logged now belongs to the step of these weights; at step 0 it would hide the training's log
     run.trainer.fit_loop.load_state_dict(saved["loops"]["fit_loop"])

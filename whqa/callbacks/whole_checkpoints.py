@@ -1,0 +1,30 @@
+"""Checkpoints that appear whole or not at all, beside the one that they replace."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from whqa.files import atomic_path
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Lightning's own way goes through TMPDIR, which may be small, and across file systems its move is no rename.
+
+    Here the last good checkpoint stays untouched until the new one is on the disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint; `storage_options` are Lightning's, for remote file systems, and mean nothing here.
+
+        Raises:
+            OSError: the disk does not take it; `filename` is `path`.
+        """
+        with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())

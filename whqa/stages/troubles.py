@@ -1,0 +1,83 @@
+"""Errors of torch and of the system that the user can put right, each as one line that says how."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whqa.errors import InputError
+
+# What torch says where batch or instance normalisation has one value to take the variance of.
+_ONE_VALUE = ("Expected more than 1 value per channel", "Expected more than 1 spatial element")
+# What it says where a process that loads data could not hand a batch over, or is gone.
+_NO_WORKER = ("DataLoader worker", "shared memory", "/torch_", "shm")
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@contextmanager
+def troubles_explained(run_dir: Path) -> Iterator[None]:
+    """For the work of the run in `runs/<experiment>/<stage>/<fold>`.
+
+    Raises:
+        InputError: in place of an error of torch or of the disk that has a remedy; others pass.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, OSError) as error:
+        line = _explained(error, run_dir)
+        if line is None:
+            raise
+        raise InputError(line) from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU.
+
+    Raises:
+        InputError: it is torn or empty.
+    """
+    try:
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, OSError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: torn or no checkpoint ({reason}); remove it, and the run starts afresh") from None
+    return saved
+
+
+def _explained(error: Exception, run_dir: Path) -> str | None:
+    stage, chain = run_dir.parent.name, list(_chain(error))
+    if any(words in str(one) for one in chain for words in _ONE_VALUE):
+        return (
+            f"{stage}.patch, {stage}.batch_size: so few voxels that one value a channel is left to normalise in the "
+            f"network's deepest level; set a larger {stage}.patch, or more than one patch a process in "
+            f"{stage}.batch_size"
+        )
+    if any(words in str(one) for one in chain for words in _NO_WORKER) or any(map(_of_no_semaphore, chain)):
+        return (
+            f"{stage}.num_workers: a process that cuts patches died or could not hand them over, as where /dev/shm is "
+            f"small; set {stage}.num_workers=0"
+        )
+    for one in chain:
+        if isinstance(one, OSError) and one.filename and one.errno in _DISK:
+            return f"{one.filename}: {one.strerror}; free some space, and the same command continues"
+    return None
+
+
+def _of_no_semaphore(error: BaseException) -> bool:
+    """Whether a process for data could not even be started: its locks lie in /dev/shm as well."""
+    places = traceback.extract_tb(error.__traceback__)
+    return getattr(error, "errno", None) == errno.ENOSPC and any("multiprocessing" in p.filename for p in places)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it was raised in the handling of: Lightning's tidying up fails over what went wrong before."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
