@@ -8,13 +8,17 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import ClassVar
 
 import nibabel as nib
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
 
 import whqa.train
+from whqa.callbacks.history import last_logged
 from whqa.config.words import compose_config
 from whqa.errors import InputError
 from whqa.process import locked
@@ -226,3 +230,35 @@ def test_the_printed_configuration_is_whole(
     assert printed.errormap.steps == compose_config(["experiment=demo"]).errormap.steps
     assert sys.argv[0] != "whqa train"
     assert not list(tmp_path.iterdir())
+
+
+class Reported(Callback):
+    """What Hydra hears of its jobs, as a sweeper does."""
+
+    values: ClassVar[list[object]] = []
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: object) -> None:
+        """Remember a job's result."""
+        self.values.append(job_return.return_value)
+
+
+@pytest.mark.parametrize(("stage", "figure"), [("segmenter", 0.75), ("errormap", 0.25)])
+def test_a_sweeper_hears_the_last_validation_and_no_number_of_the_test(
+    stage: str, figure: float, train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = tmp_path / "runs" / "sweep" / stage / "0"
+    run_dir.mkdir(parents=True)
+    (run_dir / "COMPLETED").touch()
+    (run_dir / "metrics.csv").write_text(
+        "step,val/dice,val/error_dice,test/error_dice\n11,0.5,0.125,\n23,0.75,0.25,\n24,,,0.9\n"
+    )
+    monkeypatch.setattr(Reported, "values", [])
+    words = ["name=sweep", f"stage={stage}", f"runs_dir={tmp_path / 'runs'}", f"data_dir={tmp_path / 'data'}"]
+    assert train(*words, f"+hydra.callbacks.reported._target_={__name__}.Reported") == 0
+    assert Reported.values == [figure]
+
+
+def test_without_validation_there_is_nothing_to_maximise(tmp_path: Path) -> None:
+    assert last_logged(tmp_path / "metrics.csv", "val/dice") is None
+    (tmp_path / "metrics.csv").write_text("step,train/loss\n0,1.5\n")
+    assert last_logged(tmp_path / "metrics.csv", "val/dice") is None

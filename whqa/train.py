@@ -45,7 +45,7 @@ def main() -> None:
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
-def _job(cfg: DictConfig) -> None:
+def _job(cfg: DictConfig) -> float | None:
     context = HydraConfig.get()
     try:
         refuse_doubled_sweep(cfg, context)
@@ -55,7 +55,7 @@ def _job(cfg: DictConfig) -> None:
                 run_stage,
             )  # seconds of torch and Lightning, which a wrong word never costs
 
-            run_stage(cfg, run_dir)
+            return run_stage(cfg, run_dir)
     except InputError as error:
         print(f"whqa train: {error}", file=sys.stderr)
         sys.exit(2)

@@ -68,3 +68,12 @@ class CsvHistory(Logger):
             return {}
         with self.path.open(newline="", encoding="utf-8") as file:
             return {int(row["step"]): {k: v for k, v in row.items() if v != ""} for row in csv.DictReader(file)}
+
+
+def last_logged(path: Path, metric: str) -> float | None:
+    """The last number of a metric in a metrics.csv; None where it was never logged."""
+    if not path.exists():
+        return None
+    with path.open(newline="", encoding="utf-8") as file:
+        values = [row[metric] for row in csv.DictReader(file) if row.get(metric)]
+    return float(values[-1]) if values else None

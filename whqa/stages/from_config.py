@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 
 from whqa.callbacks.fitting import fitting_items
-from whqa.callbacks.history import CsvHistory
+from whqa.callbacks.history import CsvHistory, last_logged
 from whqa.callbacks.wandb_run import finished_run
 from whqa.config.instantiate import make, of_run, plain
 from whqa.config.schema import Stage
@@ -46,11 +46,17 @@ SHORTENING_KEYS = (
     *("fast_dev_run", "overfit_batches", "max_steps", "max_time"),
     *("limit_train_batches", "limit_val_batches", "limit_test_batches"),
 )
+METRICS = "metrics.csv"
+VALIDATED = {"segmenter": "val/dice", "errormap": "val/error_dice"}
 LOADER_KEYS = ("patch", "batch_size", "steps_per_epoch", "foreground", "validation_fraction", "num_workers")
 
 
-def run_stage(cfg: DictConfig, run_dir: Path) -> None:
+def run_stage(cfg: DictConfig, run_dir: Path) -> float | None:
     """Run the configured stage of the configured fold in `run_dir`.
+
+    Returns:
+        What a sweeper may maximise: `VALIDATED` of the held-back training cases, never a number of the test fold. None
+        without validation.
 
     Raises:
         InputError: bad data, a missing predecessor, or a directory that holds a run with other settings.
@@ -59,7 +65,7 @@ def run_stage(cfg: DictConfig, run_dir: Path) -> None:
     write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     if (run_dir / COMPLETED).exists() and cfg.fit:
         print(f"{run_dir} is complete; nothing to do (remove {run_dir / COMPLETED} to run it again)")
-        return
+        return _validated(cfg, run_dir)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     study = make_study(cfg, run_dir.parent.parent)
     with troubles_explained(run_dir), finished_run():
@@ -69,6 +75,11 @@ def run_stage(cfg: DictConfig, run_dir: Path) -> None:
             run_errormap(make_errormap(cfg, study, run_dir), cfg.fit)
     if is_first_rank():
         _stamp(cfg, run_dir)
+    return _validated(cfg, run_dir)
+
+
+def _validated(cfg: DictConfig, run_dir: Path) -> float | None:
+    return last_logged(run_dir / METRICS, VALIDATED[str(cfg.stage)])
 
 
 def make_segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> StageRun:
@@ -177,7 +188,7 @@ def _trainer(cfg: DictConfig, run_dir: Path, callbacks: Sequence[pl.Callback]) -
             f"{options.steps_per_epoch}; a run is saved and resumed between epochs"
         )
     places = {"checkpoint": {"dirpath": str(run_dir / LAST_CHECKPOINT.parent)}}
-    loggers = [CsvHistory(run_dir / "metrics.csv")]
+    loggers = [CsvHistory(run_dir / METRICS)]
     loggers += [make(c, run_dir=str(run_dir), stage=str(cfg.stage)) for c in cfg.logger.values()]
     return make(
         cfg.trainer,
