@@ -119,7 +119,7 @@ def read_inputs(
     image_place = read_grid(image_file.path, run.spacing_rule) if image_file else _in_memory(image, "image")
     mask_place = read_grid(mask_file.path, run.spacing_rule) if mask_file else _in_memory(mask, "mask")
     check_same_grid(image_place, mask_place)
-    scan, values = _image(image_place), _whole_numbers(mask_place)
+    scan, values = _image(image_place), label_values(mask_place, scheme).array
     indices = _reindexed(scheme.to_indices(values, str(mask_place.path)), scheme, run.scheme)
     if not indices.any():
         raise InputError(f"{mask_place.path}: empty mask, no structure in it; is it the right file and label map?")
@@ -127,7 +127,7 @@ def read_inputs(
         name or case_name(scan.path.name),
         scan,
         Volume(indices, mask_place.affine, mask_place.path, mask_place.header),
-        _at_most_32_bits(values),
+        values,
         scheme,
         run.scheme,
         kind,
@@ -170,27 +170,11 @@ def _modality(modality: str | None, run: TrainedRun) -> Modality:
 
 def _image(place: Grid | Volume) -> Volume:
     if isinstance(place, Grid):
-        return Volume(image_voxels(place), place.affine, place.path, place.header)
+        return Volume(image_voxels(place), place.affine, place.path, place.header, place.notes)
     values = np.asarray(place.array, dtype=np.float32)
     if not np.isfinite(values).all() or values.min() == values.max():
         raise InputError("image: holds NaN or infinite voxels, or is all of one value")
     return Volume(values, place.affine, place.path, place.header)
-
-
-def _whole_numbers(place: Grid | Volume) -> npt.NDArray[np.integer]:
-    if isinstance(place, Grid):
-        return label_values(place)
-    if place.array.dtype.kind in "iu":
-        return place.array
-    whole = np.rint(place.array)
-    if not np.array_equal(whole, place.array):
-        raise InputError("mask: label values must be whole numbers")
-    return whole.astype(np.int32)
-
-
-def _at_most_32_bits(values: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
-    """Values of a scheme in a type that other programs open: AFNI, FSL and SPM refuse 64 bits and unsigned 32."""
-    return values if np.can_cast(values.dtype, np.int32) else values.astype(np.int32)
 
 
 def _in_memory(given: Any, what: str) -> Volume:

@@ -7,7 +7,6 @@ bringing it there, and it is told. Everything else is refused with its cause and
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, replace
 
 import nibabel as nib
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.orientations import apply_orientation
 
-from whqa.data.formats.file_names import stem
+from whqa.data.formats.commands import python_line, written_beside
 from whqa.data.formats.volume_files import Grid, Volume, corner_distance, is_identity, readings, times, voxel_sizes
 from whqa.errors import InputError
 
@@ -236,6 +235,6 @@ def _difference(image: Volume | Grid, mask: Volume | Grid) -> str:
 def _command(of_nibabel: str, of_itk: str, first: Volume | Grid, changed: Volume | Grid) -> str:
     """A line for the shell that writes `changed` anew, made from `first` and itself."""
     nifti = all(volume.path.name.lower().endswith((".nii", ".nii.gz")) for volume in (first, changed))
-    code = f"import sys, nibabel as n; {of_nibabel}" if nifti else f"import sys, SimpleITK as s; {of_itk}"
-    target = changed.path.with_name(f"{stem(changed.path.name)}_on_grid.nii.gz")
-    return shlex.join(["python", "-c", code, *map(str, (first.path, changed.path, target))])
+    code, library = (of_nibabel, "nibabel as n") if nifti else (of_itk, "SimpleITK as s")
+    paths = first.path, changed.path, written_beside(changed.path, "on_grid")
+    return python_line(code, *paths, library=library)

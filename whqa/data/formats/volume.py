@@ -54,6 +54,7 @@ class Grid:
         header: as it stands in the file; of NRRD and MHA a NIfTI header that says the same.
         conflict: how pixdim and affine disagree, or None.
         doubts: what else is open or contradictory about the place.
+        spacing_rule: which of the two spacings `affine` has.
     """
 
     path: Path
@@ -62,6 +63,13 @@ class Grid:
     header: nib.Nifti1Header
     conflict: str | None = None
     doubts: tuple[Doubt, ...] = ()
+    spacing_rule: SpacingRule = "pixdim"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """All that is doubtful, for people, each to stand behind the file's name."""
+        conflict = (f"its header contradicts itself, {self.conflict}; {self.spacing_rule} is used",)
+        return (*(conflict if self.conflict else ()), *(doubt.text for doubt in self.doubts))
 
 
 @dataclass(frozen=True)
@@ -157,6 +165,16 @@ def check_same_grid(image: Volume | Grid, label: Volume | Grid) -> None:
             f"{label.path}: affine differs from that of {image.path}, corners are up to {shift:.3g} mm apart; {advice}",
             "grid-mismatch",
         )
+
+
+def refuse_infinite(path: Path, count: int) -> None:
+    """Refuse a file of which `count` voxels are NaN or infinite.
+
+    Raises:
+        InputError: there are any.
+    """
+    if count:
+        raise InputError(f"{path}: {count:,} voxel(s) are NaN or infinite; replace them or export the file again")
 
 
 def times(numbers: Iterable[Any]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from whqa.data.formats import itk
+from whqa.data.formats.label_values import WholeLabels, is_ordinary, labels_in_memory
 from whqa.data.formats.nifti_header import read_header, scaling, stored_type, volume_shape, voxel_offset
 from whqa.data.formats.nifti_placement import doubts, placed, readings_of
 from whqa.data.formats.stream import check_size, voxel_blocks, whole_file
@@ -29,6 +31,7 @@ from whqa.data.formats.volume import (
     check_same_grid,
     corner_distance,
     is_identity,
+    refuse_infinite,
     times,
     voxel_sizes,
 )
@@ -57,8 +60,6 @@ __all__ = [
     "write_volume",
 ]
 
-_LARGEST_LABEL = 2**31 - 1
-
 
 def read_grid(path: Path, spacing_rule: SpacingRule = "pixdim") -> Grid:
     """Read the header alone and check all that can be checked without the voxels.
@@ -79,7 +80,7 @@ def read_grid(path: Path, spacing_rule: SpacingRule = "pixdim") -> Grid:
     with np.errstate(all="ignore"):
         scaling(path, header)
         affine, conflict = placed(path, header, shape, spacing_rule)
-        return Grid(path, shape, affine, header, conflict, doubts(header, shape, affine))
+        return Grid(path, shape, affine, header, conflict, doubts(header, shape, affine), spacing_rule)
 
 
 def readings(volume: Grid | Volume) -> dict[str, npt.NDArray[np.float64]]:
@@ -107,7 +108,7 @@ def read_image(
         InputError: as `read_grid`; or the file is truncated, its voxels are not real numbers, not finite or all alike.
     """
     grid = _announced(read_grid(path, spacing_rule), spacing_rule, announce)
-    return Volume(image_voxels(grid, compact), grid.affine, path, grid.header, _notes(grid, spacing_rule))
+    return Volume(image_voxels(grid, compact), grid.affine, path, grid.header, grid.notes)
 
 
 def read_label(path: Path, scheme: LabelScheme, spacing_rule: SpacingRule = "pixdim", announce: bool = True) -> Volume:
@@ -117,9 +118,8 @@ def read_label(path: Path, scheme: LabelScheme, spacing_rule: SpacingRule = "pix
         InputError: as `read_grid`; or the file is truncated, or holds values that are not whole numbers or not of the
             scheme.
     """
-    grid = _announced(read_grid(path, spacing_rule), spacing_rule, announce)
-    indices = scheme.to_indices(label_values(grid), str(path))
-    return Volume(indices, grid.affine, path, grid.header, _notes(grid, spacing_rule))
+    values = label_values(_announced(read_grid(path, spacing_rule), spacing_rule, announce), scheme)
+    return replace(values, array=scheme.to_indices(values.array, str(path)))
 
 
 def write_volume(
@@ -166,11 +166,6 @@ def header_from_bytes(block: bytes) -> nib.Nifti1Header:
     return kind(block, check=False)
 
 
-def _notes(grid: Grid, rule: SpacingRule) -> tuple[str, ...]:
-    conflict = (f"its header contradicts itself, {grid.conflict}; {rule} is used",) if grid.conflict else ()
-    return (*conflict, *(doubt.text for doubt in grid.doubts))
-
-
 def _announced(grid: Grid, rule: SpacingRule, announce: bool) -> Grid:
     if announce and grid.conflict:
         warnings.warn(f"{grid.path}: {grid.conflict}; using {rule}", HeaderConflictWarning, stacklevel=3)
@@ -198,40 +193,41 @@ def image_voxels(grid: Grid, compact: bool = False) -> npt.NDArray[Any]:
             if not (math.isfinite(least) and math.isfinite(most)):
                 bad += part.size - int(np.count_nonzero(np.isfinite(part)))
             low, high = min(low, least), max(high, most)
-    _refuse_infinite(grid.path, bad)
+    refuse_infinite(grid.path, bad)
     if low == high:
         raise InputError(f"{grid.path}: empty image, every voxel has the value {low:g}; export the scan again")
     return voxels.reshape(grid.shape, order="F")
 
 
-def label_values(grid: Grid) -> npt.NDArray[np.integer]:
-    """Scaled voxels (X, Y, Z) as whole numbers: in the stored type where that has no other, else int32.
+def label_values(place: Grid | Volume, scheme: LabelScheme | None = None) -> Volume:
+    """The whole numbers of a label map, behind a header that was read or in memory, by one rule for both.
+
+    An integer type of up to 32 bits is kept, of others the smallest of uint8, int16 and int32 is taken. Where all
+    values lie close to whole numbers (a hundredth, or what scaled integers can hold of the scheme's values), they were
+    rounded by a program and are rounded back; the notes say so.
 
     Raises:
-        InputError: the file is truncated, or holds values that are not whole numbers.
+        InputError: the file is truncated, or values are not finite, lie between labels or are too large for labels.
     """
-    dtype = stored_type(grid.path, grid.header).newbyteorder("=")
-    whole = dtype.kind in "iu" and scaling(grid.path, grid.header) is None
+    if isinstance(place, Volume):
+        values, mended = labels_in_memory(place.array, place.path, scheme)
+    else:
+        values, mended = _labels_in_file(place, scheme)
+    return Volume(values, place.affine, place.path, place.header, (*place.notes, *mended))
+
+
+def _labels_in_file(grid: Grid, scheme: LabelScheme | None) -> tuple[npt.NDArray[np.integer], tuple[str, ...]]:
+    dtype, factors = stored_type(grid.path, grid.header).newbyteorder("="), scaling(grid.path, grid.header)
     blocks = _scaled_blocks(grid)
-    voxels = _allocated(grid, dtype if whole else np.dtype(np.int32))
-    done, bad, fractions, largest = 0, 0, False, 0.0
-    with np.errstate(all="ignore"):
+    if factors is None and is_ordinary(dtype):
+        voxels, done = _allocated(grid, dtype), 0
         for block in blocks:
-            if not whole:
-                finite = np.isfinite(block)
-                bad += block.size - int(np.count_nonzero(finite))
-                block = np.where(finite, block, 0)
-                fractions = fractions or not np.array_equal(block, np.rint(block))
-                largest = max(largest, float(np.abs(block).max()))
-                block = np.clip(block, -_LARGEST_LABEL, _LARGEST_LABEL)
             voxels[done : done + block.size] = block
             done += block.size
-    _refuse_infinite(grid.path, bad)
-    if fractions:
-        raise InputError(f"{grid.path}: label values must be whole numbers; was the label map resampled as an image?")
-    if largest > _LARGEST_LABEL:
-        raise InputError(f"{grid.path}: label values up to {largest:g} are no labels")
-    return voxels.reshape(grid.shape, order="F")
+        return voxels.reshape(grid.shape, order="F"), ()
+    labels = WholeLabels(grid.path, scheme, abs(factors[0]) if factors is not None and dtype.kind in "iu" else 0.0)
+    values = labels.take(blocks, _allocated(grid, np.dtype(np.int32)))
+    return values.reshape(grid.shape, order="F"), labels.notes
 
 
 def _scaled_blocks(grid: Grid) -> Iterator[npt.NDArray[Any]]:
@@ -254,8 +250,3 @@ def _allocated(grid: Grid, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         raise InputError(
             f"{grid.path}: {math.prod(grid.shape):,} voxels do not fit into memory; crop or resample the scan"
         ) from None
-
-
-def _refuse_infinite(path: Path, count: int) -> None:
-    if count:
-        raise InputError(f"{path}: {count:,} voxel(s) are NaN or infinite; replace them or export the file again")
