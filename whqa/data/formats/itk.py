@@ -19,6 +19,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from whqa.data.formats.commands import python_line
 from whqa.data.formats.itk_header import Declared, declared_voxels
 from whqa.data.formats.nifti_placement import doubts
 from whqa.data.formats.stream import voxel_blocks
@@ -31,6 +32,7 @@ _PIXELS = {
     **{f"{sign}int{bits}": f"sitk{sign.upper()}Int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
     **{f"float{bits}": f"sitkFloat{bits}" for bits in (32, 64)},
 }
+_IN_ONE = "s.WriteImage(s.ReadImage(sys.argv[1]), sys.argv[2])"
 _UNIT_TOLERANCE = 1e-3
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
@@ -50,8 +52,8 @@ def read_grid(path: Path) -> Grid:
     suffix = path.suffix.lower()
     if suffix in _DETACHED:
         raise InputError(
-            f"{path}: a detached header may point to any file, so it is not followed; save header and voxels in one "
-            f"{_DETACHED[suffix]}"
+            f"{path}: a detached header may point to any file, so it is not followed; save header and voxels in one: "
+            f"{python_line(_IN_ONE, path, path.with_suffix(_DETACHED[suffix]), library='SimpleITK as s')}"
         )
     sitk = _simpleitk(path)
     declared = declared_voxels(path)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from whqa.data.formats.foreign import describe_foreign
 from whqa.data.formats.stream import Encoding, Payload, check_size, first_bytes
 from whqa.data.formats.volume import times
 from whqa.errors import InputError
@@ -185,7 +186,9 @@ def _lines(path: Path, block: bytes, kind: str, first: bytes, end: bytes) -> tup
     """The lines of the header without its end where that is empty, and the byte behind it."""
     last = re.search(end, block)
     if not re.match(first, block) or last is None:
-        raise InputError(f"{path}: not an {kind} file with header and voxels in one, or cut off within its header")
+        found = None if re.match(first, block) else describe_foreign(path)
+        why = f"but {found}" if found else "with header and voxels in one, or cut off within its header"
+        raise InputError(f"{path}: not an {kind} file {why}")
     header = block[: last.end()].replace(b"\r\n", b"\n")
     # ITK and Python disagree on what else ends a line
     lines = header.decode("latin-1").rstrip("\n").split("\n")

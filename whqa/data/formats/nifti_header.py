@@ -15,6 +15,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from whqa.data.formats.foreign import describe_foreign
 from whqa.data.formats.stream import first_bytes
 from whqa.data.formats.volume import times
 from whqa.errors import InputError
@@ -54,7 +55,10 @@ def read_header(path: Path) -> nib.Nifti1Header:
                 header = kind(block[: kind.sizeof_hdr], endianness=mark, check=False)
                 _normalise_quaternion(header)
                 return header
-    raise InputError(f"{path}: not a NIfTI file (.nii or .nii.gz), or cut off within its header")
+    found = describe_foreign(path)
+    raise InputError(
+        f"{path}: not a NIfTI file {f'but {found}' if found else '(.nii or .nii.gz), or cut off within its header'}"
+    )
 
 
 def volume_shape(path: Path, header: nib.Nifti1Header) -> tuple[int, int, int]:

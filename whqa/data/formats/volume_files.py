@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from whqa.data.formats import itk
+from whqa.data.formats.foreign import describe_foreign, refuse_folder
 from whqa.data.formats.label_values import WholeLabels, is_ordinary, labels_in_memory
 from whqa.data.formats.nifti_header import read_header, scaling, stored_type, volume_shape, voxel_offset
 from whqa.data.formats.nifti_placement import doubts, placed, readings_of
@@ -46,6 +47,7 @@ __all__ = [
     "Volume",
     "check_same_grid",
     "corner_distance",
+    "describe_foreign",
     "header_from_bytes",
     "header_to_bytes",
     "image_voxels",
@@ -65,13 +67,15 @@ def read_grid(path: Path, spacing_rule: SpacingRule = "pixdim") -> Grid:
     """Read the header alone and check all that can be checked without the voxels.
 
     Raises:
-        InputError: no such file, not a NIfTI, NRRD or MHA file, not 3-D, empty, more voxels declared than the file can
-            hold, a spacing that no scan has, a singular affine, or rule "refuse" and pixdim and affine disagree.
+        InputError: no such file, not a NIfTI, NRRD or MHA file (the text says what it is), not 3-D, empty, more voxels
+            declared than the file can hold, a spacing that no scan has, a singular affine, or rule "refuse" and pixdim
+            and affine disagree.
     """
     if spacing_rule not in get_args(SpacingRule):
         raise InputError(f"spacing rule {spacing_rule!r}: must be one of {', '.join(get_args(SpacingRule))}")
+    refuse_folder(path)
     if itk.is_itk(path):
-        return itk.read_grid(path)
+        return replace(itk.read_grid(path), spacing_rule=spacing_rule)
     header = read_header(path)
     shape = volume_shape(path, header)
     declared = math.prod(shape) * stored_type(path, header).itemsize
