@@ -14,8 +14,17 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.orientations import apply_orientation
 
-from whqa.data.formats.commands import python_line, written_beside
-from whqa.data.formats.volume_files import Grid, Volume, corner_distance, is_identity, readings, times, voxel_sizes
+from whqa.data.formats.volume_files import (
+    Grid,
+    Volume,
+    corner_distance,
+    is_identity,
+    python_line,
+    readings,
+    times,
+    voxel_sizes,
+    written_beside,
+)
 from whqa.errors import InputError
 
 Affine = npt.NDArray[np.float64]

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from whqa.data.formats.commands import python_line, written_beside
+from whqa.data.formats.advice import python_line, written_beside
 from whqa.data.formats.file_names import is_volume, stem
 from whqa.data.formats.stream import first_bytes
 from whqa.errors import InputError

@@ -19,7 +19,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from whqa.data.formats.commands import python_line
+from whqa.data.formats.advice import python_line
 from whqa.data.formats.itk_header import Declared, declared_voxels
 from whqa.data.formats.nifti_placement import doubts
 from whqa.data.formats.stream import voxel_blocks

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from whqa.data.formats.commands import python_line, written_beside
+from whqa.data.formats.advice import python_line, written_beside
 from whqa.data.formats.volume import refuse_infinite
 from whqa.errors import InputError
 from whqa.structures import LabelScheme

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from whqa.data.formats import itk
+from whqa.data.formats.advice import python_line, written_beside
 from whqa.data.formats.foreign import describe_foreign, refuse_folder
 from whqa.data.formats.label_values import WholeLabels, is_ordinary, labels_in_memory
 from whqa.data.formats.nifti_header import read_header, scaling, stored_type, volume_shape, voxel_offset
@@ -53,6 +54,7 @@ __all__ = [
     "image_voxels",
     "is_identity",
     "label_values",
+    "python_line",
     "read_grid",
     "read_image",
     "read_label",
@@ -60,6 +62,7 @@ __all__ = [
     "times",
     "voxel_sizes",
     "write_volume",
+    "written_beside",
 ]
 
 
