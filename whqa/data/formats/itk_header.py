@@ -107,8 +107,21 @@ def declared_voxels(path: Path) -> Declared:
     return declared
 
 
+def header_lines(path: Path) -> list[str]:
+    """The lines of an NRRD file's header, latin-1.
+
+    Raises:
+        InputError: no such file, not an NRRD file, or cut off within its header.
+    """
+    return _nrrd_lines(path, first_bytes(path, _MAX_HEADER, inflate=False))[0]
+
+
+def _nrrd_lines(path: Path, block: bytes) -> tuple[list[str], int]:
+    return _lines(path, block, "NRRD", rb"NRRD000[1-5]\r?\n", rb"(?m)^\r?\n")
+
+
 def _nrrd(path: Path, block: bytes) -> Declared:
-    lines, start = _lines(path, block, "NRRD", rb"NRRD000[1-5]\r?\n", rb"(?m)^\r?\n")
+    lines, start = _nrrd_lines(path, block)
     fields: dict[str, str] = {}
     for line in lines[1:]:
         if line.startswith("#") or ":=" in line:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from whqa.data.formats import itk
 from whqa.data.formats.advice import python_line, written_beside
 from whqa.data.formats.foreign import describe_foreign, refuse_folder
+from whqa.data.formats.label_names import label_names
 from whqa.data.formats.label_values import WholeLabels, is_ordinary, labels_in_memory
 from whqa.data.formats.nifti_header import read_header, scaling, stored_type, volume_shape, voxel_offset
 from whqa.data.formats.nifti_placement import doubts, placed, readings_of
@@ -53,6 +54,7 @@ __all__ = [
     "header_to_bytes",
     "image_voxels",
     "is_identity",
+    "label_names",
     "label_values",
     "python_line",
     "read_grid",
