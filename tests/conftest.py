@@ -6,7 +6,7 @@ import csv
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -236,3 +236,11 @@ def unlike_contract() -> Callable[[Any, str], list[str]]:
         return [f"{error.json_path}: {error.message}" for error in found]
 
     return check
+
+
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """Summaries without pictures: drawing is tested with the page, elsewhere it only takes time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("whqa.report.figures.png", lambda figure: b"")
+        yield

@@ -17,17 +17,11 @@ from sklearn.metrics import roc_auc_score
 from whqa.results.tables import read_run
 from whqa.summarize import summarize
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 KINDS = ("final", "side1", "side2", "side3", "side4", "early")
 METHODS = ("errormap", "constant", "boundary", "entropy")
 STRUCTURES = ("lv", "rv", "myo")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def undrawn():
-    """Drawing is tested with the page; here it would only take time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("whqa.report.figures.png", lambda figure: b"")
-        yield
 
 
 @pytest.fixture(scope="module")

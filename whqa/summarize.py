@@ -16,11 +16,11 @@ from rich.table import Table
 
 from whqa.files import atomic_path, write_json, write_text
 from whqa.report.numbers import Columns, show_entry, show_interval, show_share
-from whqa.report.summary_page import render_page, shown_views
+from whqa.report.summary_page import render_page
 from whqa.results.environment import environment
 from whqa.results.interval_coverage import interval_numbers
 from whqa.results.statistics import summary_numbers
-from whqa.results.summary_entry import at_path
+from whqa.results.summary_entry import at_path, shown_views
 from whqa.results.tables import read_run
 
 ERRORS: Columns = (

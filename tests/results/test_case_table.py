@@ -17,15 +17,9 @@ from whqa.results.tables import read_run
 from whqa.results.worst_masks import worst_first
 from whqa.summarize import summarize
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 STRUCTURES = ("lv", "rv", "myo")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def undrawn():
-    """Drawing is tested with the page; here it would only take time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("whqa.report.figures.png", lambda figure: b"")
-        yield
 
 
 def _spoil(run: Path, seed: int) -> None:

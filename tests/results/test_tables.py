@@ -17,13 +17,7 @@ from whqa.errors import InputError
 from whqa.results.tables import read_run
 from whqa.summarize import summarize
 
-
-@pytest.fixture(scope="module", autouse=True)
-def undrawn():
-    """Drawing is tested with the page; here it would only take time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("whqa.report.figures.png", lambda figure: b"")
-        yield
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture

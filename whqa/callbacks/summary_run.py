@@ -28,7 +28,7 @@ def log_summary(
         InputError: wandb is not installed, or there is no such mode.
     """
     from whqa.report.figures import risk_coverage_figure, scatter_figure
-    from whqa.report.summary_page import shown_views
+    from whqa.results.summary_entry import shown_views
     from whqa.results.tables import read_run, view
 
     wandb = require_wandb()

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from whqa.contract.quality_json import Assessment, QualityJson
@@ -47,9 +46,9 @@ def render_report(assessment: Assessment) -> str:
     quality = assessment.quality
     view = judged.judged_view(assessment)
     applied = bool(quality["correction"]["applied"])
-    planes, standings = _planes(view), _standings(assessment)
-    changes = _changes(view) if applied and view.changed.any() else None
-    drawn = [*planes["pictures"], *standings, *(changes["pictures"] if changes else [])]
+    planes, standings = _planes(view, changes=False), _standings(assessment)
+    changes = _planes(view, changes=True) if applied and view.changed.any() else []
+    drawn = [*planes, *standings, *changes]
     try:
         viewer: Viewer | None = viewer_of(view, applied, PAGE_BYTES - sum(len(picture["uri"]) for picture in drawn))
         viewer_missing = ""
@@ -62,7 +61,6 @@ def render_report(assessment: Assessment) -> str:
         name=assessment.name,
         quality=quality,
         viewer=viewer,
-        viewer_data=Markup(viewer.data if viewer else ""),
         viewer_missing=viewer_missing,
         opacity=OPACITY,
         # whole percents, as the slider has them
@@ -78,6 +76,7 @@ def render_report(assessment: Assessment) -> str:
         rows=(rows := _rows(assessment)),
         labels=[row for row in rows if row["volume"] or row["corrected"]],
         planes=planes,
+        any_error=bool(view.error_map.any()),
         tints={"error": slices.PREDICTED_ERROR, "changed": judged.CHANGED},
         changes=changes,
         standings=standings,
@@ -138,35 +137,21 @@ def _rows(assessment: Assessment) -> list[dict[str, Any]]:
     return rows
 
 
-def _planes(view: judged.JudgedView) -> dict[str, Any]:
-    """Per plane the slice with most predicted errors."""
-    at = slices.worst_voxel(view.error_map, view.mask)
-    return {
-        "any": bool(view.error_map.any()),
-        "pictures": [
-            _picture(
-                judged.plane_figure(view, axis_index, at),
-                f"{plane.capitalize()} slice: the mask's outlines, and below it the predicted error",
-                f"{plane.capitalize()}, {view.slice_words(axis_index, at)}",
-            )
-            for axis_index, plane in slices.PLANES
-        ],
-    }
-
-
-def _changes(view: judged.JudgedView) -> dict[str, Any]:
-    """Per plane the slice in which the correction changed most."""
-    at = slices.worst_voxel(view.changed, view.mask)
-    return {
-        "pictures": [
-            _picture(
-                judged.change_figure(view, axis_index, at),
-                f"{plane.capitalize()} slice: the mask before, and below it after the correction",
-                f"{plane.capitalize()}, {view.slice_words(axis_index, at)}",
-            )
-            for axis_index, plane in slices.PLANES
-        ],
-    }
+def _planes(view: judged.JudgedView, changes: bool) -> list[dict[str, str]]:
+    """Per plane the slice with most predicted errors, or that in which the correction changed most."""
+    at = slices.worst_voxel(view.changed if changes else view.error_map, view.mask)
+    draw = judged.change_figure if changes else judged.plane_figure
+    shown = "the mask before, and below it after the correction"
+    if not changes:
+        shown = "the mask's outlines, and below it the predicted error"
+    return [
+        _picture(
+            draw(view, axis_index, at),
+            f"{plane.capitalize()} slice: {shown}",
+            f"{plane.capitalize()}, {view.slice_words(axis_index, at)}",
+        )
+        for axis_index, plane in slices.PLANES
+    ]
 
 
 def _standings(assessment: Assessment) -> list[dict[str, str]]:

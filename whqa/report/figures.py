@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from whqa.masks.plan import MASK_KINDS, is_delivered
 from whqa.metrics.failure import risk_coverage
 from whqa.report.slices import new_figure
-from whqa.results.statistics import confidence_and_risk
+from whqa.results.statistics import confidence_and_risk, limits_of_agreement
 from whqa.results.tables import METHOD_ORDER, in_order
 
 PALETTE = ("#0072B2", "#7F7F7F", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
@@ -185,16 +185,15 @@ def bland_altman_figure(view: pd.DataFrame, region: str, method: str, title: str
     rows = view[view["method"] == method]
     kinds = in_order(rows["mask_kind"].unique(), MASK_KINDS)
     acc, qi = rows[f"acc_{region}"], rows[f"qi_{region}"]
-    difference = qi - acc
-    bias, spread = difference.mean(), difference.std(ddof=1) if len(difference) > 1 else 0.0
+    bias, reach = limits_of_agreement(rows, region)
     with mpl.rc_context(STYLE):
         figure = new_figure(4.6, 3.9)
         axis = figure.subplots()
-        kind_points(axis, rows, (qi + acc) / 2, difference, PALETTE[0], kinds)
+        kind_points(axis, rows, (qi + acc) / 2, qi - acc, PALETTE[0], kinds)
         for value, style, text in (
             (bias, "-", "bias"),
-            (bias + 1.96 * spread, "--", "+1.96 SD"),
-            (bias - 1.96 * spread, "--", "-1.96 SD"),
+            (bias + reach, "--", "+1.96 SD"),
+            (bias - reach, "--", "-1.96 SD"),
         ):
             axis.axhline(value, color="#D55E00", linestyle=style, linewidth=1)
             axis.annotate(

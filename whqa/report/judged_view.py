@@ -96,7 +96,7 @@ def judged_view(assessment: Assessment, margin_mm: float = MARGIN_MM) -> JudgedV
     )
     affine = assessment.affine @ nib.orientations.inv_ornt_aff(turn, assessment.image.shape)
     seen = (mask != 0) | (corrected != 0) | error_map | (probability >= _SEEN_FROM)
-    box = _box(seen, [round(margin_mm / s) for s in voxel_sizes(affine)])
+    box = slices.box_around(seen, [round(margin_mm / s) for s in voxel_sizes(affine)])
     start = tuple(s.start for s in box)
     moved = affine.copy()
     moved[:3, 3] += affine[:3, :3] @ np.array(start)
@@ -111,16 +111,6 @@ def judged_view(assessment: Assessment, margin_mm: float = MARGIN_MM) -> JudgedV
         image.shape,
         assessment.scheme,
     )
-
-
-def _box(seen: npt.NDArray[np.bool_], margin: Sequence[int]) -> tuple[slice, ...]:
-    if not seen.any():
-        return tuple(slice(0, n) for n in seen.shape)
-    box = []
-    for axis, m in enumerate(margin):
-        there = np.flatnonzero(seen.any(axis=tuple(i for i in range(3) if i != axis)))
-        box.append(slice(max(0, int(there[0]) - m), min(seen.shape[axis], int(there[-1]) + 1 + m)))
-    return tuple(box)
 
 
 def mask_panel(axis: Axes, view: JudgedView, axis_index: int, at: Sequence[int], corrected: bool = False) -> None:

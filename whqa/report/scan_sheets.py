@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib.lines
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -26,7 +25,16 @@ from whqa.data.findings.grid import oblique_degrees, orientation, stack_axis
 from whqa.data.findings.sides import says_nothing
 from whqa.data.formats.volume_files import Volume, voxel_sizes
 from whqa.data.reading import read_case
-from whqa.report.slices import DIRECTIONS, PLANES, deepest, middle, new_figure
+from whqa.report.slices import (
+    DIRECTIONS,
+    PLANES,
+    box_around,
+    deepest,
+    grey_window,
+    middle,
+    new_figure,
+    structure_legend,
+)
 from whqa.structures import LabelScheme
 
 _MARGIN_MM = 20.0
@@ -41,8 +49,6 @@ _DARK: dict[str, Any] = {"bbox": {"facecolor": "black", "alpha": 0.5, "pad": 0.8
 _CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 # Left, right, above, below, in panel widths.
 _EDGES = ((0.04, 0.5), (0.96, 0.5), (0.5, 0.96), (0.5, 0.04))
-# Without it a thick slice is a block of grey.
-_SMOOTH: dict[str, Any] = {"interpolation": "bilinear"}
 
 
 @dataclass(frozen=True)
@@ -115,12 +121,9 @@ def sheet_tile(cohort: Cohort) -> SheetTile:
     Raises:
         InputError: a file of the case is bad.
     """
-    (case,) = cohort.cases
-    volume, reference = read_case(cohort, case)
-    scan = _scan(volume, reference, cohort)
-    at = scan.middle
+    scan, at, title = _only_case(cohort)
     planes = tuple(_plane(scan, axis, at[axis], scan.box) for axis, _ in PLANES)
-    return SheetTile(_title(case, volume), planes)
+    return SheetTile(title, planes)
 
 
 def slices_of(cohort: Cohort) -> Slices:
@@ -129,10 +132,7 @@ def slices_of(cohort: Cohort) -> Slices:
     Raises:
         InputError: a file of the case is bad.
     """
-    (case,) = cohort.cases
-    volume, reference = read_case(cohort, case)
-    scan = _scan(volume, reference, cohort)
-    at = scan.middle
+    scan, at, title = _only_case(cohort)
     everything = tuple(slice(0, n) for n in scan.image.shape)
     whole, rows = [], []
     for axis, _ in PLANES:
@@ -143,7 +143,7 @@ def slices_of(cohort: Cohort) -> Slices:
     if scan.label is not None:
         found = np.bincount(scan.label.ravel(), minlength=cohort.scheme.n_classes) * float(scan.spacing.prod()) / 1000
         volumes = {key: float(found[i]) for i, key in enumerate(cohort.scheme.keys, start=1) if found[i]}
-    return Slices(_title(case, volume), tuple(whole), tuple(rows), volumes)
+    return Slices(title, tuple(whole), tuple(rows), volumes)
 
 
 def contact_sheet(tiles: Sequence[SheetTile], scheme: LabelScheme, heading: str = "") -> Figure:
@@ -163,7 +163,7 @@ def contact_sheet(tiles: Sequence[SheetTile], scheme: LabelScheme, heading: str 
         row, column = divmod(i, columns)
         left, bottom = column * tile_width + 2 * _GAP, top - (row + 1) * tile_height + _GAP
         _draw_tile(axis, tile, left, bottom, side, scheme)
-    _legend(figure, scheme.colours, scheme.titles)
+    structure_legend(figure, scheme.colours, scheme.titles, "lower center")
     return figure
 
 
@@ -185,8 +185,17 @@ def case_sheet(case: Slices, scheme: LabelScheme) -> Figure:
             _draw_plane(axis, plane, j * step, bottom, _CASE, scale, scheme)
     if any(plane.label is not None for plane in case.whole):
         volumes = [f"{case.volumes_ml[key]:.3g} ml" if key in case.volumes_ml else "absent" for key in scheme.keys]
-        _legend(figure, scheme.colours, [f"{t}, {v}" for t, v in zip(scheme.titles, volumes, strict=True)])
+        titles = [f"{title}, {volume}" for title, volume in zip(scheme.titles, volumes, strict=True)]
+        structure_legend(figure, scheme.colours, titles, "lower center")
     return figure
+
+
+def _only_case(cohort: Cohort) -> tuple[_Scan, tuple[int, ...], str]:
+    """The scan, the voxel that its planes go through, and its title."""
+    (case,) = cohort.cases
+    volume, reference = read_case(cohort, case)
+    scan = _scan(volume, reference, cohort)
+    return scan, scan.middle, _title(case, volume)
 
 
 def _scan(volume: Volume, reference: Volume | None, cohort: Cohort) -> _Scan:
@@ -195,13 +204,9 @@ def _scan(volume: Volume, reference: Volume | None, cohort: Cohort) -> _Scan:
     label = None if reference is None else np.asarray(apply_orientation(reference.array, order))
     sizes = np.empty(3)
     sizes[order[:, 0]] = voxel_sizes(volume.affine)
-    if label is None or not label.any():
-        label = label if label is None else np.zeros_like(label)
-        box = tuple(slice(0, n) for n in image.shape)
-    else:
-        box = _heart_box(label, sizes)
-    low, high = np.percentile(image[box][::2, ::2], [1, 99.5])
-    window = (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
+    drawn = np.zeros(image.shape, bool) if label is None else label != 0
+    box = box_around(drawn, [int(np.ceil(_MARGIN_MM / size)) for size in sizes])
+    window = grey_window(image[box][::2, ::2])
     stack = stack_axis(volume.affine)
     names = tuple(name for _, name in sorted(PLANES))
     if stack is not None and says_nothing(volume.affine, stack, _present(label, cohort.scheme)):
@@ -213,15 +218,6 @@ def _present(label: npt.NDArray[np.uint8] | None, scheme: LabelScheme) -> list[s
     """The structures that are drawn; of an unlabelled scan all that could be."""
     drawn = [] if label is None else [key for i, key in enumerate(scheme.keys, start=1) if (label == i).any()]
     return drawn or list(scheme.keys)
-
-
-def _heart_box(label: npt.NDArray[np.uint8], sizes: npt.NDArray[np.float64]) -> tuple[slice, ...]:
-    box = []
-    for axis in range(3):
-        drawn = np.flatnonzero(label.any(axis=tuple(k for k in range(3) if k != axis)))
-        margin = int(np.ceil(_MARGIN_MM / sizes[axis]))
-        box.append(slice(max(0, int(drawn[0]) - margin), min(label.shape[axis], int(drawn[-1]) + 1 + margin)))
-    return tuple(box)
 
 
 def _drawn(scan: _Scan, axis: int) -> tuple[int, int]:
@@ -312,6 +308,7 @@ def _draw_plane(
         origin="lower",
         extent=extent,
         aspect="auto",
+        # without it a thick slice is a block of grey
         interpolation="bilinear",
     )
     if plane.label is not None:
@@ -346,10 +343,3 @@ def _draw_contours(
             if named and inside.sum() > _NAMED_SHARE * inside.size:
                 row, column = deepest(inside)
                 axis.text(x[column], y[row], scheme.keys[i], color=scheme.colours[i], fontsize=6.5, **_CENTRED, **_DARK)
-
-
-def _legend(figure: Figure, colours: Sequence[str], titles: Sequence[str]) -> None:
-    handles = [
-        matplotlib.lines.Line2D([], [], color=c, label=t, linewidth=2) for c, t in zip(colours, titles, strict=True)
-    ]
-    figure.legend(handles=handles, loc="lower center", ncols=4, fontsize=8, frameon=False, borderaxespad=0.2)

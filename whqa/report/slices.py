@@ -132,6 +132,17 @@ def middle(label: npt.NDArray) -> tuple[int, ...]:
     return tuple(round(float(i.mean())) for i in np.nonzero(foreground))
 
 
+def box_around(seen: npt.NDArray[np.bool_], margin: Sequence[int]) -> tuple[slice, ...]:
+    """The box round what is True with a margin in voxels along each axis; everything where nothing is."""
+    if not seen.any():
+        return tuple(slice(0, n) for n in seen.shape)
+    box = []
+    for axis, m in enumerate(margin):
+        there = np.flatnonzero(seen.any(axis=tuple(i for i in range(3) if i != axis)))
+        box.append(slice(max(0, int(there[0]) - m), min(seen.shape[axis], int(there[-1]) + 1 + m)))
+    return tuple(box)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure in inches with its own Agg canvas."""
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -230,7 +241,9 @@ def draw_tint(axis: Axes, volume: npt.NDArray, axis_index: int, at: Sequence[int
     axis.set(ylim=extent[2:], xlim=extent[:2] if axis_index == 0 else (extent[1], extent[0]))
 
 
-def structure_legend(figure: Figure, colours: Sequence[str], titles: Sequence[str]) -> None:
+def structure_legend(
+    figure: Figure, colours: Sequence[str], titles: Sequence[str], place: str = "outside lower center"
+) -> None:
     """One line and name a structure, below the panels."""
     handles = [matplotlib.lines.Line2D([], [], color=c, label=t) for c, t in zip(colours, titles, strict=True)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc=place, ncols=4, fontsize=8, frameon=False, borderaxespad=0.2)

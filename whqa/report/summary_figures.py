@@ -16,6 +16,7 @@ from whqa.report.html import data_uri
 from whqa.report.numbers import show_entry, show_interval
 from whqa.report.summary_tables import minus
 from whqa.results.interval_coverage import band
+from whqa.results.statistics import limits_of_agreement
 from whqa.results.tables import RunTables, view
 
 # One scale for all figures keeps their letters alike.
@@ -36,16 +37,14 @@ class Image:
 
 def scatters(tables: RunTables, summary: Mapping[str, Any], parts: Mapping[str, str]) -> list[Image]:
     """QI against Acc for every part and region, with the intervals of the first method."""
-    judge = tables.methods[0]
-    own = tables.judged[tables.judged["method"] == judge]
-    found = []
+    judge, found = tables.methods[0], []
     for part, title in parts.items():
         rows = view(tables.judged, part)
         for region in REGIONS:
             levels = np.linspace(*figures.span(rows, region), 80)
             notes = {m: _note(numbers[part], region) for m, numbers in summary["methods"].items()}
             held = summary.get("intervals", {}).get(part, {}).get(f"acc_{region}", {}).get("coverage", {}).get("mean")
-            bands = None if held is None else {judge: (levels, *band(own, region, levels))}
+            bands = None if held is None else {judge: (levels, *band(tables.of_first_method, region, levels))}
             figure = figures.scatter_figure(rows, region, title, notes=notes, bands=bands)
             numbers = "; ".join(f"{m}: {note}".replace("\n", ", ") for m, note in notes.items() if note)
             found.append(_image(figure, f"QI against Acc over the {region}, {title}. {numbers}"))
@@ -103,8 +102,7 @@ def segmentation(tables: RunTables) -> list[Image]:
 
 def correction(tables: RunTables, part: str, title: str) -> list[Image]:
     """Dice before and after the first method's correction; nothing without a label head."""
-    own = tables.judged[tables.judged["method"] == tables.methods[0]]
-    rows, keys = view(own, part), tables.structures
+    rows, keys = view(tables.of_first_method, part), tables.structures
     if not rows.reindex(columns=[f"dice_{key}_corrected" for key in keys]).notna().any(axis=None):
         return []
     return [
@@ -113,7 +111,7 @@ def correction(tables: RunTables, part: str, title: str) -> list[Image]:
             f"Mean Dice of each mask after correction against that before, {title}",
         ),
         _image(
-            strips.correction_by_kind(own, keys, "mean Dice by mask kind"),
+            strips.correction_by_kind(tables.of_first_method, keys, "mean Dice by mask kind"),
             "Mean Dice before and after correction by mask kind; the table above has the means",
         ),
         _image(
@@ -137,9 +135,8 @@ def _note(numbers: Mapping[str, Any], region: str) -> str:
 
 
 def _bias(rows: pd.DataFrame, region: str) -> str:
-    difference = (rows[f"qi_{region}"] - rows[f"acc_{region}"]).to_numpy(float)
-    spread = difference.std(ddof=1) if len(difference) > 1 else 0.0
-    return minus(f"bias {difference.mean():+.4f}, limits of agreement ± {1.96 * spread:.4f}")
+    bias, reach = limits_of_agreement(rows, region)
+    return minus(f"bias {bias:+.4f}, limits of agreement ± {reach:.4f}")
 
 
 def _image(figure: Figure, alt: str) -> Image:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from whqa.report import summary_figures as page_figures
 from whqa.report import summary_tables as page_tables
@@ -15,6 +14,7 @@ from whqa.report.html import data_uri, render
 from whqa.report.numbers import show_share
 from whqa.report.worst import worst_masks
 from whqa.results.statistics import DEFINITIONS, EXTERNAL_DEFINITIONS, SPLIT_DEFINITIONS
+from whqa.results.summary_entry import shown_views, view_title
 from whqa.results.tables import RunTables
 from whqa.structures import STRUCTURES
 
@@ -29,9 +29,9 @@ def render_page(tables: RunTables, summary: dict[str, Any], run_dir: Path) -> st
         inline_styles=True,
         summary=summary,
         plan=tables.folds["plan"],
-        seed=tables.folds.get("seed", "unknown"),
+        seed=tables.folds["seed"],
         patients=len(set(tables.folds["patients"].values())),
-        modalities=_counts(tables.folds.get("modalities", {}).values()),
+        modalities=", ".join(f"{n} {name}" for name, n in sorted(Counter(tables.folds["modalities"].values()).items())),
         kinds=tables.kinds,
         external=tables.external,
         segmented=len(tables.segmented) > 0,
@@ -60,17 +60,6 @@ def render_page(tables: RunTables, summary: dict[str, Any], run_dir: Path) -> st
         worst=_worst(tables, run_dir),
         definitions=DEFINITIONS | SPLIT_DEFINITIONS | (EXTERNAL_DEFINITIONS if tables.external else {}),
     )
-
-
-def view_title(masks: str) -> str:
-    """What a part of the tables is about, for people."""
-    return {"final": "final masks", "all": "all mask kinds"}.get(masks, f"masks of {masks}")
-
-
-def shown_views(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Parts of the tables of summary.json that hold a mask; without "all" where that is one program's masks again."""
-    names = [masks for masks in next(iter(methods.values())) if any(parts[masks]["n"] for parts in methods.values())]
-    return names[:1] if len(names) == 2 and "final" not in names else names
 
 
 def _methods(summary: Mapping[str, Any], part: str, title: str) -> dict[str, Any]:
@@ -141,8 +130,3 @@ def _worst(tables: RunTables, run_dir: Path) -> dict[str, Any]:
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _counts(names: Iterable[str]) -> str:
-    counts = pd.Series(list(names), dtype=str).value_counts().sort_index()
-    return ", ".join(f"{n} {name}" for name, n in counts.items())

@@ -11,7 +11,6 @@ import base64
 import gzip
 import importlib.metadata
 import importlib.util
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ import matplotlib.colors
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
 
 from whqa.report.judged_view import JudgedView, tags_of
 from whqa.report.slices import PREDICTED_ERROR, worst_voxel
@@ -50,14 +51,14 @@ class Viewer:
 
     Attributes:
         script: NiiVue's module, gzip, base64.
-        data: JSON that may stand inside a script element.
+        data: JSON that cannot end the script element it stands in, whatever the names of structures hold.
         note: sentence about the copies of the volumes.
         version: of the package that the script came from.
         licence: text that has to go with the script.
     """
 
     script: str
-    data: str
+    data: Markup
     note: str
     version: str
     licence: str
@@ -78,7 +79,9 @@ def viewer_of(view: JudgedView, corrected: bool, budget: int = BUDGET_BYTES) -> 
     volumes, factors = fitting_volumes(view, corrected, min(budget, BUDGET_BYTES))
     return Viewer(
         script=script,
-        data=json_in_script({"volumes": volumes, "factors": factors, **_description(view, corrected)}),
+        data=htmlsafe_json_dumps(
+            {"volumes": volumes, "factors": factors, **_description(view, corrected)}, allow_nan=False
+        ),
         note=_note(view, factors),
         version=importlib.metadata.version(PACKAGE),
         licence=_licence(),
@@ -115,14 +118,6 @@ def embedded_module(widget: str) -> str:
     if not all(f"{name}," in exported for name in ("NVImage", "Niivue", "cmapper")):
         raise ViewerUnavailableError(f"The installed version of {PACKAGE} does not carry the viewer's script.")
     return module
-
-
-def json_in_script(value: Any) -> str:
-    """JSON that cannot end the script element it stands in, whatever the strings hold."""
-    text = json.dumps(value, allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
 
 
 def fitting_volumes(

@@ -27,10 +27,9 @@ def interval_numbers(tables: RunTables, confidence: float = CONFIDENCE) -> dict[
         `RunTables.views`. Quantities are acc_volume, acc_heart and, from a label head, dice_<structure>; n counts the
         masks that the quantity is known of.
     """
-    method = tables.methods[0]
-    rows = tables.judged[tables.judged["method"] == method].reset_index(drop=True)
+    rows = tables.of_first_method.reset_index(drop=True)
     measured = {name: _measured(rows, predicted, name, confidence) for name, predicted in _quantities(tables, rows)}
-    found: dict[str, Any] = {"confidence": confidence, "method": method}
+    found: dict[str, Any] = {"confidence": confidence, "method": tables.methods[0]}
     for part in tables.views:
         kept = rows.index[rows["mask_kind"].isin(set(view(rows, part)["mask_kind"]))]
         found[part] = {name: _numbers(table.loc[table.index.isin(kept)]) for name, table in measured.items()}

@@ -170,6 +170,12 @@ def _quality_numbers(rows: pd.DataFrame, region: str, column: str) -> dict[str, 
     }
 
 
+def limits_of_agreement(rows: pd.DataFrame, region: str) -> tuple[float, float]:
+    """Mean of QI - Acc, and how far the 95 % limits of agreement lie from it (1.96 SD; Bland & Altman 1986)."""
+    difference = (rows[f"qi_{region}"] - rows[f"acc_{region}"]).to_numpy(float)
+    return float(difference.mean()), 1.96 * float(difference.std(ddof=1)) if len(difference) > 1 else 0.0
+
+
 def confidence_and_risk(rows: pd.DataFrame, structures: tuple[str, ...]) -> tuple[FloatArray, FloatArray]:
     """Confidence (QI over the volume) and risk (1 - mean true Dice) of one method's rows whose mask has a Dice.
 

@@ -1,8 +1,9 @@
-"""One entry of summary.json, made from a column of a case table."""
+"""One entry of summary.json, made from a column of a case table, and the way to it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -34,3 +35,14 @@ def at_path(numbers: dict[str, Any], path: str) -> Any:
     for key in path.split("."):
         numbers = numbers[key]
     return numbers
+
+
+def view_title(masks: str) -> str:
+    """What a part of the tables is about, for people."""
+    return {"final": "final masks", "all": "all mask kinds"}.get(masks, f"masks of {masks}")
+
+
+def shown_views(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Parts of the tables of summary.json that hold a mask; without "all" where that is one program's masks again."""
+    names = [masks for masks in next(iter(methods.values())) if any(parts[masks]["n"] for parts in methods.values())]
+    return names[:1] if len(names) == 2 and "final" not in names else names

@@ -55,6 +55,11 @@ class RunTables:
         return in_order(self.judged["method"].unique(), METHOD_ORDER)
 
     @property
+    def of_first_method(self) -> pd.DataFrame:
+        """Its rows of `judged`: the network's."""
+        return self.judged[self.judged["method"] == self.methods[0]]
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """Mask kinds, final first."""
         return in_order(self.judged["mask_kind"].unique(), MASK_KINDS)

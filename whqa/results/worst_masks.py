@@ -14,7 +14,7 @@ def worst_first(tables: RunTables) -> pd.DataFrame:
 
     With mean_dice and mean_dice_predicted, `gap` = |QI - Acc| over the volume and `place`, 1 being the lowest QI.
     """
-    rows = tables.judged[tables.judged["method"] == tables.methods[0]]
+    rows = tables.of_first_method
     delivered = rows["mask_kind"].map(is_delivered)
     rows = rows[delivered] if delivered.any() else rows
     rows = rows.assign(
