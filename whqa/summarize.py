@@ -6,6 +6,7 @@ Reads what the folds left behind, refuses what is missing or doubled, and writes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from whqa.contract.summary_json import Entry, Segmentation, Summary
 from whqa.files import atomic_path, write_json, write_text
 from whqa.report.numbers import Columns, show_entry, show_interval, show_share
 from whqa.report.summary_page import render_page
 from whqa.results.environment import environment
 from whqa.results.interval_coverage import interval_numbers
-from whqa.results.statistics import summary_numbers
+from whqa.results.statistics import method_numbers, segmentation_numbers
 from whqa.results.summary_entry import at_path, shown_views
 from whqa.results.tables import read_run
 
@@ -40,7 +42,7 @@ QUALITY: Columns = (
 WIDE = 124
 
 
-def summarize(run_dir: Path, console: Console | None = None) -> dict[str, Any]:
+def summarize(run_dir: Path, console: Console | None = None) -> Summary:
     """Join the folds of `run_dir` and write cases.csv, summary.json and summary.html there.
 
     Args:
@@ -56,7 +58,7 @@ def summarize(run_dir: Path, console: Console | None = None) -> dict[str, Any]:
     run_dir = Path(run_dir).resolve()
     tables = read_run(run_dir)
     cohort = tables.folds["cohort"]
-    summary = {
+    summary: Summary = {
         "experiment": run_dir.name,
         "cohort": {
             "name": cohort["name"],
@@ -66,7 +68,8 @@ def summarize(run_dir: Path, console: Console | None = None) -> dict[str, Any]:
         },
         "plan": tables.folds["plan"],
         "environment": environment(),
-        **summary_numbers(tables),
+        "segmentation": segmentation_numbers(tables.segmented, tables.structures),
+        "methods": method_numbers(tables),
         "intervals": interval_numbers(tables),
     }
     page = render_page(tables, summary, run_dir)
@@ -78,7 +81,7 @@ def summarize(run_dir: Path, console: Console | None = None) -> dict[str, Any]:
     return summary
 
 
-def _print(summary: dict[str, Any], run_dir: Path, console: Console) -> None:
+def _print(summary: Summary, run_dir: Path, console: Console) -> None:
     n_folds = summary["cohort"]["folds"]
     console.print(escape(f"{summary['experiment']}: {n_folds} folds, mean [95 % by patient]"), highlight=False)
     # One table where it fits; a narrow terminal gets two instead of cells cut in the middle of a number.
@@ -95,14 +98,14 @@ def _print(summary: dict[str, Any], run_dir: Path, console: Console) -> None:
         console.print(escape(f"{run_dir / name}"), soft_wrap=True, highlight=False)
 
 
-def _segmentation(numbers: dict[str, Any]) -> str:
+def _segmentation(numbers: Segmentation) -> str:
     dice, hd95 = numbers["dice"], numbers["hd95_mm"]
     if dice["mean"] is None:
         return f"segmentation: {dice['reason']}"
     return f"segmentation (final masks): Dice {_with_interval(dice, 3)}, HD95 {_with_interval(hd95, 1)} mm"
 
 
-def _correction_and_intervals(summary: dict[str, Any]) -> list[str]:
+def _correction_and_intervals(summary: Summary) -> list[str]:
     """A line on the first method's correction and one on its intervals, where there are any."""
     masks, (method, parts) = shown_views(summary["methods"])[0], next(iter(summary["methods"].items()))
     lines, gain = [], parts[masks]["correction"]["gain"]
@@ -110,7 +113,8 @@ def _correction_and_intervals(summary: dict[str, Any]) -> list[str]:
         before, after = (show_entry(parts[masks]["correction"][name], 3) for name in ("dice_before", "dice_after"))
         gained = show_entry(gain, 3, signed=True) + _brackets(gain, 3, signed=True)
         lines.append(f"correction ({escape(method)}, {masks}): mean Dice {before} to {after}, gain {gained}")
-    held = summary["intervals"][masks]["acc_volume"]["coverage"]
+    intervals: Mapping[str, Any] = summary["intervals"]
+    held = intervals[masks]["acc_volume"]["coverage"]
     if held["mean"] is not None:
         lines.append(
             f"{show_share(summary['intervals']['confidence'])} intervals for Acc ({masks}): "
@@ -119,7 +123,7 @@ def _correction_and_intervals(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _table(summary: dict[str, Any], with_dice: bool, columns: Columns) -> Table:
+def _table(summary: Summary, with_dice: bool, columns: Columns) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for label in ("masks", "method", *(["error Dice"] if with_dice else []), *(label for label, _, _ in columns)):
         left = label in ("masks", "method")
@@ -132,14 +136,14 @@ def _table(summary: dict[str, Any], with_dice: bool, columns: Columns) -> Table:
     return table
 
 
-def _cells(numbers: dict[str, Any], columns: Columns) -> list[str]:
+def _cells(numbers: Mapping[str, Any], columns: Columns) -> list[str]:
     return [show_entry(at_path(numbers, path), digits) for _, path, digits in columns]
 
 
-def _with_interval(entry: dict[str, Any], digits: int) -> str:
+def _with_interval(entry: Entry, digits: int) -> str:
     return show_entry(entry, digits) + _brackets(entry, digits)
 
 
-def _brackets(entry: dict[str, Any], digits: int, signed: bool = False) -> str:
+def _brackets(entry: Entry, digits: int, signed: bool = False) -> str:
     shown = show_interval(entry["ci95"], digits, signed)
     return escape(f" [{shown}]") if shown else ""

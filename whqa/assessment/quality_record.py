@@ -16,7 +16,6 @@ from whqa.assessment.likeness import Likeness
 from whqa.assessment.model import TrainedRun
 from whqa.assessment.run_grid import CaseOnGrid, RestoredMaps, outside_share
 from whqa.assessment.verdict import verdict_of
-from whqa.contract.provenance import Environment
 from whqa.contract.quality_json import Correction, GivenImage, GivenMask, JudgedStructure, JudgingRun, QualityJson
 from whqa.data.formats.volume_files import voxel_sizes
 from whqa.results.environment import environment
@@ -67,7 +66,7 @@ def quality_record(run: TrainedRun, found: Findings, confidence: float, moments:
         "verdict": verdict_of(
             run, qi, structures, lost=found.judgement.lost, unfamiliar=bool(likeness.unfamiliar), outside=outside
         ),
-        "versions": cast(Environment, environment()),
+        "versions": environment(),
         "seconds": {
             "read": moments.read - moments.started,
             "predict": moments.judged - moments.read,

@@ -139,7 +139,21 @@ class KindNumbers(TypedDict):
     correction: CorrectionNumbers
 
 
-class MethodNumbers(TypedDict):
+class Breakdown(TypedDict):
+    """One method's numbers taken apart.
+
+    Attributes:
+        correction: what the method's correction does to the masks.
+        by_structure: structure key -> numbers.
+        by_kind: mask kind -> numbers.
+    """
+
+    correction: CorrectionNumbers
+    by_structure: dict[str, StructureNumbers]
+    by_kind: dict[str, KindNumbers]
+
+
+class MethodNumbers(Breakdown):
     """One method on one part of the masks.
 
     Attributes:
@@ -165,9 +179,6 @@ class MethodNumbers(TypedDict):
     heart_soft: NotRequired[QualityAgainstAccuracy]
     failure: FailureDetection
     seconds_per_case: Entry
-    correction: CorrectionNumbers
-    by_structure: dict[str, StructureNumbers]
-    by_kind: dict[str, KindNumbers]
 
 
 class PerStructure(Entry):

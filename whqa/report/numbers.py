@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from whqa.contract.summary_json import Entry
 
 Columns = tuple[tuple[str, str, int], ...]
 """What a table shows: (dotted path of an entry, heading, digits)."""
@@ -18,7 +18,7 @@ def show_share(value: float | None) -> str:
     return "n/a" if value is None else f"{100 * value:.0f}\N{NO-BREAK SPACE}%"
 
 
-def show_entry(found: dict[str, Any], digits: int, signed: bool = False) -> str:
+def show_entry(found: Entry, digits: int, signed: bool = False) -> str:
     """The mean of an entry of summary.json."""
     return show_number(found["mean"], digits, signed)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from whqa.contract.summary_json import Summary
 from whqa.report import summary_figures as page_figures
 from whqa.report import summary_tables as page_tables
 from whqa.report.headline import tiles
@@ -19,7 +20,7 @@ from whqa.results.tables import RunTables
 from whqa.structures import STRUCTURES
 
 
-def render_page(tables: RunTables, summary: dict[str, Any], run_dir: Path) -> str:
+def render_page(tables: RunTables, summary: Summary, run_dir: Path) -> str:
     """The page as HTML; everything that comes from files is escaped."""
     parts = {part: view_title(part) for part in shown_views(summary["methods"])}
     head = next(iter(parts))

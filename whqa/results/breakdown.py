@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from whqa.contract.summary_json import Breakdown, CorrectionNumbers, KindNumbers, StructureNumbers
 from whqa.masks.plan import MASK_KINDS
 from whqa.results.mean_dice import before_and_after, mean_dice
 from whqa.results.summary_entry import mean_entry
@@ -15,7 +16,7 @@ from whqa.results.tables import in_order
 NO_CORRECTION = "the method predicts no labels, so that it corrects nothing"
 
 
-def breakdown(rows: pd.DataFrame, structures: Sequence[str]) -> dict[str, Any]:
+def breakdown(rows: pd.DataFrame, structures: Sequence[str]) -> Breakdown:
     """The entries "correction", "by_structure" and "by_kind" of one method on one half of the masks.
 
     Args:
@@ -32,7 +33,7 @@ def breakdown(rows: pd.DataFrame, structures: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def correction_numbers(rows: pd.DataFrame, structures: Sequence[str]) -> dict[str, Any]:
+def correction_numbers(rows: pd.DataFrame, structures: Sequence[str]) -> CorrectionNumbers:
     """Mean Dice of the masks before and after correction, what each gains, and the share of masks that it helps.
 
     See `whqa.metrics.segmentation.paired_mean_dice` for the definition.
@@ -43,13 +44,14 @@ def correction_numbers(rows: pd.DataFrame, structures: Sequence[str]) -> dict[st
     """
     before, after = before_and_after(rows, structures)
     gain = after - before
-    found: dict[str, Any] = {
-        name: mean_entry(values, rows["patient"], NO_CORRECTION)
-        for name, values in (("dice_before", before), ("dice_after", after), ("gain", gain))
+    found: CorrectionNumbers = {
+        "dice_before": mean_entry(before, rows["patient"], NO_CORRECTION),
+        "dice_after": mean_entry(after, rows["patient"], NO_CORRECTION),
+        "gain": mean_entry(gain, rows["patient"], NO_CORRECTION),
     }
     known = gain.dropna()
     if len(known):
-        found |= {"improved_share": float((known > 0).mean()), "worsened_share": float((known < 0).mean())}
+        found["improved_share"], found["worsened_share"] = float((known > 0).mean()), float((known < 0).mean())
     return found
 
 
@@ -72,13 +74,15 @@ def measured_correction(cases: pd.DataFrame, structures: Sequence[str]) -> dict[
     return {
         "n": found["gain"].get("n", len(rows)),
         "final": not final.empty,
-        **{name: found[name]["mean"] for name in ("dice_before", "dice_after", "gain")},
+        "dice_before": found["dice_before"]["mean"],
+        "dice_after": found["dice_after"]["mean"],
+        "gain": found["gain"]["mean"],
         "ci95": found["gain"]["ci95"],
         "improved_share": found["improved_share"],
     }
 
 
-def _structure_numbers(rows: pd.DataFrame, key: str) -> dict[str, Any]:
+def _structure_numbers(rows: pd.DataFrame, key: str) -> StructureNumbers:
     before = rows[f"dice_{key}"]
     after = rows.get(f"dice_{key}_corrected", pd.Series(float("nan"), index=rows.index)).astype(float)
     error_dice = rows.get(f"error_dice_{key}", pd.Series(float("nan"), index=rows.index)).astype(float)
@@ -91,7 +95,7 @@ def _structure_numbers(rows: pd.DataFrame, key: str) -> dict[str, Any]:
     }
 
 
-def _kind_numbers(rows: pd.DataFrame, structures: Sequence[str]) -> dict[str, Any]:
+def _kind_numbers(rows: pd.DataFrame, structures: Sequence[str]) -> KindNumbers:
     dice = mean_dice(rows, structures)
     gap = (rows["qi_volume"] - rows["acc_volume"]).abs()
     return {

@@ -6,14 +6,16 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+
+from whqa.contract.provenance import Commit, Environment
 
 PACKAGES = ("torch", "pytorch_lightning", "torchmetrics", "whqa")
 
 
-def environment() -> dict[str, Any]:
+def environment() -> Environment:
     """Versions of python and of the packages that compute, this process's device, the platform, the git commit."""
     found: dict[str, Any] = {"python": platform.python_version()}
     for package in PACKAGES:
@@ -25,10 +27,10 @@ def environment() -> dict[str, Any]:
     found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     found["platform"] = platform.platform()
     found["git"] = _commit(Path(__file__).resolve().parent)
-    return found
+    return cast(Environment, found)
 
 
-def _commit(directory: Path) -> dict[str, Any]:
+def _commit(directory: Path) -> Commit:
     # An installed copy may lie inside somebody else's repository, whose commit says nothing about this code.
     if _git(directory, "ls-files", "--error-unmatch", Path(__file__).name) is None:
         return {"commit": None, "reason": "the code does not run from a git checkout"}

@@ -6,11 +6,12 @@ true Acc given QI and for a structure's true Dice given the expected one.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
+from whqa.contract.summary_json import Intervals, MeasuredIntervals
 from whqa.metrics.per_case import FloatArray
 from whqa.results.conformal import OutOfFold, conformal_interval, held_out_intervals
 from whqa.results.summary_entry import mean_entry
@@ -19,7 +20,7 @@ from whqa.results.tables import RunTables, view
 CONFIDENCE = 0.9
 
 
-def interval_numbers(tables: RunTables, confidence: float = CONFIDENCE) -> dict[str, Any]:
+def interval_numbers(tables: RunTables, confidence: float = CONFIDENCE) -> Intervals:
     """The entry "intervals" of summary.json, of the first method.
 
     Returns:
@@ -33,7 +34,7 @@ def interval_numbers(tables: RunTables, confidence: float = CONFIDENCE) -> dict[
     for part in tables.views:
         kept = rows.index[rows["mask_kind"].isin(set(view(rows, part)["mask_kind"]))]
         found[part] = {name: _numbers(table.loc[table.index.isin(kept)]) for name, table in measured.items()}
-    return found
+    return cast(Intervals, found)
 
 
 def band(
@@ -63,7 +64,7 @@ def _measured(rows: pd.DataFrame, predicted: str, true: str, confidence: float) 
     return pd.DataFrame(columns, index=known.index)
 
 
-def _numbers(table: pd.DataFrame) -> dict[str, Any]:
+def _numbers(table: pd.DataFrame) -> MeasuredIntervals:
     reason = "no such mask, or too few patients in the other folds for an interval of this confidence"
     return {
         "n": len(table),

@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from whqa.contract.summary_json import (
+    Breakdown,
+    Entry,
+    FailureDetection,
+    MethodNumbers,
+    PerStructure,
+    QualityAgainstAccuracy,
+    Segmentation,
+    Spread,
+)
 from whqa.judges.constant import REGIONS
 from whqa.metrics import correlation, failure
 from whqa.metrics.per_case import FloatArray
@@ -72,92 +81,101 @@ EXTERNAL_DEFINITIONS: dict[str, str] = {
 }
 
 
-def summary_numbers(tables: RunTables) -> dict[str, Any]:
-    """The entries "segmentation" and "methods" of summary.json.
+def method_numbers(tables: RunTables) -> dict[str, dict[str, MethodNumbers]]:
+    """The entry "methods" of summary.json.
 
     A method has the parts "final" and "all", and one for each other program whose masks were judged.
     """
-    methods: dict[str, dict[str, Any]] = {method: {} for method in tables.methods}
+    methods: dict[str, dict[str, MethodNumbers]] = {method: {} for method in tables.methods}
     for masks in tables.views:
         rows = view(tables.judged, masks)
         for method, parts in methods.items():
             parts[masks] = _method_numbers(rows[rows["method"] == method], tables.structures, masks)
-    return {"segmentation": segmentation_numbers(tables.segmented, tables.structures), "methods": methods}
+    return methods
 
 
-def segmentation_numbers(segmented: pd.DataFrame, structures: tuple[str, ...]) -> dict[str, Any]:
+def segmentation_numbers(segmented: pd.DataFrame, structures: tuple[str, ...]) -> Segmentation:
     """Dice and HD95 of the final masks, over structures and for each."""
     final = segmented[segmented["mask_kind"] == "final"]
-    found = {}
-    for name, prefix in (("dice", "dice_"), ("hd95_mm", "hd95_")):
+
+    def measured(prefix: str) -> PerStructure:
         reason = f"no final mask has a {prefix}<structure> value" if len(segmented) else "no segmenter was trained"
         columns = final.reindex(columns=[f"{prefix}{key}" for key in structures])
-        found[name] = mean_entry(columns.mean(axis=1), final["patient"], reason) | {
-            "per_structure": {
-                key: mean_entry(columns[f"{prefix}{key}"], final["patient"], reason) for key in structures
-            }
-        }
-    return found
+        each = {key: mean_entry(columns[f"{prefix}{key}"], final["patient"], reason) for key in structures}
+        return {**mean_entry(columns.mean(axis=1), final["patient"], reason), "per_structure": each}
+
+    return {"dice": measured("dice_"), "hd95_mm": measured("hd95_")}
 
 
-def _method_numbers(rows: pd.DataFrame, structures: tuple[str, ...], masks: str) -> dict[str, Any]:
+def _method_numbers(rows: pd.DataFrame, structures: tuple[str, ...], masks: str) -> MethodNumbers:
     """K: one method on final masks, on those of another program or on all kinds."""
     if rows.empty:
         which = "final masks" if masks == "final" else f"masks of {masks}"
-        return _nothing(f"the method judged no {which}") | breakdown(rows, structures)
+        return _nothing(f"the method judged no {which}", breakdown(rows, structures))
     hits, predicted, true = (rows[c].to_numpy(float) for c in ("hit_voxels", "predicted_voxels", "error_voxels"))
     pooled = bootstrap.resampled_pooled_dice(hits, predicted, true, np.ones((1, len(rows))))
-    found: dict[str, Any] = {
+    seconds = rows["seconds"] if "seconds" in rows else pd.Series(np.nan, index=rows.index)
+    found: MethodNumbers = {
         "n": len(rows),
-        "error_dice": mean_entry(rows["error_dice"], rows["patient"], "no case has an error Dice")
-        | {
+        "error_dice": {
+            **mean_entry(rows["error_dice"], rows["patient"], "no case has an error Dice"),
             "pooled": float(pooled[0]),
         },
         "error_auprc": mean_entry(rows["error_auprc"], rows["patient"], "no judged mask has an error"),
+        "volume": _quality_numbers(rows, "volume", "qi_volume"),
+        "heart": _quality_numbers(rows, "heart", "qi_heart"),
+        "failure": _failure_numbers(rows, structures),
+        "seconds_per_case": mean_entry(seconds, rows["patient"], "no time was recorded"),
+        **breakdown(rows, structures),
     }
-    for region in REGIONS:
-        found[region] = _quality_numbers(rows, region, f"qi_{region}")
-        if f"qi_soft_{region}" in rows and rows[f"qi_soft_{region}"].notna().all():
-            found[f"{region}_soft"] = _quality_numbers(rows, region, f"qi_soft_{region}")
-    found["failure"] = _failure_numbers(rows, structures)
-    seconds = rows["seconds"] if "seconds" in rows else pd.Series(np.nan, index=rows.index)
-    found["seconds_per_case"] = mean_entry(seconds, rows["patient"], "no time was recorded")
-    return found | breakdown(rows, structures)
+    soft = {r: f"qi_soft_{r}" for r in REGIONS if f"qi_soft_{r}" in rows and rows[f"qi_soft_{r}"].notna().all()}
+    if "volume" in soft:
+        found["volume_soft"] = _quality_numbers(rows, "volume", soft["volume"])
+    if "heart" in soft:
+        found["heart_soft"] = _quality_numbers(rows, "heart", soft["heart"])
+    return found
 
 
-def _nothing(reason: str) -> dict[str, Any]:
+def _nothing(reason: str, parts: Breakdown) -> MethodNumbers:
     """K where a method judged no such mask."""
     null = entry_of(math.nan, None, reason)
-    correlations = dict.fromkeys(("pcc", "spearman", "mae", "mae_constant"), null)
-    quality = {"acc": {"mean": None, "std": None, "reason": reason}} | correlations
+    quality: QualityAgainstAccuracy = {
+        "acc": {"mean": None, "std": None, "reason": reason},
+        "pcc": null,
+        "spearman": null,
+        "mae": null,
+        "mae_constant": null,
+    }
     return {
         "n": 0,
-        "error_dice": null | {"pooled": None},
+        "error_dice": {**null, "pooled": None},
         "error_auprc": null,
-        **dict.fromkeys(REGIONS, quality),
-        "failure": dict.fromkeys(("aurc", "e_aurc", "auroc"), null),
+        "volume": quality,
+        "heart": quality,
+        "failure": {"aurc": null, "e_aurc": null, "auroc": null},
         "seconds_per_case": null,
+        **parts,
     }
 
 
-def _quality_numbers(rows: pd.DataFrame, region: str, column: str) -> dict[str, Any]:
+def _quality_numbers(rows: pd.DataFrame, region: str, column: str) -> QualityAgainstAccuracy:
     """Q: how well a QI column follows Acc of a region."""
     acc, constant = rows[f"acc_{region}"].to_numpy(float), rows[f"constant_{region}"].to_numpy(float)
     qi = rows[column].to_numpy(float)
     patients = list(rows["patient"])
     is_constant = bool((rows["method"] == "constant").all())
-    spread: dict[str, Any] = {"mean": float(acc.mean()), "std": float(acc.std(ddof=1)) if len(acc) > 1 else None}
+    spread: Spread = {"mean": float(acc.mean()), "std": float(acc.std(ddof=1)) if len(acc) > 1 else None}
     if len(acc) < 2:
         spread["reason"] = "one mask has no spread"
 
-    def correlated(core: Statistic, resampled: Resampled) -> dict[str, Any]:
+    def correlated(core: Statistic, resampled: Resampled) -> Entry:
         if is_constant:
             return entry_of(math.nan, None, "a constant has no correlation; it differs only between folds")
         reason = correlation.why_undefined(qi, acc)
         found = None if reason else bootstrap.ci95(resampled, qi, acc, patients=patients)
         return entry_of(core(qi, acc), found, reason or "not defined")
 
-    def distance(prediction: npt.NDArray[np.float64]) -> dict[str, Any]:
+    def distance(prediction: npt.NDArray[np.float64]) -> Entry:
         found = bootstrap.ci95(bootstrap.resampled_mean, np.abs(prediction - acc), patients=patients)
         return entry_of(correlation.mae(prediction, acc), found, "QI or Acc is missing")
 
@@ -189,7 +207,7 @@ def confidence_and_risk(rows: pd.DataFrame, structures: tuple[str, ...]) -> tupl
     return confidence, 1 - dice[dice.notna()].to_numpy(float)
 
 
-def _failure_numbers(rows: pd.DataFrame, structures: tuple[str, ...]) -> dict[str, Any]:
+def _failure_numbers(rows: pd.DataFrame, structures: tuple[str, ...]) -> FailureDetection:
     dice = rows[[f"dice_{key}" for key in structures]]
     rows = rows[dice.notna().any(axis=1)]
     if rows.empty:
@@ -200,7 +218,7 @@ def _failure_numbers(rows: pd.DataFrame, structures: tuple[str, ...]) -> dict[st
     some = "every mask has" if poor.all() else "no mask has"
     one_class = f"one class only: {some} a structure with Dice below {POOR_DICE}"
 
-    def ranked(core: Statistic, resampled: Resampled, score: npt.NDArray, truth: npt.NDArray) -> dict[str, Any]:
+    def ranked(core: Statistic, resampled: Resampled, score: npt.NDArray, truth: npt.NDArray) -> Entry:
         found = bootstrap.ci95(resampled, score, truth, patients=list(rows["patient"]))
         return entry_of(core(score, truth), found, one_class)
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from whqa.contract.summary_json import Entry
 from whqa.results import bootstrap
 
 
-def entry_of(value: float, ci95: tuple[float, float] | None, reason: str) -> dict[str, Any]:
+def entry_of(value: float, ci95: tuple[float, float] | None, reason: str) -> Entry:
     """{"mean", "ci95"}, with null and a reason for what is not defined."""
     if not math.isfinite(value):
         return {"mean": None, "ci95": None, "reason": reason}
@@ -20,7 +21,7 @@ def entry_of(value: float, ci95: tuple[float, float] | None, reason: str) -> dic
     return {"mean": float(value), "ci95": [ci95[0], ci95[1]]}
 
 
-def mean_entry(values: pd.Series, patients: pd.Series, reason: str) -> dict[str, Any]:
+def mean_entry(values: pd.Series, patients: pd.Series, reason: str) -> Entry:
     """Mean over the rows that have a value; `n` says how many where some have none."""
     defined = values.notna()
     if not defined.any():
@@ -30,7 +31,7 @@ def mean_entry(values: pd.Series, patients: pd.Series, reason: str) -> dict[str,
     return found if defined.all() else {**found, "n": int(defined.sum())}
 
 
-def at_path(numbers: dict[str, Any], path: str) -> Any:
+def at_path(numbers: Mapping[str, Any], path: str) -> Any:
     """The entry at a dotted path such as "volume.pcc"."""
     for key in path.split("."):
         numbers = numbers[key]
