@@ -15,18 +15,10 @@ import torch
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 from scipy import ndimage
 
+from whqa.data import preprocess
 from whqa.data.formats.volume_files import Volume, read_image, read_label, write_volume
 from whqa.data.phantom import make_phantom
-from whqa.data.preprocess import (
-    Geometry,
-    Preprocess,
-    heart_of,
-    lost_voxels,
-    preprocess_image,
-    preprocess_label,
-    restore_labels,
-    restore_map,
-)
+from whqa.data.preprocess import Geometry, Preprocess
 from whqa.data.resample import Line, interpolate, interpolate_labels
 from whqa.data.sources.folder import read_folder
 from whqa.data.sources.mmwhs import read_mmwhs
@@ -67,8 +59,8 @@ def heart(spacing: float = 2.0) -> tuple[Volume, Volume]:
 
 
 def round_trip(label: Volume, settings: Preprocess) -> dict[int, float]:
-    _, geometry = preprocess_image(volume(label.array.astype("float32"), label.affine), "mr", settings)
-    back = restore_labels(preprocess_label(label, geometry), geometry)
+    _, geometry = preprocess.preprocess_image(volume(label.array.astype("float32"), label.affine), "mr", settings)
+    back = preprocess.restore_labels(preprocess.preprocess_label(label, geometry), geometry)
     return dice(label.array, back)
 
 
@@ -76,12 +68,12 @@ def round_trip(label: Volume, settings: Preprocess) -> dict[int, float]:
 def test_every_stored_orientation_comes_out_as_nibabel_has_it(orientation: np.ndarray) -> None:
     array = np.random.default_rng(0).normal(size=(4, 5, 6)).astype("float32") * 100
     scan = stored(array, np.diag([1.0, 1.5, 2, 1]) @ TILT, orientation)
-    values, geometry = preprocess_image(scan, "ct", Preprocess((None, None, None)))
+    values, geometry = preprocess.preprocess_image(scan, "ct", Preprocess((None, None, None)))
     canonical = nib.as_closest_canonical(nib.Nifti1Image(scan.array, scan.affine))
     np.testing.assert_allclose((values + 1) * 450 - 250, np.clip(canonical.get_fdata(), -250, 650), atol=1e-3)
     np.testing.assert_allclose(geometry.cache_affine, canonical.affine, atol=1e-9)
     np.testing.assert_allclose(geometry.spacing, canonical.header.get_zooms(), rtol=1e-6)
-    np.testing.assert_array_equal(restore_map(values, geometry), apply_orientation(values, orientation))
+    np.testing.assert_array_equal(preprocess.restore_map(values, geometry), apply_orientation(values, orientation))
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS[::7], ids=lambda o: "".join(map(str, o.ravel())))
@@ -94,7 +86,7 @@ def test_cache_voxels_lie_where_the_geometry_says(orientation: np.ndarray) -> No
         world = (affine[axis, :3] @ voxels + affine[axis, 3]).reshape(30, 40, 20).astype("float32")
         scan = stored(world, affine, orientation)
         settings = Preprocess((0.6, 0.5, 1.5), crop_mm=(12, 10, 24), ct_window=(-200, 200))
-        values, geometry = preprocess_image(scan, "ct", settings)
+        values, geometry = preprocess.preprocess_image(scan, "ct", settings)
         at = np.stack(np.meshgrid(*map(np.arange, values.shape), indexing="ij"), -1)
         expected = at @ geometry.cache_affine[axis, :3] + geometry.cache_affine[axis, 3]
         inner = (slice(2, -2),) * 3
@@ -189,11 +181,11 @@ def test_thick_slices_are_left_alone() -> None:
     array = np.random.default_rng(0).normal(size=(20, 22, 6)).astype("float32")
     scan = volume(array, np.diag([1.4, 1.4, 10.002, 1]))
     for spacing in ((1.4, 1.4, 10.0), (1.4, 1.4, None)):
-        values, geometry = preprocess_image(scan, "ct", Preprocess(spacing, ct_window=(-10, 10)))
+        values, geometry = preprocess.preprocess_image(scan, "ct", Preprocess(spacing, ct_window=(-10, 10)))
         assert geometry.step == (1, 1, 1)
         assert geometry.spacing == pytest.approx((1.4, 1.4, 10.002))
         np.testing.assert_allclose(values * 10, array, atol=1e-5)
-    _, geometry = preprocess_image(scan, "ct", Preprocess((0.7, 0.7, 10.0)))
+    _, geometry = preprocess.preprocess_image(scan, "ct", Preprocess((0.7, 0.7, 10.0)))
     assert geometry.shape == (40, 44, 6)
     assert geometry.step[2] == 1
 
@@ -202,11 +194,11 @@ def test_crop_box_is_clipped_into_the_volume_and_small_axes_stay_whole() -> None
     array = np.full((60, 50, 10), -1000, "float32")
     array[50:58, 2:6, 3:5] = 200
     scan = volume(array, np.diag([1.0, 1.0, 2.0, 1]))
-    _, middle = preprocess_image(scan, "ct", Preprocess((None,) * 3, (20, 20, 40)))
+    _, middle = preprocess.preprocess_image(scan, "ct", Preprocess((None,) * 3, (20, 20, 40)))
     assert (middle.shape, middle.start) == ((20, 20, 10), (20, 15, 0))
-    _, tissue = preprocess_image(scan, "ct", Preprocess((None,) * 3, (20, 20, 40), "tissue"))
+    _, tissue = preprocess.preprocess_image(scan, "ct", Preprocess((None,) * 3, (20, 20, 40), "tissue"))
     assert tissue.start == (40, 0, 0)
-    _, coarse = preprocess_image(scan, "ct", Preprocess((2.0, 2.0, 2.0), (20, 20, 40), "tissue"))
+    _, coarse = preprocess.preprocess_image(scan, "ct", Preprocess((2.0, 2.0, 2.0), (20, 20, 40), "tissue"))
     assert (coarse.shape, coarse.start) == ((10, 10, 10), (40.5, 0.5, 0))
 
 
@@ -214,7 +206,9 @@ def test_tissue_of_an_mr_image_is_otsus_foreground() -> None:
     rng = np.random.default_rng(0)
     array = rng.normal(100, 10, (40, 40, 40)).astype("float32")
     array[25:35, 25:35, 5:15] += 500
-    _, geometry = preprocess_image(volume(array, np.eye(4)), "mr", Preprocess((1, 1, 1), (12, 12, 12), "tissue"))
+    _, geometry = preprocess.preprocess_image(
+        volume(array, np.eye(4)), "mr", Preprocess((1, 1, 1), (12, 12, 12), "tissue")
+    )
     np.testing.assert_allclose(np.array(geometry.start) + 5.5, (29.5, 29.5, 9.5), atol=0.5)
 
 
@@ -233,22 +227,22 @@ def test_heart_is_in_the_middle_of_a_crop_round_the_heart() -> None:
         {1: np.s_[40:46, 10:16, 50:58], 2: np.s_[46:50, 8:16, 50:60], 3: np.s_[44:46, 12:14, 0:50], 4: np.s_[0:9, 9, 9]}
     )
     settings = Preprocess((2.0, 2.0, 2.5), (32.0, 24.0, 40.0), "heart")
-    _, geometry = preprocess_image(image, "ct", settings, heart_of(label, keys))
+    _, geometry = preprocess.preprocess_image(image, "ct", settings, preprocess.heart_of(label, keys))
     # lv and myo reach from voxel 40 to 49, 8 to 15 and 50 to 59 of the file; the first two axes turn round
     middle = np.array([(59 - 49 + 59 - 40) / 2, (49 - 15 + 49 - 8) / 2, (50 + 59) / 2])
     np.testing.assert_allclose(np.array(geometry.start) + (np.array(geometry.shape) - 1) / 2, middle, atol=0.5)
     assert geometry.shape == (16, 12, 16)
-    present = preprocess_label(label, geometry)
+    present = preprocess.preprocess_label(label, geometry)
     assert [np.sum(present == i) for i in (1, 2)] == [np.sum(label.array == i) for i in (1, 2)]
-    assert lost_voxels(label, geometry)[4] == 1
+    assert preprocess.lost_voxels(label, geometry)[4] == 1
 
 
 @pytest.mark.parametrize("labels", [None, {}, {3: np.s_[44:46, 12:14, 0:50]}], ids=["none", "empty", "aorta alone"])
 def test_without_a_heart_the_crop_is_round_the_tissue(labels: dict[int, tuple[slice, slice, slice]] | None) -> None:
     image, label = whole_body(labels or {})
-    heart = None if labels is None else heart_of(label, ("lv", "myo", "ao", "pa"))
+    heart = None if labels is None else preprocess.heart_of(label, ("lv", "myo", "ao", "pa"))
     boxes = [
-        preprocess_image(image, "ct", Preprocess((2.0, 2.0, 2.5), (40.0, 30.0, 50.0), centre), heart)[1]
+        preprocess.preprocess_image(image, "ct", Preprocess((2.0, 2.0, 2.5), (40.0, 30.0, 50.0), centre), heart)[1]
         for centre in ("heart", "tissue")
     ]
     assert boxes[0] == boxes[1]
@@ -259,7 +253,9 @@ def test_integers_are_preprocessed_as_floats_are() -> None:
     assert phantom.image.dtype == np.int16
     for modality in ("ct", "mr"):
         stored, floats = (
-            preprocess_image(volume(image, phantom.affine), modality, Preprocess((5,) * 3, (120,) * 3, "tissue"))
+            preprocess.preprocess_image(
+                volume(image, phantom.affine), modality, Preprocess((5,) * 3, (120,) * 3, "tissue")
+            )
             for image in (phantom.image, phantom.image.astype("float32"))
         )
         np.testing.assert_array_equal(stored[0], floats[0])
@@ -270,30 +266,30 @@ def test_what_the_crop_cuts_away_is_counted() -> None:
     labels = np.zeros((20, 20, 20), "uint8")
     labels[8:12, 8:12, 8:12], labels[0:10, 0, 0], labels[:, 10, 0] = 1, 2, 3
     scan = volume(labels, np.eye(4))
-    _, geometry = preprocess_image(
+    _, geometry = preprocess.preprocess_image(
         volume(labels.astype("float32"), np.eye(4)), "mr", Preprocess((1, 1, 1), (10, 20, 20))
     )
     assert geometry.start == (5, 0, 0) or geometry.start == (4, 0, 0)
     first = int(geometry.start[0])
-    assert lost_voxels(scan, geometry) == pytest.approx({1: 0, 2: first / 10, 3: 0.5})
+    assert preprocess.lost_voxels(scan, geometry) == pytest.approx({1: 0, 2: first / 10, 3: 0.5})
 
 
 def test_voxels_outside_the_crop() -> None:
     _, label = heart()
-    _, geometry = preprocess_image(
+    _, geometry = preprocess.preprocess_image(
         volume(label.array.astype("float32"), label.affine), "mr", Preprocess((3,) * 3, (60,) * 3)
     )
-    restored = restore_map(np.full(geometry.shape, 0.25, "float32"), geometry, outside=-1.0)
+    restored = preprocess.restore_map(np.full(geometry.shape, 0.25, "float32"), geometry, outside=-1.0)
     assert restored.shape == label.shape
     assert set(np.unique(restored)) == {-1.0, 0.25}
     np.testing.assert_allclose((restored > 0).sum() * 2.0**3, 60.0**3, rtol=0.05)
-    assert restore_labels(np.ones(geometry.shape, "uint8"), geometry).sum() == (restored > 0).sum()
+    assert preprocess.restore_labels(np.ones(geometry.shape, "uint8"), geometry).sum() == (restored > 0).sum()
 
 
 def test_probabilities_stay_probabilities() -> None:
-    _, geometry = preprocess_image(heart()[0], "ct", Preprocess((2.7, 3.1, 1.3), (100,) * 3))
+    _, geometry = preprocess.preprocess_image(heart()[0], "ct", Preprocess((2.7, 3.1, 1.3), (100,) * 3))
     rng = np.random.default_rng(0)
-    restored = restore_map(rng.random(geometry.shape, dtype=np.float32), geometry)
+    restored = preprocess.restore_map(rng.random(geometry.shape, dtype=np.float32), geometry)
     assert restored.dtype == np.float32
     assert restored.min() >= 0
     assert restored.max() <= 1 + 1e-6
@@ -302,16 +298,16 @@ def test_probabilities_stay_probabilities() -> None:
 def test_normalisation_of_ct_and_mr() -> None:
     array = np.linspace(-1000, 2000, 8 * 9 * 10, dtype="float32").reshape(8, 9, 10)
     scan = volume(array, np.eye(4))
-    ct, _ = preprocess_image(scan, "ct", Preprocess((1, 1, 1), ct_window=(0, 400)))
+    ct, _ = preprocess.preprocess_image(scan, "ct", Preprocess((1, 1, 1), ct_window=(0, 400)))
     np.testing.assert_allclose(ct, np.clip(array, 0, 400) / 200 - 1, atol=1e-5)
-    mr, _ = preprocess_image(scan, "mr", Preprocess((1, 1, 1), mr_percentiles=(10, 90)))
+    mr, _ = preprocess.preprocess_image(scan, "mr", Preprocess((1, 1, 1), mr_percentiles=(10, 90)))
     low, high = np.percentile(array, (10, 90))
     np.testing.assert_allclose(mr, np.clip((array - low) / (high - low) * 2 - 1, -1, 1), atol=1e-4)
     rare = np.zeros((20, 20, 20), "float32")
     rare[3, 3, 3] = 7
-    values, _ = preprocess_image(volume(rare, np.eye(4)), "mr", Preprocess((1, 1, 1)))
+    values, _ = preprocess.preprocess_image(volume(rare, np.eye(4)), "mr", Preprocess((1, 1, 1)))
     assert (values.min(), values.max()) == (-1, 1)
-    flat, _ = preprocess_image(volume(rare * 0, np.eye(4)), "mr", Preprocess((1, 1, 1), centre="tissue"))
+    flat, _ = preprocess.preprocess_image(volume(rare * 0, np.eye(4)), "mr", Preprocess((1, 1, 1), centre="tissue"))
     assert set(np.unique(flat)) == {-1}
 
 
@@ -319,10 +315,10 @@ def test_geometry_survives_json_and_brings_the_header_home(tmp_path: Path) -> No
     phantom = make_phantom(1, 0, "mr", 3.0)
     path = tmp_path / "image.nii.gz"
     write_volume(path, phantom.image, phantom.affine)
-    values, geometry = preprocess_image(read_image(path), "mr", Preprocess((2.5,) * 3, (120,) * 3))
+    values, geometry = preprocess.preprocess_image(read_image(path), "mr", Preprocess((2.5,) * 3, (120,) * 3))
     again = Geometry.from_dict(json.loads(json.dumps(geometry.to_dict())))
     assert again == geometry
-    write_volume(tmp_path / "map.nii.gz", restore_map(values, again), None, again.header)
+    write_volume(tmp_path / "map.nii.gz", preprocess.restore_map(values, again), None, again.header)
     old, new = nib.load(path), nib.load(tmp_path / "map.nii.gz")
     np.testing.assert_array_equal(old.affine, new.affine)
     assert old.shape == new.shape
@@ -331,11 +327,11 @@ def test_geometry_survives_json_and_brings_the_header_home(tmp_path: Path) -> No
 
 def test_arrays_of_another_grid_are_refused() -> None:
     image, label = heart(4.0)
-    values, geometry = preprocess_image(image, "ct", Preprocess((4,) * 3))
+    values, geometry = preprocess.preprocess_image(image, "ct", Preprocess((4,) * 3))
     with pytest.raises(ValueError, match="not on the cache grid"):
-        restore_map(values[1:], geometry)
+        preprocess.restore_map(values[1:], geometry)
     with pytest.raises(ValueError, match="of its image"):
-        preprocess_label(volume(label.array[1:], label.affine), geometry)
+        preprocess.preprocess_label(volume(label.array[1:], label.affine), geometry)
 
 
 @pytest.mark.parametrize(
@@ -364,5 +360,5 @@ def test_a_crop_without_any_labelled_voxel_has_lost_all() -> None:
     labels[:2] = 1
     volume = Volume(labels, np.eye(4), Path("made-up.nii.gz"))
     settings = Preprocess(spacing=(None, None, None), crop_mm=(3.0, 3.0, 3.0), centre="image")
-    _, geometry = preprocess_image(replace(volume, array=labels.astype(np.float32)), "mr", settings)
-    assert lost_voxels(volume, geometry) == {1: 1.0}
+    _, geometry = preprocess.preprocess_image(replace(volume, array=labels.astype(np.float32)), "mr", settings)
+    assert preprocess.lost_voxels(volume, geometry) == {1: 1.0}
