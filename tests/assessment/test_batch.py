@@ -9,7 +9,6 @@ import csv
 import errno
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +22,7 @@ import pandas as pd
 import pytest
 
 from whqa.assessment.batch import assess_many
-from whqa.assessment.batch_case import AssessOptions, BatchCase
+from whqa.assessment.batch_case import AssessOptions
 from whqa.assessment.output_folder import clear
 from whqa.assessment.pairs import Pair, Pairs
 from whqa.contract.quality_json import Assessment
@@ -295,12 +294,6 @@ def test_an_input_in_the_output_folder_is_not_overwritten(tmp_path: Path) -> Non
     assert inside.read_bytes() == content
 
 
-def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("")
-    with pytest.raises(InputError, match="cannot be made a folder"):
-        assess_many(_pairs(tmp_path, "a"), _model(tmp_path), tmp_path / "out", BARE, Judge())
-
-
 def test_an_output_folder_that_takes_no_files_is_refused_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,30 +367,6 @@ def test_the_page_says_where_its_links_lead_and_how_many_were_judged(tmp_path: P
     assert page.count("1 case judged by demo<") == 2
     assert "Each name leads to the full report." in page
     assert "Each name" not in render_index(outcomes[1:], "demo")
-
-
-@pytest.mark.parametrize(("width", "below"), [(420, True), (800, True), (1200, False)])
-def test_the_reasons_lie_within_the_window(tmp_path: Path, width: int, below: bool) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium") or pytest.skip("no Chromium: apt-get install chromium")
-    assess_many(_pairs(tmp_path, "a" * 60, "b"), _model(tmp_path), tmp_path / "out", BARE, Judge())
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        page = browser.new_page(viewport={"width": width, "height": 800})
-        page.goto((tmp_path / "out" / "index.html").as_uri())
-        for row in page.locator("tbody tr").all():
-            name, why = row.locator("th").bounding_box(), row.locator("td.why").bounding_box()
-            assert why["x"] >= 0
-            assert why["x"] + why["width"] <= width
-            assert (why["y"] >= name["y"] + name["height"]) == below
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        browser.close()
-
-
-def test_a_page_without_a_single_verdict(tmp_path: Path) -> None:
-    page = render_index([BatchCase("a", error="no such file")], HOSTILE)
-    assert "no such file" in page
-    assert "<img" not in page
 
 
 def test_a_batch_that_is_interrupted_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whqa.assessment.batch_case import AssessOptions
-from whqa.assessment.output_folder import clear, folder_names, new_folder, refuse_overwriting
+from whqa.assessment.output_folder import clear, folder_names, make_folder, new_folder, refuse_overwriting
 from whqa.errors import InputError
 
 FOREIGN_REQUESTS: list[Any] = [
@@ -41,6 +41,12 @@ def test_no_input_is_written_over_by_whatever_path(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="choose another -o"):
         refuse_overwriting([tmp_path / "out" / ".." / "in" / "0.nii"], [tmp_path / "in" / "0.nii"])
     refuse_overwriting([tmp_path / "out" / "0.nii"], [tmp_path / "in" / "0.nii"])
+
+
+def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(InputError, match="cannot be made a folder"):
+        make_folder(tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["old", "old/a/b"])
