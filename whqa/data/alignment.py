@@ -27,7 +27,7 @@ from whqa.data.formats.volume_files import (
 )
 from whqa.errors import InputError
 
-Affine = npt.NDArray[np.float64]
+_Affine = npt.NDArray[np.float64]
 
 _TOLERANCE_VOXELS = 0.1
 _SAME_SPACING = 1e-2
@@ -118,7 +118,9 @@ def _fit(image: Volume | Grid, mask: Volume | Grid) -> _Fit:
     raise InputError(f"{mask.path}: its grid differs from that of {image.path}: {_cause(image, mask)}", "grid-mismatch")
 
 
-def _on_lattice(image: Affine, mask: Affine, image_shape: tuple[int, ...], mask_shape: tuple[int, ...]) -> _Fit | None:
+def _on_lattice(
+    image: _Affine, mask: _Affine, image_shape: tuple[int, ...], mask_shape: tuple[int, ...]
+) -> _Fit | None:
     """Whether every voxel of the mask is one of the image's lattice, within a tenth of a voxel."""
     between = np.linalg.inv(image) @ mask
     axes = np.rint(between[:3, :3])

@@ -25,7 +25,7 @@ _BY_NIBABEL = "n.save(n.load(sys.argv[1]), sys.argv[2])"
 _BY_ITK = "s.WriteImage(s.ReadImage(sys.argv[1]), sys.argv[2])"
 _OF_ARRAY = "import numpy as p; n.save(n.Nifti1Image(p.load(sys.argv[1]), n.load(sys.argv[2]).affine), sys.argv[3])"
 
-Step = Callable[[Path], str]
+_Step = Callable[[Path], str]
 
 
 def _shell(*words: str | Path) -> str:
@@ -52,16 +52,16 @@ def _array(path: Path) -> str:
     return f"it states no place, save it with that of the image: {line}"
 
 
-def _renamed(ending: str) -> Step:
+def _renamed(ending: str) -> _Step:
     return lambda path: f"name it so: {_shell('mv', path, path.with_name(stem(path.name) + ending))}"
 
 
-def _run(before: str, *words: str) -> Step:
+def _run(before: str, *words: str) -> _Step:
     """A program with the file as its last argument, or in place of `{}`."""
     return lambda path: f"{before}: {_shell(*(str(path) if w == '{}' else w for w in words))}"
 
 
-def _said(step: str) -> Step:
+def _said(step: str) -> _Step:
     return lambda path: step
 
 
@@ -75,7 +75,7 @@ _NO_SCAN = _said("give the NIfTI file of the scan")
 _UNPACK = "unpack it and give a volume of its content"
 
 # Where the bytes stand, the bytes, what has them, and what helps.
-_MAGIC: tuple[tuple[int, bytes, str, Step], ...] = (
+_MAGIC: tuple[tuple[int, bytes, str, _Step], ...] = (
     (128, b"DICM", "a DICOM file", _dicom),
     (0, b"\x89PNG\r\n\x1a\n", "a PNG picture", _PICTURE),
     (0, b"\xff\xd8\xff", "a JPEG picture", _PICTURE),
@@ -131,7 +131,7 @@ _MAGIC: tuple[tuple[int, bytes, str, Step], ...] = (
     (0, b"\x80\x05", "a Python pickle", _NO_SCAN),
 )
 # Of text, behind what may stand before it.
-_TEXT: tuple[tuple[bytes, str, Step], ...] = (
+_TEXT: tuple[tuple[bytes, str, _Step], ...] = (
     (rb"<!doctype html|<html", "a page of the web, as a failed download leaves", _said(_AGAIN)),
     (rb"(<\?xml[^>]*>\s*)?(<!doctype gifti[^>]*>\s*)?<gifti", "a GIFTI surface", _SURFACE),
     (rb"<\?xml", "an XML file", _NO_SCAN),

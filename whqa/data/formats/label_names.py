@@ -27,7 +27,7 @@ _LONGEST_NAME = 200
 _SNAP_LINE = re.compile(r'\s*(\d+)\s+\d+\s+\d+\s+\d+\s+[\d.]+\s+[01]\s+[01]\s+"([^"]*)"\s*')
 _SEGMENT = re.compile(r"Segment(\d+)_(Name|LabelValue|Layer):=(.*)")
 
-Pair = tuple[int, str]
+_Named = tuple[int, str]
 
 
 def label_names(path: Path) -> dict[int, str] | None:
@@ -47,7 +47,7 @@ def label_names(path: Path) -> dict[int, str] | None:
     return None
 
 
-def _unambiguous(pairs: Iterable[Pair]) -> dict[int, str] | None:
+def _unambiguous(pairs: Iterable[_Named]) -> dict[int, str] | None:
     names: dict[int, str] = {}
     twice = set()
     for value, name in pairs:
@@ -81,11 +81,11 @@ class _NotATableError(Exception):
     pass
 
 
-def _of_xml(content: bytes) -> list[Pair]:
+def _of_xml(content: bytes) -> list[_Named]:
     """The label table of a CaretExtension; documents that define entities are left alone."""
     if b"<Label" not in content:
         return []
-    parser, pairs, text = expat.ParserCreate(), list[Pair](), list[str]()
+    parser, pairs, text = expat.ParserCreate(), list[_Named](), list[str]()
     key: list[str] = []
 
     def refused(*_: object) -> None:
@@ -110,7 +110,7 @@ def _of_xml(content: bytes) -> list[Pair]:
     return pairs
 
 
-def _of_json(content: bytes) -> list[Pair]:
+def _of_json(content: bytes) -> list[_Named]:
     """One object of value -> name or name -> value, alone or as `labels`, as MONAI and nnU-Net have it."""
     try:
         table = json.loads(content.decode("utf-8"))
@@ -127,7 +127,7 @@ def _of_json(content: bytes) -> list[Pair]:
     return []
 
 
-def _of_table(content: bytes) -> list[Pair]:
+def _of_table(content: bytes) -> list[_Named]:
     try:
         lines = content.decode("utf-8").splitlines()
     except UnicodeDecodeError:
@@ -136,7 +136,7 @@ def _of_table(content: bytes) -> list[Pair]:
     return [(int(row[1]), row[2]) for row in rows if row is not None] if all(rows) else []
 
 
-def _of_segments(path: Path) -> list[Pair]:
+def _of_segments(path: Path) -> list[_Named]:
     fields: dict[str, dict[str, str]] = {}
     for line in header_lines(path):
         match = _SEGMENT.fullmatch(line)
