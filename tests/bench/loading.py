@@ -41,7 +41,8 @@ def whqa(folder: Path, augmented: bool) -> Iterator[Any]:
     import torch
     from torch.utils.data import DataLoader
 
-    from whqa.loading.patches import Augmentation, PatchDataset
+    from whqa.loading.augmentation import Augmentation
+    from whqa.loading.patches import PatchDataset
     from whqa.loading.sampling import PatchSampler
 
     torch.set_num_threads(1)

@@ -28,8 +28,8 @@ from whqa.data.folds import Folds
 from whqa.data.phantom import phantom_cohort
 from whqa.data.prepare import prepare_cohort
 from whqa.data.preprocess import Preprocess
+from whqa.loading.augmentation import Augmentation
 from whqa.loading.datamodule import WholeHeartDataModule
-from whqa.loading.patches import Augmentation
 from whqa.masks.store import MaskItem, write_mask
 from whqa.modules.errormap import ErrorMapModule
 from whqa.modules.segmenter import SegmenterModule
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 CASES, KINDS, STEPS = 4, 8, 16
 # As conf/ has it for training.
-AUGMENTATION = Augmentation((12.0, 12.0, 12.0), 0.1, (), 0.1, 0.1, 0.05, 0.2, 0.7)
+AUGMENTATION = Augmentation()
 
 
 class Clock(pl.Callback):

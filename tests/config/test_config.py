@@ -16,7 +16,7 @@ from whqa.config.precision import cpu_precision
 from whqa.config.run_name import run_name
 from whqa.config.words import check_overrides, compose_config
 from whqa.data.preprocess import Preprocess
-from whqa.loading.patches import Augmentation
+from whqa.loading.augmentation import Augmentation
 from whqa.masks.plan import MaskPlan
 
 GROUPS = sorted(p for p in config_dir().glob("*/*.yaml") if p.parent.name != "hydra")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from whqa.config.schema import ExternalConfig
 from whqa.config.words import check_overrides, compose_config, external_settings
 from whqa.errors import InputError
+from whqa.masks.external_settings import ExternalSettings
 
 MISTAKES = [
     ("segmenter.learning_rat=1e-3", "segmenter.learning_rate"),
@@ -89,9 +89,9 @@ def test_settings_of_another_programs_masks_get_their_type_and_defaults() -> Non
         "+masks.external.person={root:/p,scheme:{lv:1,rv:2}}",
     ]
     assert external_settings(compose_config(words).masks) == {
-        "nnunet": ExternalConfig("/d/preds, v2", unseen=True),
-        "total": ExternalConfig("/t", "*", parts={"lv": "a.nii.gz"}),
-        "person": ExternalConfig("/p", scheme={"lv": 1, "rv": 2}),
+        "nnunet": ExternalSettings("/d/preds, v2", unseen=True),
+        "total": ExternalSettings("/t", "*", parts={"lv": "a.nii.gz"}),
+        "person": ExternalSettings("/p", scheme={"lv": 1, "rv": 2}),
     }
 
 

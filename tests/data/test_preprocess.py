@@ -194,9 +194,9 @@ def test_crop_box_is_clipped_into_the_volume_and_small_axes_stay_whole() -> None
     array = np.full((60, 50, 10), -1000, "float32")
     array[50:58, 2:6, 3:5] = 200
     scan = volume(array, np.diag([1.0, 1.0, 2.0, 1]))
-    _, middle = preprocess.preprocess_image(scan, "ct", Preprocess((None,) * 3, (20, 20, 40)))
+    _, middle = preprocess.preprocess_image(scan, "ct", Preprocess((None,) * 3, (20, 20, 40), "image"))
     assert (middle.shape, middle.start) == ((20, 20, 10), (20, 15, 0))
-    _, tissue = preprocess.preprocess_image(scan, "ct", Preprocess((None,) * 3, (20, 20, 40), "tissue"))
+    _, tissue = preprocess.preprocess_image(scan, "ct", Preprocess((None,) * 3, (20, 20, 40)))
     assert tissue.start == (40, 0, 0)
     _, coarse = preprocess.preprocess_image(scan, "ct", Preprocess((2.0, 2.0, 2.0), (20, 20, 40), "tissue"))
     assert (coarse.shape, coarse.start) == ((10, 10, 10), (40.5, 0.5, 0))
@@ -267,7 +267,7 @@ def test_what_the_crop_cuts_away_is_counted() -> None:
     labels[8:12, 8:12, 8:12], labels[0:10, 0, 0], labels[:, 10, 0] = 1, 2, 3
     scan = volume(labels, np.eye(4))
     _, geometry = preprocess.preprocess_image(
-        volume(labels.astype("float32"), np.eye(4)), "mr", Preprocess((1, 1, 1), (10, 20, 20))
+        volume(labels.astype("float32"), np.eye(4)), "mr", Preprocess((1, 1, 1), (10, 20, 20), "image")
     )
     assert geometry.start == (5, 0, 0) or geometry.start == (4, 0, 0)
     first = int(geometry.start[0])
@@ -277,7 +277,7 @@ def test_what_the_crop_cuts_away_is_counted() -> None:
 def test_voxels_outside_the_crop() -> None:
     _, label = heart()
     _, geometry = preprocess.preprocess_image(
-        volume(label.array.astype("float32"), label.affine), "mr", Preprocess((3,) * 3, (60,) * 3)
+        volume(label.array.astype("float32"), label.affine), "mr", Preprocess((3,) * 3, (60,) * 3, "image")
     )
     restored = preprocess.restore_map(np.full(geometry.shape, 0.25, "float32"), geometry, outside=-1.0)
     assert restored.shape == label.shape

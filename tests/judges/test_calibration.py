@@ -8,6 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from whqa.judges.calibration import BINS, LOGIT_RANGE, Calibration, LogitHistogram, bin_logits, fit_calibration
+from whqa.judges.threshold_rule import ThresholdRule
 
 Case = tuple[torch.Tensor, torch.Tensor]
 
@@ -21,7 +22,7 @@ def _case(seed: int, scale: float = 1.0, bias: float = 0.0, n: int = 12) -> Case
 
 
 def _fit(cases: list[Case]) -> Calibration:
-    return fit_calibration([LogitHistogram.of(*case) for case in cases])
+    return fit_calibration([LogitHistogram.of(*case) for case in cases], rule=ThresholdRule.dice)
 
 
 def _dice(predicted: np.ndarray, error: np.ndarray) -> float:
@@ -126,7 +127,7 @@ def test_the_numbers_survive_json() -> None:
 @pytest.mark.parametrize("bias", [-4.0, -1.0, 2.0])
 def test_the_expected_rule_finds_the_best_expected_dice_of_all_maps(bias: float) -> None:
     logit, error = _case(0, bias=bias)
-    found = fit_calibration([LogitHistogram.of(logit, error)], rule="expected")
+    found = fit_calibration([LogitHistogram.of(logit, error)], rule=ThresholdRule.expected)
     assert found.threshold is None
     prediction = found.predict(logit)
     p = np.sort(prediction.probability.double().numpy().ravel())[::-1]
@@ -143,7 +144,8 @@ def test_the_expected_rule_calls_nothing_wrong_where_nothing_is_expected() -> No
 
 def test_weights_count_masks_as_often_as_they_say() -> None:
     few, many = LogitHistogram.of(*_case(1, bias=2.0)), LogitHistogram.of(*_case(2, bias=-2.0))
-    weighted, repeated = fit_calibration([few, many], [3.0, 1.0]), fit_calibration([few, few, few, many])
+    weighted = fit_calibration([few, many], [3.0, 1.0], ThresholdRule.dice)
+    repeated = fit_calibration([few, few, few, many], rule=ThresholdRule.dice)
     for key in ("scale", "bias", "threshold"):
         assert weighted.to_dict()[key] == pytest.approx(repeated.to_dict()[key], rel=1e-3)
 

@@ -19,8 +19,8 @@ import torch
 
 from whqa.data.folds import Folds
 from whqa.errors import InputError
+from whqa.loading.augmentation import Augmentation
 from whqa.loading.datamodule import WholeHeartDataModule
-from whqa.loading.patches import Augmentation
 from whqa.masks.store import MaskItem, write_mask
 
 pytestmark = [

@@ -13,7 +13,8 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from whqa.errors import InputError
-from whqa.loading.patches import Augmentation, MaskMemory, PatchDataset, VolumeMaps, cut, place_window
+from whqa.loading.augmentation import Augmentation
+from whqa.loading.patches import MaskMemory, PatchDataset, VolumeMaps, cut, place_window
 from whqa.loading.sampling import PatchRequest, PatchSampler, quality_bins
 
 STRONG = Augmentation(rotate_deg=(40, 40, 40), scale=0.3, probability=1.0)

@@ -17,8 +17,9 @@ from torch import Tensor
 from whqa.assessment.model import FoldNetwork
 from whqa.config.precision import cpu_precision
 from whqa.errors import InputError
-from whqa.judges.calibration import ThresholdRule, expected_dice_threshold
+from whqa.judges.calibration import expected_dice_threshold
 from whqa.judges.correction import expected_dice, other_probabilities
+from whqa.judges.threshold_rule import ThresholdRule
 from whqa.quality import heart_region, one_minus_mean
 
 NO_LABELS = "the run's network has no label head (errormap.head=label)"
@@ -100,8 +101,9 @@ def judge_mask(
         qi = {"volume": one_minus_mean(wrong)} | ({} if heart is None else {"heart": one_minus_mean(wrong, heart)})
         by_fold[network.fold] = FoldNumbers(qi, dice)
     probability = total / len(networks)
-    rule: ThresholdRule = "expected" if all(n.module.calibration.threshold is None for n in networks) else "dice"
-    threshold = expected_dice_threshold(probability) if rule == "expected" else sum(thresholds) / len(thresholds)
+    by_case = all(n.module.calibration.threshold is None for n in networks)
+    rule = ThresholdRule.expected if by_case else ThresholdRule.dice
+    threshold = expected_dice_threshold(probability) if by_case else sum(thresholds) / len(thresholds)
     if labels is None:
         return Judgement(probability, probability >= threshold, threshold, rule, None, None, heart, by_fold)
     others = labels / labels.sum(dim=0).clamp(min=1e-12)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from whqa.callbacks.batches import gather_by_index
 from whqa.files import read_json, write_json
-from whqa.judges.calibration import Calibration, LogitHistogram, ThresholdRule, fit_calibration
+from whqa.judges.calibration import Calibration, LogitHistogram, fit_calibration
 from whqa.judges.correction import correction_gain, most_probable_other
+from whqa.judges.threshold_rule import ThresholdRule
 from whqa.masks.plan import is_delivered
 
 DELIVERED_SHARE = 0.9

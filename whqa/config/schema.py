@@ -1,4 +1,8 @@
-"""The experiment's configuration: a schema that catches typos and wrong types, and the names that follow from it."""
+"""The experiment's configuration: a schema that catches typos and wrong types, and the names that follow from it.
+
+A default stands beside the object that uses it, here only where there is no such object; what is missing, the files of
+`conf` state.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,11 @@ from omegaconf import MISSING, OmegaConf
 
 from whqa.config.precision import cpu_precision
 from whqa.config.run_name import run_name
+from whqa.data.preprocess_settings import Preprocess
+from whqa.judges.threshold_rule import ThresholdRule
+from whqa.loading.augmentation import Augmentation
+from whqa.loading.patch_settings import BALANCE, PatchSettings
+from whqa.modules.training_settings import ErrorMapSettings, OptimiserSettings
 
 
 class Stage(StrEnum):
@@ -20,88 +29,54 @@ class Stage(StrEnum):
     errormap = "errormap"
 
 
-class Head(StrEnum):
-    """What the error-map network predicts, see `whqa.modules.errormap`."""
-
-    binary = "binary"
-    label = "label"
-
-
-class ThresholdRule(StrEnum):
-    """How the error map follows from its probabilities, see `whqa.judges.calibration`."""
-
-    expected = "expected"
-    dice = "dice"
-
-
 @dataclass
 class PreprocessConfig:
     """See `whqa.data.preprocess.Preprocess`."""
 
     spacing: list[float | None] = field(default_factory=lambda: [1.5, 1.5, 1.5])
-    crop_mm: list[float] | None = None
-    centre: str = "tissue"
-    ct_window: list[float] = field(default_factory=lambda: [-250.0, 650.0])
-    mr_percentiles: list[float] = field(default_factory=lambda: [0.5, 99.5])
+    crop_mm: list[float] | None = Preprocess.crop_mm  # type: ignore[assignment]
+    centre: str = Preprocess.centre
+    ct_window: list[float] = field(default_factory=lambda: list(Preprocess.ct_window))
+    mr_percentiles: list[float] = field(default_factory=lambda: list(Preprocess.mr_percentiles))
 
 
 @dataclass
 class AugmentationConfig:
-    """See `whqa.loading.patches.Augmentation`."""
+    """See `whqa.loading.augmentation.Augmentation`."""
 
-    rotate_deg: list[float] = field(default_factory=lambda: [12.0, 12.0, 12.0])
-    scale: float = 0.1
-    flip: list[int] = field(default_factory=list)
-    intensity_scale: float = 0.1
-    intensity_shift: float = 0.1
-    noise: float = 0.05
-    gamma: float = 0.2
-    probability: float = 0.7
-
-
-@dataclass
-class ExternalConfig:
-    """Masks of another program, see `whqa.masks.external.ExternalMethod`."""
-
-    root: str = MISSING
-    pattern: str = "*.nii.gz"
-    scheme: Any = None
-    parts: dict[str, str] = field(default_factory=dict)
-    unseen: bool = False
-    partial: bool = False
+    rotate_deg: list[float] = field(default_factory=lambda: list(Augmentation.rotate_deg))
+    scale: float = Augmentation.scale
+    flip: list[int] = field(default_factory=lambda: list(Augmentation.flip))
+    intensity_scale: float = Augmentation.intensity_scale
+    intensity_shift: float = Augmentation.intensity_shift
+    noise: float = Augmentation.noise
+    gamma: float = Augmentation.gamma
+    probability: float = Augmentation.probability
 
 
 @dataclass
 class MasksConfig:
     """Mask plan, masks of other programs by the program's name, and the kinds that are judged; null takes all.
 
-    The values of `external` are `ExternalConfig`s that stand as plain mappings, because Hydra cannot append a typed one
-    from the command line; `whqa.config.words.external_settings` gives them their type.
+    The values of `external` are `ExternalSettings` that stand as plain mappings, because Hydra cannot append a typed
+    one from the command line; `whqa.config.words.external_settings` gives them their type.
     """
 
-    plan: str = "out_of_fold"
+    plan: str = MISSING
     kinds: list[str] | None = None
     external: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class StageConfig:
+class StageConfig(OptimiserSettings, PatchSettings):
     """What both stages can set: length, batches, patches, optimiser, inference."""
 
     steps: int = MISSING
-    steps_per_epoch: int = 50
-    batch_size: int = 2
+    steps_per_epoch: int = MISSING
+    batch_size: int = MISSING
     patch: list[int] = MISSING
-    foreground: float = 0.7
-    validation_fraction: float = 0.1
-    validate_every: int = 5
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-4
-    warmup: float = 0.1
+    validate_every: int = MISSING
     freeze_norm: float = 0.5
-    num_workers: int | None = None
-    channels_last: bool = True
-    max_voxels: int = 8_000_000
 
 
 @dataclass
@@ -112,14 +87,10 @@ class SegmenterConfig(StageConfig):
 
 
 @dataclass
-class ErrorMapConfig(StageConfig):
+class ErrorMapConfig(ErrorMapSettings, StageConfig):
     """Stage two. `baseline_masks` is how many training masks at most band and entropy threshold are chosen on."""
 
-    head: Head = Head.label
-    label_weight: float = 1.0
-    dice_weight: float = 1.0
-    positive_weight: float = 1.0
-    balance: str = "final"
+    balance: str = BALANCE
     threshold: ThresholdRule = ThresholdRule.expected
     baselines: list[str] = field(default_factory=lambda: ["constant", "boundary", "entropy"])
     baseline_masks: int = 60
@@ -130,8 +101,8 @@ class ErrorMapConfig(StageConfig):
 class Config:
     """Top level. Everything unknown is refused, also with a plus sign."""
 
-    name: str = "default"
-    stage: Stage = Stage.segmenter
+    name: str = MISSING
+    stage: Stage = MISSING
     fold: str = "0"
     folds: int = 5
     seed: int = 0

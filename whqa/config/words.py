@@ -18,8 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from whqa.config.instantiate import config_dir
-from whqa.config.schema import Config, ExternalConfig, Stage
+from whqa.config.schema import Config, Stage
 from whqa.errors import InputError
+from whqa.masks.external_settings import ExternalSettings
 
 _OPTIONS_WITH_VALUE = {
     *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name"),
@@ -70,7 +71,7 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     return config
 
 
-def external_settings(masks: DictConfig) -> dict[str, ExternalConfig]:
+def external_settings(masks: DictConfig) -> dict[str, ExternalSettings]:
     """The settings of `masks.external` with their type and defaults, by method.
 
     Raises:
@@ -81,19 +82,19 @@ def external_settings(masks: DictConfig) -> dict[str, ExternalConfig]:
     for method, settings in container.items():
         place = f"masks.external.{method}"
         given = settings if isinstance(settings, dict) else {}
-        unknown = next(_unknown_keys(given, ExternalConfig, f"{place}."), None)
+        unknown = next(_unknown_keys(given, ExternalSettings, f"{place}."), None)
         if unknown:
-            known = [f"{place}.{f.name}" for f in dataclasses.fields(ExternalConfig)]
+            known = [f"{place}.{f.name}" for f in dataclasses.fields(ExternalSettings)]
             raise InputError(f"no key {unknown!r} in the configuration{_nearest(unknown, known)}")
         if "root" not in given:
             raise InputError(f"{place}: state the folder of its masks, +{place}.root=FOLDER")
-        merged = OmegaConf.structured(ExternalConfig)
+        merged = OmegaConf.structured(ExternalSettings)
         for key, value in given.items():
             try:
                 merged = OmegaConf.merge(merged, {key: value})
             except OmegaConfBaseException as error:
                 raise InputError(f"{place}.{key}={value}: {str(error).splitlines()[0]}") from None
-        typed[str(method)] = ExternalConfig(**OmegaConf.to_container(merged))  # type: ignore[arg-type]
+        typed[str(method)] = ExternalSettings(**OmegaConf.to_container(merged))  # type: ignore[arg-type]
     return typed
 
 

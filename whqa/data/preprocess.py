@@ -25,7 +25,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -34,10 +34,9 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from whqa.data.case import Modality
 from whqa.data.formats.volume_files import Volume, header_from_bytes, header_to_bytes, voxel_sizes
+from whqa.data.preprocess_settings import Preprocess
 from whqa.data.resample import Line, interpolate, interpolate_labels, labelled_box
-from whqa.errors import InputError
 
-Centre = Literal["image", "tissue", "heart"]
 Triple = tuple[float, float, float]
 
 # Soft tissue to contrast-filled blood, in HU: leaves out air, lung, fat and dense bone.
@@ -48,43 +47,6 @@ _TISSUE_STEP = 2.0
 GREAT_VESSELS = frozenset({"ao", "pa"})
 # A grid this close to the wanted spacing is left alone: interpolation would only blur it.
 _SAME_SPACING = 1e-3
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """Settings of the experiment's grid.
-
-    Attributes:
-        spacing: mm along R, A, S; None keeps an axis as it is (the slices of short-axis MR).
-        crop_mm: size of the box along R, A, S; None keeps the whole volume, as does a volume that is smaller.
-        centre: of the box: "image", the middle of the image; "tissue", the centroid of its tissue (CT: voxels of 0 to
-            600 HU; MR: foreground by Otsu's threshold); "heart", the middle of the box that holds the chambers and the
-            myocardium of the label map, for scans of the whole body (where there is no label map: tissue).
-        ct_window: HU that become -1 and 1.
-        mr_percentiles: of the cropped image, that become -1 and 1.
-    """
-
-    spacing: tuple[float | None, float | None, float | None]
-    crop_mm: Triple | None = None
-    centre: Centre = "image"
-    ct_window: tuple[float, float] = (-250.0, 650.0)
-    mr_percentiles: tuple[float, float] = (0.5, 99.5)
-
-    def __post_init__(self) -> None:
-        _set_tuple(self, "spacing", 3)
-        _set_tuple(self, "crop_mm", 3)
-        _set_tuple(self, "ct_window", 2)
-        _set_tuple(self, "mr_percentiles", 2)
-        if not all(s is None or s > 0 for s in self.spacing) or not all(s > 0 for s in self.crop_mm or ()):
-            raise InputError(f"preprocess: spacing {self.spacing} and crop_mm {self.crop_mm} must be positive")
-        if self.centre not in get_args(Centre):
-            raise InputError(f"preprocess: centre {self.centre!r} must be one of {', '.join(get_args(Centre))}")
-        low, high = self.mr_percentiles
-        if self.ct_window[0] >= self.ct_window[1] or not 0 <= low < high <= 100:
-            raise InputError(
-                f"preprocess: ct_window {self.ct_window} and mr_percentiles {self.mr_percentiles} must each be "
-                "(low, high), percentiles within 0..100"
-            )
 
 
 @dataclass(frozen=True)
@@ -334,16 +296,6 @@ def _original(array: npt.NDArray[Any], geometry: Geometry) -> npt.NDArray[Any]:
 def _check_shape(array: npt.NDArray[Any], geometry: Geometry) -> None:
     if tuple(array.shape) != geometry.shape:
         raise ValueError(f"array of shape {array.shape} is not on the cache grid {geometry.shape}")
-
-
-def _set_tuple(settings: Preprocess, name: str, length: int) -> None:
-    """Lists, such as Hydra's, become tuples, so that equal settings have equal hashes."""
-    value = getattr(settings, name)
-    if value is None and name == "crop_mm":
-        return
-    if isinstance(value, (str, int, float)) or value is None or len(value) != length:
-        raise InputError(f"preprocess: {name} must be {length} numbers, got {value!r}")
-    object.__setattr__(settings, name, tuple(None if v is None else float(v) for v in value))
 
 
 def _tuples(value: Any) -> Any:

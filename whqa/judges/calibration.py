@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -20,11 +19,11 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from torch import Tensor
 
+from whqa.judges.threshold_rule import ThresholdRule
 from whqa.quality import ErrorPrediction
 
 LOGIT_RANGE = 12.0
 BINS = 1024
-ThresholdRule = Literal["expected", "dice"]
 SCALE_RANGE = (0.01, 10.0)
 
 
@@ -96,20 +95,23 @@ def bin_logits() -> Tensor:
 
 
 def fit_calibration(
-    histograms: Sequence[LogitHistogram], weights: Sequence[float] | None = None, rule: ThresholdRule = "dice"
+    histograms: Sequence[LogitHistogram],
+    weights: Sequence[float] | None = None,
+    rule: ThresholdRule = ThresholdRule.expected,
 ) -> Calibration:
     """Platt scaling over all voxels, then the rule's threshold.
 
     Args:
         histograms: one a mask; none at all leaves logits as they are, with tau = 0.5.
         weights: of the masks, all alike by default.
+        rule: see above.
     """
     if not histograms:
         return Calibration()
     share = torch.ones(len(histograms)) if weights is None else torch.tensor(weights)
     share = share.double() / share.double().sum()
     scale, bias = _platt(histograms, share)
-    if rule == "expected":
+    if rule == ThresholdRule.expected:
         return Calibration(scale, bias, None)
     cut = int((share[:, None] * _dice_by_cut(histograms)).sum(dim=0).argmax())
     # Half a bin below the first logit that counts as wrong, so that rounding cannot move a voxel across tau.

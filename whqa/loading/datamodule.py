@@ -7,7 +7,7 @@ patches, validation and test yield whole volumes one at a time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 import pytorch_lightning as pl
@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from whqa.errors import InputError
-from whqa.loading.patches import Augmentation, PatchDataset
+from whqa.loading.augmentation import Augmentation
+from whqa.loading.patch_settings import BALANCE, Balance, PatchSettings
+from whqa.loading.patches import PatchDataset
 from whqa.loading.sampling import PatchSampler, quality_bins
 from whqa.masks.plan import is_delivered
 from whqa.process import cpus
@@ -74,16 +76,16 @@ class WholeHeartDataModule(pl.LightningDataModule):
         patch: Sequence[int],
         batch_size: int,
         steps_per_epoch: int,
-        foreground: float = 0.7,
-        validation_fraction: float = 0.1,
+        foreground: float = PatchSettings.foreground,
+        validation_fraction: float = PatchSettings.validation_fraction,
         augmentation: Augmentation | None = None,
         seed: int = 0,
-        num_workers: int | None = None,
-        balance: Literal["final", "quality", "none"] = "final",
+        num_workers: int | None = PatchSettings.num_workers,
+        balance: Balance = BALANCE,
     ) -> None:
         super().__init__()
-        if balance not in ("final", "quality", "none"):
-            raise InputError(f"balance={balance}: must be final, quality or none")
+        if balance not in get_args(Balance):
+            raise InputError(f"balance={balance}: must be one of {', '.join(get_args(Balance))}")
         if len(patch) != 3 or min(*patch, batch_size, steps_per_epoch) < 1 or not 0 <= foreground <= 1:
             raise InputError(
                 f"patch={list(patch)}, batch_size={batch_size}, steps_per_epoch={steps_per_epoch}, "

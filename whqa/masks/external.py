@@ -14,6 +14,7 @@ from whqa.data.case import Case, Cohort
 from whqa.data.folds import Folds
 from whqa.data.sources.checks import existing_folder
 from whqa.errors import InputError
+from whqa.masks.external_settings import ExternalSettings
 from whqa.masks.plan import MASK_KINDS, MaskPlan
 from whqa.masks.store import MaskItem
 from whqa.structures import STRUCTURES, LabelScheme, label_scheme
@@ -43,11 +44,11 @@ class ExternalMethod:
 
     name: str
     root: str | Path
-    pattern: str = "*.nii.gz"
-    scheme: str | Mapping[str, int] | LabelScheme | None = None
+    pattern: str = ExternalSettings.pattern
+    scheme: str | Mapping[str, int] | LabelScheme | None = ExternalSettings.scheme
     parts: Mapping[str, str] = field(default_factory=dict)
-    unseen: bool = False
-    partial: bool = False
+    unseen: bool = ExternalSettings.unseen
+    partial: bool = ExternalSettings.partial
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or self.name.lower() in _RESERVED:

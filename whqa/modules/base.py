@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from whqa.modules.inference import forward_volume
+from whqa.modules.training_settings import OptimiserSettings
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 FINAL_SIDE_WEIGHT = 0.001
@@ -54,11 +55,11 @@ class DeepSupervisionModule(pl.LightningModule):
         network: nn.Module,
         *,
         total_steps: int,
-        learning_rate: float = 2e-3,
-        weight_decay: float = 1e-4,
-        warmup: float = 0.1,
-        channels_last: bool = True,
-        max_voxels: int = 8_000_000,
+        learning_rate: float = OptimiserSettings.learning_rate,
+        weight_decay: float = OptimiserSettings.weight_decay,
+        warmup: float = OptimiserSettings.warmup,
+        channels_last: bool = OptimiserSettings.channels_last,
+        max_voxels: int = OptimiserSettings.max_voxels,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["network"])

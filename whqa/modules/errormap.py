@@ -12,7 +12,7 @@ loss, with the second term weighted by `label_weight`.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +23,8 @@ from whqa.errors import InputError
 from whqa.judges.calibration import Calibration
 from whqa.judges.correction import corrected_mask, expected_dice, most_probable_other, other_probabilities
 from whqa.modules.base import DeepSupervisionModule
+from whqa.modules.training_settings import ErrorMapSettings, Head
 from whqa.quality import ErrorPrediction
-
-Head = Literal["binary", "label"]
 
 
 class RawVerdict(NamedTuple):
@@ -41,8 +40,8 @@ def out_channels(head: str, n_classes: int) -> int:
     Raises:
         InputError: no such head.
     """
-    if head not in get_args(Head):
-        raise InputError(f"errormap.head={head}: must be one of {', '.join(get_args(Head))}")
+    if head not in list(Head):
+        raise InputError(f"errormap.head={head}: must be one of {', '.join(Head)}")
     return 1 if head == "binary" else n_classes
 
 
@@ -66,10 +65,10 @@ class ErrorMapModule(DeepSupervisionModule):
         network: nn.Module,
         *,
         n_classes: int,
-        head: str = "binary",
-        label_weight: float = 1.0,
-        dice_weight: float = 1.0,
-        positive_weight: float = 1.0,
+        head: str = ErrorMapSettings.head,
+        label_weight: float = ErrorMapSettings.label_weight,
+        dice_weight: float = ErrorMapSettings.dice_weight,
+        positive_weight: float = ErrorMapSettings.positive_weight,
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)

@@ -18,8 +18,8 @@ from whqa.data.folds import Folds
 from whqa.errors import InputError
 from whqa.files import write_text
 from whqa.judges.registry import make_baselines
+from whqa.loading.augmentation import Augmentation
 from whqa.loading.datamodule import WholeHeartDataModule
-from whqa.loading.patches import Augmentation
 from whqa.masks.external import refuse_bare
 from whqa.masks.importing import Imported, record_masks, refuse_other_masks
 from whqa.masks.plan import SegmenterJob, fold_name, parse_fold

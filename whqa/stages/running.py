@@ -24,7 +24,7 @@ from whqa.callbacks.tracking import TrackRun
 from whqa.callbacks.training import FreezeNorm, KeepEarlyWeights, ProgressFile, RefuseDivergence, SeedSteps
 from whqa.errors import InputError
 from whqa.judges.baseline import Baseline
-from whqa.judges.calibration import ThresholdRule
+from whqa.judges.threshold_rule import ThresholdRule
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.masks.plan import SegmenterJob
 from whqa.masks.store import MaskItem

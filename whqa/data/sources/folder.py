@@ -37,7 +37,7 @@ def read_folder(
     label: str | None = "*_label.nii.gz",
     *,
     scheme: str | Mapping[str, Any] | LabelScheme,
-    modality: Modality = "mr",
+    modality: Modality = "ct",
     name: str = "folder",
     patient: str | None = None,
     spacing_rule: SpacingRule = "pixdim",

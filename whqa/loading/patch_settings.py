@@ -1,0 +1,19 @@
+"""Settings of the training patches and their defaults, in a module that imports nothing but words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Balance = Literal["final", "quality", "none"]
+BALANCE: Balance = "final"
+"""How masks under judgement are drawn unless told otherwise, see `whqa.loading.datamodule.WholeHeartDataModule`."""
+
+
+@dataclass
+class PatchSettings:
+    """What both stages can set of their patches, see `whqa.loading.datamodule.WholeHeartDataModule`."""
+
+    foreground: float = 0.7
+    validation_fraction: float = 0.1
+    num_workers: int | None = None

@@ -1,0 +1,34 @@
+"""Settings of the LightningModules and their defaults, in a module that imports nothing but words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Head(StrEnum):
+    """What the error-map network predicts, see `whqa.modules.errormap`."""
+
+    binary = "binary"
+    label = "label"
+
+
+@dataclass
+class OptimiserSettings:
+    """What both stages can set, see `whqa.modules.base.DeepSupervisionModule`."""
+
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    warmup: float = 0.1
+    channels_last: bool = True
+    max_voxels: int = 8_000_000
+
+
+@dataclass
+class ErrorMapSettings:
+    """Head and loss of the error-map network, see `whqa.modules.errormap.ErrorMapModule`."""
+
+    head: Head = Head.label
+    label_weight: float = 1.0
+    dice_weight: float = 1.0
+    positive_weight: float = 1.0
