@@ -56,7 +56,6 @@ TWICE = {
     "EXPECTED": "what each reader of a layout expects, for its messages",
     "read_grid": "a format's own, behind the one that takes any",
     **dict.fromkeys(("Array", "Item", "Triple"), "short for a type within a file"),
-    **dict.fromkeys(("Head", "ThresholdRule"), "the schema's choices, and the type of the object that takes them"),
 }
 
 Graph = Mapping[str, set[str]]

@@ -1,6 +1,10 @@
-"""The one exception for everything that the user can put right."""
+"""What a person is told: the one exception for everything that the user can put right, and warnings of one line."""
 
 from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
 
 
 class InputError(Exception):
@@ -16,3 +20,16 @@ class InputError(Exception):
     def __init__(self, message: str, code: str = "") -> None:
         super().__init__(" ".join(message.split()))
         self.code = code
+
+
+def plain_messages() -> None:
+    """One line for a warning of whqa; Lightning's hints and the deprecations of libraries are for developers."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
+    warnings.formatwarning = _one_line
+
+
+def _one_line(message: Warning | str, *args: Any, **kwargs: Any) -> str:
+    return f"warning: {' '.join(str(message).split())}\n"

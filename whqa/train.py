@@ -26,8 +26,7 @@ from omegaconf import DictConfig, ListConfig
 from whqa.config.instantiate import config_dir
 from whqa.config.run_name import run_name
 from whqa.config.words import check_overrides
-from whqa.console import plain_messages
-from whqa.errors import InputError
+from whqa.errors import InputError, plain_messages
 from whqa.process import follow_parent, locked
 
 

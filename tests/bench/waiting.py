@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from whqa.config.precision import cpu_precision
-from whqa.console import plain_messages
 from whqa.data.cache import Cache
 from whqa.data.folds import Folds
 from whqa.data.phantom import phantom_cohort
 from whqa.data.prepare import prepare_cohort
 from whqa.data.preprocess import Preprocess
+from whqa.errors import plain_messages
 from whqa.loading.augmentation import Augmentation
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.masks.store import MaskItem, write_mask

@@ -142,3 +142,10 @@ def test_phantoms_come_with_faulty_masks(tmp_path: Path) -> None:
     (label,) = tmp_path.rglob("*_label.nii.gz")
     assert mask.read_bytes() != label.read_bytes()
     assert len(json.loads(mask.with_name("ct_train_1001_mask.json").read_text())) == 2
+
+
+@pytest.mark.parametrize("module", ["whqa", "whqa.cli"])
+def test_the_package_itself_is_the_command(module: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", module, "--version"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == f"whqa {whqa.__version__}\n"

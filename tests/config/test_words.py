@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hydra
 import pytest
+import pytorch_lightning
+from omegaconf import DictConfig
 
-from whqa.config.words import check_overrides, compose_config, external_settings
+from whqa.config.mistakes import SET_BY_WHQA, trainer_parameters
+from whqa.config.words import check_overrides, compose_config, external_settings, search_path
 from whqa.errors import InputError
 from whqa.masks.external_settings import ExternalSettings
 
@@ -34,8 +39,21 @@ MISTAKES = [
     ("+masks.external.nnunet.rot=/p", "masks.external.nnunet.root"),
     ("+masks.external.nnunet.unsen=true", "masks.external.nnunet.unseen"),
     ("masks.external.nnunet.root=/p", "+masks.external.nnunet.root="),
+    ("trainer.max_epoch=3", "'trainer.max_epochs'? whqa sets it itself; the length of a training is segmenter.steps"),
+    ("trainer.gradient_clip=1", "trainer.gradient_clip_val"),
+    ("+trainer.gradient_clip=1", "trainer.gradient_clip_val"),
+    ("trainer.gradient_clip_val=1", "+trainer.gradient_clip_val=..."),
+    ("trainer.devises=2", "trainer.devices"),
 ]
 WRONG_VALUES = [
+    ("data.name=${oc.env:NO_SUCH_VARIABLE}", "data.name=${oc.env:NO_SUCH_VARIABLE}: "),
+    ("segmenter.steps=${oc.env:NO_SUCH_VARIABLE}", "segmenter.steps=${oc.env:NO_SUCH_VARIABLE}: "),
+    ("errormap.patch=[8,8,'${oc.env:NO_SUCH_VARIABLE}']", "errormap.patch.2=${oc.env:NO_SUCH_VARIABLE}: "),
+    ("runs_dir=${nowhere}", "runs_dir=${nowhere}: "),
+    ("hydra.run.dir=elsewhere", "choose runs_dir=... and name=..."),
+    ("hydra.job.chdir=true", "choose runs_dir=... and name=..."),
+    ("+trainer.max_epochs=3", "trainer.max_epochs: whqa sets it itself; the length of a training is segmenter.steps"),
+    ("seed=0,1", "seed=0,1: takes one value; `whqa train -m`"),
     ("network.width=wide", "network.width=wide: must be a whole number, as 32 is"),
     ("network.strides=2", "network.strides=2: must be a list"),
     ("data.n=2.5", "data.n=2.5: must be a whole number"),
@@ -110,8 +128,13 @@ def test_every_choice_of_a_sweep_is_checked() -> None:
 
 
 def test_a_sweep_of_many_choices_is_checked_one_by_one_not_as_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    composed = []
-    monkeypatch.setattr("whqa.config.words.compose_config", lambda words: composed.append(tuple(words)))
+    composed, compose = [], hydra.compose
+
+    def count(name: str, overrides: list[str]) -> DictConfig:
+        composed.append(tuple(overrides))
+        return compose(name, overrides)
+
+    monkeypatch.setattr("whqa.config.words.compose", count)
     check_overrides(["-m", "fold=0,1,2", "seed=0,1,2,3"])
     assert len(composed) == 1 + 2 + 3
 
@@ -153,3 +176,74 @@ def test_special_characters_are_met_with_quotes(word: str) -> None:
         with pytest.raises(InputError) as error:
             check([word])
         assert str(error.value).endswith(r"""; put the value in quotes inside the quotes: 'patient="(\d+)"'""")
+
+
+@pytest.mark.parametrize("word", ["xyzzy=3", "trainer.xyzzy=3", "segmenter.qqq=1", "+errormap.hjkl=2"])
+def test_no_word_is_offered_where_none_is_near(word: str) -> None:
+    with pytest.raises(InputError) as error:
+        compose_config([word])
+    assert str(error.value) == f"no key {word.lstrip('+').split('=')[0]!r} in the configuration."
+
+
+def test_keys_of_the_chosen_option_are_offered() -> None:
+    with pytest.raises(InputError, match=r"did you mean 'data\.image'"):
+        compose_config(["data=folder", "data.root=x", "data.imge=a"])
+
+
+@pytest.mark.parametrize(
+    ("word", "choices"),
+    [
+        ("network=glob(*)", {"dynunet", "voxresnet"}),
+        ("network=glob(v*)", {"voxresnet"}),
+        ("seed=choice(1,2)", {1, 2}),
+        ("seed=tag(some, choice(1,2))", {1, 2}),
+        ("seed=range(1,4)", {1, 2, 3}),
+        ("seed=sort(3,1)", {1, 3}),
+    ],
+)
+def test_hydra_enumerates_what_stands_for_several_values(
+    word: str, choices: set[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, compose = set(), hydra.compose
+
+    def record(name: str, overrides: list[str]) -> DictConfig:
+        config = compose(name, overrides)
+        seen.add(config.network._target_.split(".")[-1].lower() if "network" in word else config.seed)
+        return config
+
+    monkeypatch.setattr("whqa.config.words.compose", record)
+    check_overrides(["-m", word])
+    assert seen == choices
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (["seed=0,1"], "seed=0,1: stands for several values; -m trains with each of them"),
+        (["-m", "network=glob(x*)"], "stands for no value at all"),
+        (["-m", "network=glob(*)", "seed=-1,2"], "seed=-1: must be between 0 and"),
+        (["-m", "segmenter.learning_rate=interval(.001,.01)"], "add hydra/sweeper=optuna"),
+        (["--config-dir", "/no/such/folder", "seed=1"], "--config-dir /no/such/folder: no such folder"),
+    ],
+)
+def test_a_sweep_s_mistakes_are_named(arguments: list[str], cause: str) -> None:
+    with pytest.raises(InputError) as error:
+        check_overrides(arguments)
+    assert cause in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_groups_of_one_s_own_folder_are_checked_as_well(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nname: mine\nseed: 7\n")
+    check_overrides([f"--config-dir={tmp_path}", "experiment=mine"])
+    assert compose_config([search_path(tmp_path), "experiment=mine"]).seed == 7
+    with pytest.raises(InputError, match="'mine'"):
+        check_overrides(["--config-dir", str(tmp_path), "experiment=mien"])
+
+
+def test_the_trainer_s_parameters_are_found_without_importing_it() -> None:
+    """Lightning keeps them in trainer/trainer.py: where that moves, this fails, and no parameter is offered."""
+    parameters = inspect.signature(pytorch_lightning.Trainer.__init__).parameters
+    assert set(trainer_parameters()) == {name for name in parameters if name != "self"}
+    assert set(SET_BY_WHQA) <= set(parameters)

@@ -18,6 +18,7 @@ from whqa.assessment.run_grid import CaseOnGrid, RestoredMaps, outside_share
 from whqa.assessment.verdict import verdict_of
 from whqa.contract.quality_json import Correction, GivenImage, GivenMask, JudgedStructure, JudgingRun, QualityJson
 from whqa.data.formats.volume_files import voxel_sizes
+from whqa.judges.threshold_rule import ThresholdRule
 from whqa.results.environment import environment
 
 # Of the mask: what lies outside the judged box is told from here on.
@@ -56,7 +57,10 @@ def quality_record(run: TrainedRun, found: Findings, confidence: float, moments:
         "image": _image(inputs),
         "mask": _mask(inputs.mask_file),
         "model": _run(run, inputs),
-        "error_map": {"threshold": found.judgement.map_threshold, "rule": found.judgement.rule},
+        "error_map": {
+            "threshold": found.judgement.map_threshold,
+            "rule": "expected" if found.judgement.rule == ThresholdRule.expected else "dice",
+        },
         "qi": qi,
         "structures": structures,
         "outside": {"mask_share": outside},

@@ -13,8 +13,7 @@ from pathlib import Path
 from whqa import __version__
 from whqa.cli.assess import add_assess_command
 from whqa.cli.data import add_data_commands
-from whqa.console import plain_messages
-from whqa.errors import InputError
+from whqa.errors import InputError, plain_messages
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -65,7 +65,7 @@ def _folder(text: str) -> Path | str:
 
 
 def _cohort(options: argparse.Namespace, overrides: list[str]) -> tuple[str, Cohort]:
-    from whqa.cli.cohorts import cohort_of, recognised
+    from whqa.config.cohorts import cohort_of, recognised
 
     if options.jobs is not None and options.jobs < 1:
         raise InputError(f"--jobs {options.jobs}: must be at least 1")

@@ -21,6 +21,9 @@ from whqa.loading.augmentation import Augmentation
 from whqa.loading.patch_settings import BALANCE, PatchSettings
 from whqa.modules.training_settings import ErrorMapSettings, OptimiserSettings
 
+CPU_PRECISION = "whqa_cpu_precision"
+"""The resolver of the precision that a processor is good at; it imports torch."""
+
 
 class Stage(StrEnum):
     """The two stages of an experiment."""
@@ -126,7 +129,7 @@ def register() -> None:
     """Make the schema and the resolvers known to Hydra."""
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("whqa_run_name", run_name, replace=True)
-    OmegaConf.register_new_resolver("whqa_cpu_precision", cpu_precision, replace=True)
+    OmegaConf.register_new_resolver(CPU_PRECISION, cpu_precision, replace=True)
 
 
 register()

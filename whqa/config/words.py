@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from whqa.config.instantiate import config_dir
-from whqa.config.schema import Config, Stage
+from whqa.config.mistakes import SET_BY_WHQA, explain, leaves, nearest, trainer_parameters
+from whqa.config.schema import CPU_PRECISION, Config, Stage
 from whqa.errors import InputError
 from whqa.masks.external_settings import ExternalSettings
 
@@ -42,33 +43,56 @@ _KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
     ((float, int), "a number"),
     ((list,), "a list"),
 )
-# Of Hydra's grammar, where it meets a character that it has another use for.
-_NO_GRAMMAR = ("LexerNoViableAlt", "extraneous input", "mismatched input", "token recognition error")
-_IN_QUOTES = r"""'patient="(\d+)"'"""
-_NO_CHECK = {"-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion", "-cd", "--config-dir"}
+_NO_CHECK = {"-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion"}
+_SWEEPS = {"-m", "--multirun", "--experimental-rerun"}
+# Hydra's own places: files of other runs are found by names that these would change.
+_PLACES = ("hydra.run.dir", "hydra.job.chdir", "hydra.output_subdir")
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """The configuration that these overrides give, without running anything.
 
     Raises:
-        InputError: an unknown key, group or option, or a value of the wrong type; names the nearest right one.
+        InputError: an unknown key, group or option, a value of the wrong type or one that cannot be looked up; names
+            the nearest right one.
     """
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            config = compose("config", overrides=list(overrides))
-            _refuse_wrong_types(config, overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(_explain(error)) from None
-    except ValueError as error:  # Hydra's answer to a number where a group's option belongs
-        raise InputError(f"{' '.join(overrides)}: {error}") from None
-    unknown = next(_unknown_keys(config, Config), None)
-    if unknown:
-        raise InputError(f"no key {unknown!r} in the configuration{_nearest(unknown, _known_keys())}")
-    _refuse_out_of_range(config)
-    external_settings(config.masks)
-    return config
+    with _hydra():
+        swept = next((o for o in _parsed(overrides) if o.is_sweep_override()), None)
+        if swept is not None:
+            raise InputError(f"{swept.input_line}: takes one value; `whqa train -m` trains with each of several")
+        return _compose(overrides)
+
+
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Compose every choice of a command line once.
+
+    Raises:
+        InputError: see `compose_config`; or several values without `-m`.
+    """
+    if _NO_CHECK & {a.split("=", 1)[0] for a in arguments}:
+        return
+    words = [*_search_path(arguments), *_overrides(arguments)]
+    with _hydra():
+        parsed = _parsed(words)
+        _refuse_sweep(parsed, arguments)
+        choices = [_choices(o) for o in parsed]
+        first = [c[0] for c in choices]
+        _compose(first)
+        for i, others in enumerate(choices):
+            for other in others[1:]:
+                _compose([*first[:i], other, *first[i + 1 :]])
+
+
+def search_path(folder: str | Path) -> str:
+    """The override that stands for `--config-dir FOLDER`, wherever a command is started.
+
+    Raises:
+        InputError: no such folder.
+    """
+    place = Path(folder).absolute()
+    if not place.is_dir():
+        raise InputError(f"--config-dir {folder}: no such folder; it should hold groups, such as experiment/mine.yaml")
+    return f"hydra.searchpath=['file://{place}']"
 
 
 def external_settings(masks: DictConfig) -> dict[str, ExternalSettings]:
@@ -85,7 +109,7 @@ def external_settings(masks: DictConfig) -> dict[str, ExternalSettings]:
         unknown = next(_unknown_keys(given, ExternalSettings, f"{place}."), None)
         if unknown:
             known = [f"{place}.{f.name}" for f in dataclasses.fields(ExternalSettings)]
-            raise InputError(f"no key {unknown!r} in the configuration{_nearest(unknown, known)}")
+            raise InputError(f"no key {unknown!r} in the configuration{nearest(unknown, known)}")
         if "root" not in given:
             raise InputError(f"{place}: state the folder of its masks, +{place}.root=FOLDER")
         merged = OmegaConf.structured(ExternalSettings)
@@ -98,25 +122,89 @@ def external_settings(masks: DictConfig) -> dict[str, ExternalSettings]:
     return typed
 
 
-def check_overrides(arguments: Sequence[str]) -> None:
-    """Compose every choice of a command line once.
+@contextmanager
+def _hydra() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        yield
 
-    Raises:
-        InputError: see `compose_config`.
-    """
-    if _NO_CHECK & {a.split("=", 1)[0] for a in arguments}:
-        return
-    words = list(_overrides(arguments))
+
+def _parsed(words: Sequence[str]) -> list[Override]:
     try:
-        parsed = OverridesParser.create().parse_overrides(words)
+        # with the loader Hydra itself enumerates what a pattern such as glob(*) takes in
+        return OverridesParser.create(config_loader=GlobalHydra.instance().config_loader()).parse_overrides(list(words))
     except HydraException as error:
-        raise InputError(_explain(error)) from None
-    choices = [_choices(o) for o in parsed]
-    first = [c[0] for c in choices]
-    compose_config(first)
-    for i, others in enumerate(choices):
-        for other in others[1:]:
-            compose_config([*first[:i], other, *first[i + 1 :]])
+        raise InputError(explain(error, list)) from None
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    def known_keys() -> list[str]:
+        return _known_keys(overrides)
+
+    _refuse_places(overrides)
+    try:
+        config = compose("config", overrides=list(overrides))
+        _refuse_wrong_types(config, overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(explain(error, known_keys)) from None
+    except ValueError as error:  # Hydra's answer to a number where a group's option belongs
+        raise InputError(f"{' '.join(overrides)}: {error}") from None
+    unknown = next(_unknown_keys(config, Config), None)
+    if unknown:
+        raise InputError(f"no key {unknown!r} in the configuration{nearest(unknown, known_keys())}")
+    _refuse_unknown_of_trainer(config)
+    _refuse_unresolvable(config)
+    _refuse_out_of_range(config)
+    external_settings(config.masks)
+    return config
+
+
+def _refuse_places(overrides: Sequence[str]) -> None:
+    for override in overrides:
+        if override.lstrip("+~").split("=", 1)[0] in _PLACES:
+            raise InputError(
+                f"{override}: a run's directory follows from its settings, so that every stage finds the others; "
+                "choose runs_dir=... and name=..."
+            )
+
+
+def _refuse_sweep(parsed: Sequence[Override], arguments: Sequence[str]) -> None:
+    swept = next((o for o in parsed if o.is_sweep_override()), None)
+    keys = {o.key_or_group for o in parsed}
+    if swept is None:
+        return
+    if not _SWEEPS & set(arguments) and not {"sweep", "hydra.mode"} & keys:
+        raise InputError(f"{swept.input_line}: stands for several values; -m trains with each of them")
+    continuous = next((o for o in parsed if isinstance(o.value(), IntervalSweep)), None)
+    if continuous is not None and "hydra/sweeper" not in keys:
+        raise InputError(
+            f"{continuous.input_line}: only a sweeper that searches draws from an interval; add hydra/sweeper=optuna "
+            "(pip install 'whqa[optuna]'), or list the values"
+        )
+
+
+def _refuse_unknown_of_trainer(config: DictConfig) -> None:
+    """The schema leaves `trainer` to Lightning: there a key must be one of its parameters, and none that whqa sets."""
+    if config.trainer.get("_target_") != "pytorch_lightning.Trainer":
+        return
+    for key in config.trainer:
+        if key in SET_BY_WHQA:
+            raise InputError(f"trainer.{key}: whqa sets it itself; {SET_BY_WHQA[key]}")
+        parameters = trainer_parameters()
+        if parameters and key not in parameters and not str(key).startswith("_"):
+            known = [f"trainer.{name}" for name in parameters]
+            raise InputError(f"no key 'trainer.{key}' in the configuration{nearest(f'trainer.{key}', known)}")
+
+
+def _refuse_unresolvable(config: DictConfig) -> None:
+    """Look up every interpolation but the processor's precision, which takes torch."""
+    for key, value in leaves(OmegaConf.to_container(config)):
+        if isinstance(value, str) and "${" in value and CPU_PRECISION not in value:
+            try:
+                OmegaConf.select(config, key)
+            except OmegaConfBaseException as error:
+                cause = error.__cause__ or error
+                raise InputError(f"{key}={value}: {str(cause).splitlines()[0]}") from None
 
 
 def _refuse_wrong_types(config: DictConfig, overrides: Sequence[str]) -> None:
@@ -150,6 +238,14 @@ def _refuse_out_of_range(config: DictConfig) -> None:
                 raise InputError(f"{path}={value}: must be {limits}")
 
 
+def _search_path(arguments: Sequence[str]) -> list[str]:
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, given, value = argument.partition("=")
+        if name in ("-cd", "--config-dir"):
+            return [search_path(value if given else following)]
+    return []
+
+
 def _overrides(arguments: Iterable[str]) -> Iterator[str]:
     skip = False
     for argument in arguments:
@@ -162,57 +258,24 @@ def _choices(override: Override) -> list[str]:
     text = override.input_line or ""
     if not override.is_sweep_override():
         return [text]
-    key = text.split("=", 1)[0]
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    key, value = text.split("=", 1)[0], override.value()
+    if isinstance(value, IntervalSweep):
+        return [f"{key}={value.start}", f"{key}={value.end}"]
+    choices = [f"{key}={one}" for one in override.sweep_string_iterator()]
+    if not choices:
+        raise InputError(f"{text}: stands for no value at all")
+    return choices
 
 
-def _explain(error: BaseException) -> str:
-    text = str(error)
-    if isinstance(error, MissingConfigException):
-        found = re.search(r"Could not find '([\w-]+)/([^']*)'", text)
-        options = [line.strip() for line in re.findall(r"^\t+([\w-]+)$", text, flags=re.MULTILINE)]
-        if found:
-            group, name = found.groups()
-            return f"no {group} {name!r}{_nearest(name, options)} There are: {', '.join(options)}"
-    missing = re.search(r"Could not override '([^']+)'", text)
-    if missing:
-        key = missing.group(1)
-        if re.match(r"masks\.external(\.|$)", key):
-            return f"{key}: not in the configuration yet; a plus sign adds it: +{key}=..."
-        return f"no key {key!r} in the configuration{_nearest(key, _known_keys())}"
-    cause = error.__cause__
-    reason = str(cause).splitlines()[0] if cause and str(cause) else ""
-    first = text.splitlines()[0] if text else type(error).__name__
-    details = text.splitlines()[1] if "parsing" in first and len(text.splitlines()) > 1 else reason
-    if any(words in text for words in _NO_GRAMMAR):
-        found = re.match(r"LexerNoViableAltException: (.*)|Error parsing override '(.*)'$", first)
-        setting = found[found.lastindex or 0] if found else first
-        return f"{setting}: has special characters; put the value in quotes inside the quotes: {_IN_QUOTES}"
-    return f"{first}: {details}" if details else first
-
-
-def _nearest(word: str, words: Iterable[str]) -> str:
-    known = list(words)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    leaf = difflib.get_close_matches(word.split(".")[-1], [k.split(".")[-1] for k in known], n=1, cutoff=0.75)
-    if not near and leaf:
-        near = [next(k for k in known if k.split(".")[-1] == leaf[0])]
-    return f"; did you mean {near[0]!r}?" if near else "."
-
-
-def _known_keys() -> list[str]:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("config")
-    groups = [p.name for p in config_dir().iterdir() if p.is_dir()]
-    return sorted({*groups, *_flatten(OmegaConf.to_container(config))})
-
-
-def _flatten(value: Any, prefix: str = "") -> Iterator[str]:
-    for key, child in value.items():
-        yield f"{prefix}{key}"
-        if isinstance(child, dict):
-            yield from _flatten(child, f"{prefix}{key}.")
+def _known_keys(overrides: Sequence[str]) -> list[str]:
+    """Of the groups' options that are chosen; what else is stated may be what is wrong."""
+    groups = sorted(p.name for p in config_dir().iterdir() if p.is_dir())
+    chosen = [o for o in overrides if o.split("=", 1)[0] in groups]
+    keys: set[str] = set()
+    for key, _ in leaves(OmegaConf.to_container(compose("config", overrides=chosen))):
+        parts = key.split(".")
+        keys |= {".".join(parts[: i + 1]) for i in range(len(parts))}
+    return sorted({*groups, *keys})
 
 
 def _unknown_keys(config: Any, schema: type, prefix: str = "") -> Iterator[str]:

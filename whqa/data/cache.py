@@ -59,7 +59,7 @@ _ENTRY = re.compile(r"(\.[0-9a-f]{8}\.)?.+-[0-9a-f]{16}")
 _FORMATS = ("volume", "stream", "nifti_header", "nifti_placement", "volume_files", "itk_header", "itk")
 _MAKERS = (
     *(f"data/formats/{name}" for name in _FORMATS),
-    *("structures", "data/reading", "data/resample", "data/preprocess", "data/points"),
+    *("structures", "data/reading", "data/resample", "data/preprocess", "data/preprocess_settings", "data/points"),
 )
 
 

@@ -228,7 +228,7 @@ def short_axis(root: Path, n: int, odd: int) -> Cohort:
         noise = np.random.default_rng(i).integers(0, 100, label.shape)
         for array, part in ((noise + 300 * (label > 0), "image"), (label, "label")):
             nib.save(nib.Nifti1Image(array.astype(np.int16), np.diag([1.5, 1.5, 10, 1])), root / f"p{i}_{part}.nii.gz")
-    return read_folder(root, scheme="acdc", name="short axis")
+    return read_folder(root, scheme="acdc", modality="mr", name="short axis")
 
 
 def test_short_axis_stacks_are_compared_with_each_other(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_real_whole_hearts_mirrored(tmp_path: Path, axis: int, code: str) -> Non
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="real data are not beside the repository")
 def test_real_short_axis_stacks() -> None:
-    report = check_cohort(read_folder(SHARED / "acdc", scheme=ACDC), 2)
+    report = check_cohort(read_folder(SHARED / "acdc", scheme=ACDC, modality="mr"), 2)
     stacks = {c.case.id: c.stack for c in report.cases if c.stack is not None}
     assert len(stacks) == 99
     for case, stack in stacks.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from whqa.cli.cohorts import cohort_of, sources
+from whqa.config.cohorts import cohort_of, sources
 from whqa.config.instantiate import config_dir
 from whqa.data.case import Case, Cohort, Problem
 from whqa.data.findings.duplicates import Fingerprint, duplicate_findings

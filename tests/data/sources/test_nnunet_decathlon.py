@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from whqa.cli.cohorts import recognised
+from whqa.config.cohorts import recognised
 from whqa.data.sources.checks import checked
 from whqa.data.sources.decathlon import read_decathlon
 from whqa.data.sources.names import modality_of, structure_key

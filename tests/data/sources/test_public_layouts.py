@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from whqa.cli.cohorts import cohort_of
+from whqa.config.cohorts import cohort_of
 from whqa.data.case import Case, Cohort
 from whqa.data.reading import read_case
 from whqa.data.sources.acdc import read_acdc

@@ -10,9 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from whqa.cli.cohorts import cohort_of, recognised, sources
 from whqa.cli.commands import main
 from whqa.cli.info import info
+from whqa.config.cohorts import cohort_of, recognised, sources
 from whqa.config.instantiate import config_dir
 from whqa.errors import InputError
 

@@ -1,0 +1,5 @@
+"""`python -m whqa ...` is `whqa ...`."""
+
+from whqa.cli import main
+
+main()
