@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from whqa.report import assessment_page as assessment
-from whqa.report import judged_view as judged
-from whqa.report import slices, standing, viewer, wording
+from whqa.report import judged_view, slices, standing, viewer, wording
 from whqa.report.assessment_page import render_report, write_preview, write_report
 from whqa.structures import label_scheme
 
@@ -53,7 +52,7 @@ def html(assessed):
 
 @pytest.fixture(scope="module")
 def view(assessed):
-    return judged.judged_view(assessed())
+    return judged_view.judged_view(assessed())
 
 
 @pytest.fixture
@@ -268,7 +267,7 @@ def test_page_copes_with_what_a_run_cannot_say(assessed):
 
 def test_view_is_the_same_whatever_the_order_of_the_axes(assessed):
     plain = assessed()
-    expected = judged.judged_view(plain)
+    expected = judged_view.judged_view(plain)
     for code in ("RAS", "AIL", "PIR"):
         turn = nib.orientations.ornt_transform(
             nib.io_orientation(plain.affine), nib.orientations.axcodes2ornt(tuple(code))
@@ -276,7 +275,7 @@ def test_view_is_the_same_whatever_the_order_of_the_axes(assessed):
         names = ("image", "mask", "corrected", "error_probability", "error_map")
         turned = {name: nib.apply_orientation(getattr(plain, name), turn) for name in names}
         affine = plain.affine @ nib.orientations.inv_ornt_aff(turn, plain.mask.shape)
-        found = judged.judged_view(assessed(affine=affine, **turned))
+        found = judged_view.judged_view(assessed(affine=affine, **turned))
         for name in ("image", "mask", "corrected", "probability", "error_map"):
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
         np.testing.assert_allclose(found.affine, expected.affine, atol=1e-9)
@@ -306,10 +305,10 @@ def test_slices_with_most_predicted_error_are_shown(assessed, view, html):
     text = Page(html).text()
     for axis_index, plane in slices.PLANES:
         assert f"{plane.capitalize()}, {view.slice_words(axis_index, at)}" in text
-    figure = judged.plane_figure(view, 2, at)
+    figure = judged_view.plane_figure(view, 2, at)
     tint = figure.axes[1].images[1].get_array()[..., 3]
     np.testing.assert_allclose(tint, 0.85 * view.probability[:, :, at[2]].T, atol=1e-6)
-    changed = judged.change_figure(view, 2, at).axes[1].images[1].get_array()[..., 3]
+    changed = judged_view.change_figure(view, 2, at).axes[1].images[1].get_array()[..., 3]
     np.testing.assert_array_equal(changed > 0, (view.mask != view.corrected)[:, :, at[2]].T)
 
 
@@ -318,8 +317,8 @@ def test_preview_is_one_picture_with_the_verdict(assessed, tmp_path):
     picture = matplotlib.image.imread(tmp_path / "out.png")
     assert picture.shape[1] == assessment.PREVIEW_DPI * 10
     assert [p.name for p in tmp_path.iterdir()] == ["out.png"]
-    view = judged.judged_view(assessed())
-    figure = judged.preview_figure(view, HOSTILE, ["Reject: no"])
+    view = judged_view.judged_view(assessed())
+    figure = judged_view.preview_figure(view, HOSTILE, ["Reject: no"])
     assert figure.get_suptitle() == f"{HOSTILE}\nReject: no"
     assert len(figure.axes) == 6
 

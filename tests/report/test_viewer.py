@@ -13,14 +13,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from whqa.report import judged_view as judged
-from whqa.report import slices, viewer
+from whqa.report import judged_view, slices, viewer
 from whqa.structures import STRUCTURES, LabelScheme
 
 
 @pytest.fixture(scope="module")
 def view(assessed):
-    return judged.judged_view(assessed())
+    return judged_view.judged_view(assessed())
 
 
 def test_json_cannot_leave_its_script_element(view):

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 
 from whqa.contract.quality_json import Assessment, QualityJson
 from whqa.files import atomic_path, write_text
-from whqa.report import figures, slices, standing, wording
-from whqa.report import judged_view as judged
+from whqa.report import figures, judged_view, slices, standing, wording
 from whqa.report.html import data_uri, render
 from whqa.report.viewer import OPACITY, Viewer, ViewerUnavailableError, viewer_of
 from whqa.results.mean_dice import expected_mean_dice
@@ -36,7 +35,7 @@ def write_preview(assessment: Assessment, path: Path) -> None:
     _, word, sentence = wording.HEADLINES[quality["verdict"]["decision"]]
     words = [f"{word}: {sentence}", *wording.what_is_wrong(quality), "Research software, not a medical device."]
     lines = [line for sentence in words for line in textwrap.wrap(sentence, _PREVIEW_COLUMNS)]
-    figure = judged.preview_figure(judged.judged_view(assessment), assessment.name, lines)
+    figure = judged_view.preview_figure(judged_view.judged_view(assessment), assessment.name, lines)
     with atomic_path(path) as temporary:
         temporary.write_bytes(figures.png(figure, PREVIEW_DPI))
 
@@ -44,7 +43,7 @@ def write_preview(assessment: Assessment, path: Path) -> None:
 def render_report(assessment: Assessment) -> str:
     """The page as HTML; everything that comes from files is escaped."""
     quality = assessment.quality
-    view = judged.judged_view(assessment)
+    view = judged_view.judged_view(assessment)
     applied = bool(quality["correction"]["applied"])
     planes, standings = _planes(view, changes=False), _standings(assessment)
     changes = _planes(view, changes=True) if applied and view.changed.any() else []
@@ -77,7 +76,7 @@ def render_report(assessment: Assessment) -> str:
         labels=[row for row in rows if row["volume"] or row["corrected"]],
         planes=planes,
         any_error=bool(view.error_map.any()),
-        tints={"error": slices.PREDICTED_ERROR, "changed": judged.CHANGED},
+        tints={"error": slices.PREDICTED_ERROR, "changed": judged_view.CHANGED},
         changes=changes,
         standings=standings,
         rank=standing.rank_words(assessment.population, quality),
@@ -114,7 +113,7 @@ def _beside(found: Mapping[str, Any], confidence: float) -> str:
 def _rows(assessment: Assessment) -> list[dict[str, Any]]:
     """The table of structures; bar positions in percent of the bar."""
     scheme, found = assessment.scheme, assessment.quality["structures"]
-    tags, rows = judged.tags_of(scheme), []
+    tags, rows = judged_view.tags_of(scheme), []
     for key, tag, colour in zip(scheme.keys, tags, scheme.colours, strict=True):
         s = found[key]
         interval, dice = s["dice_interval"], s["dice_expected"]
@@ -137,10 +136,10 @@ def _rows(assessment: Assessment) -> list[dict[str, Any]]:
     return rows
 
 
-def _planes(view: judged.JudgedView, changes: bool) -> list[dict[str, str]]:
+def _planes(view: judged_view.JudgedView, changes: bool) -> list[dict[str, str]]:
     """Per plane the slice with most predicted errors, or that in which the correction changed most."""
     at = slices.worst_voxel(view.changed if changes else view.error_map, view.mask)
-    draw = judged.change_figure if changes else judged.plane_figure
+    draw = judged_view.change_figure if changes else judged_view.plane_figure
     shown = "the mask before, and below it after the correction"
     if not changes:
         shown = "the mask's outlines, and below it the predicted error"
