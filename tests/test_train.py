@@ -262,3 +262,24 @@ def test_without_validation_there_is_nothing_to_maximise(tmp_path: Path) -> None
     assert last_logged(tmp_path / "metrics.csv", "val/dice") is None
     (tmp_path / "metrics.csv").write_text("step,train/loss\n0,1.5\n")
     assert last_logged(tmp_path / "metrics.csv", "val/dice") is None
+
+
+@pytest.mark.parametrize("by_lightning", [False, True])
+def test_ctrl_c_ends_a_run_with_130_and_one_line(
+    by_lightning: bool,
+    train: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    def interrupted(*args: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            if by_lightning:  # as its trainer does during a fit
+                sys.exit(1)
+            raise
+
+    monkeypatch.setattr("whqa.stages.from_config.run_stage", interrupted)
+    assert train("experiment=demo", f"runs_dir={tmp_path}") == 130
+    assert capsys.readouterr().err == "whqa train: stopped; the same command continues from the last checkpoint\n"

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, ListConfig
 
 from whqa.config.instantiate import config_dir
 from whqa.config.run_name import run_name
+from whqa.config.settings_help import train_help
 from whqa.config.words import check_overrides
 from whqa.errors import InputError, plain_messages
 from whqa.process import follow_parent, locked
@@ -33,6 +34,9 @@ from whqa.process import follow_parent, locked
 def main() -> None:
     """Entry point of `whqa train` and `python -m whqa.train`."""
     plain_messages()
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(train_help())
+        return
     try:
         check_overrides(sys.argv[1:])
     except InputError as error:
@@ -40,7 +44,14 @@ def main() -> None:
         sys.exit(2)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     follow_parent()
-    _job()
+    try:
+        _job()
+    except (KeyboardInterrupt, SystemExit) as end:
+        # Lightning answers Ctrl-C with an exit code of its own
+        if not isinstance(end, KeyboardInterrupt) and not isinstance(end.__context__, KeyboardInterrupt):
+            raise
+        print("whqa train: stopped; the same command continues from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")

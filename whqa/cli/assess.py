@@ -41,7 +41,8 @@ def add_assess_command(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-report", dest="report", action="store_false", help="no report.html")
     parser.epilog = (
         "a table has the columns image and mask, and name and modality if you like; files in two folders are matched "
-        "by name; a second call goes on where the first one stopped"
+        "by name; a second call goes on where the first one stopped. "
+        "Example: whqa assess scan.nii.gz mask.nii.gz --model runs/demo -o out"
     )
     parser.set_defaults(run=_assess)
 

@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from whqa import __version__
@@ -55,14 +55,35 @@ def _disk_trouble(error: OSError, options: argparse.Namespace) -> str | None:
     return f"{place}: {error.strerror}; {'free some space or ' if full else ''}choose another path"
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose help goes on with lines that are made only when somebody asks for them."""
+
+    more: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        return super().format_help() + (f"\n{self.more()}\n" if self.more else "")
+
+
+def _settings() -> str:
+    from whqa.config.settings_help import settings_help
+
+    return settings_help()
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="whqa", description="Whole-heart segmentation quality assessment.")
+    parser = _Parser(prog="whqa", description="Whole-heart segmentation quality assessment.")
     parser.add_argument("--version", action="version", version=f"whqa {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("train", help="one stage of one fold through Hydra: whqa train experiment=demo fold=0")
 
     cv = commands.add_parser("cv", help="full cross-validation: whqa cv experiment=demo --jobs 2")
     cv.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
+    cv.add_argument("--config-dir", metavar="DIR", help="groups of your own, such as DIR/experiment/mine.yaml")
+    cv.epilog = (
+        "KEY=VALUE settings follow. The same command resumes where it stopped and ends with the summary. "
+        "Example: whqa cv experiment=demo seed=1 --jobs 2"
+    )
+    cv.more = _settings
     cv.set_defaults(run=_cv, takes_settings=True)
 
     summarize = commands.add_parser("summarize", help="folds -> cases.csv, summary.json, summary.html")
@@ -71,12 +92,14 @@ def _parser() -> argparse.ArgumentParser:
         "--reports", type=int, default=0, metavar="N", help="write reports/<case>/ of the N worst judged masks as well"
     )
     summarize.add_argument("--wandb", action="store_true", help="log it to W&B as well (offline, or WANDB_MODE)")
+    summarize.epilog = "Example: whqa summarize runs/demo --reports 6"
     summarize.set_defaults(run=_summarize)
 
     add_assess_command(commands.add_parser("assess", help="a scan and its mask: what is wrong, how sure, what to do"))
 
     info = commands.add_parser("info", help="versions, device, experiments, networks, baselines, label schemes")
     info.add_argument("--json", action="store_true", help="for machines")
+    info.epilog = "Example: whqa info --json"
     info.set_defaults(run=_info)
 
     add_data_commands(commands.add_parser("data", help="check, prepare or preview scans; write the built-in phantoms"))
@@ -102,8 +125,10 @@ def _train(arguments: list[str]) -> None:
 
 
 def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
-    from whqa.config.words import compose_config
+    from whqa.config.words import compose_config, search_path
 
+    if options.config_dir is not None:
+        overrides = [search_path(options.config_dir), *overrides]
     if options.jobs < 1:
         raise InputError(f"--jobs {options.jobs}: must be at least 1")
     # before the imports below, which take seconds

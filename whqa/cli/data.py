@@ -26,6 +26,7 @@ def add_data_commands(parser: argparse.ArgumentParser) -> None:
     write.add_argument("--out", type=Path, required=True)
     write.add_argument("--preview", type=Path, help="PNG: three planes of every case with label contours")
     write.add_argument("--faults", type=int, default=0, help="also masks with so many faults, to be assessed")
+    write.epilog = "Example: whqa data phantom --cases 4 --out phantoms --preview phantoms.png"
     write.set_defaults(run=_phantom)
 
     check = kinds.add_parser("check", help="what is in a folder and what is wrong with it")
@@ -41,7 +42,10 @@ def add_data_commands(parser: argparse.ArgumentParser) -> None:
     preview.set_defaults(run=_preview, takes_settings=True)
 
     prepare = kinds.add_parser("prepare", help="fill an experiment's cache: whqa data prepare experiment=NAME --jobs 4")
-    prepare.epilog = "settings of the experiment follow as key=value; a second call makes only what is missing"
+    prepare.epilog = (
+        "settings of the experiment follow as key=value; a second call makes only what is missing. "
+        "Example: whqa data prepare experiment=demo --jobs 4"
+    )
     prepare.add_argument("--jobs", type=int, help="processes side by side, of one thread each (default: all CPUs)")
     prepare.add_argument(
         "--prune",
@@ -53,7 +57,10 @@ def add_data_commands(parser: argparse.ArgumentParser) -> None:
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:
     """Arguments of every command that reads a folder of scans; settings of the source follow as key=value."""
-    parser.epilog = "settings of the source follow as key=value, e.g. modality=mr spacing_rule=affine"
+    parser.epilog = (
+        "settings of the source follow as key=value, e.g. modality=mr spacing_rule=affine. "
+        f"Example: {parser.prog} DIR --source mmwhs modality=mr"
+    )
     parser.add_argument("directory", type=_folder, metavar="DIR", help="folder with the scans")
     parser.add_argument("--source", help="its layout, e.g. mmwhs (default: the one that is recognised)")
     parser.add_argument("--jobs", type=int, help="processes side by side (default: all CPUs)")
