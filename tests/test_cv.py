@@ -256,7 +256,7 @@ def test_a_child_follows_its_parent(tmp_path: Path) -> None:
         print(child.stdout.readline().decode().strip(), flush=True)
         os._exit(0)
     """)
-    done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, timeout=600, check=True)
     pid, deadline = int(done.stdout), time.monotonic() + 120
     while _alive(pid) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -268,10 +268,10 @@ def test_a_child_whose_parent_died_before_it_looked_ends_too(noted: bool) -> Non
     gone = subprocess.Popen([sys.executable, "-S", "-c", ""])
     os.waitid(os.P_PID, gone.pid, os.WEXITED | (0 if noted else os.WNOWAIT))
     program = f"from whqa.process import follow_parent\nimport os\nos.environ['WHQA_PARENT'] = '{gone.pid}'\n"
-    alone = subprocess.run([sys.executable, "-c", program + "follow_parent()"], timeout=60, check=False)
+    alone = subprocess.run([sys.executable, "-c", program + "follow_parent()"], timeout=600, check=False)
     assert alone.returncode == 1
     rank = "os.environ['LOCAL_RANK'] = '1'\n"
-    further = subprocess.run([sys.executable, "-c", program + rank + "follow_parent()"], timeout=60, check=False)
+    further = subprocess.run([sys.executable, "-c", program + rank + "follow_parent()"], timeout=600, check=False)
     assert further.returncode == 0
     gone.wait()
 

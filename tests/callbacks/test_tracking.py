@@ -88,11 +88,11 @@ def the_run(directory: Path) -> SimpleNamespace:
     """What the only offline run below a directory holds."""
     (run_file,) = directory.glob("wandb/offline-run-*/*.wandb")
     # wandb's service may still be writing when finish() returns
-    for _ in range(50):
-        found = list(records(run_file))
-        if any(r.HasField("exit") for r in found):
-            break
+    deadline = time.monotonic() + 240
+    found = list(records(run_file))
+    while not any(r.HasField("exit") for r in found) and time.monotonic() < deadline:
         time.sleep(0.1)
+        found = list(records(run_file))
     begun = next(r.run for r in found if r.HasField("run"))
     rows = [
         {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in r.history.item}

@@ -194,7 +194,7 @@ def test_several_processes_from_the_console_script(spoilt: Path) -> None:
         env=os.environ | {"COLUMNS": "60"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 1

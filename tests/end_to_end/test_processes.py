@@ -50,7 +50,7 @@ def test_two_processes_judge_as_one_does(judged: Path, tmp_path: Path, tiny: Tin
         [sys.executable, "-m", "whqa.train", *tiny(tmp_path), *words],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
         cwd=tmp_path,
         check=False,
     )
