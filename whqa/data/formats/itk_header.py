@@ -135,6 +135,11 @@ def _nrrd(path: Path, block: bytes) -> Declared:
     if "datafile" in fields:
         raise _detached(path, fields["datafile"])
     field = _reader(path, "NRRD", fields)
+    if fields.get("dimension") == "4" and re.search(r"(?m)^Segment\d+_", "\n".join(lines)):
+        raise InputError(
+            f"{path}: segments that overlap, in layers (4-D); export them from 3D Slicer as one label map: "
+            "Segmentations, Export/import, Labelmap, and save that as NIfTI"
+        )
     field("dimension", "3")
     field("space", "|".join(_NRRD_SPACES), re.IGNORECASE)
     field("spacedirections", rf"{_VECTOR}\s*{_VECTOR}\s*{_VECTOR}")

@@ -21,6 +21,8 @@ from whqa.errors import InputError
 from whqa.structures import LabelScheme
 
 _LARGEST = 2**31 - 1
+# Worked on at a time, in float64 and several times over.
+_VOXELS = 1 << 15
 # What computing in other units leaves; and what is not worth a word.
 _NEAR, _NOISE = 0.01, 1e-4
 _THRESHOLD = (
@@ -74,8 +76,10 @@ class WholeLabels:
         done = 0
         with np.errstate(all="ignore"):
             for block in blocks:
-                target[done : done + block.size] = self._rounded_block(block)
-                done += block.size
+                for first in range(0, block.size, _VOXELS):
+                    part = block[first : first + _VOXELS]
+                    target[done : done + part.size] = self._rounded_block(part)
+                    done += part.size
         self._refuse()
         smallest = next(t for t in (np.uint8, np.int16, np.int32) if _holds(t, self._low, self._high))
         return target.astype(smallest, copy=False)

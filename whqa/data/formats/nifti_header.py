@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 
 from whqa.data.formats.foreign import describe_foreign
+from whqa.data.formats.stacks import describe_stack
 from whqa.data.formats.stream import first_bytes
 from whqa.data.formats.volume import times
 from whqa.errors import InputError
@@ -32,6 +33,7 @@ _TYPES = {
     1024: "i8",
     1280: "u8",
 }
+_COLOURS = (128, 2304)
 # DICOM headers and the like before the voxels; CIFTI's are larger, but CIFTI holds no volume.
 _MAX_EXTENSION = 1 << 28
 # Of a quaternion's vector part: a thousand times what rounding to float32 adds, far below what damage does.
@@ -73,8 +75,14 @@ def volume_shape(path: Path, header: nib.Nifti1Header) -> tuple[int, int, int]:
     shape = tuple(int(n) for n in header["dim"][1 : dimensions + 1])
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
+    if len(shape) < 3:
+        raise InputError(f"{path}: {len(shape)}-D of shape {times(shape)}, must be 3-D; give the whole volume")
+    if len(shape) > 3 and min(shape) < 1:
+        raise InputError(f"{path}: empty image of shape {times(shape)}; export the scan again")
     if len(shape) != 3:
-        raise InputError(f"{path}: {len(shape)}-D of shape {times(shape)}, must be 3-D; give one volume a file")
+        raise InputError(
+            f"{path}: {len(shape)}-D of shape {times(shape)}, must be 3-D; {describe_stack(path, header, shape)}"
+        )
     if min(shape) < 1:
         raise InputError(f"{path}: empty image of shape {times(shape)}; export the scan again")
     return shape[0], shape[1], shape[2]
@@ -87,6 +95,11 @@ def stored_type(path: Path, header: nib.Nifti1Header) -> np.dtype[Any]:
         InputError: complex, colours, an unknown code, or a code that contradicts the bits per voxel.
     """
     code, bits = int(header["datatype"]), int(header["bitpix"])
+    if code in _COLOURS:
+        raise InputError(
+            f"{path}: voxels are colours, not real numbers (NIfTI data type {code}); export the scan or the labels "
+            "themselves, not their picture"
+        )
     if code not in _TYPES:
         raise InputError(f"{path}: voxels are not real numbers (NIfTI data type {code})")
     dtype = np.dtype(_TYPES[code]).newbyteorder(header.endianness)
