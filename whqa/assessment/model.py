@@ -23,7 +23,6 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from whqa.config.instantiate import make
-from whqa.data.folds import read_folds
 from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.preprocess import Preprocess
 from whqa.errors import InputError
@@ -32,6 +31,7 @@ from whqa.judges.calibration import Calibration
 from whqa.masks.store import COMPLETED
 from whqa.modules.errormap import ErrorMapModule, out_channels
 from whqa.results.case_table import case_table
+from whqa.results.run_folds import folds_of_model
 from whqa.structures import SCHEMES, LabelScheme
 
 _DAMAGED = (RuntimeError, KeyError, IndexError, TypeError, ValueError, AttributeError, OSError, EOFError)
@@ -102,9 +102,7 @@ def load_run(directory: str | Path, folds: Sequence[int] | None = None) -> Train
         InputError: no run, a fold that is not complete, a damaged or foreign file.
     """
     directory = Path(directory).expanduser()
-    record = read_folds(
-        directory / "folds.json", "`make demo` makes runs/demo, `make cv EXP=...` trains on your own data"
-    )
+    record = folds_of_model(directory)
     complete = [k for k in range(len(record["folds"])) if (directory / "errormap" / str(k) / COMPLETED).is_file()]
     wanted = complete if folds is None else list(dict.fromkeys(folds))
     missing = [k for k in wanted if k not in complete]

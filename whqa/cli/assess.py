@@ -55,8 +55,10 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
     preview = _preview(options.preview)
     pairs = _pairs(options)
     from whqa.assessment.label_map import parse_label_map
+    from whqa.results.run_folds import folds_of_model
 
     scheme = None if options.label_map is None else parse_label_map(options.label_map)
+    folds_of_model(options.model.expanduser())
     # after the words of the command line are checked: these imports take seconds
     from whqa.assessment.batch_case import AssessOptions
     from whqa.assessment.model import load_run

@@ -141,6 +141,9 @@ def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
 def _summarize(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.reports < 0:
         raise InputError(f"--reports {options.reports}: must be at least 0")
+    from whqa.results.run_folds import folds_to_summarize
+
+    folds_to_summarize(options.directory.resolve())
     from whqa.callbacks.summary_run import log_summary, options_of
     from whqa.callbacks.wandb_run import require_wandb
     from whqa.summarize import summarize

@@ -84,10 +84,10 @@ def _cohort(options: argparse.Namespace, overrides: list[str]) -> tuple[str, Coh
 
 
 def _check(options: argparse.Namespace, overrides: list[str]) -> int:
+    source, cohort = _cohort(options, overrides)
     from whqa.cli.findings_text import check_record, print_report
     from whqa.data.findings.check import check_cohort
 
-    source, cohort = _cohort(options, overrides)
     start = time.monotonic()
     report = check_cohort(cohort, options.jobs)
     if options.json:

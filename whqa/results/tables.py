@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from whqa.data.folds import read_folds
 from whqa.errors import InputError
 from whqa.files import read_json
 from whqa.masks.plan import MASK_KINDS, is_delivered
 from whqa.masks.store import COMPLETED, EXTERNAL_RECORD, read_index
+from whqa.results.run_folds import folds_to_summarize
 
 TEXT_COLUMNS = ("case", "patient", "mask_kind", "method", "modality", "segmenter")
 METHOD_ORDER = ("errormap", "constant", "boundary", "entropy")
@@ -87,7 +87,7 @@ def read_run(run_dir: Path) -> RunTables:
         InputError: a fold is missing or unfinished, a case is judged twice, missing or in a foreign fold, the folds
             differ in methods or mask kinds, or a table does not hold what it must.
     """
-    folds = read_folds(run_dir / "folds.json", f"`make cv EXP={run_dir.name}` makes one")
+    folds = folds_to_summarize(run_dir)
     stages = _stages(run_dir, len(folds["folds"]))
     _refuse_missing(run_dir, stages, len(folds["folds"]))
     _refuse_surplus(run_dir / "errormap", len(folds["folds"]))

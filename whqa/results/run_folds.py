@@ -1,0 +1,26 @@
+"""The folds of a run, read before anything that takes seconds to import: a wrong folder is met at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from whqa.data.folds import read_folds
+
+
+def folds_to_summarize(run_dir: Path) -> dict[str, Any]:
+    """The content of folds.json of a run whose folds are joined.
+
+    Raises:
+        InputError: see `whqa.data.folds.read_folds`.
+    """
+    return read_folds(run_dir / "folds.json", f"`make cv EXP={run_dir.name}` makes one")
+
+
+def folds_of_model(run_dir: Path) -> dict[str, Any]:
+    """The content of folds.json of a run whose networks judge a scan.
+
+    Raises:
+        InputError: see `whqa.data.folds.read_folds`.
+    """
+    return read_folds(run_dir / "folds.json", "`make demo` makes runs/demo, `make cv EXP=...` trains on your own data")
