@@ -181,15 +181,17 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
     cfg = compose_config(overrides)
 
     # seconds of torch, which a wrong word never costs
-    from whqa.callbacks.summary_run import log_summary, wandb_options
-    from whqa.callbacks.wandb_run import require_wandb
+    from whqa.callbacks.mirror import usable_mode
+    from whqa.callbacks.summary_run import log_summary
+    from whqa.config.wandb_settings import wandb_options
     from whqa.masks.importing import refuse_other_masks
     from whqa.study import chosen_kinds, import_external, make_study, refuse_other_settings
     from whqa.summarize import summarize
 
     tracked = wandb_options(cfg)
     if tracked:
-        require_wandb()
+        # asked once, not once a run
+        tracked["mode"] = os.environ["WANDB_MODE"] = usable_mode(tracked.get("mode", "offline"))
     experiment_dir = Path(cfg.runs_dir) / run_name(cfg.name, overrides)
     chosen_kinds(cfg)  # what is wrong there shows before all scans are read
     study = make_study(cfg, experiment_dir, jobs)

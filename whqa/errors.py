@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 import warnings
 from typing import Any
 
@@ -23,7 +25,12 @@ class InputError(Exception):
 
 
 def plain_messages() -> None:
-    """One line for a warning of whqa; Lightning's hints and the deprecations of libraries are for developers."""
+    """One line for a warning of whqa; Lightning's hints and the deprecations of libraries are for developers.
+
+    What the terminal's encoding lacks, such as the bullet in Lightning's bar, becomes a question mark.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -149,3 +150,10 @@ def test_the_package_itself_is_the_command(module: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", module, "--version"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == f"whqa {whqa.__version__}\n"
+
+
+def test_a_terminal_without_a_bullet_gets_a_question_mark() -> None:
+    code = "from whqa.errors import plain_messages; plain_messages(); print('0:01 \\u2022 \\u00b1')"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0:01 ? ?\n", "")

@@ -9,7 +9,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from whqa.callbacks.wandb_run import finished_run, require_wandb, run_settings, wandb_figure, wandb_table
+from whqa.callbacks.mirror import begin, spared
+from whqa.callbacks.wandb_run import finished_run, run_settings, wandb_figure, wandb_table
+from whqa.config.wandb_settings import OF_LIGHTNING, require_wandb, wandb_options
+
+# Of a run's configuration: which run it is and where, not what the experiment is.
+_OF_ONE_RUN = ("stage", "fold", "fit", "runs_dir", "cache_dir", "data_dir", "logger")
 
 
 def log_summary(
@@ -17,38 +22,57 @@ def log_summary(
 ) -> None:
     """The run of job_type "summary": every number of summary.json with its interval, all cases, the figures, the page.
 
+    Its configuration is that of the experiment, so that the dashboard compares experiments by their settings.
+
     Args:
         experiment_dir: runs/<experiment>, summarised.
         summary: content of summary.json.
         project: of W&B.
         mode: see `wandb_logger`.
-        options: more arguments of `wandb.init`.
+        options: more arguments of `wandb.init`; those of Lightning's logger are left out.
 
     Raises:
-        InputError: wandb is not installed, or there is no such mode.
+        InputError: wandb is not installed.
     """
+    wandb = require_wandb()
+    experiment_dir = Path(experiment_dir).absolute()
+    with finished_run():
+        settings = run_settings(experiment_dir, "summary", "", experiment_dir, project, mode)
+        settings["config"] = experiment_config(experiment_dir) | {
+            key: summary[key] for key in ("cohort", "plan", "environment")
+        }
+        settings["settings"] |= {"quiet": True} | options.pop("settings", {})
+        settings |= {key: value for key, value in options.items() if key not in OF_LIGHTNING}
+        run = begin(lambda mode: wandb.init(**settings | {"mode": mode}), settings["mode"])
+        with spared():
+            run.log(_media(experiment_dir, summary))
+            run.summary.update(headline_numbers(summary))
+
+
+def _media(experiment_dir: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     from whqa.report.figures import risk_coverage_figure, scatter_figure
     from whqa.results.summary_entry import shown_views
     from whqa.results.tables import read_run, view
 
-    wandb = require_wandb()
-    experiment_dir = Path(experiment_dir).resolve()
-    settings = run_settings(experiment_dir, "summary", "", experiment_dir, project, mode)
-    settings["config"] = {key: summary[key] for key in ("cohort", "plan", "environment")}
     tables = read_run(experiment_dir)
-    with finished_run():
-        run = wandb.init(**settings, **{"settings": {"quiet": True}} | options)
-        media = {
-            "cases": wandb_table(tables.judged),
-            "page": wandb.Html(str(experiment_dir / "summary.html"), inject=False),
-        }
-        for masks in shown_views(summary["methods"]):
-            rows = view(tables.judged, masks)
-            media[f"risk_coverage/{masks}"] = wandb_figure(risk_coverage_figure(rows, tables.structures))
-            for region in ("volume", "heart"):
-                media[f"qi_accuracy/{masks}_{region}"] = wandb_figure(scatter_figure(rows, region))
-        run.log(media)
-        run.summary.update(headline_numbers(summary))
+    media = {
+        "cases": wandb_table(tables.judged),
+        "page": require_wandb().Html(str(experiment_dir / "summary.html"), inject=False),
+    }
+    for masks in shown_views(summary["methods"]):
+        rows = view(tables.judged, masks)
+        media[f"risk_coverage/{masks}"] = wandb_figure(risk_coverage_figure(rows, tables.structures))
+        for region in ("volume", "heart"):
+            media[f"qi_accuracy/{masks}_{region}"] = wandb_figure(scatter_figure(rows, region))
+    return media
+
+
+def experiment_config(experiment_dir: Path) -> dict[str, Any]:
+    """The settings that all runs of an experiment share, as its first error-map network has them; {} without any."""
+    for config in _configs(experiment_dir):
+        found: Any = OmegaConf.to_container(config)
+        return {str(key): value for key, value in found.items() if key not in _OF_ONE_RUN}
+    return {}
 
 
 def headline_numbers(summary: Mapping[str, Any]) -> dict[str, float]:
@@ -70,15 +94,16 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, floa
             yield (prefix if key == "mean" else name), float(value)
 
 
-def wandb_options(config: DictConfig) -> dict[str, Any]:
-    """Arguments of `log_summary` that a run's configuration states; empty without logger=wandb."""
-    loggers: Any = OmegaConf.to_container(config.get("logger") or OmegaConf.create(), resolve=True)
-    return {k: v for k, v in loggers.get("wandb", {}).items() if k != "_target_"}
-
-
 def options_of(experiment_dir: Path) -> dict[str, Any]:
     """Arguments of `log_summary` as the experiment's own runs had them; the mode is WANDB_MODE, else offline."""
     options: dict[str, Any] = {"project": os.environ.get("WANDB_PROJECT", "whqa")}
-    for path in sorted(experiment_dir.glob("errormap/*/config.yaml")):
-        options |= wandb_options(OmegaConf.load(path))  # type: ignore[arg-type]
+    for config in _configs(experiment_dir):
+        options |= wandb_options(config)
     return options | {"mode": os.environ.get("WANDB_MODE", "offline")}
+
+
+def _configs(experiment_dir: Path) -> Iterator[DictConfig]:
+    for path in sorted(experiment_dir.glob("errormap/*/config.yaml")):
+        config = OmegaConf.load(path)
+        assert isinstance(config, DictConfig)
+        yield config

@@ -14,7 +14,9 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
 
 from whqa.callbacks.batches import gather_by_index, spacing_of
-from whqa.callbacks.wandb_run import require_wandb, wandb_figure, wandb_table
+from whqa.callbacks.mirror import spared
+from whqa.callbacks.wandb_run import wandb_figure, wandb_table
+from whqa.config.wandb_settings import require_wandb
 from whqa.quality import ErrorPrediction
 from whqa.structures import LabelScheme
 
@@ -76,7 +78,8 @@ class TrackRun(pl.Callback):
         """Log the case table as the other callbacks have written it."""
         logger = _logger(trainer)
         if logger and trainer.is_global_zero:
-            logger.log_metrics(_case_media(self.dir / "cases.csv"), _step(trainer))
+            with spared():
+                logger.log_metrics(_case_media(self.dir / "cases.csv"), _step(trainer))
 
     def _keep(self, items: list[tuple[str, str]], outputs: Any, batch: Any) -> None:
         fixed = fixed_items(items, self.n)
@@ -91,8 +94,9 @@ class TrackRun(pl.Callback):
         everyone = gather_by_index(self.pictures)
         self.pictures = {}
         if everyone and trainer.is_global_zero:
-            media = {f"{phase}/overlay/{i + 1}": self._image(everyone[i]) for i in sorted(everyone)}
-            logger.log_metrics(media, _step(trainer))
+            with spared():
+                media = {f"{phase}/overlay/{i + 1}": self._image(everyone[i]) for i in sorted(everyone)}
+                logger.log_metrics(media, _step(trainer))
 
     def _image(self, picture: Picture) -> Any:
         # one numbering for all layers: W&B joins the classes of a picture's masks

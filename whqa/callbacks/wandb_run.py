@@ -19,26 +19,10 @@ from typing import Any
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers import WandbLogger
 
-from whqa.errors import InputError
+from whqa.callbacks.mirror import Mirror, patience, spared, stay_below, usable_mode, within_run
+from whqa.config.wandb_settings import check_wandb, require_wandb
 
-MODES = ("offline", "online", "shared", "disabled")
 MAX_NAME, MAX_ID = 128, 64
-
-
-def require_wandb() -> Any:
-    """The module wandb.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import wandb
-    except ImportError:
-        raise InputError(
-            "logger=wandb: wandb is not installed; pip install 'whqa[wandb]', or leave logger=wandb out: metrics.csv "
-            "and cases.csv hold the same numbers"
-        ) from None
-    return wandb
 
 
 def wandb_logger(
@@ -54,13 +38,14 @@ def wandb_logger(
         options: more arguments of `wandb.init`, e.g. entity or tags.
 
     Raises:
-        InputError: wandb is not installed, or there is no such mode.
+        InputError: see `check_wandb`.
     """
-    require_wandb()
+    check_wandb({"project": project, "mode": mode, **options})
     run_dir = Path(run_dir)
     # mode goes to wandb.init itself: Lightning's offline=True would switch the whole process to offline
-    settings = run_settings(run_dir.resolve().parent.parent, stage, run_dir.name, run_dir, project, mode)
-    return WandbLogger(save_dir=settings.pop("dir"), **settings, **options)
+    settings = run_settings(run_dir.absolute().parent.parent, stage, run_dir.name, run_dir, project, mode)
+    settings["settings"] |= options.pop("settings", {})
+    return Mirror(save_dir=settings.pop("dir"), **settings, **options)
 
 
 def run_id(experiment: str, stage: str, fold: str) -> str:
@@ -72,13 +57,8 @@ def run_id(experiment: str, stage: str, fold: str) -> str:
 
 
 def run_settings(experiment_dir: Path, stage: str, fold: str, place: Path, project: str, mode: str) -> dict[str, Any]:
-    """Arguments of `wandb.init` that say which run it is; `place` is its directory.
-
-    Raises:
-        InputError: there is no such mode.
-    """
-    if mode not in MODES:
-        raise InputError(f"logger.wandb.mode={mode} (WANDB_MODE): must be one of {', '.join(MODES)}")
+    """Arguments of `wandb.init` that say which run it is; `place` is its directory, below which all is written."""
+    stay_below(place)
     experiment, config = experiment_dir.name, place / "config.yaml"
     place.mkdir(parents=True, exist_ok=True)
     return {
@@ -88,8 +68,9 @@ def run_settings(experiment_dir: Path, stage: str, fold: str, place: Path, proje
         "name": f"{stage}/{fold}" if fold else stage,
         "id": run_id(experiment, stage, fold),
         "dir": str(place),
-        "mode": mode,
+        "mode": usable_mode(mode),
         "resume": "allow",
+        "settings": patience(),
         "config": OmegaConf.to_container(OmegaConf.load(config), resolve=True) if config.exists() else None,
     }
 
@@ -101,13 +82,15 @@ def finished_run() -> Iterator[None]:
     A sweep runs several jobs in one process, and wandb writes everything into the first run that is still open.
     """
     failed = True
-    try:
-        yield
-        failed = False
-    finally:
-        wandb = sys.modules.get("wandb")
-        if wandb is not None and getattr(wandb, "run", None) is not None:
-            wandb.finish(exit_code=int(failed))
+    with within_run():
+        try:
+            yield
+            failed = False
+        finally:
+            wandb = sys.modules.get("wandb")
+            if wandb is not None and getattr(wandb, "run", None) is not None:
+                with spared():
+                    wandb.finish(exit_code=int(failed))
 
 
 def wandb_table(rows: Any) -> Any:

@@ -145,11 +145,11 @@ def _summarize(options: argparse.Namespace, overrides: list[str]) -> int:
 
     folds_to_summarize(options.directory.resolve())
     from whqa.callbacks.summary_run import log_summary, options_of
-    from whqa.callbacks.wandb_run import require_wandb
+    from whqa.config.wandb_settings import check_wandb
     from whqa.summarize import summarize
 
     if options.wandb:
-        require_wandb()
+        check_wandb(options_of(options.directory))
     if options.reports:
         from whqa.assessment.worst_reports import write_worst_reports
 

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from whqa.config.instantiate import config_dir
 from whqa.config.mistakes import SET_BY_WHQA, explain, leaves, nearest, trainer_parameters
 from whqa.config.schema import CPU_PRECISION, Config, Stage
+from whqa.config.wandb_settings import check_wandb, wandb_options
 from whqa.errors import InputError
 from whqa.masks.external_settings import ExternalSettings
 
@@ -154,6 +155,7 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
         raise InputError(f"no key {unknown!r} in the configuration{nearest(unknown, known_keys())}")
     _refuse_unknown_of_trainer(config)
     _refuse_unresolvable(config)
+    _refuse_unknown_of_wandb(config)
     _refuse_out_of_range(config)
     external_settings(config.masks)
     return config
@@ -194,6 +196,12 @@ def _refuse_unknown_of_trainer(config: DictConfig) -> None:
         if parameters and key not in parameters and not str(key).startswith("_"):
             known = [f"trainer.{name}" for name in parameters]
             raise InputError(f"no key 'trainer.{key}' in the configuration{nearest(f'trainer.{key}', known)}")
+
+
+def _refuse_unknown_of_wandb(config: DictConfig) -> None:
+    options = wandb_options(config)
+    if options:
+        check_wandb(options)
 
 
 def _refuse_unresolvable(config: DictConfig) -> None:

@@ -68,13 +68,15 @@ def run_stage(cfg: DictConfig, run_dir: Path) -> float | None:
         return _validated(cfg, run_dir)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     study = make_study(cfg, run_dir.parent.parent)
-    with troubles_explained(run_dir), finished_run():
-        if cfg.stage == Stage.segmenter:
-            run_segmenter(make_segmenter(cfg, study, run_dir), cfg.fit)
-        else:
-            run_errormap(make_errormap(cfg, study, run_dir), cfg.fit)
-    if is_first_rank():
-        _stamp(cfg, run_dir)
+    # stamped before W&B uploads what is left
+    with finished_run():
+        with troubles_explained(run_dir):
+            if cfg.stage == Stage.segmenter:
+                run_segmenter(make_segmenter(cfg, study, run_dir), cfg.fit)
+            else:
+                run_errormap(make_errormap(cfg, study, run_dir), cfg.fit)
+        if is_first_rank():
+            _stamp(cfg, run_dir)
     return _validated(cfg, run_dir)
 
 
