@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +23,6 @@ from whqa.errors import InputError
 
 wandb = pytest.importorskip("wandb")
 PLACES = ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR")
-TARGET = "whqa.callbacks.wandb_run.wandb_logger"
 SERVER = "http://127.0.0.1:9"  # where nobody listens
 
 
@@ -39,13 +36,6 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     wandb.finish()
 
 
-class Refusing:
-    """Raises whatever is done with it."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise OSError(28, "No space left on device", f"/somewhere/{time.monotonic_ns()}")
-
-
 def refuse(*args: Any, **kwargs: Any) -> Any:
     raise wandb.Error("the server is on fire\nfor three reasons")
 
@@ -56,28 +46,6 @@ def settings_of_wandb(monkeypatch: pytest.MonkeyPatch, server: str = SERVER, key
 
 
 # failing at any moment
-
-
-def test_a_training_ends_well_whatever_wandb_does(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    segmented: Path,
-    train: Callable[..., int],
-    tiny: Callable[[Path], list[str]],
-) -> None:
-    shutil.copytree(segmented, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setattr(wandb, "init", lambda **settings: Refusing())
-    monkeypatch.setattr(wandb, "run", Refusing())
-    for name in ("Image", "Table", "finish"):
-        monkeypatch.setattr(wandb, name, refuse)
-    # what Hydra checks the words with
-    monkeypatch.setattr("whqa.config.wandb_settings.options_of_init", tuple)
-    with pytest.warns(UserWarning, match="^W&B: ") as told:
-        assert train(*tiny(tmp_path), "stage=errormap", "fold=0", "+logger.wandb._target_=" + TARGET) == 0
-    assert len([w for w in told if "W&B" in str(w.message)]) == 1
-    run_dir = tmp_path / "runs" / "tiny" / "errormap" / "0"
-    assert (run_dir / "COMPLETED").exists()
-    assert (run_dir / "metrics.csv").read_text().count("\n") > 2
 
 
 def log_everything(logger: WandbLogger) -> None:
