@@ -153,6 +153,7 @@ def _write_run(
     modalities = dict.fromkeys(cases, "ct")
     content = {"cohort": cohort, "plan": "nested", "seed": 0, "patients": patients, "modalities": modalities}
     (run / "folds.json").write_text(json.dumps(content | {"folds": folds}))
+    made_from = {c: {"fold": k, "image": f"{c}i", "label": f"{c}l"} for k, fold in enumerate(folds) for c in fold}
     for k, fold in enumerate(folds):
         judged, segmented = [], []
         for case in fold:
@@ -168,6 +169,7 @@ def _write_run(
             directory = run / stage / str(k)
             directory.mkdir(parents=True)
             pd.DataFrame(rows).sample(frac=1, random_state=k).to_csv(directory / "cases.csv", index=False)
+            (directory / "made_from.json").write_text(json.dumps({"cases": made_from, "masks": {}}))
             (directory / "COMPLETED").touch()
     pair = run / "segmenter" / "0-1"
     pair.mkdir()

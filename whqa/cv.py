@@ -184,8 +184,8 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
     from whqa.callbacks.mirror import usable_mode
     from whqa.callbacks.summary_run import log_summary
     from whqa.config.wandb_settings import wandb_options
-    from whqa.masks.importing import refuse_other_masks
-    from whqa.study import chosen_kinds, import_external, make_study, refuse_other_settings
+    from whqa.masks.made_from import refuse_other_masks
+    from whqa.study import chosen_kinds, import_external, make_study, masks_now, refuse_other_settings
     from whqa.summarize import summarize
 
     tracked = wandb_options(cfg)
@@ -198,10 +198,8 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
     runs = plan_runs(cfg, experiment_dir, study.plan)
     for run in runs:  # complete ones would be taken as they are
         refuse_other_settings(of_run(cfg, run.stage, run.fold), run.directory)
-    imported = import_external(cfg, study, jobs)
-    for run in runs:
-        if run.stage == "errormap":
-            refuse_other_masks(run.directory, imported)
+    masks = masks_now(study, import_external(cfg, study, jobs))
+    refuse_other_masks([run.directory for run in runs if run.stage == "errormap"], masks)
     graph = Graph(runs, [sys.executable, "-m", "whqa.train", *overrides], jobs)
     work_through(graph, console)
     if graph.failed or graph.blocked():

@@ -6,7 +6,8 @@ Training and cross-validation both stand on it. The data source is instantiated 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +24,10 @@ from whqa.data.sources.checks import checked
 from whqa.errors import InputError
 from whqa.masks.external import ExternalMethod, refuse_seen
 from whqa.masks.importing import Imported, import_masks
+from whqa.masks.made_from import Cases, Masks, cases_record, refuse_other_cases, segmenter_masks, unknown_origin
 from whqa.masks.plan import ChosenKinds, MaskPlan, choose_kinds
-from whqa.masks.store import COMPLETED
+from whqa.masks.store import has_begun
+from whqa.process import is_first_rank
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class Study:
     folds: Folds
     plan: MaskPlan
     cases: Mapping[str, PreparedCase]
+
+    @property
+    def made_from(self) -> Cases:
+        """What its runs are made from, see `whqa.masks.made_from`."""
+        return cases_record(self.folds, self.cases)
 
     @property
     def patient_of(self) -> dict[str, str]:
@@ -51,8 +59,10 @@ class Study:
 def make_study(cfg: DictConfig, experiment_dir: Path, jobs: int = 1) -> Study:
     """Cohort, folds, plan and cache of an experiment; what is missing on disk is made, in `jobs` processes.
 
+    Says on standard error where runs of the directory do not tell what they were made from.
+
     Raises:
-        InputError: the data are missing or wrong, or the directory belongs to another study.
+        InputError: the data are missing or wrong, or the directory belongs to another study or to other data.
     """
     plan = MaskPlan(cfg.masks.plan, cfg.folds)
     cohort: Cohort = checked(make(cfg.data)).labelled
@@ -61,7 +71,18 @@ def make_study(cfg: DictConfig, experiment_dir: Path, jobs: int = 1) -> Study:
     # folds are written last: a bad scan that is taken out must not leave folds that name it
     cases = prepare_cohort(cohort, Cache(Path(cfg.cache_dir), settings), jobs=jobs)
     folds = load_or_make_folds(experiment_dir / "folds.json", cohort, cfg.folds, cfg.seed, plan.name)
-    return Study(experiment_dir, cohort, folds, plan, cases)
+    study = Study(experiment_dir, cohort, folds, plan, cases)
+    refuse_other_cases(experiment_dir, study.made_from)
+    note = unknown_origin(experiment_dir)
+    if note and is_first_rank():
+        print(f"note: {note}", file=sys.stderr)
+    return study
+
+
+def masks_now(study: Study, imported: Sequence[Imported]) -> Masks:
+    """Digests of all masks that there are to judge: the finished segmenters' and other programs'."""
+    names = [job.name for job in study.plan.segmenters]
+    return segmenter_masks(study.directory, names) | {one.name: one.digests for one in imported}
 
 
 def chosen_kinds(cfg: DictConfig) -> tuple[ChosenKinds, list[ExternalMethod]]:
@@ -94,7 +115,7 @@ def refuse_other_settings(cfg: DictConfig, run_dir: Path) -> None:
         InputError: they differ in what decides the result.
     """
     saved = run_dir / "config.yaml"
-    if saved.exists() and ((run_dir / "checkpoints").exists() or (run_dir / COMPLETED).exists()):
+    if saved.exists() and has_begun(run_dir):
         changed = differences(OmegaConf.load(saved), cfg)  # type: ignore[arg-type]
         if changed:
             raise InputError(

@@ -6,6 +6,7 @@ Reads what the folds left behind, refuses what is missing or doubled, and writes
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rich.table import Table
 
 from whqa.contract.summary_json import Entry, Segmentation, Summary
 from whqa.files import atomic_path, write_json, write_text
+from whqa.masks.made_from import unknown_origin
 from whqa.report.numbers import Columns, show_entry, show_interval, show_share
 from whqa.report.summary_page import render_page
 from whqa.results.environment import environment
@@ -57,6 +59,9 @@ def summarize(run_dir: Path, console: Console | None = None) -> Summary:
     """
     run_dir = Path(run_dir).resolve()
     tables = read_run(run_dir)
+    note = unknown_origin(run_dir)
+    if note:
+        print(f"note: {note}", file=sys.stderr)
     cohort = tables.folds["cohort"]
     summary: Summary = {
         "experiment": run_dir.name,

@@ -6,6 +6,7 @@ import json
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,14 +135,20 @@ def test_file_made_for_something_else(tmp_path: Path) -> None:
     load_or_make_folds(path, like_mmwhs(), 5, 0, "nested")
     fewer = Cohort("mine", like_mmwhs().cases[1:], MMWHS)
     renamed = Cohort("mine", (Case("new", "new", "ct", Path("i"), Path("l")), *like_mmwhs().cases[1:]), MMWHS)
+    moved = Cohort(
+        "mine", tuple(replace(c, patient="ct9") if c.id == "ct3-0" else c for c in like_mmwhs().cases), MMWHS
+    )
+    relabelled = replace(like_mmwhs(), scheme=replace(MMWHS, values={**MMWHS.values, "lv": 77}))
     for mine, n, seed, plan, message in (
         (like_mmwhs(), 4, 0, "nested", "made for folds 5, not 4"),
         (like_mmwhs(), 5, 1, "nested", "made for seed 0, not 1"),
         (like_mmwhs(), 5, 0, "in_sample", "made for plan 'nested', not 'in_sample'"),
-        (fewer, 5, 0, "nested", "made for cases 40, not 39"),
-        (renamed, 5, 0, "nested", "made for other cases"),
+        (fewer, 5, 0, "nested", rf"made of another cohort \(case {like_mmwhs().cases[0].id} is gone\)"),
+        (renamed, 5, 0, "nested", rf"made of .*\(case {like_mmwhs().cases[0].id} is gone, case new is new\)"),
+        (moved, 5, 0, "nested", r"made of another cohort \(patient of case ct3-0 changed\)"),
+        (relabelled, 5, 0, "nested", r"made of another cohort \(values of the labels changed\)"),
     ):
-        with pytest.raises(InputError, match=rf"folds\.json: {message}.*; remove or rename {path.parent}"):
+        with pytest.raises(InputError, match=rf"folds\.json: {message}.*; put .* start anew: rm -r {path.parent}"):
             load_or_make_folds(path, mine, n, seed, plan)
 
 

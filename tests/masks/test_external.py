@@ -22,8 +22,9 @@ from whqa.data.preprocess import Preprocess
 from whqa.data.sources.folder import read_folder
 from whqa.errors import InputError
 from whqa.masks.external import ExternalMethod, predictions, refuse_bare
-from whqa.masks.importing import Imported, import_masks, record_masks, refuse_other_masks
-from whqa.masks.store import COMPLETED, EXTERNAL_RECORD, mask_path, read_index, write_mask
+from whqa.masks.importing import Imported, import_masks
+from whqa.masks.made_from import MadeFrom, refuse_other_masks, write_made_from
+from whqa.masks.store import COMPLETED, mask_path, read_index, write_mask
 
 VALUES = {"rv": 1, "myo": 2, "lv": 3}
 SHAPE = (14, 12, 10)
@@ -366,7 +367,7 @@ def test_several_at_once_write_the_same(root: Path) -> None:
         found = list(pool.map(lambda _: study.bring(), range(4)))
     alone = other.bring()
     for one in found:
-        assert one.digest == alone.digest
+        assert one.digests == alone.digests
         assert one.items == tuple(replace(i, path=o.path) for i, o in zip(alone.items, one.items, strict=True))
     assert not list(root.rglob(".*.npz"))
 
@@ -375,23 +376,15 @@ def test_several_at_once_write_the_same(root: Path) -> None:
 def test_a_network_is_not_continued_on_other_masks(study: Study, began: str) -> None:
     run_dir = study.experiment / "errormap" / "0"
     run_dir.mkdir(parents=True)
-    first = study.bring()
-    record_masks(run_dir, [first])
+    write_made_from(run_dir, MadeFrom({}, {"nnunet": study.bring().digests}))
     (run_dir / began).mkdir()
-    refuse_other_masks(run_dir, [study.bring()])
+    refuse_other_masks([run_dir], {"nnunet": study.bring().digests})
     _change_prediction(study)
-    with pytest.raises(InputError, match=r"errormap/0: holds a run with other masks of nnunet than there are now"):
-        refuse_other_masks(run_dir, [study.bring()])
-    with pytest.raises(InputError, match="other masks of nnunet"):
-        refuse_other_masks(run_dir, [])
+    now = {"nnunet": study.bring().digests}
+    with pytest.raises(InputError, match=r"errormap/0: holds a run with other masks .*\(masks of nnunet: case c\)"):
+        refuse_other_masks([run_dir], now)
     (run_dir / began).rmdir()
-    refuse_other_masks(run_dir, [study.bring()])
-
-
-def test_without_other_programs_nothing_is_written_down(tmp_path: Path) -> None:
-    record_masks(tmp_path, [])
-    refuse_other_masks(tmp_path, [])
-    assert not (tmp_path / EXTERNAL_RECORD).exists()
+    refuse_other_masks([run_dir], now)
 
 
 def test_predictions_take_the_place_of_the_reference(study: Study) -> None:

@@ -259,7 +259,6 @@ def test_masks_of_another_program_are_named_and_linked(tmp_path, write_run):
         table = pd.read_csv(run / f"errormap/{k}/cases.csv", dtype=str, keep_default_na=False)
         theirs = table[(table["mask_kind"] == "side1") & (table["method"] != "entropy")].assign(mask_kind="nnUNet")
         pd.concat([table, theirs]).to_csv(run / f"errormap/{k}/cases.csv", index=False)
-        (run / f"errormap/{k}/external.json").write_text(json.dumps({"nnUNet": "0123"}))
     (run / "external" / "nnUNet").mkdir(parents=True)
     (run / "external" / "nnUNet" / "cases.csv").write_text("case\n" + "\n".join(cases) + "\n")
     fold = next(k for k in range(3) if cases[0] in json.loads((run / "folds.json").read_text())["folds"][k])

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -110,6 +111,11 @@ def test_in_sample_segmenters_count_only_unseen_cases(run):
     pd.testing.assert_frame_equal(read_run(run).segmented, before)
 
 
+def _record(run_dir: Path, **changed: Any) -> None:
+    path = run_dir / "made_from.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+
 def _with_masks_of(run: Path, method: str, kind: str = "side1", cases: int = 12) -> None:
     """Another program's masks: copies of those of a kind, without rows of the entropy, of the first cases."""
     made = sorted(json.loads((run / "folds.json").read_text())["patients"])[:cases]
@@ -118,7 +124,7 @@ def _with_masks_of(run: Path, method: str, kind: str = "side1", cases: int = 12)
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         theirs = table[(table["mask_kind"] == kind) & (table["method"] != "entropy") & table["case"].isin(made)]
         pd.concat([table, theirs.assign(mask_kind=method, segmenter=method)]).to_csv(path, index=False)
-        (run / f"errormap/{k}/external.json").write_text(json.dumps({method: "0123"}))
+        _record(run / f"errormap/{k}", masks={method: {f"{case}/{method}": "0123" for case in made}})
     (run / "external" / method).mkdir(parents=True)
     (run / "external" / method / "cases.csv").write_text("case\n" + "\n".join(made) + "\n")
 
@@ -196,5 +202,53 @@ def test_segmenters_are_wanted_as_soon_as_their_masks_were_judged(run):
 
 def test_refuses_folds_that_judged_different_masks_of_another_program(run):
     _with_masks_of(run, "nnunet")
-    (run / "errormap/2/external.json").write_text(json.dumps({"nnunet": "4567"}))
-    assert "folds 0 and 2 judged different masks of nnunet" in _refused(run)
+    rows = "".join(f"{1001 + i},0123\n" for i in range(12))
+    (run / "external/nnunet/cases.csv").write_text(f"case,mask_sha256\n{rows}")
+    read_run(run)
+    _record(run / "errormap/2", masks={"nnunet": {f"{1001 + i}/nnunet": "0123" if i else "4567" for i in range(12)}})
+    message = _refused(run)
+    assert (
+        "errormap/2 saw other data than the other runs, or than there are now (masks of nnunet: case 1001)" in message
+    )
+    assert message.endswith(f"train again: rm -r {run / 'errormap/2'} and `make cv EXP=demo`")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"1003": {"image": "other"}}, "image of case 1003 changed"),
+        ({"1003": {"label": "1004l"}, "1004": {"label": "1003l"}}, "label of case 1003 changed (it was case 1004's)"),
+        ({"1003": {"fold": 7}}, "fold of case 1003 changed"),
+        ({"1003": None}, "case 1003 is new"),
+        ({"1099": {"fold": 0}}, "case 1099 is gone"),
+    ],
+)
+def test_refuses_a_run_that_saw_other_data_than_the_others(run, changes, told):
+    record = run / "segmenter/1/made_from.json"
+    cases = json.loads(record.read_text())["cases"]
+    for case, change in changes.items():
+        if change is None:
+            del cases[case]
+        else:
+            cases[case] = cases.get(case, {}) | change
+    _record(record.parent, cases=cases)
+    message = _refused(run)
+    assert f"{run}: segmenter/1 saw other data" in message
+    assert told in message
+
+
+def test_refuses_masks_that_were_made_again_after_they_were_judged(run):
+    masks = {f"{case}/final": "0123" for case in ("1001", "1002")}
+    for k in range(3):
+        _record(run / f"errormap/{k}", masks={"0": masks})
+    (run / "segmenter/0/masks.json").write_text(json.dumps(masks | {"1002/final": "4567"}))
+    assert "errormap/0, errormap/1, errormap/2 saw other data" in (message := _refused(run))
+    assert "(masks of 0: case 1002)" in message
+
+
+def test_runs_of_an_older_version_are_told_and_summarized(run, capsys):
+    (run / "segmenter/1/made_from.json").unlink()
+    summarize(run, Console(file=io.StringIO()))
+    assert capsys.readouterr().err == (
+        f"note: {run}: segmenter/1 keep no made_from.json; whether their data changed since is not known\n"
+    )

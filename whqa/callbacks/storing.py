@@ -9,14 +9,14 @@ from typing import Any
 import pytorch_lightning as pl
 
 from whqa.callbacks.batches import spacing_of
-from whqa.files import write_rows
-from whqa.masks.store import mask_path, write_mask
+from whqa.files import sha256, write_json, write_rows
+from whqa.masks.store import MASKS_RECORD, mask_path, write_mask
 from whqa.metrics.mask_row import mask_columns, measure_mask
 from whqa.metrics.per_case import CaseTable
 
 
 class StoreMasks(pl.Callback):
-    """In the test loop: writes every mask of every kind and the table `cases.csv` that indexes and measures them.
+    """In the test loop: writes every mask of every kind, their digests and the table `cases.csv` that measures them.
 
     Args:
         segmenter_dir: run directory of the segmenter.
@@ -74,6 +74,9 @@ class StoreMasks(pl.Callback):
                 values = {k: float(columns[k][i]) for k in self.columns}
                 rows.append(self._identity(names[index], kind) | values)
         if trainer.is_global_zero:
+            written = [(row["case"], row["mask_kind"]) for row in rows]
+            digests = {f"{case}/{kind}": sha256(mask_path(self.dir, case, kind)) for case, kind in written}
+            write_json(self.dir / MASKS_RECORD, digests)
             write_rows(self.dir / "cases.csv", list(self._identity(names[0], "")) + list(self.columns), rows)
 
     def _identity(self, case: str, kind: str) -> dict[str, Any]:

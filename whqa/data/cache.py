@@ -24,7 +24,7 @@ import shutil
 import time
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,6 +79,7 @@ class PreparedCase:
         geometry: the way back to the original grid.
         has_label: whether there is a reference.
         minimum: smallest value of the image, which stands for what lies outside of it.
+        digests: SHA-256 of the files that it was made from: "image", and "label" or "label <structure>" of every part.
     """
 
     id: str
@@ -90,6 +91,7 @@ class PreparedCase:
     geometry: Geometry
     has_label: bool
     minimum: float
+    digests: Mapping[str, str]
 
     def image(self) -> np.memmap[Any, np.dtype[np.float16]]:
         """Normalised image, float16 (D, H, W), memory-mapped."""
@@ -131,19 +133,20 @@ class Cache:
 
     def try_prepare(self, cohort: Cohort, case: Case, wait: bool = False) -> tuple[PreparedCase, bool] | None:
         """As `prepare`, with whether this call made the case; without `wait` None where another process is at it."""
-        place = self._place(cohort, case)
-        prepared = _prepared(place, case)
+        digests = self._digests(case)
+        place = self._place(cohort, case, digests)
+        prepared = _prepared(place, case, digests)
         if prepared is not None:
             return prepared, False
         with exclusive(self.directory / "locks" / place.name, wait) as ours:
             if not ours:
                 return None
-            prepared = _prepared(place, case)
+            prepared = _prepared(place, case, digests)
             if prepared is not None:
                 return prepared, False
             _remove_leftovers(place)
             self._make(place, cohort, case)
-            prepared = _prepared(place, case)
+            prepared = _prepared(place, case, digests)
             if prepared is None:
                 raise InputError(f"{place}: cache entry vanished while it was made; run again")
             return prepared, True
@@ -152,7 +155,8 @@ class Cache:
         """The case where it is in the cache and its files are known; reads and makes nothing."""
         if any(self._remembered(path) is None for path in case.files):
             return None
-        return _prepared(self._place(cohort, case), case)
+        digests = self._digests(case)
+        return _prepared(self._place(cohort, case, digests), case, digests)
 
     def sizes(self) -> dict[Path, int]:
         """Bytes of every entry, of all settings that share the directory."""
@@ -175,13 +179,18 @@ class Cache:
                     shutil.rmtree(folder, ignore_errors=True)
         return removed
 
-    def _place(self, cohort: Cohort, case: Case) -> Path:
+    def _digests(self, case: Case) -> dict[str, str]:
+        files = {"image": case.image} | {_part(key): path for key, path in case.parts.items()}
+        files |= {} if case.label is None else {"label": case.label}
+        return {what: self._hash(path) for what, path in files.items()}
+
+    def _place(self, cohort: Cohort, case: Case, digests: Mapping[str, str]) -> Path:
         followed = {
             "code": _code_version(),
             "settings": asdict(self.settings),
-            "image": self._hash(case.image),
-            "label": None if case.label is None else self._hash(case.label),
-            "parts": [[key, self._hash(path)] for key, path in case.parts.items()],
+            "image": digests["image"],
+            "label": digests.get("label"),
+            "parts": [[key, digests[_part(key)]] for key in case.parts],
             "modality": case.modality,
             "scheme": [
                 list(cohort.scheme.values.items()),
@@ -234,7 +243,7 @@ class Cache:
             kept_whole = frozenset(keys) - (GREAT_VESSELS if round_heart else frozenset())
             arrays["label.npy"], lost = _prepared_label(label, geometry, keys, kept_whole, case)
             arrays["points.npy"] = structure_points(arrays["label.npy"])
-        if self._place(cohort, case) != place:
+        if self._place(cohort, case, self._digests(case)) != place:
             raise InputError(f"{case.image}: this file or its label map changed while it was read; run again")
         minimum = float(arrays["image.npy"].min())
         _write_entry(place, arrays, {"geometry": geometry.to_dict(), "minimum": minimum, "lost": lost})
@@ -247,7 +256,11 @@ def _code_version() -> str:
     return hashlib.sha256(b"".join((package / f"{name}.py").read_bytes() for name in _MAKERS)).hexdigest()
 
 
-def _prepared(place: Path, case: Case) -> PreparedCase | None:
+def _part(structure: str) -> str:
+    return f"label {structure}"
+
+
+def _prepared(place: Path, case: Case, digests: Mapping[str, str]) -> PreparedCase | None:
     record = _read_record(place)
     if record is None:
         return None
@@ -262,6 +275,7 @@ def _prepared(place: Path, case: Case) -> PreparedCase | None:
         geometry,
         has_label,
         record["minimum"],
+        digests,
     )
 
 

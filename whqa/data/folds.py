@@ -8,6 +8,7 @@ StratifiedGroupKFold the deal works where each modality alone has fewer patients
 from __future__ import annotations
 
 import os
+import shlex
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from whqa.data.case import Case, Cohort
 from whqa.errors import InputError
 from whqa.files import read_json, write_json
 from whqa.structures import LabelScheme
+
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -182,18 +185,33 @@ def _write_if_absent(path: Path, record: dict[str, Any]) -> None:
 
 def _read(path: Path, cohort: Cohort, n: int, seed: int, plan: str) -> Folds:
     found = read_folds(path, f"remove or rename {path.parent}")
-    remedy = f"remove or rename {path.parent}, or choose another experiment name"
+    remedy = f"put the former cases back, choose another name=..., or start anew: rm -r {shlex.quote(str(path.parent))}"
     folds = Folds(tuple(tuple(fold) for fold in found["folds"]), found["seed"])
     told = {**found["cohort"], "folds": folds.n, "seed": folds.seed, "plan": found["plan"]}
     wanted = _record(folds, cohort, plan)
     asked = {**wanted["cohort"], "folds": n, "seed": seed, "plan": plan}
+    changed = _changes(found, wanted)
+    if changed:
+        more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+        raise InputError(f"{path}: made of another cohort ({', '.join(changed[:_NAMED])}{more}); {remedy}")
     for what, value in asked.items():
         if told.get(what) != value:
             raise InputError(f"{path}: made for {what} {told.get(what)!r}, not {value!r}; {remedy}")
-    if any(found[key] != wanted[key] for key in ("patients", "modalities")):
-        raise InputError(f"{path}: made for other cases, patients or modalities than the cohort now has; {remedy}")
     check_folds(folds, cohort, str(path))
     return folds
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between the cohorts of two records, case by case."""
+    gone, new = before["patients"].keys() - now["patients"].keys(), now["patients"].keys() - before["patients"].keys()
+    lines = [f"case {case} is gone" for case in sorted(gone)] + [f"case {case} is new" for case in sorted(new)]
+    for key, what in (("patients", "patient"), ("modalities", "modality")):
+        both = sorted(before[key].keys() & now[key].keys())
+        lines += [f"{what} of case {case} changed" for case in both if before[key][case] != now[key][case]]
+    # the first version of whqa wrote none
+    if "scheme" in before and before["scheme"] != now["scheme"]:
+        lines.append("values of the labels changed")
+    return lines
 
 
 def read_folds(path: Path, if_missing: str) -> dict[str, Any]:

@@ -5,8 +5,8 @@
 
 They serve every fold, as training masks and as test masks. A mask is made again as soon as its prediction, the image,
 the reference, the settings or the code that they pass through change (`made_from`); an error-map network remembers
-which masks it learned from (external.json), so that a changed prediction is never mixed with older results. Processes
-that bring the same masks in at once write the same files, each whole: no lock is needed.
+which masks it learned from (`whqa.masks.made_from`), so that a changed prediction is never mixed with older results.
+Processes that bring the same masks in at once write the same files, each whole: no lock is needed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from whqa.data.folds import Folds
 from whqa.data.formats.volume_files import Volume, read_grid, read_label
 from whqa.data.preprocess import preprocess_label
 from whqa.errors import InputError
-from whqa.files import read_json, sha256, write_json, write_rows
+from whqa.files import sha256, write_rows
 from whqa.masks.external import ExternalMethod, predictions
-from whqa.masks.store import COMPLETED, EXTERNAL_RECORD, MaskItem, mask_path, read_arrays, read_index, write_mask
+from whqa.masks.store import MaskItem, mask_path, read_arrays, read_index, write_mask
 from whqa.metrics.mask_row import mask_columns, measure_mask
 from whqa.parallel import in_processes
 from whqa.structures import LabelScheme
@@ -43,11 +43,11 @@ _PART = LabelScheme("binary mask", {"structure": 1}, aliases={255: "structure"})
 
 @dataclass(frozen=True)
 class Imported:
-    """The masks of one method: `items` a case each, `digest` of all of them."""
+    """The masks of one method: `items` a case each, `digests` "<case>/<method>" -> SHA-256 of the mask's voxels."""
 
     name: str
     items: tuple[MaskItem, ...]
-    digest: str
+    digests: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -101,31 +101,8 @@ def import_masks(
         # read back, so that the first run and all later ones see the same digits
         table = _known_rows(place)
         rows = [table[task.case.id] for task in tasks]
-    return Imported(method.name, tuple(_item(method, place, row) for row in rows), _digest_of(rows))
-
-
-def refuse_other_masks(run_dir: Path, imported: Sequence[Imported]) -> None:
-    """Whether the error-map network of `run_dir`, if there is one, learned from these very masks.
-
-    Raises:
-        InputError: it learned from others.
-    """
-    if not (run_dir / "checkpoints").exists() and not (run_dir / COMPLETED).exists():
-        return
-    before = read_json(run_dir / EXTERNAL_RECORD) if (run_dir / EXTERNAL_RECORD).exists() else {}
-    now = {one.name: one.digest for one in imported}
-    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    if changed:
-        raise InputError(
-            f"{run_dir}: holds a run with other masks of {', '.join(changed)} than there are now; choose another "
-            "name=..., or remove the directory"
-        )
-
-
-def record_masks(run_dir: Path, imported: Sequence[Imported]) -> None:
-    """Write down which masks a network learns from; nothing without external ones."""
-    if imported:
-        write_json(run_dir / EXTERNAL_RECORD, {one.name: one.digest for one in imported})
+    digests = {f"{row['case']}/{method.name}": row["mask_sha256"] for row in rows}
+    return Imported(method.name, tuple(_item(method, place, row) for row in rows), digests)
 
 
 def _on_cache_grid(case: Case, cohort: Cohort, scheme: LabelScheme, prepared: PreparedCase) -> np.ndarray:
@@ -217,8 +194,3 @@ def _item(method: ExternalMethod, place: Path, row: Row) -> MaskItem:
     return MaskItem(
         row["case"], method.name, path, method.name, method.unseen, float(row["error_rate"]), has_entropy=False
     )
-
-
-def _digest_of(rows: Sequence[Row]) -> str:
-    text = "\n".join(sorted(f"{row['case']} {row['mask_sha256']}" for row in rows))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,6 +1,7 @@
 """Masks under judgement on disk: one file a (case, kind), which says who made it and that the case was unseen.
 
     runs/<experiment>/segmenter/<name>/masks/<case>/<kind>.npz
+                                      masks.json    "<case>/<kind>" -> SHA-256 of that file, see `whqa.masks.made_from`
         mask      uint8 (D, H, W)   label indices on the cache grid
         entropy   uint8 (D, H, W)   round(255 * entropy of the segmenter's softmax / log(C + 1)); another program's
                                     mask has none
@@ -12,8 +13,9 @@ The segmenter's `cases.csv` is the index: one row a mask, with its share of wron
 from __future__ import annotations
 
 import csv
+import shlex
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +25,16 @@ import numpy as np
 
 from whqa.data.folds import Folds
 from whqa.errors import InputError
-from whqa.files import atomic_path
+from whqa.files import atomic_path, read_json, sha256
 from whqa.masks.plan import MaskPlan, choose_kinds
 
 COMPLETED = "COMPLETED"
-# In the directory of an error-map network: digest of each other program's masks that it learned from.
-EXTERNAL_RECORD = "external.json"
+MASKS_RECORD = "masks.json"
+
+
+def has_begun(run_dir: Path) -> bool:
+    """Whether the directory holds a run, finished or not."""
+    return (run_dir / "checkpoints").exists() or (run_dir / COMPLETED).exists()
 
 
 @dataclass(frozen=True)
@@ -91,24 +97,54 @@ def collect_masks(
         kinds: segmenters' mask kinds to take; None takes all that were made.
 
     Raises:
-        InputError: a segmenter has not finished, a mask is missing, was made by another segmenter, or its case had been
-            seen in training although the plan forbids it.
+        InputError: a segmenter has not finished, a mask is missing, is not as a segmenter of this name wrote it, or its
+            case had been seen in training although the plan forbids it.
     """
     wanted = choose_kinds(kinds).own
     _refuse_unfinished(experiment_dir, plan, test_fold)
     items = []
     for case_fold in range(folds.n):
         name = plan.segmenter_of(test_fold, case_fold)
-        rows = read_index(experiment_dir / "segmenter" / name)
+        directory = experiment_dir / "segmenter" / name
+        rows, digests = read_index(directory), mask_digests(directory)
         for case in folds.cases(case_fold):
             found = [r for r in rows if r["case"] == case and (wanted is None or r["mask_kind"] in wanted)]
             if not found:
-                raise InputError(
-                    f"{experiment_dir}/segmenter/{name}: no masks of case {case}; remove COMPLETED and rerun"
-                )
+                raise InputError(f"{directory}: no masks of case {case}; {_again(directory)}")
             must_be_unseen = plan.asserts_unseen or case_fold == test_fold
-            items += [_item(experiment_dir / "segmenter" / name, name, row, must_be_unseen) for row in found]
+            made = [_item(directory, name, row, must_be_unseen) for row in found]
+            if digests is not None:
+                _refuse_replaced(made, digests)
+            items += made
     return items
+
+
+def mask_digests(segmenter_dir: Path) -> dict[str, str] | None:
+    """ "<case>/<kind>" -> SHA-256 of the mask's file as the segmenter wrote it; None where an older version did.
+
+    Raises:
+        InputError: the record is damaged.
+    """
+    path = segmenter_dir / MASKS_RECORD
+    if not path.is_file():
+        return None
+    try:
+        return dict(read_json(path))
+    except (InputError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({error}); {_again(segmenter_dir)}") from None
+
+
+def _refuse_replaced(items: Collection[MaskItem], digests: Mapping[str, str]) -> None:
+    for item in items:
+        if sha256(item.path) != digests.get(f"{item.case}/{item.kind}"):
+            directory = item.path.parents[2]
+            raise InputError(f"{item.path}: not the mask that the segmenter wrote here; {_again(directory)}")
+
+
+def _again(segmenter_dir: Path) -> str:
+    """What makes a segmenter's masks again, from its last checkpoint."""
+    stamp = shlex.quote(str(segmenter_dir / COMPLETED))
+    return f"make it again: rm {stamp}, then this command with stage=segmenter fold={segmenter_dir.name}, or `whqa cv`"
 
 
 def _refuse_unfinished(experiment_dir: Path, plan: MaskPlan, test_fold: int) -> None:
@@ -129,7 +165,7 @@ def read_index(segmenter_dir: Path) -> list[dict[str, str]]:
     """
     path = segmenter_dir / "cases.csv"
     if not path.exists():
-        raise InputError(f"{path}: no such table; remove {segmenter_dir / COMPLETED} and rerun")
+        raise InputError(f"{path}: no such table; {_again(segmenter_dir)}")
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -158,6 +194,6 @@ def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return [arrays[name] for name in names]
     except FileNotFoundError:
-        raise InputError(f"{path}: no such mask; remove COMPLETED in its segmenter's folder and rerun") from None
+        raise InputError(f"{path}: no such mask; {_again(path.parents[2])}") from None
     except (ValueError, OSError, EOFError, KeyError, BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not readable as a mask ({error}); remove its segmenter's folder and rerun") from None
+        raise InputError(f"{path}: not readable as a mask ({error}); {_again(path.parents[2])}") from None

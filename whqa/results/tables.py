@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from whqa.errors import InputError
-from whqa.files import read_json
+from whqa.masks.made_from import refuse_mixed_origins
 from whqa.masks.plan import MASK_KINDS, is_delivered
-from whqa.masks.store import COMPLETED, EXTERNAL_RECORD, read_index
+from whqa.masks.store import COMPLETED, read_index
 from whqa.results.run_folds import folds_to_summarize
 
 TEXT_COLUMNS = ("case", "patient", "mask_kind", "method", "modality", "segmenter")
@@ -91,7 +91,7 @@ def read_run(run_dir: Path) -> RunTables:
     stages = _stages(run_dir, len(folds["folds"]))
     _refuse_missing(run_dir, stages, len(folds["folds"]))
     _refuse_surplus(run_dir / "errormap", len(folds["folds"]))
-    _refuse_unlike_masks(run_dir / "errormap", len(folds["folds"]))
+    refuse_mixed_origins(run_dir, folds["folds"])
     structures = folds["cohort"]["structures"]
     dice = [f"dice_{key}" for key in structures]
     needed = [*CONTRACT_COLUMNS, *dice, *COUNT_COLUMNS, *CONSTANT_COLUMNS]
@@ -140,20 +140,6 @@ def _refuse_surplus(stage: Path, n_folds: int) -> None:
         raise InputError(
             f"{stage}: fold(s) {', '.join(surplus)} do not belong to the {n_folds} folds of folds.json; remove them"
         )
-
-
-def _refuse_unlike_masks(stage: Path, n_folds: int) -> None:
-    """Masks of other programs may have changed between one fold's training and another's."""
-    records = [
-        read_json(path) if path.exists() else {} for path in (stage / str(k) / EXTERNAL_RECORD for k in range(n_folds))
-    ]
-    for k, record in enumerate(records):
-        if record != records[0]:
-            names = sorted(n for n in record.keys() | records[0].keys() if record.get(n) != records[0].get(n))
-            raise InputError(
-                f"{stage}: folds 0 and {k} judged different masks of {', '.join(names)}; remove the directory of the "
-                "one with the older masks and train it again"
-            )
 
 
 def _join(stage: Path, folds: dict[str, Any], needed: Sequence[str], key: tuple[str, ...]) -> pd.DataFrame:

@@ -21,7 +21,8 @@ from whqa.judges.registry import make_baselines
 from whqa.loading.augmentation import Augmentation
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.masks.external import refuse_bare
-from whqa.masks.importing import Imported, record_masks, refuse_other_masks
+from whqa.masks.importing import Imported
+from whqa.masks.made_from import MadeFrom, refuse_other_masks, write_made_from
 from whqa.masks.plan import SegmenterJob, fold_name, parse_fold
 from whqa.masks.store import COMPLETED, MaskItem, collect_masks
 from whqa.modules.errormap import ErrorMapModule, out_channels
@@ -38,7 +39,7 @@ from whqa.stages.running import (
     training_callbacks,
 )
 from whqa.stages.troubles import troubles_explained
-from whqa.study import Study, chosen_kinds, import_external, make_study, refuse_other_settings
+from whqa.study import Study, chosen_kinds, import_external, make_study, masks_now, refuse_other_settings
 
 OPTIMISER_KEYS = ("learning_rate", "weight_decay", "warmup", "channels_last", "max_voxels")
 # Settings of Lightning's trainer that leave out training or cases: such a run is never stamped as complete.
@@ -59,22 +60,24 @@ def run_stage(cfg: DictConfig, run_dir: Path) -> float | None:
         without validation.
 
     Raises:
-        InputError: bad data, a missing predecessor, or a directory that holds a run with other settings.
+        InputError: bad data, a missing predecessor, or a directory with a run of other settings or data.
     """
     refuse_other_settings(cfg, run_dir)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    study = make_study(cfg, run_dir.parent.parent)
+    imported = import_external(cfg, study) if cfg.stage == Stage.errormap else []
+    refuse_other_masks([run_dir], masks_now(study, imported))
     write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     if (run_dir / COMPLETED).exists() and cfg.fit:
         print(f"{run_dir} is complete; nothing to do (remove {run_dir / COMPLETED} to run it again)")
         return _validated(cfg, run_dir)
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    study = make_study(cfg, run_dir.parent.parent)
     # stamped before W&B uploads what is left
     with finished_run():
         with troubles_explained(run_dir):
             if cfg.stage == Stage.segmenter:
                 run_segmenter(make_segmenter(cfg, study, run_dir), cfg.fit)
             else:
-                run_errormap(make_errormap(cfg, study, run_dir), cfg.fit)
+                run_errormap(make_errormap(cfg, study, run_dir, imported), cfg.fit)
         if is_first_rank():
             _stamp(cfg, run_dir)
     return _validated(cfg, run_dir)
@@ -91,6 +94,7 @@ def make_segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> StageRun:
         InputError: a setting is wrong, or the mask plan has no such segmenter.
     """
     options, job = cfg.segmenter, _segmenter_job(cfg.fold, study)
+    write_made_from(run_dir, MadeFrom(study.made_from))
     network = make(cfg.network, in_channels=1, out_channels=study.cohort.scheme.n_classes)
     module = SegmenterModule(network, total_steps=options.steps, **_pick(options, OPTIMISER_KEYS))
     data = _data_module(cfg, study, job.held_out, test_folds=job.masks_of)
@@ -101,17 +105,17 @@ def make_segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> StageRun:
     return StageRun(run_dir, module, data, _trainer(cfg, run_dir, callbacks))
 
 
-def make_errormap(cfg: DictConfig, study: Study, run_dir: Path) -> StageRun:
-    """Stage two of the configured fold, with the masks that it learns from and judges.
+def make_errormap(cfg: DictConfig, study: Study, run_dir: Path, imported: Sequence[Imported]) -> StageRun:
+    """Stage two of the configured fold, with the masks that it learns from and judges, `imported` among them.
 
     Raises:
-        InputError: a setting is wrong, masks are missing, or the directory's network learned from other ones.
+        InputError: a setting is wrong, or masks are missing.
     """
     options, fold = cfg.errormap, _single_fold(cfg.fold, study.folds)
-    imported = import_external(cfg, study)
-    refuse_other_masks(run_dir, imported)
     masks = _masks(cfg, study, fold, imported)
-    record_masks(run_dir, imported)
+    makers = {mask.segmenter for mask in masks}
+    digests = {maker: known for maker, known in masks_now(study, imported).items() if maker in makers}
+    write_made_from(run_dir, MadeFrom(study.made_from, digests))
     data = _data_module(cfg, study, (fold,), masks=masks, balance=options.balance)
     baselines = make_baselines(options.baselines, with_entropy=any(map(data.has_entropy, fitting_items(data))))
     judging = Judging(baselines, options.baseline_masks, options.threshold, options.overlays, cfg.seed)
