@@ -37,6 +37,15 @@ def run(tmp_path, write_run):
     return write_run(tmp_path / "demo", kinds=("final", "side1"))
 
 
+def test_a_run_behind_a_link_has_the_name_of_the_link(run, tmp_path):
+    link = tmp_path / "mine"
+    link.symlink_to(run)
+    output = io.StringIO()
+    assert summarize(link, Console(file=output, width=160))["experiment"] == "mine"
+    assert str(link / "summary.html") in output.getvalue()
+    assert "mine" in (run / "summary.html").read_text()
+
+
 def _all_rows(run: Path) -> pd.DataFrame:
     tables = [pd.read_csv(run / "errormap" / str(k) / "cases.csv", dtype={"case": str}) for k in range(3)]
     return pd.concat(tables)

@@ -19,7 +19,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -212,8 +211,7 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
 
 
 def work_through(graph: Graph, console: Console) -> None:
-    """Run all runs that can run, `graph.jobs` at a time; Ctrl-C and SIGTERM end them and raise KeyboardInterrupt."""
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    """Run all runs that can run, `graph.jobs` at a time; an interrupt ends them."""
     try:
         with _Display(graph, console) as display:
             while graph.running or graph.ready():
@@ -224,14 +222,7 @@ def work_through(graph: Graph, console: Console) -> None:
                 display.update()
     except KeyboardInterrupt:
         graph.stop()
-        console.print("stopped; the same command continues from here", highlight=False)
         raise
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def name_failures(graph: Graph, console: Console) -> None:

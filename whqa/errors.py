@@ -8,6 +8,9 @@ import sys
 import warnings
 from typing import Any
 
+# What a training says after Ctrl-C or SIGTERM.
+STOPPED = "stopped; the same command continues from the last checkpoint"
+
 
 class InputError(Exception):
     """Bad input: its text is one line that names the file or setting, what is wrong and what to do.

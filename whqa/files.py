@@ -39,6 +39,26 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def system_trouble(error: OSError, place: object) -> str | None:
+    """One line about a path that cannot be used; None for what may be a fault of whqa.
+
+    Args:
+        error: of the operating system.
+        place: what to name where the error names no path.
+    """
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{error.filename or place}: {error.strerror}; allow more: ulimit -n 4096"
+    full, locked = error.errno in (errno.ENOSPC, errno.EDQUOT), error.errno == errno.EROFS
+    if error.errno is None or not (error.filename or full or locked):
+        return None
+    return f"{error.filename or place}: {error.strerror}; {'free some space or ' if full else ''}choose another path"
+
+
+def as_named(path: str | Path) -> Path:
+    """The absolute path whose last parts are those that the user named: a symbolic link keeps its own name."""
+    return Path(os.path.abspath(path))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as temporary:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from whqa.errors import InputError
 
@@ -71,6 +73,20 @@ def _acquire(descriptor: int, directory: Path) -> None:
             if time.monotonic() > deadline:
                 raise InputError(f"{directory}: another process is at work here; wait for it or stop it") from None
             time.sleep(0.5)
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Within it SIGTERM ends the work as Ctrl-C does, with KeyboardInterrupt; for the main thread."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def follow_parent() -> None:

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from whqa.contract.summary_json import Entry, Segmentation, Summary
-from whqa.files import atomic_path, write_json, write_text
+from whqa.files import as_named, atomic_path, write_json, write_text
 from whqa.masks.made_from import unknown_origin
 from whqa.report.numbers import Columns, show_entry, show_interval, show_share
 from whqa.report.summary_page import render_page
@@ -57,7 +57,7 @@ def summarize(run_dir: Path, console: Console | None = None) -> Summary:
     Raises:
         InputError: a fold is missing, a case is judged twice or nowhere, or a table is damaged.
     """
-    run_dir = Path(run_dir).resolve()
+    run_dir = as_named(run_dir)
     tables = read_run(run_dir)
     note = unknown_origin(run_dir)
     if note:

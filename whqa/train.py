@@ -27,8 +27,9 @@ from whqa.config.instantiate import config_dir
 from whqa.config.run_name import run_name
 from whqa.config.settings_help import train_help
 from whqa.config.words import check_overrides
-from whqa.errors import InputError, plain_messages
-from whqa.process import follow_parent, locked
+from whqa.errors import STOPPED, InputError, plain_messages
+from whqa.files import system_trouble
+from whqa.process import follow_parent, is_first_rank, locked, sigterm_interrupts
 
 
 def main() -> None:
@@ -38,20 +39,28 @@ def main() -> None:
         print(train_help())
         return
     try:
-        check_overrides(sys.argv[1:])
+        with sigterm_interrupts():
+            check_overrides(sys.argv[1:])
+            os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+            follow_parent()
+            _job()
+        return
     except InputError as error:
-        print(f"whqa train: {error}", file=sys.stderr)
-        sys.exit(2)
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    follow_parent()
-    try:
-        _job()
-    except (KeyboardInterrupt, SystemExit) as end:
-        # Lightning answers Ctrl-C with an exit code of its own
-        if not isinstance(end, KeyboardInterrupt) and not isinstance(end.__context__, KeyboardInterrupt):
+        line, code = str(error), 2
+    except KeyboardInterrupt:
+        line, code = STOPPED, 130
+    except OSError as error:
+        line, code = system_trouble(error, "runs_dir") or "", 2
+        if not line:
             raise
-        print("whqa train: stopped; the same command continues from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        # what Lightning makes of an interrupt
+        if not isinstance(end.__context__, KeyboardInterrupt):
+            raise
+        line, code = STOPPED, 130
+    if is_first_rank():
+        print(f"whqa train: {line}", file=sys.stderr)
+    sys.exit(code)
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 
 from whqa.callbacks.training import SeedSteps
+from whqa.judges.calibration import Calibration
 
 Train = Callable[..., int]
 Tiny = Callable[[Path], list[str]]
@@ -80,6 +84,36 @@ def test_an_interrupted_run_ends_where_an_undisturbed_one_does(
     log, undisturbed_log = rows_of(run_dir / "metrics.csv"), rows_of(undisturbed / "metrics.csv")
     assert log == undisturbed_log
     assert _without_seconds(rows_of(run_dir / "cases.csv")) == _without_seconds(rows_of(undisturbed / "cases.csv"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_training_with_one_line_and_130(
+    number: int,
+    phantoms: Path,
+    tmp_path: Path,
+    train: Train,
+    tiny: Tiny,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(phantoms, tmp_path, dirs_exist_ok=True)
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+
+    def start(self: SeedSteps, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.global_step == 14:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(SeedSteps, "on_train_batch_start", start)
+    try:
+        assert train(*tiny(tmp_path)) == 130
+    finally:
+        found = {one: signal.getsignal(one) for one in before}
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    assert found[signal.SIGTERM] == before[signal.SIGTERM]
+    assert capsys.readouterr().err.strip() == "whqa train: stopped; the same command continues from the last checkpoint"
+    (last,) = tmp_path.rglob("last.ckpt")
+    assert torch.load(last, weights_only=True)["global_step"] == 12
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3])
@@ -164,6 +198,18 @@ def test_fit_false_makes_a_segmenters_masks_again(
     assert train(*tiny(tmp_path), "stage=segmenter", "fold=0", "fit=false") == 0
     assert rows_of(run_dir / "cases.csv") == before
     assert len(list(run_dir.glob("masks/*/*.npz"))) == 12
+
+
+def test_a_network_that_is_not_calibrated_says_so_and_keeps_its_numbers(
+    segmented: Path, tmp_path: Path, train: Train, tiny: Tiny, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(segmented, tmp_path, dirs_exist_ok=True)
+    words = [*tiny(tmp_path), "stage=errormap", "fold=0", "errormap.validation_fraction=0"]
+    assert train(*words) == 0
+    run_dir = tmp_path / "runs" / "tiny" / "errormap" / "0"
+    told = f"{run_dir}: not calibrated, errormap.validation_fraction=0 holds no training case back"
+    assert capsys.readouterr().out.count(told) == 1
+    assert json.loads((run_dir / "calibration.json").read_text()) == Calibration().to_dict()
 
 
 def test_the_same_seed_gives_the_same_study(

@@ -39,7 +39,7 @@ from whqa.assessment.pipeline import assess
 from whqa.assessment.writing import write_assessment
 from whqa.contract.quality_json import Assessment
 from whqa.errors import InputError
-from whqa.files import write_json, write_text
+from whqa.files import as_named, write_json, write_text
 
 Judge = Callable[..., Assessment]
 
@@ -81,7 +81,7 @@ def assess_many(
     write_table(out / TABLE, cases, model.scheme.keys)
     from whqa.report.batch_page import render_index  # jinja2
 
-    write_text(out / INDEX, render_index(cases, model.directory.resolve().name))
+    write_text(out / INDEX, render_index(cases, as_named(model.directory).name))
     return cases
 
 

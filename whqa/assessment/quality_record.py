@@ -18,6 +18,7 @@ from whqa.assessment.run_grid import CaseOnGrid, RestoredMaps, outside_share
 from whqa.assessment.verdict import verdict_of
 from whqa.contract.quality_json import Correction, GivenImage, GivenMask, JudgedStructure, JudgingRun, QualityJson
 from whqa.data.formats.volume_files import voxel_sizes
+from whqa.files import as_named
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.results.environment import environment
 
@@ -96,7 +97,7 @@ def _image(inputs: Inputs) -> GivenImage:
 
 def _run(run: TrainedRun, inputs: Inputs) -> JudgingRun:
     return {
-        "run": run.directory.resolve().name,
+        "run": as_named(run.directory).name,
         "cohort": run.cohort,
         "plan": run.plan,
         "folds": list(run.folds),

@@ -23,6 +23,7 @@ from whqa.data.formats.volume_files import Volume
 from whqa.data.preprocess import Preprocess, heart_of, preprocess_image, restore_labels
 from whqa.data.reading import read_case
 from whqa.errors import InputError
+from whqa.files import as_named
 from whqa.masks.plan import MASK_KINDS
 from whqa.masks.store import mask_path, read_arrays
 from whqa.results.tables import read_run
@@ -39,7 +40,7 @@ def write_worst_reports(run_dir: Path, n: int) -> Iterator[Path]:
     Raises:
         InputError: the run is not complete, or its scans are gone or others than they were.
     """
-    run_dir = Path(run_dir).resolve()
+    run_dir = as_named(run_dir)
     tables = read_run(run_dir)
     cohort = _cohort(run_dir)
     runs: dict[int, TrainedRun] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import os
 import sys
@@ -13,7 +12,9 @@ from pathlib import Path
 from whqa import __version__
 from whqa.cli.assess import add_assess_command
 from whqa.cli.data import add_data_commands
-from whqa.errors import InputError, plain_messages
+from whqa.errors import STOPPED, InputError, plain_messages
+from whqa.files import system_trouble
+from whqa.process import sigterm_interrupts
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,33 +27,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, extra = _parser().parse_known_args(arguments)
     try:
         overrides = _overrides(options, extra)
-        code = options.run(options, overrides)
+        with sigterm_interrupts():
+            code = options.run(options, overrides)
         sys.stdout.flush()
     except InputError as error:
         print(f"whqa {options.command}: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
+        print(f"whqa {options.command}: {STOPPED if options.command == 'cv' else 'stopped'}", file=sys.stderr)
         code = 130
     except BrokenPipeError:
         # whoever reads the output (head) has seen enough; the interpreter's last flush must not complain either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        line = _disk_trouble(error, options)
+        line = system_trouble(error, getattr(options, "out", None) or "output")
         if line is None:
             raise
         print(f"whqa {options.command}: {line}", file=sys.stderr)
         code = 2
     sys.exit(code)
-
-
-def _disk_trouble(error: OSError, options: argparse.Namespace) -> str | None:
-    """One line about a path that cannot be used; None for what may be a fault of whqa."""
-    full, locked = error.errno in (errno.ENOSPC, errno.EDQUOT), error.errno == errno.EROFS
-    if error.errno is None or not (error.filename or full or locked):
-        return None
-    place = error.filename or getattr(options, "out", None) or "output"
-    return f"{place}: {error.strerror}; {'free some space or ' if full else ''}choose another path"
 
 
 class _Parser(argparse.ArgumentParser):

@@ -23,7 +23,9 @@ from whqa.callbacks.storing import StoreMasks
 from whqa.callbacks.tracking import TrackRun
 from whqa.callbacks.training import FreezeNorm, KeepEarlyWeights, ProgressFile, RefuseDivergence, SeedSteps
 from whqa.errors import InputError
+from whqa.files import write_json
 from whqa.judges.baseline import Baseline
+from whqa.judges.calibration import Calibration
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.masks.plan import SegmenterJob
@@ -122,6 +124,10 @@ def run_errormap(run: StageRun, fit: bool = True) -> None:
     _fit_or_load(run, fit)
     if run.data.val_items and (fit or not (run.directory / CALIBRATION).exists()):
         run.trainer.validate(run.module, datamodule=run.data, verbose=False)
+    elif not run.data.val_items and run.trainer.is_global_zero:
+        print(f"{run.directory}: not calibrated, errormap.validation_fraction=0 holds no training case back")
+        # the numbers that it judges with
+        write_json(run.directory / CALIBRATION, Calibration().to_dict())
     run.trainer.test(run.module, datamodule=run.data, verbose=False)
 
 
