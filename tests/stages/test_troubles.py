@@ -19,6 +19,11 @@ from whqa.stages.troubles import read_checkpoint, troubles_explained
 RUN_DIR = Path("runs", "demo", "segmenter", "0")
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 class _Dies(Dataset[int]):
     """Its process ends at the first item, as one does that runs out of shared memory."""
 
@@ -39,14 +44,17 @@ def _load_from_dying_workers() -> None:
         (lambda: nn.BatchNorm3d(2)(torch.zeros(1, 2, 1, 1, 1)), "set a larger segmenter.patch"),
         (lambda: nn.InstanceNorm3d(2)(torch.zeros(1, 2, 1, 1, 1)), "set a larger segmenter.patch"),
         (_load_from_dying_workers, "set segmenter.num_workers=0"),
+        (lambda: torch.empty(2**50), "memory ran out; set a smaller segmenter.patch"),
+        (lambda: bytearray(2**62), "memory ran out; set a smaller segmenter.patch"),
     ],
-    ids=["batch norm", "instance norm", "workers"],
+    ids=["batch norm", "instance norm", "workers", "tensor", "memory"],
 )
 def test_torch_s_own_errors_have_a_remedy(trouble: Callable[[], object], remedy: str) -> None:
     with pytest.raises(InputError) as caught, troubles_explained(RUN_DIR):
         trouble()
     assert str(caught.value).startswith("segmenter.")
     assert remedy in str(caught.value)
+    assert "Traceback" in (RUN_DIR / "error.log").read_text()
 
 
 def test_a_full_disk_is_named_whatever_else_failed_over_it(tmp_path: Path) -> None:

@@ -6,34 +6,40 @@ import errno
 import pickle
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from whqa.errors import InputError
+from whqa.files import write_text
 
 # What torch says where batch or instance normalisation has one value to take the variance of.
 _ONE_VALUE = ("Expected more than 1 value per channel", "Expected more than 1 spatial element")
 # What it says where a process that loads data could not hand a batch over, or is gone.
 _NO_WORKER = ("DataLoader worker", "shared memory", "/torch_", "shm")
+# What it says of a processor's memory; of a GPU's it has an exception.
+_NO_MEMORY = "memory: you tried to allocate"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @contextmanager
 def troubles_explained(run_dir: Path) -> Iterator[None]:
-    """For the work of the run in `runs/<experiment>/<stage>/<fold>`.
+    """For the work of the run in `runs/<experiment>/<stage>/<fold>`; the whole error goes to its error.log.
 
     Raises:
         InputError: in place of an error of torch or of the disk that has a remedy; others pass.
     """
     try:
         yield
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, MemoryError) as error:
         line = _explained(error, run_dir)
         if line is None:
             raise
+        # a full disk may not take it
+        with suppress(OSError):
+            write_text(run_dir / "error.log", traceback.format_exc())
         raise InputError(line) from error
 
 
@@ -63,6 +69,11 @@ def _explained(error: Exception, run_dir: Path) -> str | None:
         return (
             f"{stage}.num_workers: a process that cuts patches died or could not hand them over, as where /dev/shm is "
             f"small; set {stage}.num_workers=0"
+        )
+    if any(isinstance(one, MemoryError | torch.OutOfMemoryError) or _NO_MEMORY in str(one) for one in chain):
+        return (
+            f"{stage}.patch, {stage}.batch_size, {stage}.max_voxels: memory ran out; set a smaller {stage}.patch or "
+            f"{stage}.batch_size for the training, a smaller {stage}.max_voxels for whole volumes"
         )
     for one in chain:
         if isinstance(one, OSError) and one.filename and one.errno in _DISK:
