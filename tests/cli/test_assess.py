@@ -154,7 +154,7 @@ def test_another_program_s_label_values(run: Path, scans: Path) -> None:
     ("words", "says"),
     [
         ("{image} {mask} -o {out}", "no --model: `make demo` trains one"),
-        ("{image} {mask} -o {out} --model {none}", "no trained run"),
+        ("{image} {mask} -o {out} --model {none}", "no run directory"),
         ("{none} {mask} -o {out} --model {run}", "none: no such file or folder"),
         ("{image} {none} -o {out} --model {run}", "none: no such file or folder"),
         ("{image} -o {out} --model {run}", "MASK is missing; only a CSV table"),

@@ -247,3 +247,11 @@ def test_the_trainer_s_parameters_are_found_without_importing_it() -> None:
     parameters = inspect.signature(pytorch_lightning.Trainer.__init__).parameters
     assert set(trainer_parameters()) == {name for name in parameters if name != "self"}
     assert set(SET_BY_WHQA) <= set(parameters)
+
+
+def test_lightning_may_say_where_the_further_processes_of_a_run_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["experiment=demo", 'hydra.run.dir="runs/demo/errormap/0"', "hydra.output_subdir=null"]
+    with pytest.raises(InputError, match="choose runs_dir"):
+        check_overrides(words)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    check_overrides(words)

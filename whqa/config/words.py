@@ -23,6 +23,7 @@ from whqa.config.schema import CPU_PRECISION, Config, Stage
 from whqa.config.wandb_settings import check_wandb, wandb_options
 from whqa.errors import InputError
 from whqa.masks.external_settings import ExternalSettings
+from whqa.process import is_first_rank
 
 _OPTIONS_WITH_VALUE = {
     *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name"),
@@ -162,6 +163,9 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
 
 
 def _refuse_places(overrides: Sequence[str]) -> None:
+    if not is_first_rank():
+        # to them Lightning says where the run's directory is; the words of the first were checked
+        return
     for override in overrides:
         if override.lstrip("+~").split("=", 1)[0] in _PLACES:
             raise InputError(

@@ -56,7 +56,17 @@ _MAX_LOST = 0.01
 _SETTLED_S = 2.0
 _ENTRY = re.compile(r"(\.[0-9a-f]{8}\.)?.+-[0-9a-f]{16}")
 # The modules that decide what the arrays are.
-_FORMATS = ("volume", "stream", "nifti_header", "nifti_placement", "volume_files", "itk_header", "itk")
+_FORMATS = (
+    "volume",
+    "stream",
+    "nifti_header",
+    "nifti_placement",
+    "volume_files",
+    "itk_header",
+    "itk",
+    "label_values",
+    "file_names",
+)
 _MAKERS = (
     *(f"data/formats/{name}" for name in _FORMATS),
     *("structures", "data/reading", "data/resample", "data/preprocess", "data/preprocess_settings", "data/points"),
