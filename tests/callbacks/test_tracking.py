@@ -398,6 +398,7 @@ def test_summarize_logs_when_asked_with_the_settings_of_the_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, Any]] = []
+    write_text(tmp_path / "folds.json", "{}")
     monkeypatch.setattr(whqa.summarize, "summarize", lambda directory: {})
     monkeypatch.setattr(summary_run, "log_summary", lambda directory, summary, **options: asked.append(options))
     for words, expected in (([], []), (["--wandb"], [{"project": "whqa", "mode": "offline"}])):
