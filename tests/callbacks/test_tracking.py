@@ -395,10 +395,10 @@ def finished_study(
 
 
 def test_summarize_logs_when_asked_with_the_settings_of_the_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, finished_study: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, Any]] = []
-    write_text(tmp_path / "folds.json", "{}")
+    shutil.copy(finished_study[0] / "folds.json", tmp_path)
     monkeypatch.setattr(whqa.summarize, "summarize", lambda directory: {})
     monkeypatch.setattr(summary_run, "log_summary", lambda directory, summary, **options: asked.append(options))
     for words, expected in (([], []), (["--wandb"], [{"project": "whqa", "mode": "offline"}])):
