@@ -151,6 +151,14 @@ def test_a_bad_case_does_not_stop_the_rest(tmp_path: Path, capsys: pytest.Captur
     assert "b.nii: truncated; copy it again" in page
 
 
+def test_a_full_disk_is_told_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judge = Judge(a=OSError(errno.ENOSPC, "No space left on device", "/out/error_map.nii.gz"))
+    assess_many(_pairs(tmp_path, "a", "b"), _model(tmp_path), tmp_path / "out", BARE, judge)
+    (line,) = capsys.readouterr().err.splitlines()
+    said = "/out/error_map.nii.gz: No space left on device; free some space or choose another -o"
+    assert line == f"whqa assess: a: {said}"
+
+
 def test_what_is_done_is_kept(tmp_path: Path) -> None:
     pairs, model, judge = _pairs(tmp_path, "a", "b"), _model(tmp_path), Judge(b=("accept", 0.8))
     assess_many(pairs, model, tmp_path / "out", BARE, judge)

@@ -16,6 +16,7 @@ from whqa.assessment.batch import assess_many
 from whqa.assessment.batch_case import AssessOptions
 from whqa.assessment.pairs import Pair, Pairs
 from whqa.data.formats import stream
+from whqa.errors import InputError
 from whqa.structures import MMWHS
 
 Case = tuple[Path, Path]
@@ -92,11 +93,11 @@ def test_values_that_the_mask_s_own_type_cannot_hold_get_a_larger_one(run: Train
 
 
 def test_another_grid_is_refused_before_a_voxel_is_read(run: TrainedRun, case: Case, tmp_path: Path) -> None:
-    from whqa.errors import InputError
-
     label = nib.load(case[1])
-    nib.save(nib.Nifti1Image(np.asanyarray(label.dataobj)[1:], label.affine), tmp_path / "mask.nii.gz")
+    moved = label.affine.copy()
+    moved[:3, 3] += 0.5 * moved[:3, 0]
+    nib.save(nib.Nifti1Image(np.asanyarray(label.dataobj), moved), tmp_path / "mask.nii.gz")
     damaged = tmp_path / "image.nii.gz"
     damaged.write_bytes(case[0].read_bytes()[:-300])
-    with pytest.raises(InputError, match=r"mask\.nii\.gz: shape .* differs"):
+    with pytest.raises(InputError, match=r"mask\.nii\.gz: its grid differs .*between the image's.*; add --resample"):
         assess(damaged, tmp_path / "mask.nii.gz", run)

@@ -18,6 +18,7 @@ import torch
 import whqa
 from whqa.assessment import TrainedRun, assess, load_run, write_assessment
 from whqa.assessment.ensemble import judge_mask
+from whqa.assessment.input_findings import InputFindings
 from whqa.assessment.verdict import verdict_of
 from whqa.contract.quality_json import QualityIndicator
 from whqa.data.formats.volume_files import read_grid
@@ -127,7 +128,15 @@ def test_a_mask_that_is_lost_on_the_grid_of_the_run_is_rejected(
 def test_a_lost_mask_is_rejected_without_label_head_too(run: TrainedRun, case: tuple[Path, Path]) -> None:
     nothing: QualityIndicator = {"value": None, "soft": None, "interval": None, "reason": "lost"}
     binary = replace(run, networks=(replace(run.networks[0], module=SimpleNamespace(head="binary")),))
-    verdict = verdict_of(binary, {"volume": nothing, "heart": nothing}, {}, lost=True, unfamiliar=False, outside=0.0)
+    verdict = verdict_of(
+        binary,
+        {"volume": nothing, "heart": nothing},
+        {},
+        lost=True,
+        unfamiliar=False,
+        outside=0.0,
+        findings=InputFindings(),
+    )
     assert verdict["decision"] == "reject"
     assert verdict["score"] is None
 
@@ -233,9 +242,9 @@ def test_wrong_volumes_get_one_line(run: TrainedRun, case: tuple[Path, Path], tm
     values = np.asanyarray(mask.dataobj)
     with pytest.raises(InputError, match=r"empty mask, no structure"):
         assess(case[0], (np.zeros_like(values), mask.affine), run)
-    with pytest.raises(InputError, match=r"shape .* differs"):
+    with pytest.raises(InputError, match=r"its grid differs from that of"):
         assess(case[0], (values[1:], mask.affine), run)
-    with pytest.raises(InputError, match=r"affine differs"):
+    with pytest.raises(InputError, match=r"its grid differs from that of"):
         assess(case[0], (values, mask.affine + np.eye(4)[[3, 0, 1, 2]] * 9), run)
     with pytest.raises(InputError, match=r"mask: unknown label value"):
         assess(case[0], (values + 1, mask.affine), run)

@@ -158,7 +158,7 @@ def test_another_program_s_label_values(run: Path, scans: Path) -> None:
         ("{none} {mask} -o {out} --model {run}", "none: no such file or folder"),
         ("{image} {none} -o {out} --model {run}", "none: no such file or folder"),
         ("{image} -o {out} --model {run}", "MASK is missing; only a CSV table"),
-        ("{images} {mask} -o {out} --model {run}", "give two files or two folders"),
+        ("{images} {mask} -o {out} --model {run}", "images: not a volume but a folder; give one file, such as"),
         ("{images} {empty} -o {out} --model {run}", "no image with a mask of the same name"),
         ("{image} {mask} -o {image} --model {run}", "cannot be made a folder"),
         ("{image} {mask} -o {image}/out --model {run}", "cannot be made a folder (Not a directory); choose another"),

@@ -106,6 +106,7 @@ def _judged_or_kept(
             modality=options.modality,
             label_map=options.label_map,
             confidence=options.confidence,
+            resample=options.resample,
             name=pair.name,
         )
         preview = folder / options.preview if options.preview else None
@@ -114,6 +115,9 @@ def _judged_or_kept(
         return replace(case, quality=assessment.quality)
     except InputError as error:
         return _failed(case, str(error))
+    except OSError as error:
+        place = error.filename or folder
+        return _failed(case, f"{place}: {error.strerror or error}; free some space or choose another -o")
     except Exception as error:
         # a fault of whqa or of the machine: the others still have a right to their verdict
         keep_traceback(folder)

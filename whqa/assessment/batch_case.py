@@ -20,6 +20,7 @@ class AssessOptions:
         label_map: of the masks; None is the run's scheme.
         confidence: of the intervals.
         report: whether report.html is written.
+        resample: bring masks of another grid to their image's.
         preview: name of a picture in each case's folder, or None.
     """
 
@@ -28,6 +29,7 @@ class AssessOptions:
     confidence: float = 0.9
     report: bool = True
     preview: str | None = None
+    resample: bool = False
 
     @property
     def outputs(self) -> tuple[str, ...]:

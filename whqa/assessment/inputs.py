@@ -6,6 +6,7 @@ decoded once, and hashed at most once.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,14 +17,16 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from whqa.assessment.input_findings import InputFindings, input_findings
+from whqa.assessment.mask_labels import scheme_of_mask
 from whqa.assessment.model import TrainedRun
+from whqa.assessment.placing import check_place, in_place
+from whqa.assessment.structure_files import read_structure_files, structure_files
 from whqa.data.case import Modality
 from whqa.data.formats.file_names import case_name
 from whqa.data.formats.volume_files import (
     Grid,
-    SpacingRule,
     Volume,
-    check_same_grid,
     image_voxels,
     label_values,
     read_grid,
@@ -35,7 +38,10 @@ from whqa.structures import LabelScheme, label_scheme
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file that is to be judged, or that holds a mask; it is hashed when its digest is first asked for."""
+    """A file that is to be judged, or that holds a mask; it is hashed when its digest is first asked for.
+
+    A mask may be a folder of structure files; its digest is that of their names and digests.
+    """
 
     path: Path
 
@@ -46,7 +52,10 @@ class InputFile:
         Raises:
             InputError: there is no such file, or it cannot be read.
         """
-        return sha256(self.path)
+        if not self.path.is_dir():
+            return sha256(self.path)
+        lines = [f"{path.name} {sha256(path)}\n" for path in structure_files(self.path).values()]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +72,7 @@ class Inputs:
         modality: of the image.
         image_file, mask_file: where they come from; None for what was given as an array.
         warnings: for the user.
+        findings: what is odd about image and mask, before any network has seen them.
     """
 
     name: str
@@ -75,6 +85,7 @@ class Inputs:
     image_file: InputFile | None
     mask_file: InputFile | None
     warnings: tuple[str, ...]
+    findings: InputFindings
 
     @property
     def voxel_ml(self) -> float:
@@ -104,6 +115,7 @@ def read_inputs(
     *,
     modality: str | None,
     label_map: str | Mapping[str, Any] | LabelScheme | None,
+    resample: bool,
     name: str | None,
 ) -> Inputs:
     """Read and check both volumes, each a path, an `InputFile`, a nibabel image or (array, affine).
@@ -112,29 +124,73 @@ def read_inputs(
         InputError: a file is bad, the two do not lie on one grid, the mask lacks all structures, values are unknown, or
             the modality is missing or foreign.
     """
-    scheme = run.scheme if label_map is None else label_scheme(label_map)
-    _check_scheme(scheme, run)
+    stated = None if label_map is None else label_scheme(label_map)
+    _check_scheme(stated or run.scheme, run)
     kind = _modality(modality, run)
     image_file, mask_file = _file_of(image), _file_of(mask)
-    image_place = read_grid(image_file.path, run.spacing_rule) if image_file else _in_memory(image, "image")
-    mask_place = read_grid(mask_file.path, run.spacing_rule) if mask_file else _in_memory(mask, "mask")
-    check_same_grid(image_place, mask_place)
-    scan, values = _image(image_place), label_values(mask_place, scheme).array
-    indices = _reindexed(scheme.to_indices(values, str(mask_place.path)), scheme, run.scheme)
-    if not indices.any():
-        raise InputError(f"{mask_place.path}: empty mask, no structure in it; is it the right file and label map?")
+    place = read_grid(image_file.path, run.spacing_rule) if image_file else _in_memory(image, "image")
+    read = _mask_in_parts if mask_file and mask_file.path.is_dir() else _mask_as_map
+    scan, found = read(place, mask_file or mask, run, stated, resample)
+    if not found.indices.any():
+        raise InputError(f"{found.path}: empty mask, no structure in it; is it the right file and label map?")
+    labels = Volume(found.indices, found.affine, found.path, found.header)
+    findings = input_findings(place, scan, labels, kind, run.scheme.keys)
+    told = (*findings.image, *_conflict(place), *found.notes, *findings.told, *findings.mask)
     return Inputs(
         name or case_name(scan.path.name),
         scan,
-        Volume(indices, mask_place.affine, mask_place.path, mask_place.header),
-        values,
-        scheme,
+        labels,
+        found.values,
+        found.scheme,
         run.scheme,
         kind,
         image_file,
         mask_file,
-        (*_conflict(image_place, run.spacing_rule), *_conflict(mask_place, run.spacing_rule)),
+        told,
+        findings,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Mask:
+    """A mask on the image's grid: in its own values, as indices of the run's scheme, with notes for the user."""
+
+    path: Path
+    values: npt.NDArray[np.integer]
+    indices: npt.NDArray[np.uint8]
+    affine: npt.NDArray[np.float64]
+    header: nib.Nifti1Header | None
+    scheme: LabelScheme
+    notes: tuple[str, ...]
+
+
+def _mask_as_map(
+    place: Grid | Volume, mask: Any, run: TrainedRun, stated: LabelScheme | None, resample: bool
+) -> tuple[Volume, _Mask]:
+    """The image's voxels, and a label map; the headers of both are compared first."""
+    path = mask.path if isinstance(mask, InputFile) else None
+    own = read_grid(path, run.spacing_rule) if path is not None else _in_memory(mask, "mask")
+    check_place(place, own, resample)
+    scheme, notes = scheme_of_mask(path, stated, run.scheme)
+    scan = _image(place)
+    laid = in_place(place, label_values(own, scheme), resample)
+    indices = _reindexed(scheme.to_indices(laid.array, str(own.path)), scheme, run.scheme)
+    notes = (*_conflict(own), *(f"{own.path.name}: {n}" for n in (*laid.notes[len(own.notes) :], *notes)))
+    return scan, _Mask(own.path, laid.array, indices, laid.affine, laid.header, scheme, notes)
+
+
+def _mask_in_parts(
+    place: Grid | Volume, mask: InputFile, run: TrainedRun, stated: LabelScheme | None, resample: bool
+) -> tuple[Volume, _Mask]:
+    """The image's voxels, and a folder of structure files as a label map in the run's values."""
+    if stated is not None:
+        raise InputError(
+            f"{mask.path}: a folder of structure files has no label values, their names say it; leave --label-map out"
+        )
+    laid = read_structure_files(mask.path, place, run.scheme, run.spacing_rule, resample)
+    values = run.scheme.to_values(laid.array)
+    notes = tuple(f"{mask.path.name}: {note}" for note in laid.notes)
+    return _image(place), _Mask(mask.path, values, laid.array, laid.affine, laid.header, run.scheme, notes)
 
 
 def _file_of(given: Any) -> InputFile | None:
@@ -143,10 +199,10 @@ def _file_of(given: Any) -> InputFile | None:
     return given if isinstance(given, InputFile) else None
 
 
-def _conflict(place: Grid | Volume, rule: SpacingRule) -> list[str]:
+def _conflict(place: Grid | Volume) -> list[str]:
     if not isinstance(place, Grid) or not place.conflict:
         return []
-    return [f"the header of {place.path.name} contradicts itself, {place.conflict}; using {rule}"]
+    return [f"the header of {place.path.name} contradicts itself, {place.conflict}; using {place.spacing_rule}"]
 
 
 def _check_scheme(scheme: LabelScheme, run: TrainedRun) -> None:

@@ -51,6 +51,7 @@ def request_record(
         "label_map": scheme
         and [scheme.name, dict(scheme.values), sorted(scheme.aliases.items()), sorted(scheme.ignored)],
         "confidence": options.confidence,
+        "resample": options.resample,
         "outputs": list(options.outputs),
         "run": dict(run),
         "whqa": __version__,

@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 
 from whqa.data.formats.file_names import IMAGE_WORDS, MASK_WORDS, case_name, stem
+from whqa.data.formats.foreign import describe_foreign
 from whqa.data.sources.listing import list_files, same_file
 from whqa.errors import InputError
 
@@ -209,6 +210,10 @@ def _role(bare: str) -> str:
 
 def _no_pair(images: Path, masks: Path, together: bool, problems: Sequence[str]) -> str:
     places = f"{images}" if together else f"{images} and {masks}"
+    for folder in (images, masks):
+        what = None if list_files(folder, depth=0).files else describe_foreign(folder)
+        if what and "DICOM" in what:
+            return f"{folder}: no volumes but {what}"
     advice = "files of one case must share their name; a table of paths (image, mask) works for any names"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     first = f"; {problems[0]}{more}" if problems else ""

@@ -45,18 +45,21 @@ def assess(
     modality: str | None = None,
     label_map: str | Mapping[str, Any] | LabelScheme | None = None,
     confidence: float = 0.9,
+    resample: bool = False,
     name: str | None = None,
 ) -> Assessment:
     """Judge one mask of one image.
 
     Args:
         image: path, nibabel image, or (array (X, Y, Z), affine (4, 4) voxel -> RAS mm).
-        mask: the same, of label values.
+        mask: the same, of label values, or a folder with one binary file a structure. Where it lies on the image's
+            lattice, its axes are turned, and it is padded or cut, to the image's grid.
         model: runs/<experiment>, or what `load_run` made of it.
         modality: "ct" or "mr"; needed only where the run was trained on both.
         label_map: which value of the mask stands for which structure: a scheme, its name, or structure -> value(s).
-            None: the values of the run's training cohort.
+            None: by the names in the mask's file where it has any, else the values of the run's training cohort.
         confidence: of the intervals, between 0.5 and 0.999.
+        resample: bring a mask of another grid to the image's, each voxel with the nearest label.
         name: of the case; by default that of the image file.
 
     Raises:
@@ -66,7 +69,7 @@ def assess(
         raise InputError(f"confidence {confidence:g}: must be between 0.5 and 0.999")
     started = time.perf_counter()
     run = model if isinstance(model, TrainedRun) else load_run(model)
-    inputs = read_inputs(image, mask, run, modality=modality, label_map=label_map, name=name)
+    inputs = read_inputs(image, mask, run, modality=modality, label_map=label_map, resample=resample, name=name)
     read = time.perf_counter()
     case = to_run_grid(inputs, run)
     judgement = judge_mask(

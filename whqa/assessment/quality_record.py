@@ -69,7 +69,13 @@ def quality_record(run: TrainedRun, found: Findings, confidence: float, moments:
         "out_of_distribution": likeness.unfamiliar,
         "correction": _correction(found),
         "verdict": verdict_of(
-            run, qi, structures, lost=found.judgement.lost, unfamiliar=bool(likeness.unfamiliar), outside=outside
+            run,
+            qi,
+            structures,
+            lost=found.judgement.lost,
+            unfamiliar=bool(likeness.unfamiliar),
+            outside=outside,
+            findings=inputs.findings,
         ),
         "versions": environment(),
         "seconds": {

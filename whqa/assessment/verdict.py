@@ -8,12 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from whqa.assessment.ensemble import LOST
+from whqa.assessment.input_findings import InputFindings
 from whqa.assessment.model import TrainedRun
 from whqa.contract.quality_json import JudgedStructure, Regions, Verdict
 from whqa.results.mean_dice import expected_mean_dice
 from whqa.results.triage import Decision, TriageRule, choose_rule, measured_risk
 
 FAR_OUTSIDE = 0.1
+_OF_IMAGE = ", and an image in doubt turns reject into review too"
 
 
 def verdict_of(
@@ -24,6 +26,7 @@ def verdict_of(
     lost: bool,
     unfamiliar: bool,
     outside: float,
+    findings: InputFindings,
 ) -> Verdict:
     """Decision, reasons in plain words, the rule and its measured risk.
 
@@ -33,6 +36,7 @@ def verdict_of(
         lost: whether the mask has no voxel on the run's grid.
         unfamiliar: whether scan or mask are unlike the run's own.
         outside: share of the mask outside the box that the run judges.
+        findings: an image in doubt is named first, and its mask neither accepted nor rejected.
     """
     column, words = _score_column(run)
     rows = run.cases[run.cases[column].notna() & run.cases["mean_dice"].notna()]
@@ -41,13 +45,15 @@ def verdict_of(
     rule = choose_rule(scores, dice, patients)
     score = _score(run, qi, structures)
     decision, reason = _decision(score, words, rule, lost)
-    doubts = _doubts(structures, rule, unfamiliar, outside)
+    doubts = [*findings.mask, *_doubts(structures, rule, unfamiliar, outside)]
     risk = measured_risk(scores, dice, patients, rows["fold"].to_numpy(np.int64), rule)
+    if (doubts and decision == "accept") or (findings.image and not lost):
+        decision = "review"
     return {
-        "decision": "review" if doubts and decision == "accept" else decision,
-        "reasons": [reason, *doubts],
+        "decision": decision,
+        "reasons": [*findings.image, reason, *doubts],
         "score": score,
-        "rule": _rule_text(rule, words),
+        "rule": _rule_text(rule, words) + (_OF_IMAGE if findings.image else ""),
         "accept_from": rule.accept,
         "reject_below": rule.reject,
         "risk": {

@@ -25,7 +25,13 @@ NO_INTERVAL = "(no interval: too few unseen cases in the run)"
 def add_assess_command(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; sets `run(options, overrides) -> exit code`."""
     parser.add_argument("image", metavar="IMAGE", type=Path, help="a scan, a folder of scans, or a CSV table of pairs")
-    parser.add_argument("mask", metavar="MASK", type=Path, nargs="?", help="its mask, or the folder of the masks")
+    parser.add_argument(
+        "mask",
+        metavar="MASK",
+        type=Path,
+        nargs="?",
+        help="its mask, a folder of its structure files, or the folder of the masks",
+    )
     parser.add_argument("--model", type=Path, metavar="RUN", help="a trained run, e.g. runs/demo")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", required=True, help="folder of the results")
     parser.add_argument("--fold", type=int, action="append", metavar="K", help="this fold's network (default: all)")
@@ -33,8 +39,9 @@ def add_assess_command(parser: argparse.ArgumentParser) -> None:
         "--label-map",
         metavar="MAP",
         help="label values of the mask: a scheme of `whqa info`, lv=1,myo=2+5,ignore=7, a JSON or YAML file with such "
-        "pairs, or nnU-Net's dataset.json (default: those of the run)",
+        "pairs, or nnU-Net's dataset.json (default: by the names in its file, else those of the run)",
     )
+    parser.add_argument("--resample", action="store_true", help="bring a mask of another grid to the image's (nearest)")
     parser.add_argument("--modality", choices=("ct", "mr"), help="of the images; needed where the run knows both")
     parser.add_argument("--confidence", type=float, default=0.9, help="of the intervals (default 0.9)")
     parser.add_argument("--preview", metavar="PNG", help="also one picture of this name in DIR")
@@ -63,7 +70,7 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
     from whqa.assessment.batch_case import AssessOptions
     from whqa.assessment.model import load_run
 
-    settings = AssessOptions(options.modality, scheme, options.confidence, options.report, preview)
+    settings = AssessOptions(options.modality, scheme, options.confidence, options.report, preview, options.resample)
     model = load_run(options.model, options.fold)
     if pairs is None:
         return _assess_one(options, model, settings)
@@ -94,9 +101,10 @@ def _pairs(options: argparse.Namespace) -> Pairs | None:
         return pairs_of_table(image)
     if not mask.exists():
         raise InputError(f"{mask}: no such file or folder")
-    if image.is_dir() != mask.is_dir():
-        folder, file = (image, mask) if image.is_dir() else (mask, image)
-        raise InputError(f"{folder} is a folder and {file} is a file; give two files or two folders")
+    if image.is_dir() and not mask.is_dir():
+        from whqa.data.formats.foreign import refuse_folder
+
+        refuse_folder(image)
     return pairs_of_folders(image, mask) if image.is_dir() else None
 
 
@@ -115,6 +123,7 @@ def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Assess
             modality=settings.modality,
             label_map=settings.label_map,
             confidence=settings.confidence,
+            resample=settings.resample,
         )
         preview = out / settings.preview if settings.preview else None
         # only now: a call that fails leaves what an earlier one wrote
@@ -126,7 +135,7 @@ def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Assess
         print(f"  {reason}")
     for strange in quality["out_of_distribution"]:
         print(f"  unfamiliar: {strange['message']}")
-    for warning in quality["warnings"]:
+    for warning in [w for w in quality["warnings"] if w not in quality["verdict"]["reasons"]]:
         print(f"  warning: {warning}")
     print(out / (REPORT if settings.report else QUALITY))
     return 0

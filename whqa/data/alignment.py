@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.orientations import apply_orientation
+from scipy import ndimage
 
 from whqa.data.formats.volume_files import (
     Grid,
@@ -67,7 +68,7 @@ class _Fit:
         return self.turn.tolist() != [[0, 1], [1, 1], [2, 1]]
 
 
-def on_lattice_of(image: Volume | Grid, mask: Volume) -> Volume:
+def on_lattice_of(image: Volume | Grid, mask: Volume, remedy: str = "") -> Volume:
     """The mask on the image's grid: its axes turned, what it lacks filled with 0, what reaches beyond cut off.
 
     Either header may be read as its writer may have read it (sform, qform, pixdim), where exactly one way makes both
@@ -76,12 +77,13 @@ def on_lattice_of(image: Volume | Grid, mask: Volume) -> Volume:
     Args:
         image: whose grid is wanted.
         mask: label values or indices, 0 outside.
+        remedy: what helps where the voxels lie elsewhere, in place of a command that resamples.
 
     Raises:
         InputError: the voxels are not the image's, code "grid-mismatch"; the text names both files, the cause and a
             command that helps.
     """
-    fit = _fit(image, mask)
+    fit = _fit(image, mask, remedy)
     if fit.whole and not fit.turned and not fit.notes:
         return mask
     array = np.asarray(apply_orientation(mask.array, fit.turn))
@@ -89,24 +91,57 @@ def on_lattice_of(image: Volume | Grid, mask: Volume) -> Volume:
     if not fit.whole:
         array, cut = _extended(array, fit.start, image.shape)
         if cut and not array.any():
-            raise InputError(
-                f"{mask.path}: all that it marks lies outside of the image {image.path}; give the mask of this scan",
-                "grid-mismatch",
-            )
+            raise _outside(image, mask)
         notes += _told(fit, image.shape, cut)
     return Volume(np.asfortranarray(array), image.affine, mask.path, image.header, (*mask.notes, *notes))
 
 
-def check_lattice(image: Volume | Grid, mask: Volume | Grid) -> None:
+def check_lattice(image: Volume | Grid, mask: Volume | Grid, remedy: str = "") -> None:
     """Whether `on_lattice_of` can bring the mask to the image's grid, by the headers alone.
 
     Raises:
         InputError: it cannot, as there.
     """
-    _fit(image, mask)
+    _fit(image, mask, remedy)
 
 
-def _fit(image: Volume | Grid, mask: Volume | Grid) -> _Fit:
+def needs_resampling(image: Volume | Grid, mask: Volume | Grid) -> bool:
+    """Whether the two state different places, and both a believable one, so that resampling brings them together."""
+    try:
+        _fit(image, mask)
+    except InputError:
+        return not (_is_lost(image) or _is_lost(mask))
+    return False
+
+
+def resampled_onto(image: Volume | Grid, mask: Volume) -> Volume:
+    """The mask on the image's grid, each voxel with the nearest label; what was done is added to the notes.
+
+    Args:
+        image: whose grid is wanted.
+        mask: whole numbers, 0 outside.
+
+    Raises:
+        InputError: nothing of the mask lies in the image, code "grid-mismatch".
+    """
+    between = np.linalg.inv(mask.affine) @ image.affine
+    array = ndimage.affine_transform(
+        mask.array, between[:3, :3], between[:3, 3], image.shape, order=0, mode="constant", cval=0, prefilter=False
+    )
+    if mask.array.any() and not array.any():
+        raise _outside(image, mask)
+    note = f"it was resampled onto the image's grid, each voxel with the nearest label: {_difference(image, mask)}"
+    return Volume(np.asfortranarray(array), image.affine, mask.path, image.header, (*mask.notes, note))
+
+
+def _outside(image: Volume | Grid, mask: Volume) -> InputError:
+    return InputError(
+        f"{mask.path}: all that it marks lies outside of the image {image.path}; give the mask of this scan",
+        "grid-mismatch",
+    )
+
+
+def _fit(image: Volume | Grid, mask: Volume | Grid, remedy: str = "") -> _Fit:
     used = _on_lattice(image.affine, mask.affine, image.shape, mask.shape)
     if used is not None and used.whole:
         return used
@@ -115,7 +150,9 @@ def _fit(image: Volume | Grid, mask: Volume | Grid) -> _Fit:
     for found in ([fit for fit in others if fit.whole], [fit for fit in parts if fit is used], parts):
         if found and all(_is_same(fit, found[0]) for fit in found):
             return found[0]
-    raise InputError(f"{mask.path}: its grid differs from that of {image.path}: {_cause(image, mask)}", "grid-mismatch")
+    raise InputError(
+        f"{mask.path}: its grid differs from that of {image.path}: {_cause(image, mask, remedy)}", "grid-mismatch"
+    )
 
 
 def _on_lattice(
@@ -208,7 +245,7 @@ def _told(fit: _Fit, shape: tuple[int, ...], cut: int) -> tuple[str, ...]:
     return (f"its {size} voxels reach beyond the image's {room}: {lost}",)
 
 
-def _cause(image: Volume | Grid, mask: Volume | Grid) -> str:
+def _cause(image: Volume | Grid, mask: Volume | Grid, remedy: str) -> str:
     """Why there is no fit, and the one command that helps."""
     shapes = f"its shape {times(mask.shape)} is not the image's {times(image.shape)}"
     if _is_lost(image) and _is_lost(mask):
@@ -225,8 +262,8 @@ def _cause(image: Volume | Grid, mask: Volume | Grid) -> str:
         for what, volume in (("image", image), ("mask", mask))
         if len(readings(volume)) > 1
     ]
-    resample = _command(_RESAMPLE, _RESAMPLE_ITK, image, mask)
-    return f"{''.join(places)}{_difference(image, mask)}; resample it: {resample}"
+    remedy = remedy or f"resample it: {_command(_RESAMPLE, _RESAMPLE_ITK, image, mask)}"
+    return f"{''.join(places)}{_difference(image, mask)}; {remedy}"
 
 
 def _difference(image: Volume | Grid, mask: Volume | Grid) -> str:

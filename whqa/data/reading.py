@@ -13,8 +13,8 @@ from whqa.structures import LabelScheme
 
 # Scans of other regions show them too.
 _VESSELS = {"ao", "pa"}
-# A binary mask in a file of its own: whatever is not 0 is the structure.
-_PART = LabelScheme("binary mask", {"structure": 1}, aliases={255: "structure"})
+BINARY_MASK = LabelScheme("binary mask", {"structure": 1}, aliases={255: "structure"})
+"""Of a file that holds one structure: 1 or 255 is inside."""
 
 
 def read_case(cohort: Cohort, case: Case, compact: bool = False) -> tuple[Volume, Volume | None]:
@@ -46,7 +46,7 @@ def read_reference(cohort: Cohort, case: Case, image: Volume | Grid) -> Volume |
     for key, path in case.parts.items():
         if key not in cohort.scheme.keys:
             raise InputError(f"{path}: structure {key!r} is not of the scheme {cohort.scheme.name!r}")
-        part = read_label(path, _PART, cohort.spacing_rule, announce=False)
+        part = read_label(path, BINARY_MASK, cohort.spacing_rule, announce=False)
         check_same_grid(image, part)
         inside = part.array != 0
         heart |= key not in _VESSELS and bool(inside.any())

@@ -1,0 +1,84 @@
+"""What `whqa data check` would say of an image and its mask, before a network judges them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from whqa.data.case import Modality
+from whqa.data.findings.anatomy import label_findings, measure
+from whqa.data.findings.finding import Finding
+from whqa.data.findings.grid import grid_findings, place_findings, stack_axis
+from whqa.data.findings.intensity import blood_findings, intensity_findings
+from whqa.data.findings.sides import flips, says_nothing
+from whqa.data.formats.volume_files import Grid, Volume
+
+_VENTRICLES = frozenset(("lv", "rv", "myo"))
+# Told as they are, without a doubt about the verdict: of the first, one reading is the standard's; the second is a
+# fault of the mask that the networks see as well.
+_TOLD_ALONE = frozenset(("two-places", "disconnected-structure"))
+
+
+@dataclass(frozen=True)
+class InputFindings:
+    """What is odd about image and mask, in sentences.
+
+    Attributes:
+        image: about the image, for which no mask can be blamed.
+        mask: what forbids to accept the mask.
+        told: what else is worth a warning.
+    """
+
+    image: tuple[str, ...] = ()
+    mask: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+
+
+def input_findings(
+    place: Grid | Volume, image: Volume, mask: Volume, modality: Modality, keys: tuple[str, ...]
+) -> InputFindings:
+    """Look at both.
+
+    Args:
+        place: of the image: its header, or a volume that was never a file.
+        image: float32.
+        mask: indices 1..C of `keys`, on the image's grid.
+        modality: of the image.
+        keys: structures that the run judges.
+    """
+    of_image = _warnings(_of_image(place, image, modality, keys))
+    of_mask = _warnings(_of_mask(image, mask, modality, keys))
+    return InputFindings(
+        tuple(_sentence(f"The image is in doubt: {f.message}") for f in of_image if f.code not in _TOLD_ALONE),
+        tuple(
+            _sentence(f"The mask or its label map is in doubt: {f.message}")
+            for f in of_mask
+            if f.code not in _TOLD_ALONE
+        ),
+        tuple(f.message for f in (*of_image, *of_mask) if f.code in _TOLD_ALONE),
+    )
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith("?") else f"{text}."
+
+
+def _warnings(findings: Iterator[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.severity == "warning"]
+
+
+def _of_image(place: Grid | Volume, image: Volume, modality: Modality, keys: tuple[str, ...]) -> Iterator[Finding]:
+    yield from intensity_findings(image.array, modality)
+    if isinstance(place, Grid):
+        yield from place_findings(place)
+    yield from grid_findings(image.shape, image.affine, not set(keys) <= _VENTRICLES)
+
+
+def _of_mask(image: Volume, mask: Volume, modality: Modality, keys: tuple[str, ...]) -> Iterator[Finding]:
+    if modality == "ct":
+        yield from blood_findings(image.array, mask.array, keys)
+    stack = stack_axis(mask.affine)
+    measured = measure(mask.array, mask.affine, keys, stack)
+    yield from label_findings(measured, keys)
+    if not says_nothing(mask.affine, stack, tuple(measured)):
+        yield from flips({key: structure.centroid for key, structure in measured.items()})

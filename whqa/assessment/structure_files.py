@@ -1,0 +1,91 @@
+"""A mask as a folder with one binary file a structure, as TotalSegmentator writes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from whqa.assessment.placing import check_place, in_place
+from whqa.data.formats.file_names import stem
+from whqa.data.formats.volume_files import (
+    Grid,
+    SpacingRule,
+    Volume,
+    describe_foreign,
+    label_values,
+    read_grid,
+)
+from whqa.data.reading import BINARY_MASK
+from whqa.data.sources.listing import list_files
+from whqa.data.sources.names import structure_key
+from whqa.errors import InputError
+from whqa.structures import STRUCTURES, LabelScheme
+
+VESSELS = frozenset(("ao", "pa"))
+"""A mask of these alone is none of a heart."""
+ONE_HEART = (
+    "TotalSegmentator's task total of version 2 has the heart as one structure; segment its chambers with "
+    "TotalSegmentator -i IMAGE.nii.gz -o chambers --task heartchambers_highres, and give the folder chambers"
+)
+
+
+def structure_files(folder: Path) -> dict[str, Path]:
+    """Structure key -> its file in the folder, in the order of `STRUCTURES`; other files are left out.
+
+    Raises:
+        InputError: the folder holds no structure of the heart, or two files of one.
+    """
+    files = list(list_files(folder, depth=0).files.values())
+    parts: dict[str, Path] = {}
+    for path in files:
+        key = structure_key(stem(path.name))
+        if key in STRUCTURES and parts.setdefault(key, path) != path:
+            raise InputError(f"{folder}: {parts[key].name} and {path.name} are both {key}; remove one of them")
+    if parts.keys() - VESSELS:
+        return {key: parts[key] for key in STRUCTURES if key in parts}
+    if not files:
+        raise InputError(f"{folder}: not a mask but {describe_foreign(folder)}")
+    if any(structure_key(stem(path.name)) == "heart" for path in files):
+        raise InputError(f"{folder}: {ONE_HEART}")
+    raise InputError(
+        f"{folder}: holds no file of a structure of the heart, such as heart_ventricle_left.nii.gz; if it holds masks "
+        f"of whole hearts, give one, such as {files[0]}"
+    )
+
+
+def read_structure_files(
+    folder: Path, image: Volume | Grid, scheme: LabelScheme, rule: SpacingRule, resample: bool
+) -> Volume:
+    """The files of a folder as one map of indices of the scheme, on the image's grid.
+
+    Where files overlap, the structure that is later in `STRUCTURES` wins; the notes say so.
+
+    Raises:
+        InputError: as `structure_files`; or a file is bad, or does not lie on the image's grid.
+    """
+    files = {key: path for key, path in structure_files(folder).items() if key in scheme.keys}
+    places = {key: read_grid(path, rule) for key, path in files.items()}
+    for place in places.values():
+        check_place(image, place, resample)
+    indices: npt.NDArray[np.uint8] = np.zeros(image.shape, np.uint8, order="F")
+    twice, notes = 0, [_summary(files, scheme)]
+    for key, place in places.items():
+        part = in_place(image, label_values(place, BINARY_MASK), resample)
+        inside = BINARY_MASK.to_indices(part.array, str(place.path)) != 0
+        notes += [note for note in part.notes[len(place.notes) :] if note not in notes]
+        twice += int(np.count_nonzero(indices[inside]))
+        indices[inside] = scheme.keys.index(key) + 1
+    if twice:
+        order = ", ".join(files)
+        notes.append(f"{twice:,} voxel(s) lie in more than one of its files; of {order} the later one wins")
+    return Volume(indices, image.affine, folder, image.header, tuple(notes))
+
+
+def _summary(files: dict[str, Path], scheme: LabelScheme) -> str:
+    values = ", ".join(f"{key} {scheme.values[key]}" for key in scheme.keys)
+    return (
+        f"a folder of structure files, of which {', '.join(path.name for path in files.values())} were read; "
+        f"corrected_mask.nii.gz is one label map: {values}"
+    )
