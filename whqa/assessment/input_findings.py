@@ -47,7 +47,9 @@ def input_findings(
         keys: structures that the run judges.
     """
     of_image = _warnings(_of_image(place, image, modality, keys))
-    of_mask = _warnings(_of_mask(image, mask, modality, keys))
+    of_mask = _warnings(_of_mask(mask, keys))
+    if modality == "ct" and not of_image:
+        of_mask = _warnings(blood_findings(image.array, mask.array, keys)) + of_mask
     return InputFindings(
         tuple(_sentence(f"The image is in doubt: {f.message}") for f in of_image if f.code not in _TOLD_ALONE),
         tuple(
@@ -74,9 +76,7 @@ def _of_image(place: Grid | Volume, image: Volume, modality: Modality, keys: tup
     yield from grid_findings(image.shape, image.affine, not set(keys) <= _VENTRICLES)
 
 
-def _of_mask(image: Volume, mask: Volume, modality: Modality, keys: tuple[str, ...]) -> Iterator[Finding]:
-    if modality == "ct":
-        yield from blood_findings(image.array, mask.array, keys)
+def _of_mask(mask: Volume, keys: tuple[str, ...]) -> Iterator[Finding]:
     stack = stack_axis(mask.affine)
     measured = measure(mask.array, mask.affine, keys, stack)
     yield from label_findings(measured, keys)

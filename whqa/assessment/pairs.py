@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 
 from whqa.data.formats.file_names import IMAGE_WORDS, MASK_WORDS, case_name, stem
-from whqa.data.formats.foreign import describe_foreign
+from whqa.data.formats.volume_files import describe_foreign
 from whqa.data.sources.listing import list_files, same_file
 from whqa.errors import InputError
 

@@ -102,9 +102,9 @@ def _pairs(options: argparse.Namespace) -> Pairs | None:
     if not mask.exists():
         raise InputError(f"{mask}: no such file or folder")
     if image.is_dir() and not mask.is_dir():
-        from whqa.data.formats.foreign import refuse_folder
+        from whqa.data.formats.volume_files import describe_foreign
 
-        refuse_folder(image)
+        raise InputError(f"{image}: not a volume but {describe_foreign(image)}")
     return pairs_of_folders(image, mask) if image.is_dir() else None
 
 
