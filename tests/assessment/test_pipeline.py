@@ -243,8 +243,6 @@ def test_wrong_volumes_get_one_line(run: TrainedRun, case: tuple[Path, Path], tm
     with pytest.raises(InputError, match=r"empty mask, no structure"):
         assess(case[0], (np.zeros_like(values), mask.affine), run)
     with pytest.raises(InputError, match=r"its grid differs from that of"):
-        assess(case[0], (values[1:], mask.affine), run)
-    with pytest.raises(InputError, match=r"its grid differs from that of"):
         assess(case[0], (values, mask.affine + np.eye(4)[[3, 0, 1, 2]] * 9), run)
     with pytest.raises(InputError, match=r"mask: unknown label value"):
         assess(case[0], (values + 1, mask.affine), run)

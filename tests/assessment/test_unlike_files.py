@@ -126,10 +126,10 @@ def test_names_that_contradict_the_label_map_are_refused_with_both(
 def test_a_wrong_map_without_names_is_told_by_sizes_and_places(
     run: TrainedRun, scan: nib.Nifti1Image, values: Array
 ) -> None:
-    swapped = {**MMWHS.values, "lv": 600, "rv": 420, "la": 500, "ao": 205, "myo": 820}
+    swapped = {**MMWHS.values, "lv": 550, "ra": 500, "rv": 420, "la": 600}
     found = assess((scan.get_fdata(), scan.affine), (values, scan.affine), run, label_map=swapped).quality
     assert found["verdict"]["decision"] != "accept"
-    assert any("in doubt" in reason and "myo" in reason for reason in found["verdict"]["reasons"])
+    assert any("in doubt" in reason and "on the other side" in reason for reason in found["verdict"]["reasons"])
     assert any("in doubt" in warning for warning in found["warnings"])
     only = assess(
         (scan.get_fdata(), scan.affine),
@@ -247,8 +247,12 @@ def test_folders_that_are_no_mask_say_what_they_are(
             assess(image, tmp_path / name, run)
 
 
-def test_the_reasons_stand_on_the_page(run: TrainedRun, scan: nib.Nifti1Image, values: Array, tmp_path: Path) -> None:
+def test_the_fault_stands_on_the_page_above_all_figures(
+    run: TrainedRun, scan: nib.Nifti1Image, values: Array, tmp_path: Path
+) -> None:
     found = assess((scan.get_fdata() + 1064, scan.affine), (values, scan.affine), run)
     write_assessment(found, tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("The image is in doubt: nothing lies below 0 HU") == 1
+    top, _, rest = page.partition('id="structures"')
+    assert "The image is in doubt: nothing lies below 0 HU" in top
+    assert "The image is in doubt: nothing lies below 0 HU" in rest

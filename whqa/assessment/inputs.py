@@ -171,7 +171,7 @@ def _mask_as_map(
     path = mask.path if isinstance(mask, InputFile) else None
     own = read_grid(path, run.spacing_rule) if path is not None else _in_memory(mask, "mask")
     check_place(place, own, resample)
-    scheme, notes = scheme_of_mask(path, stated, run.scheme)
+    scheme, notes = scheme_of_mask(own, stated, run.scheme)
     scan = _image(place)
     laid = in_place(place, label_values(own, scheme), resample)
     indices = _reindexed(scheme.to_indices(laid.array, str(own.path)), scheme, run.scheme)

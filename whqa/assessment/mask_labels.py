@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from whqa.assessment.structure_files import ONE_HEART, VESSELS
-from whqa.data.formats.volume_files import label_names
+from whqa.data.formats.volume_files import Grid, Volume, label_names
 from whqa.data.sources.names import structure_key
 from whqa.errors import InputError
 from whqa.structures import SCHEMES, STRUCTURES, LabelScheme, merged_scheme
@@ -18,21 +18,22 @@ _NO_NAME = re.compile(r"(segment|label|class|structure|region|roi|value|mask|obj
 
 
 def scheme_of_mask(
-    path: Path | None, stated: LabelScheme | None, of_run: LabelScheme
+    place: Grid | Volume, stated: LabelScheme | None, of_run: LabelScheme
 ) -> tuple[LabelScheme, tuple[str, ...]]:
     """The scheme of a mask's values, and what is to be said about it, to stand behind the file's name.
 
     Args:
-        path: of the mask; None where it is no file.
+        place: header of the mask's file, or a mask in memory.
         stated: by the caller; None leaves it to the names in the file and to the run.
         of_run: values of the run's cohort.
 
     Raises:
         InputError: names in the file contradict the scheme, or name no chamber of the heart.
     """
-    names = {} if path is None else label_names(path) or {}
+    path = place.path
+    names = label_names(path) or {} if _may_name(place) else {}
     names = {value: name for value, name in names.items() if not _NO_NAME.fullmatch(name)}
-    if path is None or not names:
+    if not names:
         return stated or of_run, ()
     structures = {v: key for v, name in names.items() if (key := structure_key(name)) in STRUCTURES}
     usable = bool(set(structures.values()) - VESSELS)
@@ -49,6 +50,14 @@ def scheme_of_mask(
             f"{path}: names no chamber of the heart among its {len(names)} labels ({first}); {_why(names)}"
         )
     return _of_names(structures, names, of_run)
+
+
+def _may_name(place: Grid | Volume) -> bool:
+    """Whether there is room for names in the file, so that others need not be opened again."""
+    if not isinstance(place, Grid):
+        return False
+    behind_header = int(place.header.sizeof_hdr) + 4
+    return not place.path.name.lower().endswith((".nii", ".nii.gz")) or place.header["vox_offset"] > behind_header
 
 
 def _of_names(
