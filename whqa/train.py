@@ -101,7 +101,7 @@ def refuse_doubled_sweep(cfg: DictConfig, context: Mapping[str, Any]) -> None:
     launched = any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS"))
     if context["mode"] == RunMode.MULTIRUN and strategy.startswith("ddp") and "spawn" not in strategy and not launched:
         raise InputError(
-            "a sweep (-m) with trainer.strategy=ddp would start the whole sweep once a process; use "
+            "a sweep (-m) with the strategy ddp would start the whole sweep once a process; use "
             "`torchrun --nproc-per-node=N -m whqa.train -m ...`, or `whqa cv`, which starts one run at a time"
         )
 

@@ -54,7 +54,7 @@ def test_a_run_without_a_stored_scheme_is_known_by_its_structures(run: Path) -> 
 def test_what_is_missing_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is no run directory; `make demo`.*on your own data"):
         load_run(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"fold 2 is not complete; `make cv EXP=tiny`"):
+    with pytest.raises(InputError, match=r"fold 2 is not complete; the same `whqa cv "):
         load_run(run, [2])
     (run / "errormap/0/checkpoints/last.ckpt").unlink()
     with pytest.raises(InputError, match=r"last\.ckpt: no such checkpoint"):

@@ -424,9 +424,7 @@ def test_without_wandb_the_message_says_what_to_do(
     with pytest.raises(SystemExit) as end:
         main(["cv", "experiment=demo", "logger=wandb", f"runs_dir={tmp_path}", f"data_dir={tmp_path}"])
     assert end.value.code == 2
-    assert capsys.readouterr().err.startswith(
-        "whqa cv: logger=wandb: wandb is not installed; pip install 'whqa[wandb]'"
-    )
+    assert capsys.readouterr().err.startswith("whqa cv: wandb is not installed; pip install 'whqa[wandb]'")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -36,5 +36,5 @@ def test_only_the_users_word_makes_masks_unseen(plan: str) -> None:
     if plan == "in_sample":
         refuse_seen([said, unsaid], MaskPlan(plan, 3))
         return
-    with pytest.raises(InputError, match=r"masks\.external\.b: mask plan .* state masks\.external\.b\.unseen=true"):
+    with pytest.raises(InputError, match=r"masks\.external\.b: mask plan .* state \+\+masks\.external\.b\.unseen=true"):
         refuse_seen([said, unsaid], MaskPlan(plan, 3))  # type: ignore[arg-type]

@@ -44,7 +44,12 @@ def test_refuses_all_missing_folds_at_once(run):
     (run / "errormap" / "2" / "COMPLETED").unlink()
     (run / "segmenter" / "0" / "cases.csv").unlink()
     message = _refused(run)
-    for word in ("errormap/1", "errormap/2 (not completed)", "segmenter/0 (no cases.csv)", "make cv EXP=demo"):
+    for word in (
+        "errormap/1",
+        "errormap/2 (not completed)",
+        "segmenter/0 (no cases.csv)",
+        "the same `whqa cv ...` again",
+    ):
         assert word in message
 
 
@@ -210,7 +215,7 @@ def test_refuses_folds_that_judged_different_masks_of_another_program(run):
     assert (
         "errormap/2 saw other data than the other runs, or than there are now (masks of nnunet: case 1001)" in message
     )
-    assert message.endswith(f"train again: rm -r {run / 'errormap/2'} and `make cv EXP=demo`")
+    assert message.endswith(f"train again: rm -r {run / 'errormap/2'} and the same `whqa cv ...`")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from whqa.judges.correction import expected_dice, other_probabilities
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.quality import heart_region, one_minus_mean
 
-NO_LABELS = "the run's network has no label head (errormap.head=label)"
+NO_LABELS = "the run's network has no label head; `whqa cv ... errormap.head=label name=...` trains one that has"
 LOST = "the mask has no voxel on the grid of the run"
 
 

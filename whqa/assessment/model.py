@@ -109,8 +109,8 @@ def load_run(directory: str | Path, folds: Sequence[int] | None = None) -> Train
     if missing or not wanted:
         which = f"fold {missing[0]} is" if missing else "every fold is"
         raise InputError(
-            f"{directory}: the error-map network of {which} not complete; `make cv EXP={directory.name}` trains "
-            "what is missing"
+            f"{directory}: the error-map network of {which} not complete; the same `whqa cv ...` again "
+            "trains what is missing"
         )
     scheme = _scheme(directory, record)
     configs = {k: _config(directory / "errormap" / str(k) / "config.yaml") for k in wanted}

@@ -63,8 +63,8 @@ class RefuseDivergence(pl.Callback):
         loss = trainer.callback_metrics["train/loss"]
         if not torch.isfinite(loss):
             raise InputError(
-                f"training diverged: loss is {float(loss)} at step {trainer.global_step}; lower learning_rate, or set "
-                "trainer.precision=32-true"
+                f"training diverged: loss is {float(loss)} at step {trainer.global_step}; lower the stage's own "
+                "segmenter.learning_rate or errormap.learning_rate, or set trainer.precision=32-true"
             )
 
 

@@ -171,7 +171,7 @@ def _read(config: DictConfig, root: str | Path) -> Cohort:
     assert isinstance(cohort, Cohort)
     if cohort.spacing_rule not in get_args(SpacingRule):
         rules = ", ".join(get_args(SpacingRule))
-        raise InputError(f"spacing_rule={cohort.spacing_rule}: must be one of {rules}")
+        raise InputError(f"data.spacing_rule={cohort.spacing_rule}: must be one of {rules}")
     return cohort
 
 

@@ -27,7 +27,7 @@ def require_wandb() -> Any:
         import wandb
     except ImportError:
         raise InputError(
-            "logger=wandb: wandb is not installed; pip install 'whqa[wandb]', or leave logger=wandb out: metrics.csv "
+            "wandb is not installed; pip install 'whqa[wandb]', or go without W&B: metrics.csv "
             "and cases.csv hold the same numbers"
         ) from None
     return wandb
@@ -57,7 +57,7 @@ def check_wandb(options: Mapping[str, Any]) -> None:
             guess = f"; did you mean 'logger.wandb.{near[0]}'?" if near else "; wandb.init takes no such argument"
             raise InputError(f"no key 'logger.wandb.{key}' in the configuration{guess}")
     if options.get("mode", "offline") not in MODES:
-        raise InputError(f"logger.wandb.mode={options['mode']} (WANDB_MODE): must be one of {', '.join(MODES)}")
+        raise InputError(f"W&B has no mode {options['mode']!r} (WANDB_MODE): must be one of {', '.join(MODES)}")
 
 
 def options_of_init() -> tuple[str, ...]:

@@ -84,12 +84,15 @@ class WholeHeartDataModule(pl.LightningDataModule):
         balance: Balance = BALANCE,
     ) -> None:
         super().__init__()
+        # of the settings, for the messages: masks are judged in the second stage alone
+        stage = "segmenter" if masks is None else "errormap"
         if balance not in get_args(Balance):
-            raise InputError(f"balance={balance}: must be one of {', '.join(get_args(Balance))}")
+            raise InputError(f"errormap.balance={balance}: must be one of {', '.join(get_args(Balance))}")
         if len(patch) != 3 or min(*patch, batch_size, steps_per_epoch) < 1 or not 0 <= foreground <= 1:
             raise InputError(
-                f"patch={list(patch)}, batch_size={batch_size}, steps_per_epoch={steps_per_epoch}, "
-                f"foreground={foreground}: a patch has three edges, all are at least 1 and foreground is in 0..1"
+                f"{stage}.patch={list(patch)}, {stage}.batch_size={batch_size}, "
+                f"{stage}.steps_per_epoch={steps_per_epoch}, {stage}.foreground={foreground}: a patch has three edges, "
+                "all are at least 1 and the last is in 0..1"
             )
         self.cases, self.masks = cases, None if masks is None else _by_item(masks)
         self.patch, self.batch_size, self.steps_per_epoch = tuple(patch), batch_size, steps_per_epoch
@@ -102,7 +105,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
             raise InputError(
                 f"fold {list(held_out)}: no case is left to train or test on; use fewer folds or more cases"
             )
-        self.val_cases = _validation_cases(available, cases, validation_fraction, seed)
+        self.val_cases = _validation_cases(available, cases, validation_fraction, seed, stage)
         self.train_cases = tuple(c for c in available if c not in self.val_cases)
         self.train_items = self._items(self.train_cases)
         self.val_items = self._items(self.val_cases)
@@ -176,7 +179,9 @@ class WholeHeartDataModule(pl.LightningDataModule):
                 kinds[case].append(kind)
         bare = [case for case, found in kinds.items() if not found]
         if bare:
-            raise InputError(f"no masks under judgement of case(s) {', '.join(bare[:5])}; run stage=segmenter first")
+            raise InputError(
+                f"no masks under judgement of case(s) {', '.join(bare[:5])}; `whqa cv ...` makes them first"
+            )
         return [(case, kind) for case in cases for kind in kinds[case]]
 
     def _bins(self) -> list[list[int]] | None:
@@ -237,17 +242,17 @@ def _by_item(masks: Sequence[MaskItem]) -> dict[Item, MaskItem]:
 
 
 def _validation_cases(
-    available: Sequence[str], cases: Mapping[str, PreparedCase], fraction: float, seed: int
+    available: Sequence[str], cases: Mapping[str, PreparedCase], fraction: float, seed: int, stage: str
 ) -> tuple[str, ...]:
     if not 0 <= fraction < 1:
-        raise InputError(f"validation_fraction={fraction}: must be at least 0 and below 1")
+        raise InputError(f"{stage}.validation_fraction={fraction}: must be at least 0 and below 1")
     if fraction == 0:
         return ()
     patients = sorted({cases[c].patient for c in available})
     n = max(1, round(fraction * len(patients)))
     if n >= len(patients):
         raise InputError(
-            f"validation_fraction={fraction} takes {n} of {len(patients)} training patients, all; set it to 0"
+            f"{stage}.validation_fraction={fraction} takes {n} of {len(patients)} training patients, all; set it to 0"
         )
     chosen = {patients[i] for i in np.random.default_rng(seed).permutation(len(patients))[:n]}
     return tuple(c for c in available if cases[c].patient in chosen)

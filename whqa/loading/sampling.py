@@ -54,7 +54,8 @@ class PatchSampler(DistributedSampler[PatchRequest]):
         world, rank = (distributed.get_world_size(), distributed.get_rank()) if started else (1, 0)
         if batch_size % world:
             raise InputError(
-                f"batch_size={batch_size} is shared by {world} processes; set a multiple of {world} or fewer devices"
+                f"a batch of {batch_size} is shared by {world} processes; set segmenter.batch_size and "
+                f"errormap.batch_size to a multiple of {world}, or fewer trainer.devices"
             )
         super().__init__(dataset, num_replicas=world, rank=rank, seed=seed)
         self.batch_size, self.steps = batch_size, steps_per_epoch

@@ -100,7 +100,7 @@ def refuse_seen(methods: Sequence[ExternalMethod], plan: MaskPlan) -> None:
     seen = [method for method in methods if not method.unseen]
     if seen and plan.asserts_unseen:
         raise InputError(
-            f"{seen[0]}: mask plan {plan.name!r} judges masks of unseen cases only; state {seen[0]}.unseen=true if "
+            f"{seen[0]}: mask plan {plan.name!r} judges masks of unseen cases only; state ++{seen[0]}.unseen=true if "
             f"{seen[0].name} had not seen these cases' references, or choose masks=in_sample"
         )
 
@@ -123,7 +123,7 @@ def predictions(method: ExternalMethod, cohort: Cohort) -> list[Case]:
         else:
             found.append(replace(case, label=path, parts={}))
     if missing and (not found or not method.partial):
-        remedy = f"or set {method}.partial=true" if found else f"or correct {method}.pattern={method.pattern}"
+        remedy = f"or set ++{method}.partial=true" if found else f"or correct {method}.pattern, now {method.pattern}"
         raise InputError(
             f"{missing[0]}: no such mask, as of {len(missing)} of {len(cohort.cases)} cases; add them, {remedy}"
         )

@@ -135,7 +135,7 @@ def refuse_mixed_origins(experiment_dir: Path, folds: Sequence[Sequence[str]]) -
     if stale:
         raise InputError(
             f"{experiment_dir}: {_names(stale)} saw other data than the other runs, or than there are now "
-            f"({_what(stale)}); train again: rm -r {_all_quoted(stale)} and `make cv EXP={experiment_dir.name}`"
+            f"({_what(stale)}); train again: rm -r {_all_quoted(stale)} and the same `whqa cv ...`"
         )
 
 

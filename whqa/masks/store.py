@@ -153,7 +153,7 @@ def _refuse_unfinished(experiment_dir: Path, plan: MaskPlan, test_fold: int) -> 
     if missing:
         raise InputError(
             f"{experiment_dir}: the error-map network of fold {test_fold} needs the segmenters {', '.join(missing)}, "
-            f"which have not finished; run stage=segmenter with fold={','.join(missing)} first, or `make cv`"
+            f"which have not finished; `whqa cv ...` trains them first"
         )
 
 

@@ -288,7 +288,10 @@ def _rows(path: Path) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not readable as a table ({error})") from None
     if any(name not in row for row in rows for name in IDENTITY):
-        raise InputError(f"{path}: not a table of features; remove it, or write it again with fit=false")
+        raise InputError(
+            f"{path}: not a table of features; remove it, `whqa train ... stage=errormap fold=K fit=false` writes "
+            "it again"
+        )
     return rows
 
 

@@ -14,7 +14,7 @@ def folds_to_summarize(run_dir: Path) -> dict[str, Any]:
     Raises:
         InputError: see `whqa.data.folds.read_folds`.
     """
-    return read_folds(run_dir / "folds.json", f"`make cv EXP={run_dir.name}` makes one")
+    return read_folds(run_dir / "folds.json", "`whqa cv experiment=...` makes one")
 
 
 def folds_of_model(run_dir: Path) -> dict[str, Any]:
@@ -23,4 +23,5 @@ def folds_of_model(run_dir: Path) -> dict[str, Any]:
     Raises:
         InputError: see `whqa.data.folds.read_folds`.
     """
-    return read_folds(run_dir / "folds.json", "`make demo` makes runs/demo, `make cv EXP=...` trains on your own data")
+    remedy = "`make demo` makes runs/demo, `whqa cv experiment=... data.root=...` trains on your own data"
+    return read_folds(run_dir / "folds.json", remedy)

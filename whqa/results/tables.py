@@ -129,7 +129,7 @@ def _refuse_missing(run_dir: Path, stages: Sequence[str], n_folds: int) -> None:
                 missing.append(f"{stage}/{k} (no cases.csv)")
     if missing:
         raise InputError(
-            f"{run_dir}: missing fold(s) {', '.join(missing)}; `make cv EXP={run_dir.name}` makes what is missing"
+            f"{run_dir}: missing fold(s) {', '.join(missing)}; the same `whqa cv ...` again makes what is missing"
         )
 
 
@@ -178,7 +178,7 @@ def _refuse_twice(stage: Path, table: pd.DataFrame, key: tuple[str, ...]) -> Non
     what = ", ".join(f"{column} {first[column]}" for column in key[1:])
     raise InputError(
         f"{stage}: case {first['case']} ({what}) is judged twice, in {where}; "
-        f"remove the one that does not belong there and run `make cv EXP={stage.parent.name}`"
+        f"remove the one that does not belong there and run the same `whqa cv ...` again"
     )
 
 
@@ -224,7 +224,7 @@ def _refuse_holes(
                 what = "every row" if len(lacking) == len(wanted) else " / ".join(lacking[0])
                 raise InputError(
                     f"{stage}/{k}/cases.csv: case {case} lacks {what}, which other cases have; remove "
-                    f"{stage}/{k}/COMPLETED and run `make cv EXP={stage.parent.name}`"
+                    f"{stage}/{k}/COMPLETED and run the same `whqa cv ...` again"
                 )
 
 

@@ -124,7 +124,7 @@ def _findings(cohort: Cohort, checked: CheckedCase) -> Iterator[Finding]:
             yield Finding.of_error(error, case.id)
     for grid in filter(None, grids):
         if grid.conflict:
-            message = f"{grid.path}: {grid.conflict}; {cohort.spacing_rule} is used, spacing_rule= chooses"
+            message = f"{grid.path}: {grid.conflict}; {cohort.spacing_rule} is used, data.spacing_rule= chooses"
             yield Finding("warning", "header-conflict", message)
         yield from place_findings(grid)
     image: Volume | None = None

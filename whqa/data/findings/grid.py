@@ -72,7 +72,7 @@ def grid_findings(shape: Sequence[int], affine: npt.NDArray[np.float64], whole_h
     axis = stack_axis(affine)
     if axis is not None:
         message = (
-            f"slices are {sizes[axis]:.3g} mm thick, pixels {np.delete(sizes, axis).max():.3g} mm; leave that axis as "
-            "it is (null in preprocess.spacing), what lies between slices can only be guessed"
+            f"slices are {sizes[axis]:.3g} mm thick, pixels {np.delete(sizes, axis).max():.3g} mm; what lies "
+            "between slices can only be guessed; `whqa cv ... preprocess.spacing=[...]` leaves a null axis as it is"
         )
         yield Finding("note", "thick-slices", message)

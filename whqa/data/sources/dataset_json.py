@@ -28,6 +28,8 @@ _LARGEST_BYTES = 8 << 20
 _ABSOLUTE = re.compile(r"[/~]|[A-Za-z]:")
 _KINDS: dict[type, str] = {dict: "an object {...}", list: "a list [...]", str: "a text", int: "a whole number"}
 T = TypeVar("T")
+STATE_STRUCTURES = "state data.structures"
+"""What helps where the label names of a description do not do."""
 
 
 class Description:

@@ -29,7 +29,7 @@ from whqa.data.formats.file_names import VOLUME_ENDINGS, is_volume, stem
 from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.sources.case_files import CaseFiles
 from whqa.data.sources.choice import Names
-from whqa.data.sources.dataset_json import FOLDERS, Description, read_by, short
+from whqa.data.sources.dataset_json import FOLDERS, STATE_STRUCTURES, Description, read_by, short
 from whqa.data.sources.folder import patient_of
 from whqa.data.sources.listing import list_files
 from whqa.data.sources.names import scheme_of_names
@@ -67,7 +67,7 @@ def read_decathlon(
     if "modality" not in description.content and "channel_names" in description.content:
         raise InputError(f"{description.path}: is of nnU-Net v2; {read_by('nnunet')}", code="other-source")
     number, kind = description.channel("modality", channel, modality)
-    scheme = scheme_of_names(name, _labels(description), structures, str(description.path))
+    scheme = scheme_of_names(name, _labels(description), structures, str(description.path), STATE_STRUCTURES)
     files = CaseFiles(list_files(description.folder, depth=1), EXPECTED)
     listed = list(_entries(description))
     if not listed:

@@ -61,7 +61,7 @@ def scheme_of_names(
     labels: Mapping[str, int],
     structures: Mapping[str, Any] | None,
     where: str,
-    remedy: str = "state data.structures",
+    remedy: str,
 ) -> LabelScheme:
     """The label scheme of a data set that names its label values.
 

@@ -31,7 +31,7 @@ from whqa.data.formats.file_names import VOLUME_ENDINGS, stem
 from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.sources.case_files import CaseFiles
 from whqa.data.sources.choice import Names
-from whqa.data.sources.dataset_json import FILE_NAME, FOLDERS, Description, read_by, short
+from whqa.data.sources.dataset_json import FILE_NAME, FOLDERS, STATE_STRUCTURES, Description, read_by, short
 from whqa.data.sources.folder import patient_of
 from whqa.data.sources.listing import list_files
 from whqa.data.sources.names import scheme_of_names
@@ -78,7 +78,7 @@ def read_nnunet(
         line = f"is of the Medical Decathlon or nnU-Net v1; {read_by('decathlon')}"
         raise InputError(f"{description.path}: {line}", code="other-source")
     number, kind = description.channel("channel_names", channel, modality)
-    scheme = scheme_of_names(name, _labels(description), structures, str(description.path))
+    scheme = scheme_of_names(name, _labels(description), structures, str(description.path), STATE_STRUCTURES)
     files = _Files(description, number)
     files.add_stated_parts([parts] if isinstance(parts, str) else parts)
     cases = files.cases(kind, partial(patient_of, pattern=patient))
