@@ -58,13 +58,17 @@ NOT_PRINTED = {
     "whqa.data.cache": {"assess", "summarize"},  # nor do these prepare scans
     "whqa.data.reading": {"assess", "summarize", "data phantom"},  # of references that a finished run has read
     "whqa.config.wandb_settings": OF_A_FOLDER,  # which log nothing
+    # the masks of its reports are in memory, with the scheme of their cohort
+    **{f"whqa.assessment.{m}": {"summarize"} for m in ("inputs", "mask_labels", "placing")},
     "whqa.parallel": {"train", "data phantom"},  # in one process; files that were just written
     "whqa.report.cohort_sheets": {"data phantom"},  # it shows all
 }
 # An option of the commands that read a folder, a setting of those that run an experiment: a message names both.
 EITHER = {"--source", "data"}
+# Options of other programs that a message shows in a command of theirs.
+OF_OTHERS = {"--task"}  # TotalSegmentator
 # What a placeholder stands for: key=value itself, and parts of --label-map.
-PLACEHOLDERS = {"key", "lv", "myo", "ignore"}
+PLACEHOLDERS = {"key", "lv", "rv", "myo", "ignore"}
 CONFIGURATIONS = sorted((ROOT / "conf").rglob("*.yaml"))
 GROUPS = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
 ROOTS = "|".join(sorted({*GROUPS, "preprocess", "augmentation"} - {"hydra"}))
@@ -242,7 +246,7 @@ def takes(keys: Iterable[str], key: str) -> bool:
 def wrong_advice(message: Message, options: Mapping[str, set[str]]) -> list[str]:
     """Words of a message that a command which can print it does not take."""
     stated = [key for key, _ in SETTING.findall(message.advice)] + KEY.findall(message.advice)
-    named = OPTION.findall(message.advice)
+    named = [option for option in OPTION.findall(message.advice) if option not in OF_OTHERS]
     if {*stated, *named} >= EITHER:
         stated, named = [s for s in stated if s not in EITHER], [n for n in named if n not in EITHER]
     return [

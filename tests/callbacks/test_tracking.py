@@ -178,6 +178,7 @@ def test_every_job_of_a_process_has_its_own_run_and_ends_it(tmp_path: Path, monk
             raise ValueError("the job fails")
 
     monkeypatch.setattr(from_config, "make_study", lambda cfg, directory: None)
+    monkeypatch.setattr(from_config, "masks_now", lambda study, imported: {})
     monkeypatch.setattr(from_config, "make_segmenter", lambda cfg, study, run_dir: run_dir)
     monkeypatch.setattr(from_config, "run_segmenter", work)
     from_config.run_stage(*job(tmp_path, 0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from whqa.data.alignment import check_lattice, needs_resampling, on_lattice_of, resampled_onto
 from whqa.data.formats.volume_files import Grid, Volume
 
-_REMEDY = "add --resample to the command (in Python: resample=True) to bring it to the image's grid"
+_REMEDY = "add --resample to the command (an argument of that name in Python) to bring it to the image's grid"
 
 
 def check_place(image: Volume | Grid, mask: Volume | Grid, resample: bool) -> None:
