@@ -123,7 +123,7 @@ def test_a_changed_prediction_is_noticed(
 @pytest.mark.parametrize(
     ("left_out", "word", "says"),
     [
-        (1, "folds=3", "mask plan 'out_of_fold' judges masks of unseen cases only; state masks.external.nnunet.unseen"),
+        (1, "folds=3", "'out_of_fold' judges masks of unseen cases only; state ++masks.external.nnunet.unseen=true"),
         (0, "masks.kinds=[nnunett]", "no kind 'nnunett'; there are final, side1, side2, side3, side4, early, nnunet"),
         (0, "+masks.external.nnunet.patern=x", "did you mean 'masks.external.nnunet.pattern'?"),
         (0, "+masks.external.final.root=x", "masks.external.final: choose another name"),

@@ -422,5 +422,5 @@ def test_batch_that_processes_cannot_share_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda *_: 3)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda *_: 0)
-    with pytest.raises(InputError, match=r"batch_size=4 .* 3 processes"):
+    with pytest.raises(InputError, match=r"a batch of 4 is shared by 3 processes; set segmenter\.batch_size"):
         PatchSampler(_Sized(9), 4, 5, None, seed=1)

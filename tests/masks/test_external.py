@@ -284,7 +284,7 @@ def test_missing_masks_are_counted(study: Study) -> None:
 
 @pytest.mark.parametrize("partial", [False, True])
 def test_a_wrong_pattern_or_folder_is_named(study: Study, partial: bool) -> None:
-    with pytest.raises(InputError, match=r"a\.nii: no such mask, as of 4 of 4 cases.*pattern=\*\.nii$"):
+    with pytest.raises(InputError, match=r"a\.nii: no such mask, as of 4 of 4 cases.*nnunet\.pattern, now \*\.nii$"):
         study.bring(pattern="*.nii", partial=partial)
     with pytest.raises(InputError, match=r"does not exist; it should be a folder with the masks of nnunet"):
         study.bring(root=study.root / "nowhere", partial=partial)

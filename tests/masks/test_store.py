@@ -108,7 +108,7 @@ def test_a_kind_that_was_not_made_is_refused(study: Path) -> None:
 def test_segmenters_that_have_not_finished_are_named(study: Path) -> None:
     for fold in (1, 2):
         (study / "segmenter" / str(fold) / COMPLETED).unlink()
-    with pytest.raises(InputError, match=r"fold 0 needs the segmenters 1, 2.*fold=1,2 first"):
+    with pytest.raises(InputError, match=r"fold 0 needs the segmenters 1, 2.*`whqa cv \.\.\.` trains them first"):
         _collect(study)
 
 

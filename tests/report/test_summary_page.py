@@ -292,7 +292,7 @@ def test_names_that_are_no_file_names_lead_nowhere(tmp_path, write_run):
     name = "/../</script><script>alert(1)</script>"
     run = write_run(tmp_path / "runs" / "demo", kinds=("final",), hostile=name)
     _picture(tmp_path / "outside-final.png")
-    for path in (*run.glob("*/*/cases.csv"), run / "folds.json"):
+    for path in (*run.glob("*/*/cases.csv"), *run.glob("*/*/made_from.json"), run / "folds.json"):
         path.write_text(re.sub(r'(?m)(^|")1001(?=[",])', r"\1../../../../../outside", path.read_text()))
     _, _, page = _finished(run)
     assert name in page.text
