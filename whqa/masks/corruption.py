@@ -1,173 +1,141 @@
-"""Faults that segmentation programs make, put into a good mask: for demonstrations and tests of what judges masks.
+"""Faults that segmentation programs and people make, put into a mask: drawn, recorded, replayed.
 
-Each fault is drawn from a generator keyed by the seed and kept as a record from which it can be made again.
+Each fault is drawn from a generator keyed by the seed and kept as a record from which it can be made again, the same on
+every machine. It follows the mask's own geometry, in mm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from scipy import ndimage
 
 from whqa.data.formats.volume_files import read_label, voxel_sizes, write_volume
 from whqa.errors import InputError
 from whqa.files import write_json
+from whqa.masks.faults.fault import Fault
+from whqa.masks.faults.fault_kinds import FAULTS
+from whqa.masks.faults.scene import Labels, Scene
 from whqa.structures import LabelScheme
 
-Labels = npt.NDArray[np.uint8]
+__all__ = ["FAULTS", "HELD_OUT_FAULTS", "SEEN_FAULTS", "Fault", "corrupt", "draw_faults", "write_faulty_mask"]
+
+HELD_OUT_FAULTS: tuple[str, ...] = ("coarse", "slice_shift")
+"""Kinds that no network is trained on, to see how it does on faults it has never met."""
+
+SEEN_FAULTS: tuple[str, ...] = tuple(kind for kind in FAULTS if kind not in HELD_OUT_FAULTS)
+
+GROSS: tuple[float, float] = (0.6, 1.0)
+"""Severities of faults that anyone sees."""
+
+_ATTEMPTS = 12
 
 
-@dataclass(frozen=True)
-class Fault:
-    """One fault.
+def draw_faults(
+    mask: Labels,
+    n: int,
+    seed: int,
+    *,
+    spacing: Sequence[float],
+    structures: Sequence[str],
+    kinds: Sequence[str] = SEEN_FAULTS,
+    severity: tuple[float, float] = (0.0, 1.0),
+) -> list[Fault]:
+    """Faults that a mask can have, each of which changes it; no kind and no structure twice while there are others.
 
-    Attributes:
-        kind: of `FAULTS`.
-        structure: label index that is changed.
-        other: label index that takes its place; 0 is background.
-        size: mm; how far the fault reaches.
-        place: of its centre along each axis, as a share of the structure's extent.
+    Args:
+        mask: label indices (D, H, W).
+        n: how many.
+        seed: of the draw.
+        spacing: mm along D, H, W.
+        structures: keys in the order of the indices 1..C.
+        kinds: of `FAULTS`, to choose from.
+        severity: from 0, a part of a border by about a voxel, to 1, gross; sizes are even on a log scale between.
+
+    Returns:
+        `n` faults to be made in this order; fewer where the mask is too small or has no structure for these kinds.
+
+    Raises:
+        InputError: the mask has no structure, or a kind is unknown.
     """
-
-    kind: str
-    structure: int
-    other: int
-    size: float
-    place: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "place", tuple(self.place))
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON; `Fault(**...)` returns it."""
-        return asdict(self) | {"place": list(self.place)}
-
-
-def draw_faults(mask: Labels, n: int, seed: int) -> list[Fault]:
-    """`n` faults for the structures that a mask has, no structure twice while there are enough of them."""
-    rng = np.random.default_rng(seed)
-    present = [int(i) for i in np.unique(mask) if i]
-    if not present:
+    _check_kinds(kinds)
+    if not mask.any():
         raise InputError("no structure in the mask, so that nothing can be spoiled")
-    chosen = [i for _ in range(-(-n // len(present))) for i in rng.permutation(present)][:n]
-    kinds = [k for _ in range(-(-n // len(FAULTS))) for k in rng.permutation(list(FAULTS))][:n]
-    faults = []
-    for kind, structure in zip(kinds, chosen, strict=True):
-        near = _neighbours(mask, structure)
-        other = int(rng.choice(near)) if kind == "swapped" and near else 0
-        place = tuple(float(p) for p in rng.uniform(0.2, 0.8, 3))
-        faults.append(Fault(str(kind), int(structure), other, float(rng.uniform(*_SIZES[kind])), place))
+    rng = np.random.Generator(np.random.PCG64(seed))
+    scene = Scene.of(mask, spacing, structures)
+    faults: list[Fault] = []
+    order: list[str] = []
+    for _ in range(n * _ATTEMPTS):
+        if len(faults) == n:
+            break
+        order = order or [str(kind) for kind in rng.permutation(list(kinds))]
+        fault = _drawn(scene, order.pop(), {f.structure for f in faults}, severity, rng)
+        if fault and (spoiled := _spoiled(scene, fault)):
+            scene = spoiled
+            faults.append(fault)
     return faults
 
 
-def corrupt(mask: Labels, spacing: Sequence[float], faults: Sequence[Fault]) -> Labels:
-    """The mask with these faults in it, one after the other.
+def corrupt(mask: Labels, spacing: Sequence[float], structures: Sequence[str], faults: Sequence[Fault]) -> Labels:
+    """The mask with these faults in it, one after the other; the same faults make the same mask on every machine.
 
     Args:
-        mask: label indices (X, Y, Z).
-        spacing: mm along X, Y, Z.
-        faults: see `draw_faults`.
+        mask: label indices (D, H, W); stays as it is.
+        spacing: mm along D, H, W.
+        structures: keys in the order of the indices 1..C.
+        faults: see `draw_faults`. One whose structure the mask does not have changes nothing.
 
     Raises:
         InputError: a fault is of an unknown kind.
     """
-    spoiled = mask.copy()
+    _check_kinds([fault.kind for fault in faults])
+    scene = Scene.of(mask, spacing, structures)
     for fault in faults:
-        if fault.kind not in FAULTS:
-            raise InputError(f"fault {fault.kind!r}: must be one of {', '.join(FAULTS)}")
-        of_structure = spoiled == fault.structure
-        if of_structure.any():
-            FAULTS[fault.kind](spoiled, of_structure, np.asarray(spacing, float), fault)
-    return spoiled
+        if scene.inside(fault.structure).any():
+            FAULTS[fault.kind].apply(scene, fault)
+    return scene.labels
 
 
 def write_faulty_mask(label: Path, scheme: LabelScheme, n: int, seed: int, target: Path) -> list[Fault]:
-    """Write a copy of a label map with `n` faults, in the same file values; `<target>.json` says which.
+    """Write a copy of a label map with `n` gross faults, in the same file values; `<target>.json` says which.
 
     Raises:
         InputError: the label map is bad or empty.
     """
     volume = read_label(label, scheme, announce=False)
-    faults = draw_faults(volume.array, n, seed)
-    spoiled = corrupt(volume.array, voxel_sizes(volume.affine).tolist(), faults)
+    spacing = voxel_sizes(volume.affine).tolist()
+    faults = draw_faults(volume.array, n, seed, spacing=spacing, structures=scheme.keys, severity=GROSS)
+    spoiled = corrupt(volume.array, spacing, scheme.keys, faults)
     affine = volume.affine if volume.header is None else None
     write_volume(target, scheme.to_values(spoiled), affine, volume.header)
     write_json(target.with_name(target.name.split(".")[0] + ".json"), [f.to_dict() for f in faults])
     return faults
 
 
-def _shrunk(mask: Labels, of_structure: npt.NDArray[np.bool_], spacing: npt.NDArray[Any], fault: Fault) -> None:
-    depth = ndimage.distance_transform_edt(of_structure, sampling=spacing)
-    mask[of_structure & (depth <= fault.size)] = 0
+def _check_kinds(kinds: Sequence[str]) -> None:
+    for kind in kinds:
+        if kind not in FAULTS:
+            raise InputError(f"fault {kind!r}: must be one of {', '.join(FAULTS)}")
 
 
-def _grown(mask: Labels, of_structure: npt.NDArray[np.bool_], spacing: npt.NDArray[Any], fault: Fault) -> None:
-    distance = ndimage.distance_transform_edt(~of_structure, sampling=spacing)
-    mask[(mask == 0) & (distance <= fault.size)] = fault.structure
+def _drawn(
+    scene: Scene, kind: str, used: set[int], severity: tuple[float, float], rng: np.random.Generator
+) -> Fault | None:
+    """A fault of a kind, of a structure that is not yet used if there is one; None where no structure can have it."""
+    targets = FAULTS[kind].targets(scene)
+    if not targets:
+        return None
+    structures = sorted({structure for structure, _ in targets})
+    structure = int(rng.choice([s for s in structures if s not in used] or structures))
+    other = int(rng.choice([o for s, o in targets if s == structure]))
+    size = FAULTS[kind].size(rng.uniform(*severity), scene.finest)
+    place = tuple(round(float(p), 3) for p in rng.uniform(0.1, 0.9, 3))
+    return Fault(kind, structure, other, size, place, int(rng.integers(2**31)))
 
 
-def _slab(mask: Labels, of_structure: npt.NDArray[np.bool_], spacing: npt.NDArray[Any], fault: Fault) -> None:
-    axis = int(np.argmax(spacing))
-    along = np.abs(np.arange(mask.shape[axis]) - _centre(of_structure, fault)[axis]) * spacing[axis]
-    lost = np.moveaxis(np.broadcast_to(along <= fault.size, np.moveaxis(mask, axis, -1).shape), -1, axis)
-    mask[of_structure & lost] = 0
-
-
-def _swapped(mask: Labels, of_structure: npt.NDArray[np.bool_], spacing: npt.NDArray[Any], fault: Fault) -> None:
-    mask[of_structure & _ball(mask, of_structure, spacing, fault)] = fault.other
-
-
-def _hole(mask: Labels, of_structure: npt.NDArray[np.bool_], spacing: npt.NDArray[Any], fault: Fault) -> None:
-    mask[of_structure & _ball(mask, of_structure, spacing, fault)] = 0
-
-
-def _island(mask: Labels, of_structure: npt.NDArray[np.bool_], spacing: npt.NDArray[Any], fault: Fault) -> None:
-    centre = np.asarray(fault.place) * np.asarray(mask.shape)
-    mask[(mask == 0) & (_distance(mask.shape, centre, spacing) <= fault.size)] = fault.structure
-
-
-FAULTS: dict[str, Callable[[Labels, npt.NDArray[np.bool_], npt.NDArray[Any], Fault], None]] = {
-    "shrunk": _shrunk,
-    "grown": _grown,
-    "slab": _slab,
-    "swapped": _swapped,
-    "hole": _hole,
-    "island": _island,
-}
-# mm
-_SIZES = {
-    "shrunk": (3.0, 6.0),
-    "grown": (3.0, 6.0),
-    "slab": (6.0, 15.0),
-    "swapped": (15.0, 30.0),
-    "hole": (8.0, 15.0),
-    "island": (5.0, 10.0),
-}
-
-
-def _neighbours(mask: Labels, structure: int) -> list[int]:
-    around = ndimage.binary_dilation(mask == structure)
-    return [int(i) for i in np.unique(mask[around]) if i not in (0, structure)]
-
-
-def _centre(of_structure: npt.NDArray[np.bool_], fault: Fault) -> npt.NDArray[np.float64]:
-    box = ndimage.find_objects(of_structure.astype(np.uint8))[0]
-    return np.array([s.start + p * (s.stop - s.start) for s, p in zip(box, fault.place, strict=True)])
-
-
-def _ball(
-    mask: Labels, of_structure: npt.NDArray[np.bool_], spacing: npt.NDArray[Any], fault: Fault
-) -> npt.NDArray[np.bool_]:
-    return _distance(mask.shape, _centre(of_structure, fault), spacing) <= fault.size
-
-
-def _distance(
-    shape: Sequence[int], centre: npt.NDArray[np.float64], spacing: npt.NDArray[Any]
-) -> npt.NDArray[np.float64]:
-    axes = np.ogrid[tuple(slice(0, n) for n in shape)]
-    return np.sqrt(sum(((a - c) * s) ** 2 for a, c, s in zip(axes, centre, spacing, strict=True)))
+def _spoiled(scene: Scene, fault: Fault) -> Scene | None:
+    """The scene with a fault in it; None where that changes nothing."""
+    spoiled = Scene.of(scene.labels, scene.spacing.tolist(), scene.structures)
+    FAULTS[fault.kind].apply(spoiled, fault)
+    return None if np.array_equal(spoiled.labels, scene.labels) else spoiled
