@@ -197,6 +197,7 @@ def _run_row(rng, case, fold, kind, method, quality, dice):
         "modality": "ct",
         "qi_soft_volume": acc + noise * rng.standard_normal(),
         "qi_soft_heart": quality + noise * rng.standard_normal(),
+        "voxels": 20_000,
         "error_voxels": true,
         "predicted_voxels": predicted,
         "hit_voxels": int(rng.integers(0, min(true, predicted))),

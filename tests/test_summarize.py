@@ -114,10 +114,14 @@ def test_numbers_equal_independent_references(finished, method, masks):
         assert found["failure"]["aurc"]["mean"] == pytest.approx(risk.mean())
         assert found["failure"]["auroc"]["mean"] == pytest.approx(0.5)
     else:
-        aurc = _aurc(rows["qi_volume"], risk)
+        score = rows[found["failure"]["score"]]
+        aurc = _aurc(score, risk)
         assert found["failure"]["aurc"]["mean"] == pytest.approx(aurc)
         assert found["failure"]["e_aurc"]["mean"] == pytest.approx(aurc - _aurc(-risk, risk))
-        assert found["failure"]["auroc"]["mean"] == pytest.approx(roc_auc_score(poor, -rows["qi_volume"]))
+        assert found["failure"]["auroc"]["mean"] == pytest.approx(roc_auc_score(poor, -score))
+        lv = found["failure"]["auroc_per_structure"]["lv"]
+        assert lv["positives"] == (dice["dice_lv"] < 0.7).sum()
+        assert lv["mean"] == pytest.approx(roc_auc_score(dice["dice_lv"] < 0.7, -score))
 
 
 def test_intervals_are_those_of_a_plain_bootstrap_over_patients(finished):
@@ -168,6 +172,9 @@ def test_summary_holds_to_the_contract(finished):
         assert set(method) == {"final", "all"}
         for k in method.values():
             assert {"mean", "ci95", "pooled"} <= set(k["error_dice"])
+            assert list(k["strata"]) == ["reference", "mild", "good", "fair", "bad"]
+            assert sum(stratum["n"] for stratum in k["strata"].values()) == k["n"]
+            assert sum(part["n"] for part in k["reliability"]["heart"]) == k["n"]
             entries = [k["error_dice"], k["error_auprc"], k["seconds_per_case"]]
             entries += [k["failure"][name] for name in ("aurc", "e_aurc", "auroc")]
             for region in ("volume", "heart", "volume_soft", "heart_soft"):
@@ -251,7 +258,15 @@ def test_a_second_summary_is_the_same(finished):
 
 def test_terminal_table_names_every_method_and_the_files(finished):
     run, _, printed = finished
-    for word in (*METHODS, "segmentation", "HD95", str(run / "summary.html"), str(run / "summary.json")):
+    for word in (
+        *METHODS,
+        "strata (errormap, all)",
+        "AURC by: errormap ",
+        "segmentation",
+        "HD95",
+        str(run / "summary.html"),
+        str(run / "summary.json"),
+    ):
         assert word in printed
 
 

@@ -16,13 +16,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from whqa.contract.summary_json import Entry, Segmentation, Summary
+from whqa.contract.entries import Entry
+from whqa.contract.summary_json import Segmentation, Summary
 from whqa.files import as_named, atomic_path, write_json, write_text
 from whqa.masks.made_from import unknown_origin
 from whqa.report.numbers import Columns, show_entry, show_interval, show_share
 from whqa.report.summary_page import render_page
 from whqa.results.environment import environment
-from whqa.results.interval_coverage import interval_numbers
+from whqa.results.failure_score import SCORES
+from whqa.results.interval_coverage import interval_numbers, measure_intervals
 from whqa.results.statistics import method_numbers, segmentation_numbers
 from whqa.results.summary_entry import at_path, shown_views
 from whqa.results.tables import read_run
@@ -63,6 +65,7 @@ def summarize(run_dir: Path, console: Console | None = None) -> Summary:
     if note:
         print(f"note: {note}", file=sys.stderr)
     cohort = tables.folds["cohort"]
+    measured = measure_intervals(tables)
     summary: Summary = {
         "experiment": run_dir.name,
         "cohort": {
@@ -74,8 +77,8 @@ def summarize(run_dir: Path, console: Console | None = None) -> Summary:
         "plan": tables.folds["plan"],
         "environment": environment(),
         "segmentation": segmentation_numbers(tables.segmented, tables.structures),
-        "methods": method_numbers(tables),
-        "intervals": interval_numbers(tables),
+        "methods": method_numbers(tables, measured),
+        "intervals": interval_numbers(tables, measured),
     }
     page = render_page(tables, summary, run_dir)
     with atomic_path(run_dir / "cases.csv") as temporary:
@@ -94,7 +97,8 @@ def _print(summary: Summary, run_dir: Path, console: Console) -> None:
         [(True, ERRORS + QUALITY)] if console.width >= WIDE else [(True, ERRORS), (False, QUALITY)]
     ):
         console.print(_table(summary, with_dice, columns))
-    for line in (_segmentation(summary["segmentation"]), *_correction_and_intervals(summary)):
+    console.print(_strata(summary))
+    for line in (_segmentation(summary["segmentation"]), *_correction_and_intervals(summary), _confidences(summary)):
         console.print(line, highlight=False, soft_wrap=True)
     console.print(
         "vol: whole crop; heart: mask's foreground + 10 mm; const.: MAE of the training mean of Acc", style="dim"
@@ -139,6 +143,28 @@ def _table(summary: Summary, with_dice: bool, columns: Columns) -> Table:
             table.add_row(masks, escape(method), *dice, *_cells(halves[masks], columns))
         table.add_section()
     return table
+
+
+def _strata(summary: Summary) -> Table:
+    """The first method on all masks, by their true quality."""
+    method, parts = next(iter(summary["methods"].items()))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column(f"strata ({escape(method)}, all)", no_wrap=True)
+    for label in ("n", "bias heart", "MAE heart", "intervals", "error Dice", "correction"):
+        table.add_column(label, justify="right")
+    for name, found in parts["all"]["strata"].items():
+        if found["n"]:
+            gain = show_entry(found["correction"], 3, signed=True)
+            held = show_share(found["coverage"]["mean"])
+            bias, mae, dice = show_entry(found["bias"], 3, signed=True), found["mae"], found["error_dice"]
+            table.add_row(name, str(found["n"]), bias, show_entry(mae, 3), held, show_entry(dice, 3), gain)
+    return table
+
+
+def _confidences(summary: Summary) -> str:
+    """What AURC ranks the masks of each method by."""
+    scores = {method: parts["all"]["failure"]["score"] for method, parts in summary["methods"].items()}
+    return "AURC by: " + ", ".join(f"{escape(method)} {SCORES[name]}" for method, name in scores.items() if name)
 
 
 def _cells(numbers: Mapping[str, Any], columns: Columns) -> list[str]:

@@ -24,7 +24,7 @@ COLUMNS = (
     *("case", "fold", "mask_kind", "method", "error_dice", "error_auprc"),
     *("acc_volume", "qi_volume", "acc_heart", "qi_heart", *DICE),
     *(f"{name}_{what}" for what in ("predicted", "corrected") for name in DICE),
-    *("patient", "modality", "segmenter", "error_voxels", "predicted_voxels", "hit_voxels"),
+    *("patient", "modality", "segmenter", "voxels", "error_voxels", "predicted_voxels", "hit_voxels"),
     *("qi_soft_volume", "qi_soft_heart", *(f"error_{name}" for name in DICE), "seconds"),
     *("constant_volume", "constant_heart", "constant_volume_kind", "constant_heart_kind"),
 )

@@ -38,6 +38,7 @@ def test_row_is_an_independent_computation(seed: int) -> None:
     expected = {
         "error_dice": f1_score(error.ravel(), called.ravel()),
         "error_auprc": average_precision_score(error.ravel(), probability.ravel()),
+        "voxels": error.size,
         "error_voxels": error.sum(),
         "predicted_voxels": called.sum(),
         "hit_voxels": (error & called).sum(),

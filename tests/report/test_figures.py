@@ -117,7 +117,9 @@ def test_bland_altman_lines_are_bias_and_limits(table):
 
 
 def test_risk_coverage_ends_at_the_mean_risk(table):
-    axis = figures.risk_coverage_figure(table, ("lv",)).axes[0]
+    axis = figures.risk_coverage_figure(
+        table, ("lv",), dict.fromkeys(("errormap", "constant", "tta"), "qi_volume")
+    ).axes[0]
     rows = table[table["method"] == "errormap"]
     curves = {line.get_label(): line.get_ydata() for line in axis.lines}
     assert set(curves) == {"perfect order", "errormap", "constant", "tta"}

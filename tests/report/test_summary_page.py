@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from whqa.results.failure_score import SCORES
 from whqa.summarize import summarize
 
 HOSTILE = '<img src=x onerror=alert(1)>"&$x_1$ %23'
@@ -192,6 +193,10 @@ def test_tables_say_what_summary_json_says(finished):
     methods = page.table("All mask kinds: error maps")
     assert methods[1][0] == "errormap"
     assert methods[1][1:3] == ["270", shown(own["all"]["error_dice"], 3)]
+    assert methods[1][methods[0].index("ranked by")] == SCORES[own["all"]["failure"]["score"]]
+    failing = page.table("AUROC of a failed structure (Dice below 0.7), final masks")
+    myo = own["final"]["failure"]["auroc_per_structure"]["myo"]
+    assert failing[3][:3] == ["myocardium", str(myo["positives"]), shown(myo, 3)]
     by_structure = page.table("Error Dice by structure, final masks")
     assert by_structure[0] == ["structure", *summary["methods"]]
     assert by_structure[2] == [
@@ -214,6 +219,36 @@ def test_tables_say_what_summary_json_says(finished):
     held = summary["intervals"]["final"]["acc_volume"]["coverage"]["mean"]
     assert intervals[1][0] == "Acc (volume)"
     assert intervals[1][1].startswith(f"{100 * held:.0f}\N{NO-BREAK SPACE}%|")
+
+
+def test_strata_say_what_summary_json_says(finished):
+    _, summary, page = finished
+    listed = page.table("All mask kinds, by true quality")
+    names = [name for name, found in summary["methods"]["errormap"]["all"]["strata"].items() if found["n"]]
+    assert len(names) > 2
+    assert [row[0] for row in listed[1:]] == [f"{name}, {method}" for name in names for method in summary["methods"]]
+    for row in listed[1:]:
+        stratum, method = row[0].split(", ")
+        found = summary["methods"][method]["all"]["strata"][stratum]
+        assert row[1] == str(found["n"])
+        bias = f"{found['bias']['mean']:+.3f}".replace("-", "\N{MINUS SIGN}")
+        assert row[listed[0].index("bias (heart)")].split("|")[0] == bias
+        alarms = f"{found['false_alarm']['mean']:.4f}".replace("-", "\N{MINUS SIGN}")
+        assert row[listed[0].index("false alarms")].split("|")[0] == alarms
+        held = found["coverage"]["mean"]
+        shown = "n/a" if held is None else f"{100 * held:.0f}\N{NO-BREAK SPACE}%|width {found['width']['mean']:.3f}"
+        assert row[listed[0].index("intervals (heart)")] == shown
+    own = summary["methods"]["errormap"]["all"]["strata"]
+    change = page.table("Change of Dice by correction, all mask kinds")
+    rv = own[names[0]]["correction"]["per_structure"]["rv"]
+    assert change[3][1] == f"{rv['mean']:+.3f}|worst {rv['worst']:+.3f}".replace("-", "\N{MINUS SIGN}")
+    held = page.table("Intervals that hold the truth, all mask kinds")
+    assert held[0] == ["interval for", *names]
+    share = own[names[-1]]["dice"]["myo"]["coverage"]["mean"]
+    assert held[5][-1].startswith(f"{100 * share:.0f}\N{NO-BREAK SPACE}%|")
+    alts = [a["alt"] for tag, a in page.tags if tag == "img" and a["alt"].startswith("Reliability, all mask kinds")]
+    last = summary["methods"]["errormap"]["all"]["reliability"]["heart"][-1]
+    assert f"at QI {last['qi']:.3f} (n {last['n']})" in alts[0]
 
 
 def test_headline_stands_beside_the_best_other_method(finished):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from whqa.results.interval_coverage import band, interval_numbers
+from whqa.results.interval_coverage import band, interval_numbers, measure_intervals
 from whqa.results.tables import RunTables
 
 N, FOLDS, SIGMA = 200, 4, 0.02
@@ -31,8 +33,12 @@ def _tables(n: int = N, kinds=("final", "side1"), labels: bool = True, spread: f
     return RunTables(table, table.astype(str), table.head(0), {"cohort": {"structures": ["lv"]}})
 
 
+def _numbers(tables: RunTables) -> Any:
+    return interval_numbers(tables, measure_intervals(tables))
+
+
 def test_nine_in_ten_intervals_hold_and_are_as_wide_as_the_noise_demands():
-    found = interval_numbers(_tables())
+    found = _numbers(_tables())
     assert found["confidence"] == 0.9
     assert found["method"] == "errormap"
     width = 2 * stats.norm.ppf(0.95) * SIGMA
@@ -50,17 +56,17 @@ def test_a_fold_that_is_judged_worse_than_the_others_is_not_covered():
     tables = _tables()
     first = tables.judged["fold"] == 0
     tables.judged.loc[first, "qi_volume"] += 0.15
-    found = interval_numbers(tables)["all"]["acc_volume"]["coverage"]["mean"]
+    found = _numbers(tables)["all"]["acc_volume"]["coverage"]["mean"]
     assert found == pytest.approx(0.75, abs=0.03)
 
 
 def test_without_label_head_or_patients_there_is_a_reason():
-    found = interval_numbers(_tables(n=8, labels=False))
+    found = _numbers(_tables(n=8, labels=False))
     assert set(found["final"]) == {"acc_volume", "acc_heart"}
     entry = found["final"]["acc_volume"]["coverage"]
     assert entry["mean"] is None
     assert "too few patients" in entry["reason"]
-    no_final = interval_numbers(_tables(kinds=("side1",)))
+    no_final = _numbers(_tables(kinds=("side1",)))
     assert no_final["final"]["acc_volume"]["n"] == 0
     assert no_final["final"]["acc_volume"]["coverage"]["mean"] is None
     assert no_final["all"]["acc_volume"]["coverage"]["mean"] is not None

@@ -257,3 +257,26 @@ def test_runs_of_an_older_version_are_told_and_summarized(run, capsys):
     assert capsys.readouterr().err == (
         f"note: {run}: segmenter/1 keep no made_from.json; whether their data changed since is not known\n"
     )
+
+
+def test_faulty_masks_are_parts_of_their_own_and_no_other_programs(tmp_path, write_run, unlike_contract):
+    kinds = ("final", "side1", "reference", "corrupted1", "corrupted2", "novel1")
+    run = write_run(tmp_path / "demo", kinds=kinds)
+    tables = read_run(run)
+    assert tables.external == ()
+    assert tables.views == ("final", "corrupted", "novel", "all")
+    output = io.StringIO()
+    summary = summarize(run, Console(file=output, width=160))
+    assert unlike_contract(summary, "summary.schema.json") == []
+    rows = pd.concat([pd.read_csv(run / f"errormap/{k}/cases.csv", dtype={"case": str}) for k in range(3)])
+    for part, of_part in (("corrupted", ("corrupted1", "corrupted2")), ("novel", ("novel1",)), ("all", kinds)):
+        theirs = rows[rows["mask_kind"].isin(of_part) & (rows["method"] == "boundary")]
+        found = summary["methods"]["boundary"][part]
+        assert found["n"] == len(theirs) == 12 * len(of_part)
+        assert found["error_dice"]["mean"] == pytest.approx(theirs["error_dice"].mean())
+        assert set(summary["intervals"][part]) == {"acc_volume", "acc_heart"}
+    assert list(summary["methods"]["errormap"]["corrupted"]["by_kind"]) == ["corrupted1", "corrupted2"]
+    assert " corrupted " in output.getvalue()
+    page = (run / "summary.html").read_text()
+    assert "Methods, masks with faults never seen in training" in page
+    assert "word of whoever ran this" not in page

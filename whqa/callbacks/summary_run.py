@@ -61,7 +61,8 @@ def _media(experiment_dir: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     }
     for masks in shown_views(summary["methods"]):
         rows = view(tables.judged, masks)
-        media[f"risk_coverage/{masks}"] = wandb_figure(risk_coverage_figure(rows, tables.structures))
+        scores = {method: parts[masks]["failure"]["score"] for method, parts in summary["methods"].items()}
+        media[f"risk_coverage/{masks}"] = wandb_figure(risk_coverage_figure(rows, tables.structures, scores))
         for region in ("volume", "heart"):
             media[f"qi_accuracy/{masks}_{region}"] = wandb_figure(scatter_figure(rows, region))
     return media

@@ -8,49 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, NotRequired, TypedDict
 
-from whqa.contract.json_schema import Ends, OtherKeys
+from whqa.contract.by_quality import Reliability, Stratum
+from whqa.contract.entries import Entry, MeasuredIntervals, PooledEntry, Spread
+from whqa.contract.json_schema import OtherKeys
 from whqa.contract.provenance import Environment
-
-
-class Entry(TypedDict):
-    """A mean with its interval.
-
-    Attributes:
-        mean: over masks, in the unit of its key (1 where none is named); null where it is not defined.
-        ci95: 95 % interval of the mean by patient; null where too few patients have a value.
-        reason: why `mean` or `ci95` is null.
-        n: how many masks have a value, where some have none.
-    """
-
-    mean: float | None
-    ci95: Ends | None
-    reason: NotRequired[str]
-    n: NotRequired[int]
-
-
-class PooledEntry(Entry):
-    """The error Dice.
-
-    Attributes:
-        mean, ci95, reason, n: as in every entry.
-        pooled: from voxel counts summed over all masks; null without a mask.
-    """
-
-    pooled: float | None
-
-
-class Spread(TypedDict):
-    """Mean and spread of Acc over masks.
-
-    Attributes:
-        mean: null without a mask.
-        std: sample standard deviation; null for fewer than two masks.
-        reason: why one of them is null.
-    """
-
-    mean: float | None
-    std: float | None
-    reason: NotRequired[str]
 
 
 class QualityAgainstAccuracy(TypedDict):
@@ -71,20 +32,54 @@ class QualityAgainstAccuracy(TypedDict):
     mae_constant: Entry
 
 
-class FailureDetection(TypedDict):
-    """Does QI over the volume rank good masks before bad ones? Risk is 1 - mean Dice of the mask.
+class StructureFailure(Entry):
+    """The area under the ROC curve of one structure's failure.
 
     Attributes:
+        mean, ci95, reason, n: as in every entry.
+        positives: masks in which the structure's Dice is below 0.7.
+    """
+
+    positives: int
+
+
+class ChosenConfidence(TypedDict):
+    """Which of its numbers a method ranks masks by, and how that was chosen.
+
+    Attributes:
+        score: the confidence: qi_volume, qi_heart, qi_soft_volume, qi_soft_heart, mean_dice_predicted or
+            worst_dice_predicted; null where the method judged no mask.
+        agreement: share of folds for which this score has the lowest AURC on the final masks of the other folds; null
+            with fewer than two folds.
+        optimism: what the choice may have taken off the AURC: within each fold, AURC by the score that the other folds
+            choose minus AURC by `score`, averaged over folds; null with fewer than two folds.
+        reason: why one of them is null.
+    """
+
+    score: str | None
+    agreement: float | None
+    optimism: float | None
+    reason: NotRequired[str]
+
+
+class FailureDetection(ChosenConfidence):
+    """Does a method's confidence rank good masks before bad ones? Risk is 1 - mean Dice of the mask.
+
+    Attributes:
+        score, agreement, optimism, reason: of the confidence.
         aurc: area under the risk-coverage curve, lower is better.
         e_aurc: `aurc` minus that of the perfect order.
-        auroc: of "the Dice of a structure is below 0.7" by -QI.
+        auroc: of "the Dice of a structure is below 0.7" by the score.
         positives: how many masks have such a structure; absent where no mask has a Dice.
+        auroc_per_structure: structure key -> that of "its Dice is below 0.7" by its expected Dice, or by the score
+            where the method expects none.
     """
 
     aurc: Entry
     e_aurc: Entry
     auroc: Entry
     positives: NotRequired[int]
+    auroc_per_structure: dict[str, StructureFailure]
 
 
 class CorrectionNumbers(TypedDict):
@@ -164,6 +159,9 @@ class MethodNumbers(Breakdown):
         heart: QI and Acc over the mask's foreground and 10 mm around it.
         volume_soft, heart_soft: the same for the soft QI (from probabilities); absent where the method gives none.
         failure: failure detection.
+        strata: reference (no wrong voxel), mild (true mean Dice from 0.95 on), good (from 0.85), fair (from 0.7) and
+            bad -> numbers of these masks.
+        reliability: QI against Acc by predicted quality.
         seconds_per_case: wall clock of one prediction, in seconds.
         correction: what the method's correction does to the masks.
         by_structure: structure key -> numbers.
@@ -178,6 +176,8 @@ class MethodNumbers(Breakdown):
     volume_soft: NotRequired[QualityAgainstAccuracy]
     heart_soft: NotRequired[QualityAgainstAccuracy]
     failure: FailureDetection
+    strata: dict[str, Stratum]
+    reliability: Reliability
     seconds_per_case: Entry
 
 
@@ -204,22 +204,8 @@ class Segmentation(TypedDict):
     hd95_mm: PerStructure
 
 
-class MeasuredIntervals(TypedDict):
-    """Do the intervals for one quantity hold what they promise?
-
-    Attributes:
-        n: masks that the quantity is known of.
-        coverage: share of intervals that hold the truth.
-        width: of the intervals, in the quantity's unit.
-    """
-
-    n: int
-    coverage: Entry
-    width: Entry
-
-
 class Intervals(TypedDict):
-    """Measured intervals of the first method: final, all or another program's name -> quantity -> numbers.
+    """Measured intervals of the first method: part, as in `methods` -> quantity -> numbers.
 
     Quantities are acc_volume, acc_heart and, from a label head, dice_<structure>.
 
@@ -257,8 +243,9 @@ class Summary(TypedDict):
         plan: name of the mask plan, which says which segmenter made the masks of which fold.
         environment: what computed the summary.
         segmentation: the masks themselves.
-        methods: method -> part -> numbers; parts are "final" (final masks), "all" (all mask kinds) and the name of each
-            other program whose masks were judged. The first method is the error-map network.
+        methods: method -> part -> numbers; parts are "final" (final masks), "all" (all mask kinds), the name of each
+            other program whose masks were judged, and "corrupted" and "novel" where good masks with faults of kinds
+            that training had or never had were judged. The first method is the error-map network.
         intervals: how often intervals held the truth.
     """
 

@@ -8,6 +8,7 @@ from whqa.quality import ErrorPrediction, JudgedCase, one_minus_mean
 JUDGE_COLUMNS = (
     "error_dice",
     "error_auprc",
+    "voxels",
     "error_voxels",
     "predicted_voxels",
     "hit_voxels",
@@ -32,6 +33,7 @@ def judge(case: JudgedCase, prediction: ErrorPrediction) -> dict[str, float]:
     row = {
         "error_dice": counts.dice,
         "error_auprc": average_precision(prediction.probability, case.error),
+        "voxels": float(case.error.numel()),
         "error_voxels": float(counts.error),
         "predicted_voxels": float(counts.predicted),
         "hit_voxels": float(counts.hit),

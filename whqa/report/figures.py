@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from whqa.masks.plan import MASK_KINDS, is_delivered
 from whqa.metrics.failure import risk_coverage
 from whqa.report.slices import new_figure
-from whqa.results.statistics import confidence_and_risk, limits_of_agreement
+from whqa.results.failure_score import confidence, risk_of
+from whqa.results.statistics import limits_of_agreement
 from whqa.results.tables import METHOD_ORDER, in_order
 
 PALETTE = ("#0072B2", "#7F7F7F", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
@@ -214,19 +215,29 @@ def bland_altman_figure(view: pd.DataFrame, region: str, method: str, title: str
     return figure
 
 
-def risk_coverage_figure(view: pd.DataFrame, structures: tuple[str, ...], title: str = "") -> Figure:
-    """Mean risk (1 - mean Dice) of the most confident masks against the share of masks kept."""
+def risk_coverage_figure(
+    view: pd.DataFrame, structures: tuple[str, ...], scores: Mapping[str, str], title: str = ""
+) -> Figure:
+    """Mean risk (1 - mean Dice) of the most confident masks against the share of masks kept.
+
+    Args:
+        view: rows of a case table.
+        structures: keys in index order.
+        scores: method -> its confidence, one of `whqa.results.failure_score.SCORES`.
+        title: above the panel.
+    """
     methods = in_order(view["method"].unique(), METHOD_ORDER)
     colours = method_colours(methods)
     with mpl.rc_context(STYLE):
         figure = new_figure(4.6, 3.9)
         axis = figure.subplots()
         for i, method in enumerate(methods):
-            confidence, risk = confidence_and_risk(view[view["method"] == method], structures)
+            rows = view[view["method"] == method]
+            trust, risk = confidence(rows, scores[method], structures), risk_of(rows, structures)
             if i == 0:
                 axis.plot(*risk_coverage(-risk, risk), color="#bbbbbb", label="perfect order")
             line = ("-", "--", "-.", ":")[i % 4]
-            axis.plot(*risk_coverage(confidence, risk), color=colours[method], linestyle=line, label=method)
+            axis.plot(*risk_coverage(trust, risk), color=colours[method], linestyle=line, label=method)
         axis.set(title=title, xlabel="coverage (share of masks kept)", ylabel="risk (1 - mean Dice)", xlim=(0, 1))
         axis.set_ylim(bottom=0)
         figure.legend(loc="outside lower center", ncols=3)

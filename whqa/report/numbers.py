@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from whqa.contract.summary_json import Entry
+from whqa.contract.entries import Entry
 
 Columns = tuple[tuple[str, str, int], ...]
 """What a table shows: (dotted path of an entry, heading, digits)."""

@@ -14,6 +14,7 @@ from whqa.judges.constant import REGIONS
 from whqa.report import figures, strips
 from whqa.report.html import data_uri
 from whqa.report.numbers import show_entry, show_interval
+from whqa.report.summary_strata import bias_by_bin, reliability_figure
 from whqa.report.summary_tables import minus
 from whqa.results.interval_coverage import band
 from whqa.results.statistics import limits_of_agreement
@@ -71,8 +72,23 @@ def risk_curves(tables: RunTables, summary: Mapping[str, Any], parts: Mapping[st
         areas = "; ".join(
             f"{m}: AURC {show_entry(numbers[part]['failure']['aurc'], 3)}" for m, numbers in summary["methods"].items()
         )
-        figure = figures.risk_coverage_figure(view(tables.judged, part), tables.structures, title)
+        scores = {m: numbers[part]["failure"]["score"] for m, numbers in summary["methods"].items()}
+        figure = figures.risk_coverage_figure(view(tables.judged, part), tables.structures, scores, title)
         found.append(_image(figure, f"Risk-coverage curves, {title}. {areas}"))
+    return found
+
+
+def reliability_curves(summary: Mapping[str, Any], parts: Mapping[str, str]) -> list[Image]:
+    """QI against Acc in bins of QI, for every part; the words give the first method's bias in each bin."""
+    own, found = next(iter(summary["methods"].values())), []
+    for part, title in parts.items():
+        if own[part]["n"]:
+            words = "; ".join(
+                f"{region}: {bias_by_bin(own[part]['reliability'][region], digits)}"
+                for region, digits in zip(REGIONS, (4, 3), strict=True)
+            )
+            figure = reliability_figure(summary["methods"], part, f"QI against Acc by predicted quality, {title}")
+            found.append(_image(figure, f"Reliability, {title}, bias of the first method by bin. {words}"))
     return found
 
 

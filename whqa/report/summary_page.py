@@ -9,14 +9,16 @@ from typing import Any
 
 from whqa.contract.summary_json import Summary
 from whqa.report import summary_figures as page_figures
+from whqa.report import summary_strata as page_strata
 from whqa.report import summary_tables as page_tables
 from whqa.report.headline import tiles
 from whqa.report.html import data_uri, render
 from whqa.report.numbers import show_share
 from whqa.report.worst import worst_masks
-from whqa.results.statistics import DEFINITIONS, EXTERNAL_DEFINITIONS, SPLIT_DEFINITIONS
+from whqa.results.definitions import DEFINITIONS, EXTERNAL_DEFINITIONS, SPLIT_DEFINITIONS
 from whqa.results.summary_entry import shown_views, view_title
 from whqa.results.tables import RunTables
+from whqa.results.triage import BAD_DICE
 from whqa.structures import STRUCTURES
 
 
@@ -33,13 +35,14 @@ def render_page(tables: RunTables, summary: Summary, run_dir: Path) -> str:
         seed=tables.folds["seed"],
         patients=len(set(tables.folds["patients"].values())),
         modalities=", ".join(f"{n} {name}" for name, n in sorted(Counter(tables.folds["modalities"].values()).items())),
-        kinds=tables.kinds,
         external=tables.external,
         segmented=len(tables.segmented) > 0,
         judge=tables.methods[0],
         head=parts[head],
         tiles=tiles(summary, head),
-        methods=[_methods(summary, part, title) for part, title in parts.items()],
+        methods=[_methods(tables, summary, part, title) for part, title in parts.items()],
+        strata=_strata(summary, parts, titles),
+        failing=_failing(summary, parts, titles),
         split=_split(summary, parts, titles),
         correction=_correction(summary, head, parts[head], titles),
         coverage=_coverage(summary, parts, titles),
@@ -53,6 +56,7 @@ def render_page(tables: RunTables, summary: Summary, run_dir: Path) -> str:
             "scatter": page_figures.scatters(tables, summary, parts),
             "bland_altman": page_figures.bland_altman(tables, parts),
             "risk": page_figures.risk_curves(tables, summary, parts),
+            "reliability": page_figures.reliability_curves(summary, parts),
             "structure": page_figures.by_structure(tables, head, parts[head]),
             "kind": page_figures.by_kind(tables) if len(tables.kinds) > 1 else [],
             "segmentation": page_figures.segmentation(tables),
@@ -63,20 +67,53 @@ def render_page(tables: RunTables, summary: Summary, run_dir: Path) -> str:
     )
 
 
-def _methods(summary: Mapping[str, Any], part: str, title: str) -> dict[str, Any]:
+def _methods(tables: RunTables, summary: Mapping[str, Any], part: str, title: str) -> dict[str, Any]:
     """The two tables of one part."""
     about = {
+        "final": "The masks that a user would get.",
+        "corrupted": "Reference labels and final masks with faults put into them, of kinds that training had as well.",
+        "novel": "The same with faults of kinds that training never had.",
+        "all": f"All kinds: {', '.join(tables.kinds)}.",
+    }.get(part, "Masks that another program or a person made.")
+    columns_of = {
         "error maps and failure detection": page_tables.ERROR_COLUMNS,
         "QI against Acc": page_tables.QUALITY_COLUMNS,
     }
     return {
-        "part": part,
+        "about": about,
         "title": title,
         "tables": [
             page_tables.method_table(summary["methods"], part, columns, f"{_sentence(title)}: {what}")
-            for what, columns in about.items()
+            for what, columns in columns_of.items()
         ],
     }
+
+
+def _strata(summary: Mapping[str, Any], parts: Mapping[str, str], titles: Mapping[str, str]) -> list[Any]:
+    """The table of every part by true quality; of the last part also correction and intervals of the first method."""
+    last, title = list(parts.items())[-1]
+    own = next(iter(summary["methods"].values()))[last]
+    found = [
+        *(
+            page_strata.strata_table(summary["methods"], part, f"{_sentence(title)}, by true quality.")
+            for part, title in parts.items()
+        ),
+        page_strata.correction_by_stratum(own, titles, f"Change of Dice by correction, {title}, by true quality."),
+        page_strata.coverage_by_stratum(own, titles, f"Intervals that hold the truth, {title}, by true quality."),
+    ]
+    return [table for table in found if table and table.rows]
+
+
+def _failing(summary: Mapping[str, Any], parts: Mapping[str, str], titles: Mapping[str, str]) -> list[Any]:
+    """AUROC of each structure's failure, of the first and the last part."""
+    shown = (next(iter(parts)), list(parts)[-1])
+    found = [
+        page_tables.structure_failure_table(
+            summary["methods"], part, titles, f"AUROC of a failed structure (Dice below {BAD_DICE}), {parts[part]}."
+        )
+        for part in dict.fromkeys(shown)
+    ]
+    return [table for table in found if table]
 
 
 def _split(summary: Mapping[str, Any], parts: Mapping[str, str], titles: Mapping[str, str]) -> dict[str, Any]:

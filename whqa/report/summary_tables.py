@@ -8,6 +8,7 @@ from typing import Any
 
 from whqa.judges.constant import REGIONS
 from whqa.report.numbers import Columns, show_interval, show_number, show_share
+from whqa.results.failure_score import SCORES
 from whqa.results.summary_entry import at_path
 
 LOWER_IS_BETTER = ("mae", "aurc", "e_aurc")
@@ -91,11 +92,13 @@ def method_table(methods: Mapping[str, Mapping[str, Any]], part: str, columns: C
         if with_counts:
             cells[:0] = [Cell(str(numbers["n"]))]
             cells.insert(2, Cell(show_number(numbers["error_dice"]["pooled"], 3)))
+            cells.insert(4, Cell(SCORES[numbers["failure"]["score"]]))
         rows.append(TableRow(name, tuple(cells), highlighted=i == 0))
     heads = [title for _, title, _ in columns]
     if with_counts:
         heads[:0] = ["masks"]
         heads.insert(2, "error Dice, pooled")
+        heads.insert(4, "ranked by")
     return PageTable(caption, ("method", *heads), tuple(rows))
 
 
@@ -116,6 +119,23 @@ def split_table(
     if not any(c.reason == "" for row in rows for c in row.cells):
         return None
     return PageTable(caption, ("structure" if by == "by_structure" else "kind", *names), tuple(rows))
+
+
+def structure_failure_table(
+    methods: Mapping[str, Mapping[str, Any]], part: str, titles: Mapping[str, str], caption: str
+) -> PageTable | None:
+    """AUROC of every structure's failure by method; None where no structure fails in some masks only."""
+    names = [name for name in methods if methods[name][part]["n"]]
+    null = {"mean": None, "ci95": None, "reason": "no judged mask has a Dice", "positives": 0}
+    rows = []
+    for key, title in titles.items():
+        entries = [methods[name][part]["failure"]["auroc_per_structure"].get(key, null) for name in names]
+        best = _best([entry["mean"] for entry in entries], "auroc")
+        cells = (_rated(entry, 3, i in best) for i, entry in enumerate(entries))
+        rows.append(TableRow(title, (Cell(str(entries[0]["positives"])), *cells)))
+    if not any(cell.interval for row in rows for cell in row.cells):
+        return None
+    return PageTable(caption, ("structure", "masks that fail", *names), tuple(rows))
 
 
 def correction_table(numbers: Mapping[str, Any], titles: Mapping[str, str], caption: str) -> PageTable:

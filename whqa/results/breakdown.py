@@ -82,17 +82,25 @@ def measured_correction(cases: pd.DataFrame, structures: Sequence[str]) -> dict[
     }
 
 
+def structure_gain(rows: pd.DataFrame, key: str) -> pd.Series:
+    """Dice of a structure after correction minus before; nan where it has none before or after."""
+    return _corrected(rows, key) - rows[f"dice_{key}"]
+
+
 def _structure_numbers(rows: pd.DataFrame, key: str) -> StructureNumbers:
-    before = rows[f"dice_{key}"]
-    after = rows.get(f"dice_{key}_corrected", pd.Series(float("nan"), index=rows.index)).astype(float)
+    before, after = rows[f"dice_{key}"], _corrected(rows, key)
     error_dice = rows.get(f"error_dice_{key}", pd.Series(float("nan"), index=rows.index)).astype(float)
     absent = "no judged mask was measured within this structure; tables of older runs lack the column"
     return {
         "error_dice": mean_entry(error_dice, rows["patient"], absent),
         "dice_before": mean_entry(before.where(after.notna()), rows["patient"], NO_CORRECTION),
         "dice_after": mean_entry(after.where(before.notna()), rows["patient"], NO_CORRECTION),
-        "gain": mean_entry(after - before, rows["patient"], NO_CORRECTION),
+        "gain": mean_entry(structure_gain(rows, key), rows["patient"], NO_CORRECTION),
     }
+
+
+def _corrected(rows: pd.DataFrame, key: str) -> pd.Series:
+    return rows.get(f"dice_{key}_corrected", pd.Series(float("nan"), index=rows.index)).astype(float)
 
 
 def _kind_numbers(rows: pd.DataFrame, structures: Sequence[str]) -> KindNumbers:

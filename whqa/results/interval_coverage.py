@@ -6,34 +6,46 @@ true Acc given QI and for a structure's true Dice given the expected one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-from whqa.contract.summary_json import Intervals, MeasuredIntervals
+from whqa.contract.summary_json import Intervals
 from whqa.metrics.per_case import FloatArray
 from whqa.results.conformal import OutOfFold, conformal_interval, held_out_intervals
-from whqa.results.summary_entry import mean_entry
+from whqa.results.strata import interval_entries
 from whqa.results.tables import RunTables, view
 
 CONFIDENCE = 0.9
 
 
-def interval_numbers(tables: RunTables, confidence: float = CONFIDENCE) -> Intervals:
-    """The entry "intervals" of summary.json, of the first method.
+def measure_intervals(tables: RunTables, confidence: float = CONFIDENCE) -> dict[str, pd.DataFrame]:
+    """The intervals of the first method's masks, and whether they hold the truth.
+
+    Returns:
+        Quantity -> columns `hit` (1, 0, or nan where no interval could be given) and `width` of the rows of
+        `RunTables.judged` that have both numbers, by their index. Quantities are acc_volume, acc_heart and, from a
+        label head, dice_<structure>.
+    """
+    rows = tables.of_first_method
+    return {name: _measured(rows, predicted, name, confidence) for name, predicted in _quantities(tables, rows)}
+
+
+def interval_numbers(
+    tables: RunTables, measured: Mapping[str, pd.DataFrame], confidence: float = CONFIDENCE
+) -> Intervals:
+    """The entry "intervals" of summary.json, of the first method; `measured` is of `measure_intervals`.
 
     Returns:
         {"confidence", "method", "<part>": {"<quantity>": {"n", "coverage", "width"}}} with the parts of
-        `RunTables.views`. Quantities are acc_volume, acc_heart and, from a label head, dice_<structure>; n counts the
-        masks that the quantity is known of.
+        `RunTables.views`; n counts the masks that the quantity is known of.
     """
-    rows = tables.of_first_method.reset_index(drop=True)
-    measured = {name: _measured(rows, predicted, name, confidence) for name, predicted in _quantities(tables, rows)}
     found: dict[str, Any] = {"confidence": confidence, "method": tables.methods[0]}
     for part in tables.views:
-        kept = rows.index[rows["mask_kind"].isin(set(view(rows, part)["mask_kind"]))]
-        found[part] = {name: _numbers(table.loc[table.index.isin(kept)]) for name, table in measured.items()}
+        rows = view(tables.of_first_method, part)
+        found[part] = {name: interval_entries(rows, table) for name, table in measured.items()}
     return cast(Intervals, found)
 
 
@@ -57,17 +69,6 @@ def _quantities(tables: RunTables, rows: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _measured(rows: pd.DataFrame, predicted: str, true: str, confidence: float) -> pd.DataFrame:
-    """Patient, hit and width of every row that has both numbers, with its index."""
     known = rows[rows[predicted].notna() & rows[true].notna()]
     found = held_out_intervals(OutOfFold.of(known, predicted, true), confidence)
-    columns = {"patient": known["patient"], "hit": found["hit"], "width": found["high"] - found["low"]}
-    return pd.DataFrame(columns, index=known.index)
-
-
-def _numbers(table: pd.DataFrame) -> MeasuredIntervals:
-    reason = "no such mask, or too few patients in the other folds for an interval of this confidence"
-    return {
-        "n": len(table),
-        "coverage": mean_entry(table["hit"], table["patient"], reason),
-        "width": mean_entry(table["width"], table["patient"], reason),
-    }
+    return pd.DataFrame({"hit": found["hit"], "width": found["high"] - found["low"]}, index=known.index)

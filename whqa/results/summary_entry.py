@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from whqa.contract.summary_json import Entry
+from whqa.contract.entries import Entry
 from whqa.results import bootstrap
 
 
@@ -40,7 +40,13 @@ def at_path(numbers: Mapping[str, Any], path: str) -> Any:
 
 def view_title(masks: str) -> str:
     """What a part of the tables is about, for people."""
-    return {"final": "final masks", "all": "all mask kinds"}.get(masks, f"masks of {masks}")
+    titles = {
+        "final": "final masks",
+        "corrupted": "masks with faults",
+        "novel": "masks with faults never seen in training",
+        "all": "all mask kinds",
+    }
+    return titles.get(masks, f"masks of {masks}")
 
 
 def shown_views(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -23,6 +23,9 @@ CONTRACT_COLUMNS = (
     *("case", "fold", "mask_kind", "method", "error_dice", "error_auprc"),
     *("acc_volume", "qi_volume", "acc_heart", "qi_heart"),
 )
+REFERENCE_KIND = "reference"
+FAULTY_FAMILIES = ("corrupted", "novel")
+"""Mask kinds are "corrupted1", "corrupted2" ...: faults put into good masks, of kinds that training has or has not."""
 COUNT_COLUMNS = ("error_voxels", "predicted_voxels", "hit_voxels")
 CONSTANT_COLUMNS = ("constant_volume", "constant_heart", "constant_volume_kind", "constant_heart_kind")
 
@@ -67,12 +70,24 @@ class RunTables:
     @property
     def external(self) -> tuple[str, ...]:
         """Those of them that other programs made."""
-        return tuple(kind for kind in self.kinds if kind not in MASK_KINDS)
+        made = (*MASK_KINDS, REFERENCE_KIND)
+        return tuple(kind for kind in self.kinds if kind not in made and family(kind) not in FAULTY_FAMILIES)
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Those of `FAULTY_FAMILIES` that have masks."""
+        found = {family(kind) for kind in self.kinds}
+        return tuple(name for name in FAULTY_FAMILIES if name in found)
 
     @property
     def views(self) -> tuple[str, ...]:
-        """What `view` takes: final masks, those of each other program, all kinds."""
-        return ("final", *self.external, "all")
+        """What `view` takes: final masks, those of each other program, faulty ones, all kinds."""
+        return ("final", *self.external, *self.families, "all")
+
+
+def family(kind: str) -> str:
+    """A mask kind without its number."""
+    return kind.rstrip("0123456789")
 
 
 def in_order(names: Iterable[str], order: Sequence[str]) -> tuple[str, ...]:
@@ -275,12 +290,13 @@ def _numbers(text: pd.DataFrame, stage: Path) -> pd.DataFrame:
 
 
 def view(judged: pd.DataFrame, masks: str) -> pd.DataFrame:
-    """The rows of one part of a table: "all" mask kinds, or those of one kind, such as "final".
+    """The rows of one part of a table: "all" mask kinds, or those of one kind or of one of `FAULTY_FAMILIES`.
 
     Adds `constant_*` columns that fit the part: the training mean of Acc over masks of the kind where only these are
     judged, over all kinds otherwise. The constant baseline's QI is that mean.
     """
-    rows = judged.copy() if masks == "all" else judged[judged["mask_kind"] == masks].copy()
+    kinds = judged["mask_kind"].map(family) if masks in FAULTY_FAMILIES else judged["mask_kind"]
+    rows = judged.copy() if masks == "all" else judged[kinds == masks].copy()
     for region in ("volume", "heart"):
         if masks != "all":
             rows[f"constant_{region}"] = rows[f"constant_{region}_kind"]
