@@ -107,6 +107,7 @@ def _judged_or_kept(
             label_map=options.label_map,
             confidence=options.confidence,
             resample=options.resample,
+            orientation=options.orientation,
             name=pair.name,
         )
         preview = folder / options.preview if options.preview else None

@@ -21,6 +21,7 @@ class AssessOptions:
         confidence: of the intervals.
         report: whether report.html is written.
         resample: bring masks of another grid to their image's.
+        orientation: sides that the axes point to where a header does not know them; None is not stated.
         preview: name of a picture in each case's folder, or None.
     """
 
@@ -30,6 +31,7 @@ class AssessOptions:
     report: bool = True
     preview: str | None = None
     resample: bool = False
+    orientation: str | None = None
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from whqa.assessment.placing import SIDES_UNKNOWN
 from whqa.data.case import Modality
 from whqa.data.findings.anatomy import label_findings, measure
 from whqa.data.findings.finding import Finding
@@ -71,8 +72,7 @@ def _warnings(findings: Iterator[Finding]) -> list[Finding]:
 
 def _of_image(place: Grid | Volume, image: Volume, modality: Modality, keys: tuple[str, ...]) -> Iterator[Finding]:
     yield from intensity_findings(image.array, modality)
-    if isinstance(place, Grid):
-        yield from place_findings(place)
+    yield from place_findings(place, place.path.name, SIDES_UNKNOWN)
     yield from grid_findings(image.shape, image.affine, not set(keys) <= _VENTRICLES)
 
 

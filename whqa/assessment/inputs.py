@@ -17,10 +17,11 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from whqa.assessment.in_memory import in_memory
 from whqa.assessment.input_findings import InputFindings, input_findings
 from whqa.assessment.mask_labels import scheme_of_mask
 from whqa.assessment.model import TrainedRun
-from whqa.assessment.placing import check_place, in_place
+from whqa.assessment.placing import check_place, in_place, stated_axes, with_stated_axes
 from whqa.assessment.structure_files import read_structure_files, structure_files
 from whqa.data.case import Modality
 from whqa.data.formats.file_names import case_name
@@ -116,6 +117,7 @@ def read_inputs(
     modality: str | None,
     label_map: str | Mapping[str, Any] | LabelScheme | None,
     resample: bool,
+    orientation: str | None,
     name: str | None,
 ) -> Inputs:
     """Read and check both volumes, each a path, an `InputFile`, a nibabel image or (array, affine).
@@ -126,16 +128,20 @@ def read_inputs(
     """
     stated = None if label_map is None else label_scheme(label_map)
     _check_scheme(stated or run.scheme, run)
-    kind = _modality(modality, run)
+    kind, axes = _modality(modality, run), stated_axes(orientation)
     image_file, mask_file = _file_of(image), _file_of(mask)
-    place = read_grid(image_file.path, run.spacing_rule) if image_file else _in_memory(image, "image")
+    given = read_grid(image_file.path, run.spacing_rule) if image_file else in_memory(image, "image")
+    own = _places_of(mask_file or mask, run)
+    place, notes = with_stated_axes(given, axes, next(iter(own.values())))
+    own = {key: with_stated_axes(part, axes, place)[0] for key, part in own.items()}
     read = _mask_in_parts if mask_file and mask_file.path.is_dir() else _mask_as_map
-    scan, found = read(place, mask_file or mask, run, stated, resample)
+    scan, found = read(place, own, mask_file, run, stated, resample)
     if not found.indices.any():
         raise InputError(f"{found.path}: empty mask, no structure in it; is it the right file and label map?")
     labels = Volume(found.indices, found.affine, found.path, found.header)
     findings = input_findings(place, scan, labels, kind, run.scheme.keys)
-    told = (*findings.image, *_conflict(place), *found.notes, *findings.told, *findings.mask)
+    of_image = [f"{place.path.name}: {note}" for note in notes]
+    told = (*findings.image, *_conflict(place), *of_image, *found.notes, *findings.told, *findings.mask)
     return Inputs(
         name or case_name(scan.path.name),
         scan,
@@ -164,12 +170,26 @@ class _Mask:
     notes: tuple[str, ...]
 
 
+def _places_of(mask: Any, run: TrainedRun) -> dict[str, Grid | Volume]:
+    """Headers of the mask's files: of each structure where it is a folder of them, else of the whole, under ""."""
+    if not isinstance(mask, InputFile):
+        return {"": in_memory(mask, "mask")}
+    if not mask.path.is_dir():
+        return {"": read_grid(mask.path, run.spacing_rule)}
+    files = structure_files(mask.path)
+    return {key: read_grid(path, run.spacing_rule) for key, path in files.items() if key in run.scheme.keys}
+
+
 def _mask_as_map(
-    place: Grid | Volume, mask: Any, run: TrainedRun, stated: LabelScheme | None, resample: bool
+    place: Grid | Volume,
+    places: Mapping[str, Grid | Volume],
+    mask: InputFile | None,
+    run: TrainedRun,
+    stated: LabelScheme | None,
+    resample: bool,
 ) -> tuple[Volume, _Mask]:
     """The image's voxels, and a label map; the headers of both are compared first."""
-    path = mask.path if isinstance(mask, InputFile) else None
-    own = read_grid(path, run.spacing_rule) if path is not None else _in_memory(mask, "mask")
+    (own,) = places.values()
     check_place(place, own, resample)
     scheme, notes = scheme_of_mask(own, stated, run.scheme)
     scan = _image(place)
@@ -180,14 +200,20 @@ def _mask_as_map(
 
 
 def _mask_in_parts(
-    place: Grid | Volume, mask: InputFile, run: TrainedRun, stated: LabelScheme | None, resample: bool
+    place: Grid | Volume,
+    places: Mapping[str, Grid | Volume],
+    mask: InputFile | None,
+    run: TrainedRun,
+    stated: LabelScheme | None,
+    resample: bool,
 ) -> tuple[Volume, _Mask]:
     """The image's voxels, and a folder of structure files as a label map in the run's values."""
+    assert mask is not None
     if stated is not None:
         raise InputError(
             f"{mask.path}: a folder of structure files has no label values, their names say it; leave --label-map out"
         )
-    laid = read_structure_files(mask.path, place, run.scheme, run.spacing_rule, resample)
+    laid = read_structure_files(mask.path, places, place, run.scheme, resample)
     values = run.scheme.to_values(laid.array)
     notes = tuple(f"{mask.path.name}: {note}" for note in laid.notes)
     return _image(place), _Mask(mask.path, values, laid.array, laid.affine, laid.header, run.scheme, notes)
@@ -231,22 +257,6 @@ def _image(place: Grid | Volume) -> Volume:
     if not np.isfinite(values).all() or values.min() == values.max():
         raise InputError("image: holds NaN or infinite voxels, or is all of one value")
     return Volume(values, place.affine, place.path, place.header)
-
-
-def _in_memory(given: Any, what: str) -> Volume:
-    if isinstance(given, nib.spatialimages.SpatialImage):
-        header = given.header if isinstance(given.header, nib.Nifti1Header) else None
-        array, affine = np.asanyarray(given.dataobj), np.asarray(given.affine, dtype=np.float64)
-    else:
-        try:
-            array, affine, header = np.asarray(given[0]), np.asarray(given[1], dtype=np.float64), None
-        except (TypeError, IndexError, ValueError):
-            raise InputError(f"{what}: must be a path, a nibabel image, or (array, affine)") from None
-    if array.ndim != 3 or affine.shape != (4, 4) or not array.size:
-        raise InputError(f"{what}: array of shape {array.shape} with affine {affine.shape}; must be 3-D with 4 x 4")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(f"{what}: singular affine")
-    return Volume(array.astype(np.uint8) if array.dtype == bool else array, affine, Path(what), header)
 
 
 def _reindexed(indices: npt.NDArray[np.uint8], scheme: LabelScheme, wanted: LabelScheme) -> npt.NDArray[np.uint8]:

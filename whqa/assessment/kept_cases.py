@@ -52,6 +52,7 @@ def request_record(
         and [scheme.name, dict(scheme.values), sorted(scheme.aliases.items()), sorted(scheme.ignored)],
         "confidence": options.confidence,
         "resample": options.resample,
+        "orientation": options.orientation,
         "outputs": list(options.outputs),
         "run": dict(run),
         "whqa": __version__,

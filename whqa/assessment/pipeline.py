@@ -46,6 +46,7 @@ def assess(
     label_map: str | Mapping[str, Any] | LabelScheme | None = None,
     confidence: float = 0.9,
     resample: bool = False,
+    orientation: str | None = None,
     name: str | None = None,
 ) -> Assessment:
     """Judge one mask of one image.
@@ -60,6 +61,8 @@ def assess(
             None: by the names in the mask's file where it has any, else the values of the run's training cohort.
         confidence: of the intervals, between 0.5 and 0.999.
         resample: bring a mask of another grid to the image's, each voxel with the nearest label.
+        orientation: "LPS" or the like: the sides that the array's axes point to, for files and nibabel images whose
+            header does not know them.
         name: of the case; by default that of the image file.
 
     Raises:
@@ -69,7 +72,9 @@ def assess(
         raise InputError(f"confidence {confidence:g}: must be between 0.5 and 0.999")
     started = time.perf_counter()
     run = model if isinstance(model, TrainedRun) else load_run(model)
-    inputs = read_inputs(image, mask, run, modality=modality, label_map=label_map, resample=resample, name=name)
+    inputs = read_inputs(
+        image, mask, run, modality=modality, label_map=label_map, resample=resample, orientation=orientation, name=name
+    )
     read = time.perf_counter()
     case = to_run_grid(inputs, run)
     judgement = judge_mask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,9 @@ from whqa.assessment.placing import check_place, in_place
 from whqa.data.formats.file_names import stem
 from whqa.data.formats.volume_files import (
     Grid,
-    SpacingRule,
     Volume,
     describe_foreign,
     label_values,
-    read_grid,
 )
 from whqa.data.reading import BINARY_MASK
 from whqa.data.sources.listing import list_files
@@ -56,17 +55,23 @@ def structure_files(folder: Path) -> dict[str, Path]:
 
 
 def read_structure_files(
-    folder: Path, image: Volume | Grid, scheme: LabelScheme, rule: SpacingRule, resample: bool
+    folder: Path, places: Mapping[str, Grid | Volume], image: Volume | Grid, scheme: LabelScheme, resample: bool
 ) -> Volume:
     """The files of a folder as one map of indices of the scheme, on the image's grid.
+
+    Args:
+        folder: of the files.
+        places: headers of the files that are wanted, by structure.
+        image: whose grid is wanted.
+        scheme: with these structures.
+        resample: bring files of another grid to the image's.
 
     Where files overlap, the structure that is later in `STRUCTURES` wins; the notes say so.
 
     Raises:
-        InputError: as `structure_files`; or a file is bad, or does not lie on the image's grid.
+        InputError: a file is bad, or does not lie on the image's grid.
     """
-    files = {key: path for key, path in structure_files(folder).items() if key in scheme.keys}
-    places = {key: read_grid(path, rule) for key, path in files.items()}
+    files = {key: place.path for key, place in places.items()}
     for place in places.values():
         check_place(image, place, resample)
     indices: npt.NDArray[np.uint8] = np.zeros(image.shape, np.uint8, order="F")

@@ -42,6 +42,11 @@ def add_assess_command(parser: argparse.ArgumentParser) -> None:
         "pairs, or nnU-Net's dataset.json (default: by the names in its file, else those of the run)",
     )
     parser.add_argument("--resample", action="store_true", help="bring a mask of another grid to the image's (nearest)")
+    parser.add_argument(
+        "--orientation",
+        metavar="AXES",
+        help="sides that the arrays' axes point to, e.g. LPS, of files whose header does not know them",
+    )
     parser.add_argument("--modality", choices=("ct", "mr"), help="of the images; needed where the run knows both")
     parser.add_argument("--confidence", type=float, default=0.9, help="of the intervals (default 0.9)")
     parser.add_argument("--preview", metavar="PNG", help="also one picture of this name in DIR")
@@ -62,15 +67,19 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
     preview = _preview(options.preview)
     pairs = _pairs(options)
     from whqa.assessment.label_map import parse_label_map
+    from whqa.assessment.placing import stated_axes
     from whqa.results.run_folds import folds_of_model
 
     scheme = None if options.label_map is None else parse_label_map(options.label_map)
+    axes = stated_axes(options.orientation)
     folds_of_model(options.model.expanduser())
     # after the words of the command line are checked: these imports take seconds
     from whqa.assessment.batch_case import AssessOptions
     from whqa.assessment.model import load_run
 
-    settings = AssessOptions(options.modality, scheme, options.confidence, options.report, preview, options.resample)
+    settings = AssessOptions(
+        options.modality, scheme, options.confidence, options.report, preview, options.resample, axes
+    )
     model = load_run(options.model, options.fold)
     if pairs is None:
         return _assess_one(options, model, settings)
@@ -124,6 +133,7 @@ def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Assess
             label_map=settings.label_map,
             confidence=settings.confidence,
             resample=settings.resample,
+            orientation=settings.orientation,
         )
         preview = out / settings.preview if settings.preview else None
         # only now: a call that fails leaves what an earlier one wrote

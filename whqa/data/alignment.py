@@ -7,7 +7,9 @@ bringing it there, and it is told. Everything else is refused with its cause and
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -33,6 +35,7 @@ _Affine = npt.NDArray[np.float64]
 _TOLERANCE_VOXELS = 0.1
 _SAME_SPACING = 1e-2
 _SAME_DIRECTION_DEGREES = 1.0
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _COPY = "i, m = map(n.load, sys.argv[1:3]); n.save(n.Nifti1Image(m.dataobj, i.affine, m.header), sys.argv[3])"
 _RESAMPLE = (
     "from nibabel.processing import resample_from_to as r; i, m = map(n.load, sys.argv[1:3]); "
@@ -43,6 +46,18 @@ _RESAMPLE_ITK = (
     "i, m = map(s.ReadImage, sys.argv[1:3]); "
     "s.WriteImage(s.Resample(m, i, s.Transform(), s.sitkNearestNeighbor), sys.argv[3])"
 )
+
+
+class Remedies(NamedTuple):
+    """What helps, in the words of whoever brings a mask to its image's grid.
+
+    Attributes:
+        resample: where the voxels lie elsewhere.
+        sides: where one of both has lost its place; {} stands for the axes of the other.
+    """
+
+    resample: str
+    sides: str
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,7 @@ class _Fit:
         return self.turn.tolist() != [[0, 1], [1, 1], [2, 1]]
 
 
-def on_lattice_of(image: Volume | Grid, mask: Volume, remedy: str = "") -> Volume:
+def on_lattice_of(image: Volume | Grid, mask: Volume, remedies: Remedies | None = None) -> Volume:
     """The mask on the image's grid: its axes turned, what it lacks filled with 0, what reaches beyond cut off.
 
     Either header may be read as its writer may have read it (sform, qform, pixdim), where exactly one way makes both
@@ -77,13 +92,13 @@ def on_lattice_of(image: Volume | Grid, mask: Volume, remedy: str = "") -> Volum
     Args:
         image: whose grid is wanted.
         mask: label values or indices, 0 outside.
-        remedy: what helps where the voxels lie elsewhere, in place of a command that resamples.
+        remedies: what helps, in place of commands that write another file.
 
     Raises:
         InputError: the voxels are not the image's, code "grid-mismatch"; the text names both files, the cause and a
             command that helps.
     """
-    fit = _fit(image, mask, remedy)
+    fit = _fit(image, mask, remedies)
     if fit.whole and not fit.turned and not fit.notes:
         return mask
     array = np.asarray(apply_orientation(mask.array, fit.turn))
@@ -96,13 +111,13 @@ def on_lattice_of(image: Volume | Grid, mask: Volume, remedy: str = "") -> Volum
     return Volume(np.asfortranarray(array), image.affine, mask.path, image.header, (*mask.notes, *notes))
 
 
-def check_lattice(image: Volume | Grid, mask: Volume | Grid, remedy: str = "") -> None:
+def check_lattice(image: Volume | Grid, mask: Volume | Grid, remedies: Remedies | None = None) -> None:
     """Whether `on_lattice_of` can bring the mask to the image's grid, by the headers alone.
 
     Raises:
         InputError: it cannot, as there.
     """
-    _fit(image, mask, remedy)
+    _fit(image, mask, remedies)
 
 
 def needs_resampling(image: Volume | Grid, mask: Volume | Grid) -> bool:
@@ -110,8 +125,14 @@ def needs_resampling(image: Volume | Grid, mask: Volume | Grid) -> bool:
     try:
         _fit(image, mask)
     except InputError:
-        return not (_is_lost(image) or _is_lost(mask))
+        return not (is_lost(image) or is_lost(mask) or _without_signs(image, mask))
     return False
+
+
+def is_one_grid(image: Volume | Grid, mask: Volume | Grid) -> bool:
+    """Whether both have the same voxels, in whatever order of the axes."""
+    fit = _on_lattice(image.affine, mask.affine, image.shape, mask.shape)
+    return fit is not None and fit.whole
 
 
 def resampled_onto(image: Volume | Grid, mask: Volume) -> Volume:
@@ -141,7 +162,7 @@ def _outside(image: Volume | Grid, mask: Volume) -> InputError:
     )
 
 
-def _fit(image: Volume | Grid, mask: Volume | Grid, remedy: str = "") -> _Fit:
+def _fit(image: Volume | Grid, mask: Volume | Grid, remedies: Remedies | None = None) -> _Fit:
     used = _on_lattice(image.affine, mask.affine, image.shape, mask.shape)
     if used is not None and used.whole:
         return used
@@ -151,7 +172,7 @@ def _fit(image: Volume | Grid, mask: Volume | Grid, remedy: str = "") -> _Fit:
         if found and all(_is_same(fit, found[0]) for fit in found):
             return found[0]
     raise InputError(
-        f"{mask.path}: its grid differs from that of {image.path}: {_cause(image, mask, remedy)}", "grid-mismatch"
+        f"{mask.path}: its grid differs from that of {image.path}: {_cause(image, mask, remedies)}", "grid-mismatch"
     )
 
 
@@ -203,12 +224,13 @@ def _other_readings(image: Volume | Grid, mask: Volume | Grid) -> list[_Fit]:
 
 def _may_be_part(image: Volume | Grid, mask: Volume | Grid, fit: _Fit) -> bool:
     """Whether a part of the lattice can be believed: a lost place may lie on it by chance."""
-    if _is_lost(mask) or _states_nothing(image):
+    if is_lost(mask) or _states_nothing(image):
         return False
     return not (is_identity(image.affine) and fit.shape == tuple(image.shape))
 
 
-def _is_lost(volume: Volume | Grid) -> bool:
+def is_lost(volume: Volume | Grid) -> bool:
+    """Whether a header does not know where its voxels lie: it states nothing, or what is written in its stead."""
     return is_identity(volume.affine) or _states_nothing(volume)
 
 
@@ -245,28 +267,59 @@ def _told(fit: _Fit, shape: tuple[int, ...], cut: int) -> tuple[str, ...]:
     return (f"its {size} voxels reach beyond the image's {room}: {lost}",)
 
 
-def _cause(image: Volume | Grid, mask: Volume | Grid, remedy: str) -> str:
+def _cause(image: Volume | Grid, mask: Volume | Grid, remedies: Remedies | None) -> str:
     """Why there is no fit, and the one command that helps."""
     shapes = f"its shape {times(mask.shape)} is not the image's {times(image.shape)}"
-    if _is_lost(image) and _is_lost(mask):
+    if is_lost(image) and is_lost(mask):
         return f"neither states where the scan lies, and {shapes}; export both again, with their place"
     for volume, other, what in ((mask, image, "mask"), (image, mask, "image")):
-        if _is_lost(volume):
+        if is_lost(volume):
             why = "states no orientation" if _states_nothing(volume) else "has the identity as its affine, a lost place"
             if volume.shape != other.shape:
                 return f"the {what} {why}, and {shapes}; export it again, with its place"
-            copy = _command(_COPY, _COPY_ITK, other, volume)
-            return f"the {what} {why}; if its voxels are in the other's order, give it the other's place: {copy}"
+            axes = "".join(nib.aff2axcodes(other.affine))
+            return f"the {what} {why}; {remedies.sides.format(axes) if remedies else _copy(other, volume)}"
+    if _without_signs(image, mask):
+        why = "the mask's place is the image's with left and right, front and back exchanged, as by taking LPS for RAS"
+        return f"{why}; {_copy(image, mask)}"
+    if _is_apart(image, mask):
+        return f"it lies {_difference(image, mask)}; give the mask of this scan"
     places = [
         f"the {what}'s {' and '.join(readings(volume))} contradict each other and none fits, "
         for what, volume in (("image", image), ("mask", mask))
         if len(readings(volume)) > 1
     ]
-    remedy = remedy or f"resample it: {_command(_RESAMPLE, _RESAMPLE_ITK, image, mask)}"
+    if remedies is not None:
+        remedy = remedies.resample
+    else:
+        files = not _in_memory(image) and not _in_memory(mask)
+        remedy = f"resample it{f': {_command(_RESAMPLE, _RESAMPLE_ITK, image, mask)}' if files else ''}"
     return f"{''.join(places)}{_difference(image, mask)}; {remedy}"
 
 
+def _without_signs(image: Volume | Grid, mask: Volume | Grid) -> bool:
+    """Whether both are one grid once the first two axes of the mask's world are turned, as between LPS and RAS."""
+    return is_one_grid(image, replace(mask, affine=_LPS_TO_RAS @ mask.affine))
+
+
+def _is_apart(image: Volume | Grid, mask: Volume | Grid) -> bool:
+    """Whether the boxes of both have nothing in common."""
+    low, high = zip(*(_box(volume) for volume in (image, mask)), strict=True)
+    return bool((np.max(low, axis=0) > np.min(high, axis=0)).any())
+
+
+def _box(volume: Volume | Grid) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    ends = np.array([*itertools.product(*((-0.5, n - 0.5) for n in volume.shape))])
+    corners = ends @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+    return corners.min(axis=0), corners.max(axis=0)
+
+
 def _difference(image: Volume | Grid, mask: Volume | Grid) -> str:
+    if _is_apart(image, mask):
+        centres = [np.mean(_box(volume), axis=0) for volume in (image, mask)]
+        return (
+            f"altogether outside of the image, {np.linalg.norm(centres[0] - centres[1]):.0f} mm from centre to centre"
+        )
     sizes, own = voxel_sizes(image.affine), voxel_sizes(mask.affine)
     cosines = np.abs((image.affine[:3, :3] / sizes).T @ (mask.affine[:3, :3] / own))
     degrees = float(np.degrees(np.arccos(np.clip(cosines.max(axis=0), 0, 1))).max())
@@ -278,6 +331,18 @@ def _difference(image: Volume | Grid, mask: Volume | Grid) -> str:
     first = np.linalg.inv(image.affine) @ mask.affine[:, 3]
     shift = " x ".join(f"{abs(s - round(s)):.2g}" for s in first[:3])
     return f"its voxels lie between the image's, {shift} of a voxel away"
+
+
+def _copy(first: Volume | Grid, changed: Volume | Grid) -> str:
+    """How `changed` gets the place of `first`."""
+    if _in_memory(first) or _in_memory(changed):
+        return "if its array is in the other's order, give it the other's affine: (array, affine)"
+    command = _command(_COPY, _COPY_ITK, first, changed)
+    return f"if its voxels are in the other's order, give it the other's place: {command}"
+
+
+def _in_memory(volume: Volume | Grid) -> bool:
+    return isinstance(volume, Volume) and volume.in_memory
 
 
 def _command(of_nibabel: str, of_itk: str, first: Volume | Grid, changed: Volume | Grid) -> str:

@@ -182,8 +182,8 @@ def test_a_header_that_does_not_say_how_the_patient_lies(folder: Path) -> None:
     block[252:256] = bytes(4)  # qform_code, sform_code
     path.write_bytes(gzip.compress(bytes(block)))
     report = check(folder)
-    assert ("warning", "unknown-orientation", "ct_train_1001") in found(report)
-    (doubt,) = [f for f in report.findings if f.code == "unknown-orientation"]
+    assert ("warning", "unstated-orientation", "ct_train_1001") in found(report)
+    (doubt,) = [f for f in report.findings if f.code == "unstated-orientation"]
     assert f"{path}: its header does not say how the patient lies" in doubt.message
 
 
@@ -236,7 +236,7 @@ def test_short_axis_stacks_are_compared_with_each_other(tmp_path: Path) -> None:
     warnings = {f for f in found(report) if f[0] != "note"}
     assert warnings == {("warning", "flip-in-cohort", "p3"), ("warning", "slice-order", "p3")}
     notes = [f[1:] for f in found(report) if f[0] == "note"]
-    assert set(notes) == {(code, f"p{i}") for i in range(6) for code in ("thick-slices", "orientation-unknown")}
+    assert set(notes) == {(code, f"p{i}") for i in range(6) for code in ("thick-slices", "short-axis-stack")}
 
 
 def test_a_reference_in_parts_is_looked_at_as_one(mixed_phantoms: Path, tmp_path: Path) -> None:
@@ -328,4 +328,4 @@ def test_real_short_axis_stacks() -> None:
     assert len(set(by_code["header-conflict"])) == 99
     # patient076's image is patient074's, voxel by voxel; the label maps were drawn apart (Dice 0.96 to 0.99)
     assert by_code["duplicate-image"] == ["patient076"]
-    assert by_code.keys() == {"header-conflict", "duplicate-image", "thick-slices", "orientation-unknown"}
+    assert by_code.keys() == {"header-conflict", "duplicate-image", "thick-slices", "short-axis-stack"}

@@ -43,7 +43,7 @@ def found(path: Path) -> set[str]:
 def test_a_header_that_states_no_orientation_says_so(tmp_path: Path) -> None:
     path = save(tmp_path / "a.nii", codes(0, 0))
     (doubt,) = read_grid(path).doubts
-    assert doubt.code == "unknown-orientation"
+    assert doubt.code == "unstated-orientation"
     assert "left and right, front and back are unknown; LAS is assumed" in doubt.text
     np.testing.assert_allclose(read_grid(path).affine, nib.load(path).affine)
     assert read_image(path).notes == (doubt.text,)

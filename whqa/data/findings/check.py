@@ -126,7 +126,7 @@ def _findings(cohort: Cohort, checked: CheckedCase) -> Iterator[Finding]:
         if grid.conflict:
             message = f"{grid.path}: {grid.conflict}; {cohort.spacing_rule} is used, data.spacing_rule= chooses"
             yield Finding("warning", "header-conflict", message)
-        yield from place_findings(grid)
+        yield from place_findings(grid, str(grid.path), "export the scan again from DICOM")
     image: Volume | None = None
     if grids[0] is not None:
         _describe(checked, grids[0])
@@ -184,7 +184,7 @@ def _reference_findings(
             "short-axis slices with an affine along the axes: the header does not say how the patient lies; left and "
             "right are compared within the cohort only, so trust no anatomical direction"
         )
-        yield Finding("note", "orientation-unknown", message)
+        yield Finding("note", "short-axis-stack", message)
     else:
         yield from flips(centroids)
     if image is not None and fits and checked.modality == "ct":

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from whqa.data.findings.finding import Finding
-from whqa.data.formats.volume_files import Grid, voxel_sizes
+from whqa.data.formats.volume_files import Grid, Volume, voxel_sizes
 
 # Slices this thick, and this much thicker than wide, hide what lies between them.
 _THICK_MM, _THICK_RATIO = 4.0, 2.0
@@ -40,14 +40,20 @@ def stack_axis(affine: npt.NDArray[np.float64]) -> int | None:
     return axis if sizes[axis] > _THICK_MM and sizes[axis] >= _THICK_RATIO * others.max() else None
 
 
-def place_findings(grid: Grid) -> Iterator[Finding]:
+def place_findings(place: Grid | Volume, called: str, remedy: str) -> Iterator[Finding]:
     """What the header leaves open about the place of the voxels.
 
     Of short-axis stacks the affine is often the identity; whether that matters, their ventricles say better.
+
+    Args:
+        place: header of a file, or a volume in memory.
+        called: what the volume is called in messages.
+        remedy: what helps where nobody knows the sides.
     """
-    for doubt in grid.doubts:
-        if doubt.code != "identity-affine" or stack_axis(grid.affine) is None:
-            yield Finding("warning", doubt.code, f"{grid.path}: {doubt.text}")
+    for doubt in place.doubts:
+        if doubt.code != "identity-affine" or stack_axis(place.affine) is None:
+            helps = f"; {remedy}" if doubt.code != "two-places" else ""
+            yield Finding("warning", doubt.code, f"{called}: {doubt.text}{helps}")
 
 
 def grid_findings(shape: Sequence[int], affine: npt.NDArray[np.float64], whole_heart: bool) -> Iterator[Finding]:

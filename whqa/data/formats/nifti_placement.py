@@ -13,6 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
 
 from whqa.data.formats.stream import cause
@@ -101,18 +102,19 @@ def readings_of(header: nib.Nifti1Header, shape: tuple[int, ...]) -> dict[str, n
     return found
 
 
-def doubts(header: nib.Nifti1Header, shape: tuple[int, int, int], affine: npt.NDArray[np.float64]) -> tuple[Doubt, ...]:
+def doubts(
+    header: nib.Nifti1Header | None, shape: tuple[int, int, int], affine: npt.NDArray[np.float64]
+) -> tuple[Doubt, ...]:
     """What a header leaves open, or states twice and differently, about the place `affine` that is used.
 
-    The contradiction between pixdim and affine is told by `placed`.
+    The contradiction between pixdim and affine is told by `placed`. None is for an affine that never stood in a header.
     """
-    if not int(header["sform_code"]) and not int(header["qform_code"]):
+    if header is not None and not int(header["sform_code"]) and not int(header["qform_code"]):
         text = (
             "its header does not say how the patient lies (qform_code and sform_code are 0): left and right, front and "
-            f"back are unknown; {''.join(nib.aff2axcodes(affine))} is assumed, as nibabel does; export the scan again "
-            "from DICOM"
+            f"back are unknown; {''.join(nib.aff2axcodes(affine))} is assumed, as nibabel does"
         )
-        return (Doubt("unknown-orientation", text),)
+        return (Doubt("unstated-orientation", text),)
     found = []
     if is_identity(affine):
         text = (
@@ -120,6 +122,8 @@ def doubts(header: nib.Nifti1Header, shape: tuple[int, int, int], affine: npt.ND
             f"front and back may be wrong; {''.join(nib.aff2axcodes(affine))} is used as it stands there"
         )
         found.append(Doubt("identity-affine", text))
+    if header is None:
+        return tuple(found)
     pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
     places = [_with_sizes(place, pixdim) for _, place in _stated(header, pixdim)]
     if len(places) == 2 and all(_is_possible(place, shape) for place in places):
@@ -128,6 +132,26 @@ def doubts(header: nib.Nifti1Header, shape: tuple[int, int, int], affine: npt.ND
             text = f"its qform and its sform put the voxels up to {apart:.3g} mm apart; the sform is used"
             found.append(Doubt("two-places", text))
     return tuple(found)
+
+
+def affine_of_axes(
+    axes: str, sizes: npt.NDArray[np.float64], shape: tuple[int, ...], on: npt.NDArray[np.float64] | None = None
+) -> npt.NDArray[np.float64]:
+    """Affine, voxel -> RAS mm, of a volume of which only the sides are known that its axes point to, such as "LPS".
+
+    Args:
+        axes: three letters.
+        sizes: (3,) mm.
+        shape: of the volume.
+        on: affine of a volume that covers the same space from its first voxel on; None puts the centre at 0.
+    """
+    turn = axcodes2ornt(axes)
+    if on is not None:
+        return np.asarray(on @ np.linalg.inv(inv_ornt_aff(ornt_transform(turn, io_orientation(on)), shape)))
+    affine = np.diag([0.0, 0.0, 0.0, 1.0])
+    affine[turn[:, 0].astype(int), range(3)] = turn[:, 1] * sizes
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return affine
 
 
 def _stated(header: nib.Nifti1Header, pixdim: npt.NDArray[np.float64]) -> list[tuple[str, npt.NDArray[np.float64]]]:

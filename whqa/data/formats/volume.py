@@ -34,12 +34,12 @@ class Doubt(NamedTuple):
     """What a header leaves open about the place of its voxels, or states twice and differently.
 
     Attributes:
-        code: "unknown-orientation", nothing is stated and something is assumed; "identity-affine", what is stated is
+        code: "unstated-orientation", nothing is stated and something is assumed; "identity-affine", what is stated is
             what programs write that have lost the place; "two-places", qform and sform differ.
         text: for people, to stand behind the file's name.
     """
 
-    code: Literal["unknown-orientation", "identity-affine", "two-places"]
+    code: Literal["unstated-orientation", "identity-affine", "two-places"]
     text: str
 
 
@@ -83,6 +83,8 @@ class Volume:
         path: where it comes from, for messages.
         header: as of `Grid`, or None for a volume that was never a file.
         notes: what reading had to assume or mend, for people, each to stand behind the file's name.
+        doubts: as of `Grid`, of a volume in memory.
+        in_memory: whether it was never a file; `path` then is a word for it.
     """
 
     array: npt.NDArray[Any]
@@ -90,6 +92,8 @@ class Volume:
     path: Path
     header: nib.Nifti1Header | None = None
     notes: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
+    in_memory: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import nibabel as nib
 import numpy as np
@@ -24,7 +24,7 @@ from whqa.data.formats.foreign import describe_foreign, refuse_folder
 from whqa.data.formats.label_names import label_names
 from whqa.data.formats.label_values import WholeLabels, is_ordinary, labels_in_memory
 from whqa.data.formats.nifti_header import read_header, scaling, stored_type, volume_shape, voxel_offset
-from whqa.data.formats.nifti_placement import doubts, placed, readings_of
+from whqa.data.formats.nifti_placement import affine_of_axes, doubts, placed, readings_of
 from whqa.data.formats.stream import check_size, voxel_blocks, whole_file
 from whqa.data.formats.volume import (
     Grid,
@@ -50,6 +50,7 @@ __all__ = [
     "check_same_grid",
     "corner_distance",
     "describe_foreign",
+    "doubts",
     "header_from_bytes",
     "header_to_bytes",
     "image_voxels",
@@ -63,9 +64,12 @@ __all__ = [
     "readings",
     "times",
     "voxel_sizes",
+    "with_axes",
     "write_volume",
     "written_beside",
 ]
+
+_Placed = TypeVar("_Placed", bound=Grid | Volume)
 
 
 def read_grid(path: Path, spacing_rule: SpacingRule = "pixdim") -> Grid:
@@ -100,6 +104,23 @@ def readings(volume: Grid | Volume) -> dict[str, npt.NDArray[np.float64]]:
     if volume.header is None:
         return {"affine": volume.affine}
     return readings_of(volume.header, volume.shape)
+
+
+def with_axes(volume: _Placed, axes: str, on: npt.NDArray[np.float64] | None = None) -> _Placed:
+    """The same voxels, whose axes point to the sides that the user states, and no doubt about them.
+
+    Args:
+        volume: whose header does not know the place.
+        axes: three letters, such as "LPS".
+        on: affine of a volume that covers the same space from its first voxel on; None puts the centre at 0.
+    """
+    affine = affine_of_axes(axes, voxel_sizes(volume.affine), volume.shape, on)
+    header = None if volume.header is None else volume.header.copy()
+    if header is not None:
+        header.set_sform(affine, "aligned")
+        header["qform_code"] = 0
+        header["pixdim"][1:4] = voxel_sizes(affine)
+    return replace(volume, affine=affine, header=header, doubts=())
 
 
 def read_image(
