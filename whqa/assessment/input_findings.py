@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from whqa.assessment.placing import SIDES_UNKNOWN
 from whqa.data.case import Modality
 from whqa.data.findings.anatomy import label_findings, measure
@@ -53,12 +55,19 @@ def input_findings(
         of_mask = _warnings(blood_findings(image.array, mask.array, keys)) + of_mask
     return InputFindings(
         tuple(_sentence(f"The image is in doubt: {f.message}") for f in of_image if f.code not in _TOLD_ALONE),
-        tuple(
-            _sentence(f"The mask or its label map is in doubt: {f.message}")
-            for f in of_mask
-            if f.code not in _TOLD_ALONE
-        ),
+        tuple(_of_the_mask(f, mask, keys) for f in of_mask if f.code not in _TOLD_ALONE),
         tuple(f.message for f in (*of_image, *of_mask) if f.code in _TOLD_ALONE),
+    )
+
+
+def _of_the_mask(finding: Finding, mask: Volume, keys: tuple[str, ...]) -> str:
+    if finding.code != "missing-structure":
+        return _sentence(f"The mask or its label map is in doubt: {finding.message}")
+    there = np.bincount(mask.array.ravel(order="K"), minlength=len(keys) + 1)
+    absent = [key for key, voxels in zip(keys, there[1:], strict=True) if not voxels]
+    return (
+        f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} absent from the mask: right only where the scan "
+        "does not show it; else it was forgotten or has another value."
     )
 
 

@@ -23,11 +23,13 @@ from whqa.assessment.mask_labels import scheme_of_mask
 from whqa.assessment.model import TrainedRun
 from whqa.assessment.placing import check_place, in_place, stated_axes, with_stated_axes
 from whqa.assessment.structure_files import read_structure_files, structure_files
+from whqa.assessment.unlike_labels import explained
 from whqa.data.case import Modality
 from whqa.data.formats.file_names import case_name
 from whqa.data.formats.volume_files import (
     Grid,
     Volume,
+    by_affine,
     image_voxels,
     label_values,
     read_grid,
@@ -130,7 +132,7 @@ def read_inputs(
     _check_scheme(stated or run.scheme, run)
     kind, axes = _modality(modality, run), stated_axes(orientation)
     image_file, mask_file = _file_of(image), _file_of(mask)
-    given = read_grid(image_file.path, run.spacing_rule) if image_file else in_memory(image, "image")
+    given = _grid(image_file.path, run) if image_file else in_memory(image, "image")
     own = _places_of(mask_file or mask, run)
     place, notes = with_stated_axes(given, axes, next(iter(own.values())))
     own = {key: with_stated_axes(part, axes, place)[0] for key, part in own.items()}
@@ -170,14 +172,27 @@ class _Mask:
     notes: tuple[str, ...]
 
 
+def _grid(path: Path, run: TrainedRun) -> Grid:
+    if run.spacing_rule != "refuse":
+        return read_grid(path, run.spacing_rule)
+    grid = read_grid(path)
+    if grid.conflict:
+        raise InputError(
+            f"{path}: {grid.conflict}, which the run {run.directory} refuses; if the affine is right, write the file "
+            f"by it: {by_affine(path)}",
+            "header-conflict",
+        )
+    return grid
+
+
 def _places_of(mask: Any, run: TrainedRun) -> dict[str, Grid | Volume]:
     """Headers of the mask's files: of each structure where it is a folder of them, else of the whole, under ""."""
     if not isinstance(mask, InputFile):
         return {"": in_memory(mask, "mask")}
     if not mask.path.is_dir():
-        return {"": read_grid(mask.path, run.spacing_rule)}
+        return {"": _grid(mask.path, run)}
     files = structure_files(mask.path)
-    return {key: read_grid(path, run.spacing_rule) for key, path in files.items() if key in run.scheme.keys}
+    return {key: _grid(path, run) for key, path in files.items() if key in run.scheme.keys}
 
 
 def _mask_as_map(
@@ -192,9 +207,12 @@ def _mask_as_map(
     (own,) = places.values()
     check_place(place, own, resample)
     scheme, notes = scheme_of_mask(own, stated, run.scheme)
+    try:
+        laid = in_place(place, label_values(own, scheme), resample)
+        indices = _reindexed(scheme.to_indices(laid.array, str(own.path)), scheme, run.scheme)
+    except InputError as error:
+        raise explained(error, place, own, scheme) from None
     scan = _image(place)
-    laid = in_place(place, label_values(own, scheme), resample)
-    indices = _reindexed(scheme.to_indices(laid.array, str(own.path)), scheme, run.scheme)
     notes = (*_conflict(own), *(f"{own.path.name}: {n}" for n in (*laid.notes[len(own.notes) :], *notes)))
     return scan, _Mask(own.path, laid.array, indices, laid.affine, laid.header, scheme, notes)
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from whqa.data.alignment import check_lattice, on_lattice_of
 from whqa.data.case import Case, Cohort
-from whqa.data.formats.volume_files import Grid, Volume, check_same_grid, read_grid, read_image, read_label
+from whqa.data.formats.volume_files import Grid, Volume, read_grid, read_image, read_label
 from whqa.errors import InputError
 from whqa.structures import LabelScheme
 
@@ -30,9 +31,10 @@ def read_case(cohort: Cohort, case: Case, compact: bool = False) -> tuple[Volume
 
 
 def read_reference(cohort: Cohort, case: Case, image: Volume | Grid) -> Volume | None:
-    """The reference of a case as indices of the cohort's scheme, or None for an unlabelled case.
+    """The reference of a case as indices of the cohort's scheme on the image's grid, or None for an unlabelled case.
 
-    Parts that overlap: the structure that comes later in `Case.parts` wins.
+    One that lies on the image's lattice is turned, padded or cut; the notes say so. Parts that overlap: the structure
+    that comes later in `Case.parts` wins.
 
     Raises:
         InputError: a file is bad or does not lie on the image's grid, or parts mark no voxel of a chamber or of the
@@ -40,18 +42,16 @@ def read_reference(cohort: Cohort, case: Case, image: Volume | Grid) -> Volume |
     """
     whole: Volume | None = None
     if case.label is not None:
-        whole = read_label(case.label, cohort.scheme, cohort.spacing_rule, announce=False)
-        check_same_grid(image, whole)
+        whole = on_lattice_of(image, read_label(case.label, cohort.scheme, cohort.spacing_rule, announce=False))
     heart = False
     for key, path in case.parts.items():
         if key not in cohort.scheme.keys:
             raise InputError(f"{path}: structure {key!r} is not of the scheme {cohort.scheme.name!r}")
-        part = read_label(path, BINARY_MASK, cohort.spacing_rule, announce=False)
-        check_same_grid(image, part)
+        part = on_lattice_of(image, read_label(path, BINARY_MASK, cohort.spacing_rule, announce=False))
         inside = part.array != 0
         heart |= key not in _VESSELS and bool(inside.any())
         if whole is None:
-            whole = Volume(np.zeros_like(part.array), part.affine, path, part.header)
+            whole = Volume(np.zeros_like(part.array), part.affine, path, part.header, part.notes)
         whole.array[inside] = cohort.scheme.keys.index(key) + 1
     if case.parts and not heart:
         raise InputError(
@@ -72,5 +72,5 @@ def grids(cohort: Cohort, case: Case) -> Iterator[Grid]:
     yield image
     for path in case.label_files:
         grid = read_grid(path, cohort.spacing_rule)
-        check_same_grid(image, grid)
+        check_lattice(image, grid)
         yield grid

@@ -46,6 +46,7 @@ _TOGETHER = ("lv", "rv", "myo")
 # A second part counts from this share of the structure on: short-axis slices of 10 mm tear off pieces of up to 4 %.
 _PART_SHARE, _PART_ML = 0.05, 0.5
 # The great vessels leave every scan; a chamber should not.
+_WALL_MM = 25.0
 _CHAMBERS = ("lv", "rv", "la", "ra", "myo")
 _EDGE_SHARE = 0.02
 
@@ -58,6 +59,7 @@ class Measured:
         volume_ml: all of it.
         parts_ml: its connected parts (26 neighbours), largest first.
         centroid: (3,) RAS mm.
+        holds_centre: whether the voxel at its centroid is one of its own, as of a cavity, not of a wall around one.
         edge_share: the part of its voxels that lie in the outermost slices, of the three axes the largest; slices along
             the stack of a thick-sliced scan do not count, as it ends where the heart does.
     """
@@ -65,6 +67,7 @@ class Measured:
     volume_ml: float
     parts_ml: tuple[float, ...]
     centroid: npt.NDArray[np.float64]
+    holds_centre: bool
     edge_share: float
 
 
@@ -108,6 +111,7 @@ def _measured(
         n * voxel_ml,
         tuple(float(size) * voxel_ml for size in sizes),
         (affine @ [*centre, 1])[:3],
+        bool(inside[tuple(round(c - s.start) for c, s in zip(centre, box, strict=True))]),
         float(max(at_edge)) / n,
     )
 
@@ -118,6 +122,7 @@ def label_findings(measured: Mapping[str, Measured], keys: Sequence[str]) -> Ite
         yield Finding("error", "empty-label", "the label map is all background; draw something, or remove the file")
         return
     yield from missing(measured, keys)
+    yield from wall_apart(measured)
     yield from disconnected(measured)
     yield from implausible(measured)
     yield from cut_structures(measured)
@@ -140,6 +145,21 @@ def disconnected(measured: Mapping[str, Measured]) -> Iterator[Finding]:
             parts = ", ".join(f"{ml:.1f}" for ml in [first, *large][:4])
             message = f"{key} lies in {1 + len(large)} separate parts ({parts} ml); look for a slip of pen or label"
             yield Finding("warning", "disconnected-structure", message)
+
+
+def wall_apart(measured: Mapping[str, Measured]) -> Iterator[Finding]:
+    """A left ventricle that its wall does not surround; of the 99 label maps of ACDC, all do, within 9 mm."""
+    if "lv" not in measured or "myo" not in measured:
+        return
+    lv, myo = measured["lv"], measured["myo"]
+    apart = float(np.linalg.norm(lv.centroid - myo.centroid))
+    said = ""
+    if apart > _WALL_MM:
+        said = f"myo should surround lv but lies {apart:.0f} mm from it"
+    elif myo.holds_centre and not lv.holds_centre:
+        said = "lv surrounds myo, which should be its wall"
+    if said:
+        yield Finding("warning", "exchanged-labels", f"{said}; are label values exchanged?")
 
 
 def implausible(measured: Mapping[str, Measured]) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from whqa.data.alignment import check_lattice
 from whqa.data.case import Case, Cohort, Modality
 from whqa.data.findings.anatomy import label_findings, measure
 from whqa.data.findings.duplicates import Fingerprint, duplicate_findings, fingerprint
@@ -18,7 +19,7 @@ from whqa.data.findings.finding import Finding
 from whqa.data.findings.grid import grid_findings, oblique_degrees, orientation, place_findings, stack_axis
 from whqa.data.findings.intensity import blood_findings, intensity_findings
 from whqa.data.findings.sides import Stack, flips, odd_stacks, says_nothing, stack_of
-from whqa.data.formats.volume_files import Grid, Volume, check_same_grid, read_grid, read_image, voxel_sizes
+from whqa.data.formats.volume_files import Grid, Volume, read_grid, read_image, voxel_sizes
 from whqa.data.reading import read_reference
 from whqa.errors import InputError
 from whqa.parallel import in_processes
@@ -159,19 +160,21 @@ def _reference_findings(
     fits = image_grid is not None
     if image_grid is not None:
         try:
-            check_same_grid(image_grid, own)
+            check_lattice(image_grid, own)
         except InputError as error:
             fits = False
             yield Finding.of_error(error, checked.case.id)
-    reference = None
+    reference, place = None, image_grid if image_grid is not None and fits else own
     try:
-        reference = read_reference(cohort, checked.case, own)
+        reference = read_reference(cohort, checked.case, place)
     except InputError as error:
         yield Finding.of_error(error, checked.case.id)
         if error.code == "unknown-labels":
-            reference = _without_strays(cohort, checked.case, own)
+            reference = _without_strays(cohort, checked.case, place)
     if reference is None:
         return
+    for note in reference.notes[len(own.notes) :]:
+        yield Finding("warning", "label-mended", f"{reference.path}: {note}")
     keys = cohort.scheme.keys
     stack = stack_axis(reference.affine)
     measured = measure(reference.array, reference.affine, keys, stack)
@@ -191,12 +194,12 @@ def _reference_findings(
         yield from blood_findings(image.array, reference.array, keys)
 
 
-def _without_strays(cohort: Cohort, case: Case, own: Grid) -> Volume | None:
+def _without_strays(cohort: Cohort, case: Case, place: Grid) -> Volume | None:
     """The label map with unknown values as background: what else is wrong should not wait for the next run."""
     scheme = cohort.scheme
     known = {0, *scheme.values.values(), *scheme.aliases}
     lenient = replace(scheme, ignored=frozenset(_ANY_VALUE) - known)
     try:
-        return read_reference(replace(cohort, scheme=lenient), case, own)
+        return read_reference(replace(cohort, scheme=lenient), case, place)
     except InputError:
         return None

@@ -4,9 +4,11 @@ Two questions, since an affine may be wrong or say nothing:
 
 **Against the body** (`flips`), where the affine claims to know it: centroids in RAS mm. The right atrium lies to the
 right of the left chambers and the right ventricle to the right of the left one; both ventricles and the right atrium
-lie in front of the left atrium; the left atrium and the pulmonary artery lie above the left ventricle (any atlas, e.g.
-Netter, Atlas of Human Anatomy). A mirrored axis turns all of its pairs round, so the mean of its pairs is judged. The
-aorta is left out: where its descending part is drawn, its centroid says nothing.
+lie in front of the left atrium, and the right ventricle in front of the right atrium; the left atrium and the
+pulmonary artery lie above the left ventricle, and the pulmonary artery above the left atrium (any atlas, e.g. Netter,
+Atlas of Human Anatomy). A mirrored axis turns all of its pairs round, so the mean of its pairs is judged; one pair
+alone, far the wrong way, is the mark of label values that are exchanged. The aorta is left out: where its descending
+part is drawn, its centroid says nothing.
 
 **Against each other** (`odd_stacks`), for short-axis stacks. Their planes are oblique in the body, so an affine that
 runs along the axes (ACDC) does not know the patient, and no test against the body is sound. But the stacks of a cohort
@@ -32,10 +34,12 @@ Vector = npt.NDArray[np.float64]
 # axis of RAS, the two sides as people name them, and pairs of structures: the first lies further along the axis.
 _PAIRS: tuple[tuple[int, str, str, tuple[tuple[str, str], ...]], ...] = (
     (0, "left-right", "to the right of", (("ra", "la"), ("ra", "lv"), ("rv", "lv"))),
-    (1, "front-back", "in front of", (("rv", "la"), ("lv", "la"), ("ra", "la"), ("rv", "lv"))),
-    (2, "up-down", "above", (("la", "lv"), ("pa", "lv"), ("pa", "rv"))),
+    (1, "front-back", "in front of", (("rv", "la"), ("lv", "la"), ("ra", "la"), ("rv", "lv"), ("rv", "ra"))),
+    (2, "up-down", "above", (("la", "lv"), ("pa", "lv"), ("pa", "rv"), ("pa", "la"))),
 )
 _MARGIN_MM = 5.0
+# Of a single pair: no heart is that odd, as long as the other pairs are right.
+_FAR_MM = 15.0
 _DEXTROCARDIA = " (dextrocardia looks the same)"
 _ATRIA = {"la", "ra"}
 _ALONG_AXES = 1e-3
@@ -81,6 +85,7 @@ def flips(centroids: Mapping[str, Vector]) -> Iterator[Finding]:
     for axis, sides, relation, pairs in _PAIRS:
         present = [(a, b) for a, b in pairs if a in centroids and b in centroids]
         distances = [float(centroids[a][axis] - centroids[b][axis]) for a, b in present]
+        yield from _exchanged(present, distances, relation)
         if distances and np.mean(distances) < -_MARGIN_MM:
             a, b = present[int(np.argmin(distances))]
             yield Finding(
@@ -89,6 +94,15 @@ def flips(centroids: Mapping[str, Vector]) -> Iterator[Finding]:
                 f"{a} should lie {relation} {b} but lies {-min(distances):.0f} mm on the other side: is it mirrored or "
                 f"turned {sides}? Check the affine against the scanner's images{_DEXTROCARDIA if axis == 0 else ''}",
             )
+
+
+def _exchanged(pairs: Sequence[tuple[str, str]], distances: Sequence[float], relation: str) -> Iterator[Finding]:
+    """Pairs of an axis of which some lie the right way round, but one far the wrong way."""
+    wrong = int(np.argmin(distances)) if distances else 0
+    if distances and np.mean(distances) >= -_MARGIN_MM and distances[wrong] < -_FAR_MM:
+        a, b = pairs[wrong]
+        message = f"{a} should lie {relation} {b} but lies {-distances[wrong]:.0f} mm on the other side"
+        yield Finding("warning", "exchanged-labels", f"{message}; are label values exchanged?")
 
 
 def stack_of(

@@ -8,8 +8,8 @@ VOLUME_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha")
 """Of the files that can be read, in lower case; the case of a name's letters does not matter."""
 IMAGE_WORDS = ("_image", "_img", "_0000")
 """Closing words of an image's name; `_0000` is nnU-Net's first channel."""
-MASK_WORDS = ("_labels", "_label", "_mask", "_segmentation", "_seg", "_prediction", "_pred", "_gt")
-"""Closing words of a mask's or reference's name."""
+MASK_WORDS = ("_labels", "_label", "_mask", "_segmentation", "_seg", "_prediction", "_pred", "_gt", ".seg", "-label")
+"""Closing words of a mask's or reference's name; the last two are 3D Slicer's: case.seg.nrrd, case-label.nrrd."""
 
 
 def is_volume(name: str) -> bool:

@@ -56,6 +56,15 @@ def _renamed(ending: str) -> _Step:
     return lambda path: f"name it so: {_shell('mv', path, path.with_name(stem(path.name) + ending))}"
 
 
+def _named_nifti(path: Path) -> str:
+    packed = first_bytes(path, 2, inflate=False) == b"\x1f\x8b"
+    return _renamed(".nii.gz" if packed else ".nii")(path)
+
+
+def _beside_itself(path: Path) -> str:
+    return f"give the file itself, {path.with_name(path.name.removeprefix('._'))}"
+
+
 def _run(before: str, *words: str) -> _Step:
     """A program with the file as its last argument, or in place of `{}`."""
     return lambda path: f"{before}: {_shell(*(str(path) if w == '{}' else w for w in words))}"
@@ -108,6 +117,11 @@ _MAGIC: tuple[tuple[int, bytes, str, _Step], ...] = (
     (0, b"# vtk DataFile", "a VTK file", _itk),
     (0, b"<VTKFile", "a VTK XML file", _said("save it from ParaView or 3D Slicer as NIfTI")),
     (0, b"!INTERFILE", "an Interfile header", _said("save it from the program that wrote it as NIfTI or DICOM")),
+    (0, b"\0\5\x16\7\0\2\0\0", "what macOS writes beside a file (its name begins with ._)", _beside_itself),
+    (0, b"\0\0\0\1Bud1", "a folder's view of macOS (.DS_Store)", _NO_SCAN),
+    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a Windows thumbnail cache or a document of Office", _NO_SCAN),
+    (344, b"n+1\0", "a NIfTI file", _named_nifti),
+    (4, b"n+2\0", "a NIfTI file", _named_nifti),
     (0, b"NRRD000", "an NRRD file", _renamed(".nrrd")),
     (0, b"ObjectType", "a MetaImage header", _renamed(".mha")),
     (0, b"NDims", "a MetaImage header", _renamed(".mha")),

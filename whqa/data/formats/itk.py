@@ -46,8 +46,8 @@ def read_grid(path: Path) -> Grid:
     """What the header says; its own `header` is a NIfTI header that says the same.
 
     Raises:
-        InputError: SimpleITK is not installed, no such file, a detached header, a header that is not sound, or more
-            voxels declared than the file can hold.
+        InputError: no such file, a detached header, a header that is not sound, more voxels declared than the file can
+            hold, or SimpleITK is not installed.
     """
     suffix = path.suffix.lower()
     if suffix in _DETACHED:
@@ -55,8 +55,8 @@ def read_grid(path: Path) -> Grid:
             f"{path}: a detached header may point to any file, so it is not followed; save header and voxels in one: "
             f"{python_line(_IN_ONE, path, path.with_suffix(_DETACHED[suffix]), library='SimpleITK as s')}"
         )
-    sitk = _simpleitk(path)
     declared = declared_voxels(path)
+    sitk = _simpleitk(path)
     with _quiet(path, sitk):
         reader = _reader(path, sitk)
         reader.ReadImageInformation()

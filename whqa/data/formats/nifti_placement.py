@@ -16,6 +16,7 @@ import numpy.typing as npt
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
 
+from whqa.data.formats.advice import python_line, written_beside
 from whqa.data.formats.stream import cause
 from whqa.data.formats.volume import (
     Doubt,
@@ -30,6 +31,10 @@ from whqa.data.formats.volume import (
 from whqa.errors import InputError
 
 _LAST_TRANSFORM_CODE = 5
+_ANEW = "i = n.load(sys.argv[1]); n.save(n.Nifti1Image(i.dataobj, {affine}), sys.argv[2])"
+_MM = {1: 1000, 3: 0.001}
+# How long a scan of a person is, from a small animal's to a whole body.
+_SCAN_MM = (10.0, 2500.0)
 _SPACING_TOLERANCE = 1e-3
 _FOREIGN_UNITS = {1: "metres", 3: "micrometres"}
 # Of a voxel: two readings that are nearer to each other than this are one.
@@ -46,12 +51,13 @@ def placed(
             "refuse" and pixdim and affine disagree.
     """
     if unit := _FOREIGN_UNITS.get(int(header["xyzt_units"]) & 7):
-        raise InputError(f"{path}: lengths are in {unit}; convert the header to mm")
+        raise InputError(f"{path}: lengths are in {unit}; {_in_mm(path, header, shape)}")
     pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
     affine = _best_affine(path, header)
     sizes = voxel_sizes(affine)
     if rule != "affine":
-        check_spacing(path, "pixdim", pixdim, shape)
+        sound = _is_possible(affine, shape)
+        check_spacing(path, "pixdim", pixdim, shape, f"write it by its affine: {by_affine(path)}" if sound else "")
     if rule == "affine" or not (np.isfinite(sizes).all() and (sizes > 0).all()):
         check_spacing(path, "affine", sizes, shape)
     check_placement(path, affine)
@@ -59,11 +65,27 @@ def placed(
         return affine, None
     conflict = f"pixdim says {times(pixdim)} mm, the affine {times(sizes)} mm"
     if rule == "refuse":
-        message = f"{path}: {conflict}; correct the header, or choose the spacing rule pixdim or affine"
-        raise InputError(message, "header-conflict")
+        remedy = "set data.spacing_rule=pixdim or data.spacing_rule=affine, whichever is right"
+        raise InputError(f"{path}: {conflict}; {remedy}", "header-conflict")
     if rule == "pixdim":
         affine = _with_sizes(affine, pixdim)
     return affine, conflict
+
+
+def by_affine(path: Path) -> str:
+    """A line for the shell that writes a file anew whose affine is right where its pixdim is not."""
+    return python_line(_ANEW.format(affine="i.affine"), path, written_beside(path, "by_affine"))
+
+
+def _in_mm(path: Path, header: nib.Nifti1Header, shape: tuple[int, ...]) -> str:
+    """How to bring the header to mm; the numbers may be mm already, beside a wrong unit."""
+    factor = _MM[int(header["xyzt_units"]) & 7]
+    largest = float((factor * voxel_sizes(_best_affine(path, header)) * shape).max())
+    if not _SCAN_MM[0] <= largest <= _SCAN_MM[1]:
+        factor = 1
+    affine = f"__import__('numpy').diag([{factor}, {factor}, {factor}, 1]) @ i.affine"
+    line = python_line(_ANEW.format(affine=affine), path, written_beside(path, "mm"))
+    return f"convert it to mm: {line}"
 
 
 def _best_affine(path: Path, header: nib.Nifti1Header) -> npt.NDArray[np.float64]:

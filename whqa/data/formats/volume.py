@@ -106,7 +106,9 @@ def voxel_sizes(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
 
 
-def check_spacing(path: Path, what: str, sizes: npt.NDArray[np.float64], shape: tuple[int, int, int]) -> None:
+def check_spacing(
+    path: Path, what: str, sizes: npt.NDArray[np.float64], shape: tuple[int, int, int], remedy: str = ""
+) -> None:
     """Whether a scan can have voxels of these sizes.
 
     Raises:
@@ -115,7 +117,7 @@ def check_spacing(path: Path, what: str, sizes: npt.NDArray[np.float64], shape: 
     with np.errstate(over="ignore", invalid="ignore"):
         possible = (sizes >= _SMALLEST_SPACING_MM) & (sizes * shape <= _LARGEST_EXTENT_MM)
     if not possible.all():
-        raise InputError(f"{path}: {what} gives a spacing of {times(sizes)} mm; correct the header")
+        raise InputError(f"{path}: {what} gives a spacing of {times(sizes)} mm; {remedy or 'correct the header'}")
 
 
 def check_placement(path: Path, affine: npt.NDArray[np.float64]) -> None:

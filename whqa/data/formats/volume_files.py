@@ -24,7 +24,7 @@ from whqa.data.formats.foreign import describe_foreign, refuse_folder
 from whqa.data.formats.label_names import label_names
 from whqa.data.formats.label_values import WholeLabels, is_ordinary, labels_in_memory
 from whqa.data.formats.nifti_header import read_header, scaling, stored_type, volume_shape, voxel_offset
-from whqa.data.formats.nifti_placement import affine_of_axes, doubts, placed, readings_of
+from whqa.data.formats.nifti_placement import affine_of_axes, by_affine, doubts, placed, readings_of
 from whqa.data.formats.stream import check_size, voxel_blocks, whole_file
 from whqa.data.formats.volume import (
     Grid,
@@ -47,6 +47,7 @@ __all__ = [
     "HeaderConflictWarning",
     "SpacingRule",
     "Volume",
+    "by_affine",
     "check_same_grid",
     "corner_distance",
     "describe_foreign",

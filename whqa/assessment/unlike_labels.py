@@ -1,0 +1,84 @@
+"""Why a mask's values are not those of its label map, and what helps: told once reading it has failed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from whqa.data.formats.volume_files import Grid, Volume, label_values, python_line, written_beside
+from whqa.errors import InputError
+from whqa.structures import SCHEMES, LabelScheme
+
+_SHOWN = 8
+_UNSCALED = "i = n.load(sys.argv[1]); n.save(n.Nifti1Image(i.dataobj.get_unscaled(), i.affine), sys.argv[2])"
+
+
+def explained(error: InputError, image: Grid | Volume, mask: Grid | Volume, scheme: LabelScheme) -> InputError:
+    """The cause of an error in reading a mask, where there is one behind it; else the error itself.
+
+    Args:
+        error: as it was raised.
+        image: of the mask.
+        mask: whose values could not be read.
+        scheme: that its values should be of.
+    """
+    if _fits(image, scheme) and not _fits(mask, scheme):
+        return InputError(f"{mask.path}: is no label map, but {image.path} is one; give the image first, then its mask")
+    if isinstance(mask, Grid) and _fits(_as_stored(mask), scheme):
+        slope, intercept = float(mask.header["scl_slope"]), float(mask.header["scl_inter"])
+        line = python_line(_UNSCALED, mask.path, written_beside(mask.path, "unscaled"))
+        return InputError(
+            f"{mask.path}: is a label map as it is stored, but no more once its header has scaled it (slope {slope:g}, "
+            f"intercept {intercept:g}); take the scaling out: {line}"
+        )
+    if error.code != "unknown-labels":
+        return error
+    values = label_values(mask).array
+    found = [int(value) for value in np.unique(values) if value != 0]
+    known = _known(scheme)
+    strange = [value for value in found if value not in known]
+    has = ", ".join(f"{key} {value}" for key, value in scheme.values.items())
+    return InputError(
+        f"{mask.path}: unknown label value(s) {', '.join(map(str, strange[:_SHOWN]))}; the label map {scheme.name!r} "
+        f"has {has}; {_remedy(found, strange, scheme)}",
+        error.code,
+    )
+
+
+def _remedy(found: list[int], strange: list[int], scheme: LabelScheme) -> str:
+    if len(strange) < len(found):
+        pairs = [f"{key}={'+'.join(str(v) for v, k in _meaning(scheme).items() if k == key)}" for key in scheme.keys]
+        ignored = "+".join(map(str, sorted({*scheme.ignored, *strange[:_SHOWN]})))
+        return f"if these are other organs, say so: --label-map {','.join(pairs)},ignore={ignored}"
+    if len(found) == 1:
+        return (
+            "it marks one thing alone; give the label map of the heart's structures, or a folder with one file of each"
+        )
+    names = [s.name for s in SCHEMES.values() if set(scheme.keys) <= set(s.keys) and set(found) <= _known(s)]
+    if names:
+        return f"its values are those of {' or '.join(names)}: --label-map {names[0]} if that is where it comes from"
+    pairs = [f"{key}={value}" for key, value in zip(scheme.keys, found, strict=False)]
+    return f"say which value is which, such as --label-map {','.join(pairs)}, in the right order"
+
+
+def _fits(volume: Grid | Volume, scheme: LabelScheme) -> bool:
+    """Whether a volume is a label map of the scheme."""
+    try:
+        return bool(scheme.to_indices(label_values(volume, scheme).array, str(volume.path)).any())
+    except InputError:
+        return False
+
+
+def _as_stored(grid: Grid) -> Grid:
+    header = grid.header.copy()
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    return replace(grid, header=header)
+
+
+def _meaning(scheme: LabelScheme) -> dict[int, str]:
+    return {value: key for key, value in scheme.values.items()} | dict(scheme.aliases)
+
+
+def _known(scheme: LabelScheme) -> set[int]:
+    return {*_meaning(scheme), *scheme.ignored}
