@@ -55,6 +55,7 @@ def _of_file(path: Path) -> LabelScheme:
     labels = content.get("labels")
     if isinstance(labels, Mapping):
         return _of_labels(labels, path)
+    content = {name: value for name, value in content.items() if value != 0 or structure_key(str(name)) in STRUCTURES}
     try:
         keys = [_key(str(name)) for name in content]
         twice = next((key for key in keys if keys.count(key) > 1), None)
@@ -68,10 +69,15 @@ def _of_file(path: Path) -> LabelScheme:
 def _of_labels(labels: Mapping[Any, Any], path: Path) -> LabelScheme:
     """The `labels` of a dataset.json. An ignore label, which no network predicts, counts as background."""
     named = _values_by_name(labels, path)
-    remedy = f"write the pairs: --label-map {_as_pairs(named)}"
+    pairs = _as_pairs(named)
+    remedy = f"write the pairs: --label-map {pairs}"
     region = next((name for name, values in named.items() if len(values) > 1), None)
     if region is not None:
-        raise InputError(f"{path}: label {region[:80]!r} is a region of several values; {remedy}")
+        known = any(_key(name) in STRUCTURES for name in named)
+        what = remedy if known else f"say which value of the masks is which structure, such as {_FORMS}"
+        raise InputError(
+            f"{path}: label {region[:80]!r} is a region of several values, which is no label value; {what}"
+        )
     single = {name: values[0] for name, values in named.items() if _key(name) != "ignore"}
     scheme = scheme_of_names(path.stem, single, None, str(path), remedy)
     ignored = {value for name, values in named.items() if _key(name) == "ignore" for value in values}

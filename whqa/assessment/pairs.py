@@ -3,6 +3,7 @@
 Files of two folders that have the same name belong together. The rest is compared without one closing word that says
 what the file is, so that `case7_0000.nii.gz` and `case7_image.nii.gz` find `case7.nii.gz`, `case7_label.nii.gz` or
 `case7_seg.nii.gz`; what then has no partner is told, but for the other channels of a paired `case7_0000.nii.gz`.
+A mask may be a folder of structure files: `case7/` or, as TotalSegmentator writes it, `case7/segmentations/`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from whqa.assessment.structure_files import PARTS, is_structure_folder, structure_folders
 from whqa.data.formats.file_names import IMAGE_WORDS, MASK_WORDS, case_name, stem
 from whqa.data.formats.volume_files import describe_foreign
 from whqa.data.sources.listing import list_files, same_file
@@ -58,14 +60,14 @@ class _Group:
 
 
 def pairs_of_folders(images: Path, masks: Path) -> Pairs:
-    """Match the volumes of two folders, or of one folder that holds both; sub-folders are left out.
+    """Match the volumes of two folders, or of one folder that holds both; of sub-folders, those of structure files.
 
     Raises:
         InputError: a folder cannot be read, or not a single pair is in them.
     """
     together = same_file(images, masks)
     problems = [*_unreadable(images), *([] if together else _unreadable(masks))]
-    scans, labels = _files(images), _files(masks)
+    scans, labels = _files(images), [*_files(masks), *structure_folders(masks)]
     groups = [] if together else _by_equal_names(scans, labels)
     groups += _by_words(scans, labels, together, _files_of(groups))
     found = [Pair(g.case, g.images[0], g.masks[0]) for g in groups if g.is_pair]
@@ -99,7 +101,7 @@ def pairs_of_table(path: Path) -> Pairs:
         elif modality not in (None, "ct", "mr"):
             problems.append((name, f"{path}: line {number}: modality {modality!r} must be ct or mr"))
         else:
-            found.append(Pair(name, path.parent / image, path.parent / mask, modality))
+            found.append(Pair(name, _beside(path, image), _beside(path, mask), modality))
     if not rows:
         raise InputError(f"{path}: has no rows; write one line with image and mask for each case")
     return Pairs(tuple(found), tuple(problems))
@@ -111,6 +113,11 @@ def _unreadable(folder: Path) -> list[tuple[str, str]]:
 
 def _files(folder: Path) -> list[Path]:
     return list(list_files(folder, depth=0).files.values())
+
+
+def _called(path: Path) -> str:
+    """The name that says which case a file or a folder of structure files is of."""
+    return path.parent.name if path.name == PARTS else path.name
 
 
 def _files_of(groups: Iterable[_Group]) -> set[Path]:
@@ -161,13 +168,13 @@ def _by_case(
     is a known case as it stands keeps its closing word.
     """
     roles = [own, ""]
-    if not together and not any(_role(stem(path.name)) in roles for path in files):
+    if not together and not any(_role(stem(_called(path))) in roles for path in files):
         roles = ["image", "mask"]
     groups: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for path in files:
-        bare = stem(path.name)
+        bare = stem(_called(path))
         if path not in taken:
-            groups[bare if bare in known else case_name(path.name)][_role(bare)].append(path)
+            groups[bare if bare in known else case_name(_called(path))][_role(bare)].append(path)
     chosen = {case: next((g[role] for role in roles if role in g), []) for case, g in groups.items()}
     return {case: paths for case, paths in chosen.items() if paths}
 
@@ -175,28 +182,28 @@ def _by_case(
 def _by_stem(files: Iterable[Path]) -> dict[str, dict[str, list[Path]]]:
     cases: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for path in files:
-        cases[case_name(path.name)][stem(path.name)].append(path)
+        cases[case_name(_called(path))][stem(_called(path))].append(path)
     return cases
 
 
 def _is_other_channel(group: _Group, found: Iterable[Pair], together: bool) -> bool:
     """Whether it is `case_0001` beside a `case_0000` that is the image of `case`; masks have no channels."""
-    stems = [stem(path.name) for path in (*group.images, *group.masks)]
+    stems = [stem(_called(path)) for path in (*group.images, *group.masks)]
     if (group.masks and not together) or not all(_OTHER_CHANNEL.search(bare) for bare in stems):
         return False
     first = {bare[:-4] + _NUMBER[1:] for bare in stems}
-    return first <= {stem(pair.image.name) for pair in found if stem(pair.image.name) == pair.name + _NUMBER}
+    return first <= {stem(_called(pair.image)) for pair in found if stem(_called(pair.image)) == pair.name + _NUMBER}
 
 
 def _unused(scans: Iterable[Path], labels: Iterable[Path], groups: Sequence[_Group]) -> list[tuple[str, str]]:
     """Files with a word of the other role whose case is met nowhere; references beside their images are usual."""
-    met = {name for group in groups for name in (group.case, *(case_name(p.name) for p in _files_of([group])))}
+    met = {name for group in groups for name in (group.case, *(case_name(_called(p)) for p in _files_of([group])))}
     lines = []
     for files, role, other in ((scans, "an image", "a mask"), (labels, "a mask", "an image")):
         lines += [
-            (case_name(path.name), f"{path}: by its name {other}, not {role}, and there is none to it; rename it")
+            (case_name(_called(path)), f"{path}: by its name {other}, not {role}, and there is none to it; rename it")
             for path in files
-            if case_name(path.name) not in met
+            if case_name(_called(path)) not in met
         ]
     return lines
 
@@ -214,6 +221,10 @@ def _no_pair(images: Path, masks: Path, together: bool, problems: Sequence[str])
         what = None if list_files(folder, depth=0).files else describe_foreign(folder)
         if what and "DICOM" in what:
             return f"{folder}: no volumes but {what}"
+    if is_structure_folder(masks):
+        return (
+            f"{masks}: holds the structures of one case in a file each; give its image in place of the folder {images}"
+        )
     advice = "files of one case must share their name; a table of paths (image, mask) works for any names"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     first = f"; {problems[0]}{more}" if problems else ""
@@ -228,6 +239,12 @@ def _why_no_pair(image: Sequence[Path], mask: Sequence[Path], images: Path, mask
         there, lacking, folder = (image, "mask", masks) if image else (mask, "image", images)
         return f"{there[0]}: no {lacking} of this name in {folder}"
     return f"{image[0]}: no mask of this name in {masks}"
+
+
+def _beside(table: Path, name: str) -> Path:
+    """A path relative to a table's folder, which may have been written on Windows."""
+    path = table.parent / name
+    return path if "\\" not in name or path.exists() else table.parent / name.replace("\\", "/")
 
 
 def _read_table(path: Path) -> list[Mapping[str, str]]:

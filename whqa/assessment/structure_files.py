@@ -22,6 +22,8 @@ from whqa.data.sources.names import structure_key
 from whqa.errors import InputError
 from whqa.structures import STRUCTURES, LabelScheme
 
+PARTS = "segmentations"
+"""Name of TotalSegmentator's folder of structure files."""
 VESSELS = frozenset(("ao", "pa"))
 """A mask of these alone is none of a heart."""
 ONE_HEART = (
@@ -52,6 +54,18 @@ def structure_files(folder: Path) -> dict[str, Path]:
         f"{folder}: holds no file of a structure of the heart, such as heart_ventricle_left.nii.gz; if it holds masks "
         f"of whole hearts, give one, such as {files[0]}"
     )
+
+
+def is_structure_folder(folder: Path) -> bool:
+    """Whether a folder holds files that are named as structures of a heart, or as the heart itself."""
+    names = (structure_key(stem(path.name)) for path in list_files(folder, depth=0).files.values())
+    return any(name == "heart" or name in STRUCTURES.keys() - VESSELS for name in names)
+
+
+def structure_folders(folder: Path) -> list[Path]:
+    """The folders of structure files of the cases in a folder: `<case>/` or `<case>/segmentations/`."""
+    cases = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    return [inner for case in cases for inner in (case / PARTS, case) if inner.is_dir() and is_structure_folder(inner)]
 
 
 def read_structure_files(

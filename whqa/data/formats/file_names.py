@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 VOLUME_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha")
@@ -18,7 +19,11 @@ def is_volume(name: str) -> bool:
 
 
 def stem(name: str) -> str:
-    """A file's name without a volume's ending: `SCAN_0000.NII.GZ` is `SCAN_0000`; other names stay as they are."""
+    """A file's name without a volume's ending: `SCAN_0000.NII.GZ` is `SCAN_0000`; other names stay as they are.
+
+    Accents are composed (NFC): macOS writes them as characters of their own, other systems do not.
+    """
+    name = unicodedata.normalize("NFC", name)
     endings = sorted(VOLUME_ENDINGS, key=len, reverse=True)
     return next((name[: -len(e)] for e in endings if name.lower().endswith(e) and len(name) > len(e)), name)
 
