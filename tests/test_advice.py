@@ -57,10 +57,10 @@ NOT_PRINTED = {
     **{m: {"assess", "summarize"} for m in ("whqa.masks.made_from", "whqa.masks.store", "whqa.data.folds")},
     "whqa.data.cache": {"assess", "summarize"},  # nor do these prepare scans
     "whqa.data.reading": {"assess", "summarize", "data phantom"},  # of references that a finished run has read
-    "whqa.data.formats.nifti_placement": {"assess", "summarize", "info"},  # assess says it in words of its own
+    "whqa.data.formats.nifti_placement": {"assess", "summarize", "info", "data phantom"},  # in words of their own
     "whqa.config.wandb_settings": OF_A_FOLDER,  # which log nothing
     # the masks of its reports are in memory, with the scheme of their cohort
-    **{f"whqa.assessment.{m}": {"summarize"} for m in ("inputs", "mask_labels", "placing")},
+    **{f"whqa.assessment.{m}": {"summarize"} for m in ("inputs", "mask_labels", "placing", "unlike_labels")},
     "whqa.parallel": {"train", "data phantom"},  # in one process; files that were just written
     "whqa.report.cohort_sheets": {"data phantom"},  # it shows all
 }

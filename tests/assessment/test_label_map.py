@@ -96,7 +96,10 @@ def test_bad_pairs_are_refused(form: str, says: str) -> None:
         (b"\xff\xfe", "not readable as a label map"),
         (b"lv: 1\nleft ventricle: 2\n", "names 'lv' twice"),
         (b"lv: one\n", "must be a whole number"),
-        (b'{"labels": {"lv": [1, 2]}}', "is a region of several values; write the pairs: --label-map lv=1\\+2$"),
+        (
+            b'{"labels": {"lv": [1, 2]}}',
+            "is a region of several values, not a label value; write the pairs: --label-map lv=1\\+2$",
+        ),
         (
             b'{"labels": {"lv": 1, "LV cavity": 2}}',
             "are both 'lv'; say what they are: write the pairs: --label-map lv=1\\+2$",
@@ -113,3 +116,13 @@ def test_bad_files_are_refused_and_named(content: bytes, says: str, tmp_path: Pa
     with pytest.raises(InputError, match=says) as refused:
         parse_label_map(str(path))
     assert str(path) in str(refused.value)
+
+
+def test_regions_without_a_structure_and_background_in_pairs(tmp_path: Path) -> None:
+    regions = tmp_path / "with space \u00e4.json"
+    regions.write_text('{"labels": {"background": 0, "whole": [1, 2], "core": 2}}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"'whole' is a region .*: --label-map lv=1,rv=2$"):
+        parse_label_map(str(regions))
+    pairs = tmp_path / "pairs.json"
+    pairs.write_text('{"background": 0, "lv": 1, "myo": [2, 5]}')
+    assert parse_label_map(str(pairs)).values == {"lv": 1, "myo": 2}

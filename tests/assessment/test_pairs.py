@@ -196,3 +196,31 @@ def test_a_table_that_is_none_is_refused(tmp_path: Path, content: bytes, says: s
     table.write_bytes(content)
     with pytest.raises(InputError, match=says):
         pairs_of_table(table)
+
+
+def test_a_folder_of_structure_files_is_the_mask_of_a_case(tmp_path: Path) -> None:
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    for path in (images / "p1.nii.gz", images / "p2_0000.nii.gz", images / "p3.nii.gz"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    for inner in ("p1/segmentations", "p2", "p3/other", ".p4"):
+        (masks / inner).mkdir(parents=True)
+        (masks / inner / "heart_ventricle_left.nii.gz").touch()
+    found = pairs_of_folders(images, masks)
+    assert [(pair.name, pair.mask) for pair in found.found] == [
+        ("p1", masks / "p1" / "segmentations"),
+        ("p2", masks / "p2"),
+    ]
+    assert [name for name, _ in found.problems] == ["p3"]
+    with pytest.raises(InputError, match="holds the structures of one case, a file each; give its image"):
+        pairs_of_folders(images, masks / "p2")
+
+
+def test_a_table_that_was_written_on_windows(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    for name in ("a.nii", "m.nii"):
+        (tmp_path / "scans" / name).touch()
+    (tmp_path / "t.csv").write_text("image;mask\r\nscans\\a.nii;scans\\m.nii\r\n")
+    (pair,) = pairs_of_table(tmp_path / "t.csv").found
+    assert pair.image.is_file()
+    assert pair.mask.is_file()

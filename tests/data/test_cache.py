@@ -260,7 +260,7 @@ BAD: dict[Callable[[Path], Cohort], str] = {
     bad_label_value: r"c0_label\.nii\.gz: unknown label value\(s\) \[9\]",
     truncated_image: r"c0_image\.nii\.gz: truncated",
     nan_image: r"c0_image\.nii\.gz: .* NaN or infinite",
-    other_shape: r"c0_label\.nii\.gz: shape .* differs from .*c0_image\.nii\.gz",
+    other_shape: r"c0_label\.nii\.gz: its grid differs from .*c0_image\.nii\.gz",
     label_gone: r"c0_label\.nii\.gz: no such file",
     empty_label: r"c0_label\.nii\.gz: empty label map",
 }

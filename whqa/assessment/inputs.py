@@ -33,6 +33,7 @@ from whqa.data.formats.volume_files import (
     image_voxels,
     label_values,
     read_grid,
+    read_layers,
 )
 from whqa.errors import InputError
 from whqa.files import sha256
@@ -185,12 +186,23 @@ def _grid(path: Path, run: TrainedRun) -> Grid:
     return grid
 
 
+def _map(path: Path, run: TrainedRun) -> Grid | Volume:
+    """Header of a label map, or what was made of its layers."""
+    try:
+        return _grid(path, run)
+    except InputError as error:
+        layers = read_layers(path, run.spacing_rule) if error.code == "several-volumes" else None
+        if layers is None:
+            raise
+        return layers
+
+
 def _places_of(mask: Any, run: TrainedRun) -> dict[str, Grid | Volume]:
     """Headers of the mask's files: of each structure where it is a folder of them, else of the whole, under ""."""
     if not isinstance(mask, InputFile):
         return {"": in_memory(mask, "mask")}
     if not mask.path.is_dir():
-        return {"": _grid(mask.path, run)}
+        return {"": _map(mask.path, run)}
     files = structure_files(mask.path)
     return {key: _grid(path, run) for key, path in files.items() if key in run.scheme.keys}
 

@@ -74,10 +74,8 @@ def _of_labels(labels: Mapping[Any, Any], path: Path) -> LabelScheme:
     region = next((name for name, values in named.items() if len(values) > 1), None)
     if region is not None:
         known = any(_key(name) in STRUCTURES for name in named)
-        what = remedy if known else f"say which value of the masks is which structure, such as {_FORMS}"
-        raise InputError(
-            f"{path}: label {region[:80]!r} is a region of several values, which is no label value; {what}"
-        )
+        what = remedy if known else "say which value of the masks is which structure: --label-map lv=1,rv=2"
+        raise InputError(f"{path}: label {region[:80]!r} is a region of several values, not a label value; {what}")
     single = {name: values[0] for name, values in named.items() if _key(name) != "ignore"}
     scheme = scheme_of_names(path.stem, single, None, str(path), remedy)
     ignored = {value for name, values in named.items() if _key(name) == "ignore" for value in values}

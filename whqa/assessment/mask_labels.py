@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from whqa.assessment.structure_files import ONE_HEART, VESSELS
-from whqa.data.formats.volume_files import Grid, Volume, label_names
+from whqa.data.formats.volume_files import Grid, LayeredLabels, Volume, label_names
 from whqa.data.sources.names import structure_key
 from whqa.errors import InputError
 from whqa.structures import SCHEMES, STRUCTURES, LabelScheme, merged_scheme
@@ -31,7 +31,10 @@ def scheme_of_mask(
         InputError: names in the file contradict the scheme, or name no chamber of the heart.
     """
     path = place.path
-    names = label_names(path) or {} if _may_name(place) else {}
+    if isinstance(place, LayeredLabels) and place.classes:
+        return _of_classes(place, stated, of_run)
+    names = dict(place.names) if isinstance(place, LayeredLabels) else {}
+    names = names or (label_names(path) or {} if _may_name(place) else {})
     names = {value: name for value, name in names.items() if not _NO_NAME.fullmatch(name)}
     if not names:
         return stated or of_run, ()
@@ -50,6 +53,30 @@ def scheme_of_mask(
             f"{path}: names no chamber of the heart among its {len(names)} labels ({first}); {_why(names)}"
         )
     return _of_names(structures, names, of_run)
+
+
+def _of_classes(
+    place: LayeredLabels, stated: LabelScheme | None, of_run: LabelScheme
+) -> tuple[LabelScheme, tuple[str, ...]]:
+    """The scheme of one-hot layers: their numbers are the values of the label map, or stand in its order."""
+    scheme = stated or of_run
+    numbers = range(1, place.classes)
+    if {*scheme.values.values(), *scheme.aliases} <= set(numbers):
+        strays = set(numbers) - set(_meaning(scheme))
+        return replace(scheme, ignored=scheme.ignored | strays if stated is None else scheme.ignored), ()
+    pairs = ",".join(f"{key}={number}" for key, number in zip(scheme.keys, numbers, strict=False))
+    if len(scheme.keys) != len(numbers):
+        raise InputError(
+            f"{place.path}: holds one layer for each of {place.classes} classes, background among them, and the label "
+            f"map {scheme.name!r} has {len(scheme.keys)} structures; say which layer is which, counted from 0: "
+            f"--label-map {pairs}"
+        )
+    in_order = LabelScheme(f"layers in the order of {scheme.name}", dict(zip(scheme.keys, numbers, strict=True)))
+    note = (
+        f"its {place.classes} layers were taken as background and {', '.join(scheme.keys)}, in this order of the label "
+        f"map {scheme.name!r}; if they stand in another one, say so: --label-map {pairs}"
+    )
+    return in_order, (note,)
 
 
 def _may_name(place: Grid | Volume) -> bool:

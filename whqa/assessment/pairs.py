@@ -222,9 +222,7 @@ def _no_pair(images: Path, masks: Path, together: bool, problems: Sequence[str])
         if what and "DICOM" in what:
             return f"{folder}: no volumes but {what}"
     if is_structure_folder(masks):
-        return (
-            f"{masks}: holds the structures of one case in a file each; give its image in place of the folder {images}"
-        )
+        return f"{masks}: holds the structures of one case, a file each; give its image in place of the folder {images}"
     advice = "files of one case must share their name; a table of paths (image, mask) works for any names"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     first = f"; {problems[0]}{more}" if problems else ""

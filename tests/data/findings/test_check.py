@@ -16,6 +16,7 @@ import pytest
 from whqa.data.case import Case, Cohort
 from whqa.data.findings.check import CohortReport, check_cohort
 from whqa.data.findings.sides import odd_stacks
+from whqa.data.reading import read_case
 from whqa.data.sources.folder import read_folder
 from whqa.data.sources.mmwhs import read_mmwhs
 from whqa.errors import InputError
@@ -329,3 +330,19 @@ def test_real_short_axis_stacks() -> None:
     # patient076's image is patient074's, voxel by voxel; the label maps were drawn apart (Dice 0.96 to 0.99)
     assert by_code["duplicate-image"] == ["patient076"]
     assert by_code.keys() == {"header-conflict", "duplicate-image", "thick-slices", "short-axis-stack"}
+
+
+def test_a_reference_in_another_order_of_axes_is_read_and_told(folder: Path) -> None:
+    path = folder / "ct_train_1001_label.nii.gz"
+    before = {case.case.id: case.volumes_ml for case in check(folder).cases}
+    nib.save(nib.load(path).as_reoriented(np.array([[2, -1], [0, 1], [1, -1]])), path)
+    report = check(folder)
+    assert ("warning", "label-mended", "ct_train_1001") in found(report)
+    assert not [f for f in report.findings if f.severity == "error"]
+    after = {case.case.id: case.volumes_ml for case in report.cases}
+    assert after["ct_train_1001"] == pytest.approx(before["ct_train_1001"])
+    cohort = read_mmwhs(folder)
+    image, reference = read_case(cohort, cohort["ct_train_1001"])
+    assert reference is not None
+    assert reference.shape == image.shape
+    np.testing.assert_allclose(reference.affine, image.affine)

@@ -68,13 +68,33 @@ def test_voxels_at_the_edge_are_counted_on_the_worst_axis() -> None:
 def heart(**volumes: float) -> dict[str, Measured]:
     """Healthy structures of one part, or of the volumes stated (0: absent)."""
     normal = {key: (low * high) ** 0.5 for key, (low, high) in VOLUMES_ML.items()} | volumes
-    return {k: Measured(v, (v,), np.zeros(3), 0.0) for k, v in normal.items() if v}
+    return {k: Measured(v, (v,), np.zeros(3), k != "myo", 0.0) for k, v in normal.items() if v}
 
 
 def test_a_healthy_heart_has_no_findings(phantoms: list[Phantom]) -> None:
     assert not list(label_findings(heart(), KEYS))
     for phantom in phantoms:
         assert not list(label_findings(measure(indices(phantom), phantom.affine, KEYS), KEYS))
+
+
+def test_label_values_that_are_exchanged_are_found_by_place(phantoms: list[Phantom]) -> None:
+    """Of all pairs, those that hold a structure whose place is certain."""
+    phantom = phantoms[0]
+    for one, other in (
+        ("lv", "myo"),
+        ("lv", "rv"),
+        ("lv", "la"),
+        ("lv", "ao"),
+        ("la", "ra"),
+        ("rv", "ra"),
+        ("myo", "pa"),
+    ):
+        table = np.arange(len(KEYS) + 1, dtype=np.uint8)
+        a, b = KEYS.index(one) + 1, KEYS.index(other) + 1
+        table[[a, b]] = b, a
+        measured = measure(table[indices(phantom)], phantom.affine, KEYS)
+        found = [*label_findings(measured, KEYS), *flips({key: m.centroid for key, m in measured.items()})]
+        assert {"exchanged-labels", "flip-left-right", "flip-up-down"} & set(codes(found)), (one, other)
 
 
 def test_all_background_is_one_error() -> None:

@@ -46,3 +46,8 @@ def test_dots_and_words_within_a_name_stay():
 def test_the_words_of_one_kind_leave_those_of_the_other():
     assert case_name("case7_label.nii.gz", IMAGE_WORDS) == "case7_label"
     assert case_name("case7_img.nii.gz", IMAGE_WORDS) == "case7"
+
+
+def test_names_as_macos_and_3d_slicer_write_them() -> None:
+    assert stem("fa\u0308.nii") == stem("f\u00e4.nii")
+    assert [case_name(name) for name in ("x.nii.gz", "x.seg.nrrd", "x-label.nrrd")] == ["x"] * 3

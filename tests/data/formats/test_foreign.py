@@ -194,3 +194,19 @@ def test_noise_is_called_nothing(tmp_path: Path) -> None:
         for _ in range(40):
             (tmp_path / "a.nii").write_bytes(b"\x7f" + rng.bytes(size))
             assert describe_foreign(tmp_path / "a.nii") is None
+
+
+def test_volumes_under_another_format_s_name_need_no_simpleitk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    nib.save(nib.Nifti1Image(np.arange(27.0).reshape(3, 3, 3), np.eye(4)), tmp_path / "a.nii")
+    plain = (tmp_path / "a.nii").read_bytes()
+    for name, content, says in (
+        ("b.nrrd", plain, r"but a NIfTI file; name it so: mv .*b\.nrrd .*b\.nii$"),
+        ("b.mha", gzip.compress(plain), r"but a NIfTI file; name it so: mv .*b\.mha .*b\.nii\.gz$"),
+        ("c.nrrd", b"# vtk DataFile Version 3.0\n", "but a VTK file"),
+        ("._a.nii", b"\0\5\x16\7\0\2\0\0Mac OS X", r"macOS .*give the file itself, .*/a\.nii"),
+        ("Thumbs.db", bytes.fromhex("d0cf11e0a1b11ae1"), "Windows thumbnail"),
+    ):
+        (tmp_path / name).write_bytes(content + bytes(600 if content != plain else 0))
+        with pytest.raises(InputError, match=says):
+            read_grid(tmp_path / name)

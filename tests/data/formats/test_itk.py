@@ -124,7 +124,7 @@ def test_results_are_written_as_nifti_on_the_same_grid(tmp_path: Path, suffix: s
 @pytest.mark.parametrize("suffix", ["nrrd", "mha", "mhd", "nhdr"])
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
-    path.write_bytes(b"anything")
+    save(path, scan(), packed=False)
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
     wanted = "detached header" if suffix in ("mhd", "nhdr") else re.escape('pip install "whqa[itk]"')
     with pytest.raises(InputError, match=rf"a\.{suffix}: .*{wanted}"):

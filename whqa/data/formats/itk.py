@@ -8,6 +8,7 @@ ITK places voxels in LPS, whqa in RAS: the first two axes of the world change si
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,8 +43,10 @@ def is_itk(path: Path) -> bool:
     return path.suffix.lower() in _READERS | _DETACHED
 
 
-def read_grid(path: Path) -> Grid:
+def read_grid(path: Path, layered: bool = False) -> Grid:
     """What the header says; its own `header` is a NIfTI header that says the same.
+
+    Segments in layers pass where `layered`; the grid is that of one layer.
 
     Raises:
         InputError: no such file, a detached header, a header that is not sound, more voxels declared than the file can
@@ -55,14 +58,17 @@ def read_grid(path: Path) -> Grid:
             f"{path}: a detached header may point to any file, so it is not followed; save header and voxels in one: "
             f"{python_line(_IN_ONE, path, path.with_suffix(_DETACHED[suffix]), library='SimpleITK as s')}"
         )
-    declared = declared_voxels(path)
+    declared = declared_voxels(path, layered)
     sitk = _simpleitk(path)
     with _quiet(path, sitk):
         reader = _reader(path, sitk)
         reader.ReadImageInformation()
-        found, spacing = (tuple(reader.GetSize()), reader.GetPixelID()), np.array(reader.GetSpacing())
+        found = tuple(reader.GetSize()), reader.GetPixelID(), reader.GetNumberOfComponents()
+        spacing = np.array(reader.GetSpacing())
         origin, direction = np.array(reader.GetOrigin()), np.array(reader.GetDirection())
-    if found != (declared.shape, getattr(sitk, _PIXELS[declared.dtype.name])):
+    kind = _PIXELS[declared.dtype.name]
+    kind = kind.replace("sitk", "sitkVector") if declared.layers > 1 else kind
+    if found != (declared.shape, getattr(sitk, kind), declared.layers):
         raise InputError(f"{path}: the header is read in two ways; convert it to NIfTI")
     affine = np.eye(4)
     affine[:3, :3] = _LPS_TO_RAS @ direction.reshape(3, 3) * spacing
@@ -83,6 +89,21 @@ def blocks_of(path: Path) -> Iterator[npt.NDArray[Any]]:
     """
     declared = declared_voxels(path)
     return voxel_blocks(path, declared.payload, 0, declared.shape, declared.dtype)
+
+
+def layers_of(path: Path) -> npt.NDArray[Any]:
+    """All layers of segments, (layer, X, Y, Z).
+
+    Raises:
+        InputError: as `blocks_of`.
+    """
+    declared = declared_voxels(path, layered=True)
+    shape = (declared.layers, *declared.shape)
+    stack, done = np.empty(math.prod(shape), declared.dtype.newbyteorder("=")), 0
+    for block in voxel_blocks(path, declared.payload, 0, shape, declared.dtype):
+        stack[done : done + block.size] = block
+        done += block.size
+    return stack.reshape(shape, order="F")
 
 
 def _reader(path: Path, sitk: ModuleType) -> Any:

@@ -87,23 +87,25 @@ _META_SYNONYMS = {"Position", "Origin", "Rotation", "Orientation"}
 
 @dataclass(frozen=True)
 class Declared:
-    """Shape and type (with byte order) of the voxels, and the bytes of the file that hold them."""
+    """Shape and type (with byte order) of the voxels, the bytes that hold them, and how many layers of segments."""
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
     payload: Payload
+    layers: int = 1
 
 
-def declared_voxels(path: Path) -> Declared:
-    """What the header declares, checked against the size of the file.
+def declared_voxels(path: Path, layered: bool = False) -> Declared:
+    """What the header declares, checked against the size of the file; `layered` lets layers of segments pass.
 
     Raises:
         InputError: no such file, not an NRRD or MHA file of header and voxels in one, a field that is missing or
             malformed, or more voxels declared than the file can hold.
     """
     block = first_bytes(path, _MAX_HEADER, inflate=False)
-    declared = _nrrd(path, block) if path.suffix.lower() == ".nrrd" else _meta(path, block)
-    check_size(path, declared.payload, 0, math.prod(declared.shape) * declared.dtype.itemsize)
+    declared = _nrrd(path, block, layered) if path.suffix.lower() == ".nrrd" else _meta(path, block)
+    voxels = math.prod(declared.shape) * declared.layers
+    check_size(path, declared.payload, 0, voxels * declared.dtype.itemsize)
     return declared
 
 
@@ -120,7 +122,25 @@ def _nrrd_lines(path: Path, block: bytes) -> tuple[list[str], int]:
     return _lines(path, block, "NRRD", rb"NRRD000[1-5]\r?\n", rb"(?m)^\r?\n")
 
 
-def _nrrd(path: Path, block: bytes) -> Declared:
+def _has_layers(lines: list[str]) -> bool:
+    text = "\n".join(lines)
+    return bool(re.search(r"(?m)^dimension: *4$", text) and re.search(r"(?m)^Segment\d+_", text))
+
+
+def _without_layers(path: Path, fields: dict[str, str]) -> int:
+    """Take the layers, the first axis, out of the fields of a header; how many there are."""
+    taken = []
+    for key, first in (("sizes", r"\d{1,4}"), ("spacedirections", "none"), ("kinds", r"list|vector")):
+        match = re.fullmatch(rf"({first})\s+(.*)", fields.get(key, ""))
+        if match is None:
+            raise _malformed(path, "NRRD", f"{key}: {fields.get(key, '')}")
+        taken.append(match[1])
+        fields[key] = match[2]
+    fields["dimension"] = "3"
+    return int(taken[0])
+
+
+def _nrrd(path: Path, block: bytes, layered: bool) -> Declared:
     lines, start = _nrrd_lines(path, block)
     fields: dict[str, str] = {}
     for line in lines[1:]:
@@ -134,11 +154,14 @@ def _nrrd(path: Path, block: bytes) -> Declared:
         fields[key] = value.strip(" \t")
     if "datafile" in fields:
         raise _detached(path, fields["datafile"])
-    field = _reader(path, "NRRD", fields)
-    if fields.get("dimension") == "4" and re.search(r"(?m)^Segment\d+_", "\n".join(lines)):
+    field, layers = _reader(path, "NRRD", fields), 1
+    if layered and _has_layers(lines):
+        layers = _without_layers(path, fields)
+    elif _has_layers(lines):
         raise InputError(
             f"{path}: segments that overlap, in layers (4-D); export them from 3D Slicer as one label map: "
-            "Segmentations, Export/import, Labelmap, and save that as NIfTI"
+            "Segmentations, Export/import, Labelmap, and save that as NIfTI",
+            "several-volumes",
         )
     field("dimension", "3")
     field("space", "|".join(_NRRD_SPACES), re.IGNORECASE)
@@ -158,7 +181,7 @@ def _nrrd(path: Path, block: bytes) -> Declared:
         dtype = dtype.newbyteorder(">" if field("endian", "little|big", re.IGNORECASE).lower() == "big" else "<")
     encoding = _NRRD_ENCODINGS[field("encoding", "|".join(_NRRD_ENCODINGS), re.IGNORECASE).lower()]
     payload = Payload(start, path.stat().st_size - start, encoding)
-    return Declared(_shape(path, field("sizes", _SIZES)), dtype, payload)
+    return Declared(_shape(path, field("sizes", _SIZES)), dtype, payload, layers)
 
 
 def _meta(path: Path, block: bytes) -> Declared:

@@ -13,6 +13,7 @@ import re
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 from xml.parsers import expat
 
 from whqa.data.formats.itk_header import header_lines
@@ -37,7 +38,7 @@ def label_names(path: Path) -> dict[int, str] | None:
         InputError: as `read_grid`, where the header cannot be read at all.
     """
     if path.suffix.lower() == ".nrrd":
-        return _unambiguous(_of_segments(path))
+        return _unambiguous((segment.value, segment.name) for segment in segments_of(path))
     if path.suffix.lower() == ".mha":
         return None
     for content in _extensions(path):
@@ -136,14 +137,33 @@ def _of_table(content: bytes) -> list[_Named]:
     return [(int(row[1]), row[2]) for row in rows if row is not None] if all(rows) else []
 
 
-def _of_segments(path: Path) -> list[_Named]:
+class Segment(NamedTuple):
+    """A segment of 3D Slicer: the voxels of a layer that have its value."""
+
+    name: str
+    value: int
+    layer: int
+
+
+def segments_of(path: Path) -> list[Segment]:
+    """The segments that the header of a .seg.nrrd names, in its order.
+
+    Raises:
+        InputError: not an NRRD file, or a field of a segment stands there twice.
+    """
     fields: dict[str, dict[str, str]] = {}
     for line in header_lines(path):
         match = _SEGMENT.fullmatch(line)
         if match is not None and fields.setdefault(match[1], {}).setdefault(match[2], match[3]) != match[3]:
             raise InputError(f"{path}: line {line[:60]!r} of its header stands there twice; it is damaged")
     return [
-        (int(segment["LabelValue"]), segment["Name"].encode("latin-1").decode("utf-8", "replace"))
+        Segment(
+            segment["Name"].encode("latin-1").decode("utf-8", "replace"),
+            int(segment["LabelValue"]),
+            int(segment.get("Layer", "0")),
+        )
         for segment in fields.values()
-        if segment.get("Name") and re.fullmatch(r"\d{1,9}", segment.get("LabelValue", ""))
+        if segment.get("Name")
+        and re.fullmatch(r"\d{1,4}", segment.get("LabelValue", ""))
+        and re.fullmatch(r"\d{1,4}", segment.get("Layer", "0"))
     ]

@@ -81,7 +81,8 @@ def volume_shape(path: Path, header: nib.Nifti1Header) -> tuple[int, int, int]:
         raise InputError(f"{path}: empty image of shape {times(shape)}; export the scan again")
     if len(shape) != 3:
         raise InputError(
-            f"{path}: {len(shape)}-D of shape {times(shape)}, must be 3-D; {describe_stack(path, header, shape)}"
+            f"{path}: {len(shape)}-D of shape {times(shape)}, must be 3-D; {describe_stack(path, header, shape)}",
+            "several-volumes",
         )
     if min(shape) < 1:
         raise InputError(f"{path}: empty image of shape {times(shape)}; export the scan again")

@@ -17,7 +17,6 @@ from whqa.errors import InputError
 SpacingRule = Literal["pixdim", "affine", "refuse"]
 """Which of a header's two spacings holds where they disagree."""
 
-_GRID_TOLERANCE_VOXELS = 0.1
 # No scanner is finer or larger, and what is resampled by such numbers fits into no memory.
 _SMALLEST_SPACING_MM = 1e-3
 _LARGEST_EXTENT_MM = 1e4
@@ -151,26 +150,6 @@ def corner_distance(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]
     """How far apart two affines put the corners of a volume of this shape, at most: mm."""
     corners = np.array([[*c, 1] for c in itertools.product(*((-0.5, n - 0.5) for n in shape))])
     return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
-
-
-def check_same_grid(image: Volume | Grid, label: Volume | Grid) -> None:
-    """Whether image and label lie on one grid: same shape, corners within a tenth of a voxel.
-
-    Raises:
-        InputError: they do not; the message names both files.
-    """
-    advice = "resample the label map onto the image's grid"
-    if image.shape != label.shape:
-        raise InputError(
-            f"{label.path}: shape {times(label.shape)} differs from {times(image.shape)} of {image.path}; {advice}",
-            "grid-mismatch",
-        )
-    shift = corner_distance(image.affine, label.affine, image.shape)
-    if shift > _GRID_TOLERANCE_VOXELS * voxel_sizes(image.affine).min():
-        raise InputError(
-            f"{label.path}: affine differs from that of {image.path}, corners are up to {shift:.3g} mm apart; {advice}",
-            "grid-mismatch",
-        )
 
 
 def refuse_infinite(path: Path, count: int) -> None:

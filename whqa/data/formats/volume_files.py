@@ -23,6 +23,7 @@ from whqa.data.formats.advice import python_line, written_beside
 from whqa.data.formats.foreign import describe_foreign, refuse_folder
 from whqa.data.formats.label_names import label_names
 from whqa.data.formats.label_values import WholeLabels, is_ordinary, labels_in_memory
+from whqa.data.formats.layers import LayeredLabels, read_layers
 from whqa.data.formats.nifti_header import read_header, scaling, stored_type, volume_shape, voxel_offset
 from whqa.data.formats.nifti_placement import affine_of_axes, by_affine, doubts, placed, readings_of
 from whqa.data.formats.stream import check_size, voxel_blocks, whole_file
@@ -31,7 +32,6 @@ from whqa.data.formats.volume import (
     HeaderConflictWarning,
     SpacingRule,
     Volume,
-    check_same_grid,
     corner_distance,
     is_identity,
     refuse_infinite,
@@ -45,10 +45,10 @@ from whqa.structures import LabelScheme
 __all__ = [
     "Grid",
     "HeaderConflictWarning",
+    "LayeredLabels",
     "SpacingRule",
     "Volume",
     "by_affine",
-    "check_same_grid",
     "corner_distance",
     "describe_foreign",
     "doubts",
@@ -62,6 +62,7 @@ __all__ = [
     "read_grid",
     "read_image",
     "read_label",
+    "read_layers",
     "readings",
     "times",
     "voxel_sizes",
