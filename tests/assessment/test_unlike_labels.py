@@ -75,7 +75,9 @@ def test_values_of_other_organs_are_ignored_as_advised(run: TrainedRun, scan: ni
 def test_values_of_another_map(run: TrainedRun, scan: nib.Nifti1Image, values: Array) -> None:
     indices = MMWHS.to_indices(values, "mask")
     affine = scan.affine
-    assert "are those of totalsegmentator_v1 or totalsegmentator_highres" in _refused(run, scan, (indices, affine))
+    assert "are those of totalsegmentator_highres: --label-map totalsegmentator_highres if" in _refused(
+        run, scan, (indices, affine)
+    )
     said = _refused(run, scan, (np.where(indices, indices + 20, 0), affine))
     assert "say which value is which, such as --label-map lv=21,rv=22" in said
     assert "it marks one thing alone" in _refused(run, scan, ((indices > 0).astype(np.uint8), affine))

@@ -55,11 +55,17 @@ def _remedy(found: list[int], strange: list[int], scheme: LabelScheme) -> str:
         return (
             "it marks one thing alone; give the label map of the heart's structures, or a folder with one file of each"
         )
-    names = [s.name for s in SCHEMES.values() if set(scheme.keys) <= set(s.keys) and set(found) <= _known(s)]
+    names = [s.name for s in SCHEMES.values() if set(scheme.keys) <= set(s.keys) and _is_likely(s, set(found))]
     if names:
         return f"its values are those of {' or '.join(names)}: --label-map {names[0]} if that is where it comes from"
     pairs = [f"{key}={value}" for key, value in zip(scheme.keys, found, strict=False)]
     return f"say which value is which, such as --label-map {','.join(pairs)}, in the right order"
+
+
+def _is_likely(scheme: LabelScheme, found: set[int]) -> bool:
+    """Whether all values are of a scheme, and at least half of its structures among them."""
+    structures = set(scheme.values.values())
+    return found <= _known(scheme) and 2 * len(found & structures) >= len(structures)
 
 
 def _fits(volume: Grid | Volume, scheme: LabelScheme) -> bool:

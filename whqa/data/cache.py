@@ -69,7 +69,15 @@ _FORMATS = (
 )
 _MAKERS = (
     *(f"data/formats/{name}" for name in _FORMATS),
-    *("structures", "data/reading", "data/resample", "data/preprocess", "data/preprocess_settings", "data/points"),
+    *(
+        "structures",
+        "data/reading",
+        "data/alignment",
+        "data/resample",
+        "data/preprocess",
+        "data/preprocess_settings",
+        "data/points",
+    ),
 )
 
 
