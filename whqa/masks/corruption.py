@@ -129,7 +129,11 @@ def _drawn(
     structures = sorted({structure for structure, _ in targets})
     structure = int(rng.choice([s for s in structures if s not in used] or structures))
     other = int(rng.choice([o for s, o in targets if s == structure]))
-    size = FAULTS[kind].size(rng.uniform(*severity), scene.finest)
+    mild, gross = severity
+    share = rng.random()
+    # more often near both ends: error rates of most kinds overlap in the middle, and shall be even on a log scale
+    share *= share * (3 - 2 * share)
+    size = FAULTS[kind].size(mild + share * (gross - mild), scene.finest)
     place = tuple(round(float(p), 3) for p in rng.uniform(0.1, 0.9, 3))
     return Fault(kind, structure, other, size, place, int(rng.integers(2**31)))
 

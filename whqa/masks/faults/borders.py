@@ -11,11 +11,13 @@ from whqa.masks.faults.scene import Box, Inside, Scene, nearest_outside
 
 
 def wobble(scene: Scene, fault: Fault) -> None:
-    """The border moves in and out by up to `size` mm, into neighbours and background alike."""
-    box = _box(scene, fault)
+    """The border, of the heart a part of it, moves in and out by up to `size` mm, into all that lies around."""
     rng = fault.generator()
-    wavelength = rng.uniform(2, 4) * max(fault.size, 2.5)
-    shift = fault.size * smooth_field(scene.labels[box].shape, scene.spacing, wavelength, rng)
+    box, weight = (_box(scene, fault), None) if fault.structure else _faded(scene, fault, rng.uniform(40, 90))
+    shift = smooth_field(scene.labels[box].shape, scene.spacing, rng.uniform(2, 4) * max(fault.size, 2.5), rng)
+    shift *= fault.size
+    if weight is not None:
+        shift *= weight
     _move_border(scene, fault, box, shift, np.ones(shift.shape, bool))
 
 
@@ -36,13 +38,13 @@ def shrink(scene: Scene, fault: Fault) -> None:
 def bend(scene: Scene, fault: Fault) -> None:
     """All labels around a place are displaced by a smooth field of up to `size` mm along each axis."""
     rng = fault.generator()
-    wavelength, reach = rng.uniform(15, 40), rng.uniform(20, 120)
-    box, fading = _faded(scene, fault, reach)
+    wavelength, reach = rng.uniform(15, 40), rng.uniform(30, 120)
+    box, weight = _faded(scene, fault, reach)
     part = scene.labels[box].copy()
     moved = []
     for axis, n in enumerate(part.shape):
         shift = smooth_field(part.shape, scene.spacing, wavelength, rng)
-        shift *= fading
+        shift *= weight
         shift *= float(fault.size / scene.spacing[axis])
         shift += np.arange(n, dtype=np.float32).reshape([-1 if i == axis else 1 for i in range(3)])
         moved.append(np.clip(np.rint(shift).astype(np.intp), 0, n - 1))

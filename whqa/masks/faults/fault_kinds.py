@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from whqa.masks.faults.borders import bend, grow, shrink, wobble
 from whqa.masks.faults.fault import Fault
 from whqa.masks.faults.grids import coarsen, lose_slab, shift_slices
@@ -60,8 +62,10 @@ def _each_or_heart(scene: Scene) -> Targets:
 
 
 def _each_into_neighbours(scene: Scene) -> Targets:
+    """With background and the structures that make up a twentieth of the border at least."""
     contacts = scene.contacts()
-    return [(i, j) for i in scene.present() for j in range(len(contacts)) if j != i and contacts[i, j]]
+    shares = contacts / np.maximum(contacts.sum(axis=1, keepdims=True), 1)
+    return [(i, j) for i in scene.present() for j in np.flatnonzero(shares[i] >= 0.05).tolist()]
 
 
 def _touching_pairs(scene: Scene) -> Targets:
@@ -105,16 +109,16 @@ FAULTS: dict[str, FaultKind] = {
     "wobble": FaultKind(wobble, _each_or_heart, 1.0, 5.0, voxels=1.0),
     "grown": FaultKind(grow, _each_into_neighbours, 0.8, 10.0, voxels=0.6),
     "shrunk": FaultKind(shrink, _each, 0.8, 10.0, voxels=0.6),
-    "elastic": FaultKind(bend, _heart, 0.6, 8.0, voxels=0.6),
-    "leak": FaultKind(leak_through, _each_through_neighbours, 4.0, 18.0, voxels=1.5),
+    "elastic": FaultKind(bend, _heart, 1.0, 8.0, voxels=1.0),
+    "leak": FaultKind(leak_through, _each_through_neighbours, 4.0, 22.0, voxels=1.5),
     "valve": FaultKind(move_valve, _valves, 0.8, 25.0, voxels=0.6),
-    "vessel_long": FaultKind(lengthen_vessel, _vessels, 4.0, 45.0, voxels=1.0),
+    "vessel_long": FaultKind(lengthen_vessel, _vessels, 2.0, 45.0, voxels=1.0),
     "vessel_cut": FaultKind(cut_vessel, _vessels, 5.0, 45.0, voxels=1.0),
     "missing": FaultKind(lose_structure, _each_to_its_main_neighbour, 0.02, 4.0),
     "swapped": FaultKind(swap, _touching_pairs, 5.0, 45.0, voxels=1.0),
     "sides": FaultKind(exchange_sides, _sides, 0.01, 2.0),
-    "island": FaultKind(add_island, _each_in_another, 4.0, 20.0, voxels=1.0),
-    "hole": FaultKind(add_hole, _each, 4.0, 20.0, voxels=1.0),
+    "island": FaultKind(add_island, _each_in_another, 5.0, 25.0, voxels=1.0),
+    "hole": FaultKind(add_hole, _each, 5.0, 25.0, voxels=1.0),
     "slab": FaultKind(lose_slab, _each_or_heart, 1.0, 40.0),
     "coarse": FaultKind(coarsen, _heart, 1.0, 12.0, voxels=1.1),
     "slice_shift": FaultKind(shift_slices, _heart, 1.0, 25.0, voxels=1.0),

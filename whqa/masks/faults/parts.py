@@ -15,29 +15,17 @@ SIDES = (("lv", "rv"), ("la", "ra"))
 
 def leak_through(scene: Scene, fault: Fault) -> None:
     """A tongue: through what lies between the structure and `other`, where that is thin, and a ball beyond."""
-    structure, other = scene.inside(fault.structure), scene.labels == fault.other
-    box = scene.around(structure, 15.0)
-    corner = np.array([s.start for s in box])
-    structure, other = structure[box], other[box]
-    if not other.any():
+    ends = _thin_wall(scene, fault)
+    if ends is None:
         return
-    rng = fault.generator()
-    rim = touching(structure, ~structure)
-    rim = rim if rim.any() else structure
-    voxels = np.argwhere(rim)
-    to_place = np.sqrt(
-        (((voxels + corner - scene.place(scene.inside(fault.structure), fault.place)) * scene.spacing) ** 2).sum(axis=1)
-    )
-    start = voxels[np.argmin(to_place + 4 * depths(~other, scene.spacing)[rim])]
-    target = scene.nearest(other, start)
-    direction = (target - start) * scene.spacing
-    length = float(np.sqrt(sum(d * d for d in direction)))
-    end = target + corner + direction / length * 0.6 * fault.size / scene.spacing
-    ball_box, ball = scene.blob(np.clip(np.rint(end), 0, np.array(scene.labels.shape) - 1), fault.size, rng)
-    neck = _between(scene, start + corner, target + corner, max(0.4 * fault.size, 0.6 * scene.finest))
-    part = scene.labels[ball_box]
+    start, end = ends
+    direction = (end - start) * scene.spacing
+    direction /= np.sqrt((direction * direction).sum())
+    middle = np.rint(end + direction * 0.6 * fault.size / scene.spacing)
+    box, ball = scene.blob(np.clip(middle, 0, np.array(scene.labels.shape) - 1), fault.size, fault.generator())
+    part = scene.labels[box]
     part[ball & (part == fault.other)] = fault.structure
-    scene.labels[neck] = fault.structure
+    scene.labels[_between(scene, start, end, max(0.4 * fault.size, 0.6 * scene.finest))] = fault.structure
 
 
 def add_hole(scene: Scene, fault: Fault) -> None:
@@ -107,6 +95,24 @@ def side_pairs(scene: Scene) -> list[tuple[int, int]]:
     present = set(scene.present())
     pairs = [(scene.index(left), scene.index(right)) for left, right in SIDES]
     return [pair for pair in pairs if present.issuperset(pair)]
+
+
+def _thin_wall(scene: Scene, fault: Fault) -> tuple[FloatArray, FloatArray] | None:
+    """Two voxels on either side of what separates a structure from `other`, near the place and where that is thin."""
+    inside = scene.inside(fault.structure)
+    box = scene.around(inside, 15.0)
+    corner, inside = np.array([s.start for s in box]), inside[box]
+    pieces, n = ndimage.label(scene.labels[box] == fault.other)
+    if not n:
+        return None
+    # the largest piece: not one of the pinholes of a border
+    other = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
+    rim = touching(inside, ~inside)
+    voxels = np.argwhere(rim)
+    apart = (voxels - scene.place(inside, fault.place)) * scene.spacing
+    cost = np.sqrt((apart * apart).sum(axis=1)) + 4 * depths(~other, scene.spacing)[rim]
+    start = voxels[np.argmin(cost)]
+    return start + corner, scene.nearest(other, start) + corner
 
 
 def _end(scene: Scene, inside: Inside, fault: Fault) -> tuple[FloatArray, ...]:

@@ -46,11 +46,9 @@ def lengthen_vessel(scene: Scene, fault: Fault) -> None:
     """The cross-section of the free end is carried on along the vessel for `size` mm, through background only."""
     inside = scene.inside(fault.structure)
     voxels, axis, how_far = _free_end(scene, inside, fault)
-    width = max(fault.size / 4, 2.0, float(np.abs(axis * scene.spacing).sum()))
-    face = voxels[how_far > -width]
-    steps = {
-        tuple(np.rint(k * axis / scene.spacing).astype(int)) for k in np.arange(0, fault.size + 0.1, scene.finest / 2)
-    }
+    face, start = _cross_section(voxels, how_far, float(np.abs(axis * scene.spacing).sum()))
+    reach = np.arange(0, fault.size + start + 0.1, scene.finest / 2)
+    steps = {tuple(np.rint(k * axis / scene.spacing).astype(int)) for k in reach}
     for step in sorted(steps):
         moved = face + np.array(step)
         moved = moved[((moved >= 0) & (moved < scene.labels.shape)).all(axis=1)]
@@ -84,6 +82,19 @@ def _free_end(scene: Scene, inside: Inside, fault: Fault) -> tuple[npt.NDArray[n
     axis = np.array([1.0, 0.0, 0.0]) if axis is None else axis
     how_far = along(points, axis)
     return voxels, axis, how_far - how_far[behind <= width].max()
+
+
+def _cross_section(
+    voxels: npt.NDArray[np.intp], how_far: FloatArray, thick: float
+) -> tuple[npt.NDArray[np.intp], float]:
+    """The voxels of the last full cross-section of a vessel and how far it lies before the end, in mm.
+
+    The end itself is slanted, rounded or ragged: the sections before it grow until they are full.
+    """
+    section = (-how_far / thick).astype(int)
+    areas = np.bincount(section[how_far > -max(15.0, 2 * thick)])
+    full = int(np.argmax(areas >= 0.6 * areas.max()))
+    return voxels[section == full], full * thick
 
 
 def _root(scene: Scene, inside: Inside, chamber: int) -> FloatArray:
