@@ -30,7 +30,7 @@ demo: setup ## the main job on built-in phantoms: train, one table, then judge a
 	@$(BIN)/whqa cv experiment=demo --jobs 3
 	@$(BIN)/whqa data phantom --cases 1 --seed 100 --spacing 2.5 --faults 3 --out data/demo-scan
 	@$(BIN)/whqa assess data/demo-scan/ct_train_1001_image.nii.gz data/demo-scan/ct_train_1001_mask.nii.gz \
-	  --model runs/demo -o runs/demo/assess
+	  --reference data/demo-scan/ct_train_1001_label.nii.gz --model runs/demo -o runs/demo/assess
 
 test: setup ## the default tests (no slow, no gpu)
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile

@@ -25,6 +25,15 @@ from scipy import ndimage
 from torch import Tensor
 
 HEART_MARGIN_MM = 10.0
+LOWEST_DICE = {"mild": 0.95, "good": 0.85, "fair": 0.7}
+"""From which mean Dice on a mask with errors belongs to a stratum; below all of them it is "bad"."""
+
+
+def stratum(mean_dice: float, has_errors: bool) -> str:
+    """How good a mask truly is: "reference" without errors, else by its mean Dice over structures."""
+    if not has_errors:
+        return "reference"
+    return next((name for name, lowest in LOWEST_DICE.items() if mean_dice >= lowest), "bad")
 
 
 def error_map(mask: Tensor, reference: Tensor) -> Tensor:
@@ -82,6 +91,8 @@ class JudgedCase:
         reference: labels (D, H, W), or None for a mask without ground truth.
         entropy: the segmenter's predictive entropy over log(C + 1), float32 (D, H, W) in [0, 1], or None.
         spacing: mm per voxel along D, H, W.
+        log_p: a second opinion: log p_S of a segmenter that has not seen the case, float32 (C + 1, D, H, W), or None.
+        ensemble: the same of the mean of p_S over all such segmenters, or None where there is one at most.
     """
 
     case: str
@@ -91,6 +102,8 @@ class JudgedCase:
     reference: Tensor | None
     entropy: Tensor | None
     spacing: tuple[float, float, float]
+    log_p: Tensor | None = None
+    ensemble: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name in ("image", "reference", "entropy"):
@@ -100,6 +113,11 @@ class JudgedCase:
                     f"case {self.case}, mask {self.kind}: {name} {tuple(values.shape)} and mask "
                     f"{tuple(self.mask.shape)} differ in shape"
                 )
+        if self.log_p is not None and self.log_p.shape[1:] != self.mask.shape:
+            raise ValueError(
+                f"case {self.case}, mask {self.kind}: opinion {tuple(self.log_p.shape)} and mask "
+                f"{tuple(self.mask.shape)} differ in shape"
+            )
 
     @cached_property
     def heart(self) -> Tensor:

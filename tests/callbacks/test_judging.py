@@ -16,7 +16,7 @@ from scipy.stats import pearsonr
 from sklearn.metrics import average_precision_score, f1_score
 from torch import Tensor
 
-from whqa.callbacks.batches import judged_case
+from whqa.modules.volume_batches import judged_case
 from whqa.callbacks.calibrating import Calibrate
 from whqa.callbacks.judging import JudgeMasks
 from whqa.callbacks.monitoring import MonitorErrorMap

@@ -1,15 +1,20 @@
-"""Whether a mask is corrected: only where that helped the run's unseen masks, and masks like them."""
+"""Whether a mask is corrected: by a rule that harmed no unseen mask of any quality, structure by structure."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
-from whqa.assessment.ensemble import NO_LABELS
+from whqa.assessment.ensemble import NO_LABELS, Judgement
 from whqa.assessment.model import TrainedRun
 from whqa.contract.quality_json import MeasuredGain
+from whqa.judges.calibration import CorrectionRule
+from whqa.judges.correction import correct
 from whqa.results.breakdown import measured_correction
 
 
@@ -18,43 +23,67 @@ class CorrectionChoice:
     """Whether masks are corrected, and why.
 
     Attributes:
-        applied: whether.
         reason: why, or why not.
-        threshold: error probability from which on a voxel gets the most probable other label; None where none helped.
+        rule: when a voxel and a structure may change; None leaves masks alone.
         out_of_fold: what correction did to the run's unseen masks; None where that could not be measured.
     """
 
-    applied: bool
     reason: str
-    threshold: float | None = None
+    rule: CorrectionRule | None = None
     out_of_fold: MeasuredGain | None = None
 
-    def unless(self, unlike: str | None) -> CorrectionChoice:
-        """The choice for a mask that is unlike those on which the gain was measured; `unlike` says in what, or None."""
-        if not self.applied or unlike is None:
+    def unless(self, cause: str | None) -> CorrectionChoice:
+        """The choice for a mask that must not be corrected for a cause, or None."""
+        if self.rule is None or cause is None:
             return self
-        return replace(self, applied=False, reason=f"left alone: {unlike}")
+        return replace(self, rule=None, reason=f"left alone: {cause}")
+
+
+@dataclass(frozen=True, eq=False)
+class CorrectedMask:
+    """A mask after correction, on the run's grid.
+
+    Attributes:
+        labels: uint8 (D, H, W).
+        gains: expected gain in Dice of each structure 1..C that was changed, 0 where a change was expected to gain too
+            little, nan where nothing was to change.
+    """
+
+    labels: npt.NDArray[np.uint8]
+    gains: tuple[float, ...]
 
 
 def correction_choice(run: TrainedRun) -> CorrectionChoice:
-    """What the run's networks chose on held-back training cases, and whether that helped its unseen final masks."""
+    """What the run's networks chose on held-back training cases: the most careful of their rules."""
     if run.head != "label":
-        return CorrectionChoice(False, f"left alone: {NO_LABELS}")
+        return CorrectionChoice(f"left alone: {NO_LABELS}")
     chosen = [n.module.calibration.correction for n in run.networks]
-    thresholds = [t for t in chosen if t is not None]
     measured = cast(MeasuredGain | None, measured_correction(run.cases, run.scheme.keys))
-    threshold = float(np.mean(thresholds)) if 2 * len(thresholds) > len(chosen) else None
-    if threshold is None:
-        reason = "left alone: on held-back training cases no correction helped"
-        return CorrectionChoice(False, reason, threshold, measured)
-    if measured is None:
-        reason = "left alone: no unseen masks to measure the correction on"
-        return CorrectionChoice(False, reason, threshold, measured)
-    told = (
-        f"on {measured['n']} of the run's own {'final masks' if measured['final'] else 'masks'}, of unseen cases, "
-        "correction changed the mean Dice from "
-        f"{measured['dice_before']:.3f} to {measured['dice_after']:.3f}"
-    )
-    if measured["gain"] <= 0 or (measured["ci95"] is not None and measured["ci95"][0] <= 0):
-        return CorrectionChoice(False, f"left alone: {told}, which is no reliable gain", threshold, measured)
-    return CorrectionChoice(True, f"applied: {told}", threshold, measured)
+    rule = _most_careful([one for one in chosen if one is not None]) if None not in chosen else None
+    if rule is None:
+        return CorrectionChoice("left alone: on held-back training cases no correction helped", None, measured)
+    told = f"applied where another label has a probability of {rule.probability:g}"
+    if rule.gain:
+        told += f" and the structure's Dice is expected to gain {rule.gain:g}"
+    if measured is not None:
+        told += (
+            f"; on {measured['n']} of the run's own {'final masks' if measured['final'] else 'masks'}, of unseen "
+            f"cases, correction changed the mean Dice from {measured['dice_before']:.3f} "
+            f"to {measured['dice_after']:.3f}"
+        )
+    return CorrectionChoice(told, rule, measured)
+
+
+def corrected_mask(judgement: Judgement, mask_DHW: npt.NDArray[np.uint8], rule: CorrectionRule | None) -> CorrectedMask:
+    """The mask corrected by a rule; without rule or label head the mask itself."""
+    if rule is None or judgement.others is None:
+        n = 0 if judgement.others is None else len(judgement.others) - 1
+        return CorrectedMask(mask_DHW, (float("nan"),) * n)
+    labels, gains = correct(judgement.probability, judgement.others, torch.from_numpy(mask_DHW), rule)
+    return CorrectedMask(labels.numpy(), tuple(gains.tolist()))
+
+
+def _most_careful(rules: Sequence[CorrectionRule]) -> CorrectionRule | None:
+    if not rules:
+        return None
+    return CorrectionRule(max(r.probability for r in rules), max(r.gain for r in rules))

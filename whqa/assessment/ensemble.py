@@ -2,7 +2,7 @@
 
 Probabilities are averaged: P, and the probability of every label, which a network without label head does not give.
 Each fold's own numbers are kept, as its intervals follow from its own residuals.
-Shape suffixes: B batch 1, C all C + 1 labels, DHW space.
+Shape suffixes: C all C + 1 labels, DHW space.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,9 @@ from whqa.errors import InputError
 from whqa.judges.calibration import expected_dice_threshold
 from whqa.judges.correction import expected_dice, other_probabilities
 from whqa.judges.threshold_rule import ThresholdRule
-from whqa.quality import heart_region, one_minus_mean
+from whqa.loading.brightness import brightness
+from whqa.masks.opinion import decode, encode
+from whqa.quality import JudgedCase, heart_region, one_minus_mean
 
 NO_LABELS = "the run's network has no label head; `whqa cv ... errormap.head=label name=...` trains one that has"
 LOST = "the mask has no voxel on the grid of the run"
@@ -45,20 +48,23 @@ class Judgement:
         error_map: bool (D, H, W).
         threshold: tau of the error map.
         rule: that tau follows from.
-        other: most probable label where the mask is wrong, uint8 (D, H, W), or None without label head.
+        others: probabilities of the labels where the mask is wrong, float32 (C + 1, D, H, W), or None without label
+            head.
         expected_dice: of structures 1..C, float64 (C,), or None.
         heart: the region "heart", bool (D, H, W), or None where the mask has no voxel.
         by_fold: fold -> what that network says alone.
+        opinion: the label that the run's segmenters hold for most probable, uint8 (D, H, W), or None without.
     """
 
     probability: Tensor
     error_map: Tensor
     threshold: float
     rule: ThresholdRule
-    other: Tensor | None
+    others: Tensor | None
     expected_dice: Tensor | None
     heart: Tensor | None
     by_fold: dict[int, FoldNumbers]
+    opinion: Tensor | None = None
 
     @property
     def lost(self) -> bool:
@@ -74,7 +80,7 @@ class Judgement:
 def judge_mask(
     networks: Sequence[FoldNetwork], image_DHW: Tensor, mask_DHW: Tensor, spacing: tuple[float, float, float]
 ) -> Judgement:
-    """Let every network judge the mask.
+    """Let every network judge the mask, each with the second opinion of its own fold's segmenter.
 
     Args:
         networks: of one run.
@@ -88,50 +94,76 @@ def judge_mask(
     heart = heart_region(mask_DHW, spacing) if mask_DHW.any() else None
     n_classes = networks[0].module.n_classes
     total = torch.zeros_like(image_DHW)
-    labels = torch.zeros(n_classes, *image_DHW.shape) if networks[0].module.head == "label" else None
+    labels = torch.zeros(n_classes, *image_DHW.shape) if networks[0].module.corrects else None
+    opinion = torch.zeros(n_classes, *image_DHW.shape) if networks[0].segmenter is not None else None
     by_fold: dict[int, FoldNumbers] = {}
     thresholds = []
-    for network, (probability, others, tau) in zip(networks, _each(networks, image_DHW, mask_DHW), strict=True):
+    for network, (probability, others, tau, log_p) in zip(
+        networks, _each(networks, image_DHW, mask_DHW, spacing), strict=True
+    ):
         wrong = probability >= tau
         thresholds.append(tau)
         total += probability
         dice = [] if others is None else expected_dice(probability, others, mask_DHW).tolist()
         if labels is not None and others is not None:
             labels += others.mul_(probability)
+        if opinion is not None and log_p is not None:
+            opinion += log_p.exp_()
         qi = {"volume": one_minus_mean(wrong)} | ({} if heart is None else {"heart": one_minus_mean(wrong, heart)})
         by_fold[network.fold] = FoldNumbers(qi, dice)
     probability = total / len(networks)
     by_case = all(n.module.calibration.threshold is None for n in networks)
     rule = ThresholdRule.expected if by_case else ThresholdRule.dice
     threshold = expected_dice_threshold(probability) if by_case else sum(thresholds) / len(thresholds)
-    if labels is None:
-        return Judgement(probability, probability >= threshold, threshold, rule, None, None, heart, by_fold)
-    others = labels / labels.sum(dim=0).clamp(min=1e-12)
-    expected = expected_dice(probability, others, mask_DHW)
-    other = others.argmax(dim=0).to(torch.uint8)
-    return Judgement(probability, probability >= threshold, threshold, rule, other, expected, heart, by_fold)
+    others = None if labels is None else labels / labels.sum(dim=0).clamp(min=1e-12)
+    return Judgement(
+        probability,
+        probability >= threshold,
+        threshold,
+        rule,
+        others,
+        None if others is None else expected_dice(probability, others, mask_DHW),
+        heart,
+        by_fold,
+        None if opinion is None else opinion.argmax(dim=0).to(torch.uint8),
+    )
+
+
+class _Said(NamedTuple):
+    """Of one network, on the CPU: P, q, tau and the opinion that it heard."""
+
+    probability: Tensor
+    others: Tensor | None
+    threshold: float
+    log_p: Tensor | None
 
 
 def _each(
-    networks: Sequence[FoldNetwork], image_DHW: Tensor, mask_DHW: Tensor
-) -> Iterator[tuple[Tensor, Tensor | None, float]]:
-    """P, q and tau of every network, on the CPU; one network at a time is on the device."""
+    networks: Sequence[FoldNetwork], image_DHW: Tensor, mask_DHW: Tensor, spacing: tuple[float, float, float]
+) -> Iterator[_Said]:
+    """What every network says; one network at a time is on the device."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fast = device.type == "cuda" or cpu_precision() == "bf16-mixed"
-    batch = {"image": image_DHW[None, None].to(device), "mask": mask_DHW[None].to(device)}
+    known = brightness(image_DHW.numpy(), mask_DHW.numpy().astype(np.uint8), spacing, networks[0].module.n_classes)
+    image = image_DHW[None, None].to(device)
+    batch = {"image": image, "plain": image, "mask": mask_DHW[None].to(device)}
+    batch["brightness"] = torch.from_numpy(known)[None].to(device)
     for network in networks:
         module = network.module.to(device)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=fast and network.bf16):
+            log_p = None
+            if network.segmenter is not None:
+                # as it was stored when the network learned from it
+                log_p = decode(torch.from_numpy(encode(network.segmenter.to(device).log_p(image[0, 0]))))
+                batch["log_p"] = log_p[None].to(device)
+                network.segmenter.cpu()
             raw = module.raw(batch)
-            found = module.calibration.predict(raw.error_logit)
-            tau = module.calibration.threshold
-            others = None if raw.label_logits is None else other_probabilities(raw.label_logits, batch["mask"][0])
-        probability = found.probability.cpu()
-        if not torch.isfinite(probability).all():
+            case = JudgedCase("", "", image_DHW, mask_DHW, None, None, spacing, log_p)
+            found = module.calibration.predict(raw.error_logit.cpu(), case)
+            others = None if raw.label_logits is None else other_probabilities(raw.label_logits.cpu(), mask_DHW)
+        if not torch.isfinite(found.probability).all():
             raise InputError(f"the error-map network of fold {network.fold} gives no numbers (NaN); train it again")
-        yield (
-            probability,
-            None if others is None else others.cpu(),
-            expected_dice_threshold(probability) if tau is None else tau,
-        )
+        tau = module.calibration.threshold
+        threshold = expected_dice_threshold(found.probability) if tau is None else tau
+        yield _Said(found.probability, others, threshold, log_p)
         module.cpu()

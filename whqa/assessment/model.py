@@ -6,7 +6,6 @@ config.yaml may name no other classes than the networks that whqa has.
 
 from __future__ import annotations
 
-import math
 import pickle
 import warnings
 import zipfile
@@ -26,10 +25,11 @@ from whqa.config.instantiate import make
 from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.preprocess import Preprocess
 from whqa.errors import InputError
-from whqa.files import read_json, sha256
-from whqa.judges.calibration import Calibration
+from whqa.files import sha256
+from whqa.judges.calibration import Calibration, read_calibration
 from whqa.masks.store import COMPLETED
-from whqa.modules.errormap import ErrorMapModule, out_channels
+from whqa.modules.errormap import ErrorMapModule, in_channels, out_channels
+from whqa.modules.segmenter import SegmenterModule
 from whqa.results.case_table import case_table
 from whqa.results.run_folds import folds_of_model
 from whqa.structures import SCHEMES, LabelScheme
@@ -45,6 +45,7 @@ class FoldNetwork:
     Attributes:
         fold: number of the fold that it never saw.
         module: in evaluation mode, calibrated.
+        segmenter: of the same fold, which gives the second opinion; None where the network hears none.
         sha256: of its checkpoint.
         bf16: whether it was trained in bf16 and may run in it.
     """
@@ -53,6 +54,7 @@ class FoldNetwork:
     module: ErrorMapModule
     sha256: str
     bf16: bool = False
+    segmenter: SegmenterModule | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,16 +187,13 @@ def _network(run_dir: Path, fold: int, config: DictConfig, n_classes: int) -> Fo
     try:
         options = config.errormap
         head = str(options.get("head", "binary"))
-        network = make(config.network, in_channels=1 + n_classes, out_channels=out_channels(head, n_classes))
+        saved = _read_checkpoint(path)
+        inputs = _inputs(path, saved)
+        channels = in_channels(inputs, n_classes), out_channels(head, inputs, n_classes)
+        network = make(config.network, in_channels=channels[0], out_channels=channels[1])
         module = ErrorMapModule(
-            network, n_classes=n_classes, head=head, total_steps=1, max_voxels=int(options.max_voxels)
+            network, n_classes=n_classes, inputs=inputs, head=head, total_steps=1, max_voxels=int(options.max_voxels)
         )
-        with warnings.catch_warnings():
-            # torch wonders aloud about files that it then refuses
-            warnings.simplefilter("ignore", UserWarning)
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(saved, dict):
-            raise ValueError("no state of a module")
         module.load_state_dict(saved["state_dict"])
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; copy the whole run, or train the fold again") from None
@@ -207,20 +206,36 @@ def _network(run_dir: Path, fold: int, config: DictConfig, n_classes: int) -> Fo
     except (*_DAMAGED, InstantiationException, OmegaConfBaseException, zipfile.BadZipFile) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a checkpoint of this network ({first}); train the fold again") from None
-    module.calibration = _calibration(run_dir / "calibration.json")
+    path = run_dir / "calibration.json"
+    module.calibration = read_calibration(path) if path.exists() else Calibration()
     trainer = config.get("trainer")
     bf16 = isinstance(trainer, DictConfig) and str(trainer.get("precision", "")).startswith("bf16")
-    return FoldNetwork(fold, module.eval(), sha256(path), bf16)
+    segmenter = _segmenter(run_dir, config, n_classes) if module.hears_opinion else None
+    return FoldNetwork(fold, module.eval(), sha256(path), bf16, segmenter)
 
 
-def _calibration(path: Path) -> Calibration:
-    if not path.exists():
-        return Calibration()
-    try:
-        # a calibration without numbers would find no error anywhere
-        numbers: dict[str, Any] = {k: None if v is None else float(v) for k, v in read_json(path).items()}
-        if not all(v is None or math.isfinite(v) for v in numbers.values()):
-            raise ValueError
-        return Calibration(**numbers)
-    except (TypeError, ValueError, AttributeError):
-        raise InputError(f"{path}: not readable as a calibration; train the fold again") from None
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        # torch wonders aloud about files that it then refuses
+        warnings.simplefilter("ignore", UserWarning)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(saved, dict):
+        raise ValueError("no state of a module")
+    return saved
+
+
+def _inputs(path: Path, saved: Mapping[str, Any]) -> list[str]:
+    known = saved.get("hyper_parameters", {}).get("inputs")
+    if known is None:
+        raise InputError(f"{path}: trained by an older version, whose networks heard no second opinion; train again")
+    return [str(name) for name in known]
+
+
+def _segmenter(errormap_dir: Path, config: DictConfig, n_classes: int) -> SegmenterModule:
+    """The segmenter of an error-map network's own fold: what it says of a new scan is an opinion like those learned."""
+    path = errormap_dir.parent.parent / "segmenter" / errormap_dir.name / "checkpoints" / "last.ckpt"
+    saved = _read_checkpoint(path)
+    network = make(config.network, in_channels=1, out_channels=n_classes)
+    segmenter = SegmenterModule(network, total_steps=1, max_voxels=int(config.segmenter.max_voxels))
+    segmenter.load_state_dict(saved["state_dict"])
+    return segmenter.eval()

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from whqa.assessment.correction_choice import correction_choice
+from whqa.assessment.correction_choice import corrected_mask, correction_choice
 from whqa.assessment.ensemble import LOST, judge_mask
 from whqa.assessment.inputs import read_inputs
-from whqa.assessment.likeness import BETTER, likeness_to
+from whqa.assessment.likeness import likeness_to
 from whqa.assessment.model import TrainedRun, load_run
 from whqa.assessment.quality_record import Findings, Moments, quality_record
 from whqa.assessment.run_grid import from_run_grid, to_run_grid
@@ -82,10 +82,10 @@ def assess(
     )
     judged = time.perf_counter()
     likeness = likeness_to(run, case, inputs.modality)
-    unlike = f"{BETTER}, which the gain was measured on" if likeness.better else None
-    choice = correction_choice(run).unless(LOST if judgement.lost else unlike)
-    maps = from_run_grid(inputs, case.geometry, judgement, choice.threshold if choice.applied else None)
-    found = Findings(inputs, case, judgement, likeness, choice, maps)
+    choice = correction_choice(run).unless(LOST if judgement.lost else None)
+    corrected = corrected_mask(judgement, case.mask, choice.rule)
+    maps = from_run_grid(inputs, case, judgement, corrected.labels)
+    found = Findings(inputs, case, judgement, likeness, choice, corrected, maps)
     return _assessment(run, found, quality_record(run, found, confidence, Moments(started, read, judged)))
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 import nibabel as nib
+import numpy as np
 
-from whqa.assessment.correction_choice import CorrectionChoice
+from whqa.assessment.correction_choice import CorrectedMask, CorrectionChoice
 from whqa.assessment.ensemble import Judgement
 from whqa.assessment.inputs import InputFile, Inputs
 from whqa.assessment.intervals import expected_dice_by_structure, quality_indicators
@@ -16,7 +17,15 @@ from whqa.assessment.likeness import Likeness
 from whqa.assessment.model import TrainedRun
 from whqa.assessment.run_grid import CaseOnGrid, RestoredMaps, outside_share
 from whqa.assessment.verdict import verdict_of
-from whqa.contract.quality_json import Correction, GivenImage, GivenMask, JudgedStructure, JudgingRun, QualityJson
+from whqa.contract.quality_json import (
+    Correction,
+    GivenImage,
+    GivenMask,
+    JudgedStructure,
+    JudgingRun,
+    QualityJson,
+    StructureCorrection,
+)
 from whqa.data.formats.volume_files import voxel_sizes
 from whqa.files import as_named
 from whqa.judges.threshold_rule import ThresholdRule
@@ -43,6 +52,7 @@ class Findings:
     judgement: Judgement
     likeness: Likeness
     choice: CorrectionChoice
+    corrected: CorrectedMask
     maps: RestoredMaps
 
 
@@ -128,8 +138,33 @@ def _structures(run: TrainedRun, found: Findings, confidence: float) -> dict[str
             "volume_ml": n * inputs.voxel_ml,
             "volume_ml_corrected": int((maps.corrected == index).sum()) * inputs.voxel_ml,
             "wrong_share": float(maps.error_map[of_structure].mean()) if n else None,
+            "dice_opinion": _dice_with_opinion(found, index),
+            "correction": _structure_correction(found, index),
         }
     return structures
+
+
+def _dice_with_opinion(found: Findings, index: int) -> float | None:
+    """Dice of the mask's structure with that of the second opinion, on the run's grid."""
+    opinion = found.judgement.opinion
+    if opinion is None:
+        return None
+    mask, other = found.case.mask == index, opinion.numpy() == index
+    size = int(mask.sum()) + int(other.sum())
+    return 2 * int((mask & other).sum()) / size if size else None
+
+
+def _structure_correction(found: Findings, index: int) -> StructureCorrection:
+    if found.choice.rule is None:
+        return {"applied": False, "gain_expected": None, "reason": found.choice.reason}
+    gain = found.corrected.gains[index - 1]
+    if np.isnan(gain):
+        return {"applied": False, "gain_expected": None, "reason": "left alone: no other label is probable enough"}
+    if gain <= 0:
+        least = found.choice.rule.gain
+        reason = f"left alone: its Dice is not expected to gain {least:g}, or only at the cost of another structure"
+        return {"applied": False, "gain_expected": None, "reason": reason}
+    return {"applied": True, "gain_expected": gain, "reason": f"corrected: its Dice is expected to gain {gain:.2f}"}
 
 
 def _told_outside(share: float, case: CaseOnGrid) -> list[str]:
@@ -144,9 +179,9 @@ def _told_outside(share: float, case: CaseOnGrid) -> list[str]:
 def _correction(found: Findings) -> Correction:
     choice, changed = found.choice, int((found.maps.corrected != found.inputs.mask.array).sum())
     return {
-        "applied": choice.applied,
+        "applied": choice.rule is not None,
         "reason": choice.reason,
-        "threshold": choice.threshold,
+        "threshold": None if choice.rule is None else choice.rule.probability,
         "out_of_fold": choice.out_of_fold,
         "changed_voxels": changed,
         "changed_ml": changed * found.inputs.voxel_ml,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from scipy import ndimage
 
 from whqa.assessment.ensemble import Judgement
 from whqa.assessment.inputs import Inputs
@@ -20,7 +20,6 @@ from whqa.data.preprocess import (
     restore_labels,
     restore_map,
 )
-from whqa.judges.correction import corrected_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,24 +65,32 @@ def to_run_grid(inputs: Inputs, run: TrainedRun) -> CaseOnGrid:
     return CaseOnGrid(image, preprocess_label(inputs.mask, geometry), geometry)
 
 
-def from_run_grid(inputs: Inputs, geometry: Geometry, judgement: Judgement, threshold: float | None) -> RestoredMaps:
+def from_run_grid(
+    inputs: Inputs, case: CaseOnGrid, judgement: Judgement, corrected_DHW: npt.NDArray[np.uint8]
+) -> RestoredMaps:
     """Maps on the input's grid; voxels of other organs and those outside the judged box keep their label.
 
     Args:
         inputs: what was judged.
-        geometry: of the case.
+        case: the same on the run's grid.
         judgement: on the run's grid.
-        threshold: error probability from which on the mask is corrected; None leaves it alone.
+        corrected_DHW: the corrected mask there; where it is the mask, the input keeps its label.
     """
+    geometry = case.geometry
     probability = np.clip(restore_map(judgement.probability.numpy(), geometry), 0, 1)
     corrected = inputs.mask.array
-    if threshold is not None and judgement.other is not None:
-        other = restore_labels(judgement.other.numpy(), geometry)
-        inside = restore_map(np.ones(geometry.shape, np.float32), geometry) > 0.5
-        score = torch.from_numpy(np.where(inside, probability, -1.0))
-        corrected = corrected_mask(torch.from_numpy(corrected), torch.from_numpy(other), score, threshold).numpy()
-        corrected = np.where(inputs.other_organs, inputs.mask.array, corrected)
+    changed = corrected_DHW != case.mask
+    if changed.any():
+        moved = restore_map(changed.astype(np.float32), geometry) >= 0.5
+        labels = restore_labels(np.where(changed, corrected_DHW, _nearest(corrected_DHW, changed)), geometry)
+        corrected = np.where(moved & ~inputs.other_organs, labels, corrected).astype(corrected.dtype)
     return RestoredMaps(probability, probability >= judgement.map_threshold, corrected)
+
+
+def _nearest(labels_DHW: npt.NDArray[np.uint8], chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """At every voxel the label of the nearest chosen one, so that a finer grid finds it around the chosen voxels."""
+    indices = ndimage.distance_transform_edt(~chosen, return_distances=False, return_indices=True)
+    return labels_DHW[tuple(indices)]
 
 
 def outside_share(inputs: Inputs, geometry: Geometry) -> float:

@@ -1,90 +1,84 @@
-"""Calibration of stage two: after the training, a validation loop over training cases that the network has not seen."""
+"""Calibration of stage two: after the training, two validation loops over training cases that the network has not seen.
+
+The first fits the probabilities, the second, which needs them, the rule of correction.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.trainer.states import TrainerFn
-from torch import Tensor
 
-from whqa.callbacks.batches import gather_by_index
-from whqa.files import read_json, write_json
-from whqa.judges.calibration import Calibration, LogitHistogram, fit_calibration
-from whqa.judges.correction import correction_gain, most_probable_other
+from whqa.callbacks.ranks import gather_by_index
+from whqa.files import write_json
+from whqa.judges.calibration import MaskLogits, corrected_by, fit_calibration, read_calibration
+from whqa.judges.correction import RULES, choose_rule, other_probabilities, true_gains
+from whqa.judges.opinion import family_weights
 from whqa.judges.threshold_rule import ThresholdRule
-from whqa.masks.plan import is_delivered
-
-DELIVERED_SHARE = 0.9
-# Error logits, uncalibrated, from which masks are tried to be corrected.
-CORRECTION_LOGITS = torch.arange(-4.0, 8.01, 0.5)
+from whqa.metrics.per_case import FloatArray, mean_defined
+from whqa.metrics.segmentation import segmentation_dice
+from whqa.modules.volume_batches import judged_case
+from whqa.quality import stratum
 
 
 class Calibrate(pl.Callback):
-    """In a validation loop of its own, after training: fits the calibration on the held-back training cases.
+    """In validation loops of their own, after training: fits the calibration on the held-back training cases.
 
-    Delivered masks, final ones and other programs', are what is judged in practice, and their few errors would drown in
-    those of side outputs and early masks: they get 90 % of the weight.
+    Every family of masks (final, reference, corrupted, mixed, another program's ...) has the same weight, side outputs
+    and early masks together one: what is judged in practice may be of any quality.
     """
 
     def __init__(self, path: Path, rule: ThresholdRule) -> None:
         self.path = path
         self.rule = rule
-        self.histograms: dict[int, LogitHistogram] = {}
-        self.gains: dict[int, Tensor] = {}
+        self.logits: dict[int, MaskLogits] = {}
+        self.gains: dict[int, tuple[FloatArray, str]] = {}
         self.fitted = False
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         """A test that no calibration went before takes up what an earlier one left."""
         if stage == "test" and not self.fitted and self.path.exists():
-            module.calibration = Calibration(**read_json(self.path))  # type: ignore[assignment]
+            module.calibration = read_calibration(self.path)  # type: ignore[assignment]
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start afresh."""
-        self.histograms, self.gains = {}, {}
+        self.logits, self.gains = {}, {}
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, *args: Any
     ) -> None:
-        """Count one mask's logits, and what correcting it would gain."""
+        """Count one mask's logits; once these are calibrated, measure what correcting it would gain."""
         if trainer.state.fn != TrainerFn.VALIDATING:
             return
-        index, mask, reference = int(batch["index"][0]), batch["mask"][0], batch["label"][0]
-        self.histograms[index] = LogitHistogram.of(outputs.error_logit, mask != reference)
-        if outputs.label_logits is not None:
-            other = most_probable_other(outputs.label_logits, mask)
-            n_classes = len(outputs.label_logits)
-            self.gains[index] = correction_gain(
-                mask, reference, other, outputs.error_logit, CORRECTION_LOGITS, n_classes
-            )
+        index, case = int(batch["index"][0]), judged_case(batch)
+        if not self.fitted:
+            self.logits[index] = MaskLogits.of(outputs.error_logit, case)
+        elif outputs.label_logits is not None:
+            assert case.reference is not None
+            probability = module.calibration.predict(outputs.error_logit, case).probability  # type: ignore[union-attr,operator]
+            others = other_probabilities(outputs.label_logits, case.mask)
+            dice = mean_defined(segmentation_dice(case.mask, case.reference, len(others)))
+            quality = stratum(dice, bool(case.error.any()))
+            self.gains[index] = true_gains(probability, others, case.mask, case.reference, RULES), quality
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Fit on the masks of all ranks, each once; keep the result beside the checkpoint."""
         if trainer.state.fn != TrainerFn.VALIDATING:
             return
-        everyone = gather_by_index(self.histograms)
-        kinds = [trainer.datamodule.val_items[i][1] for i in sorted(everyone)]  # type: ignore[attr-defined]
-        delivered = [is_delivered(kind) for kind in kinds]
-        n = sum(delivered)
-        share = {True: DELIVERED_SHARE / max(1, n), False: (1 - DELIVERED_SHARE) / max(1, len(kinds) - n)}
-        weights = [share[one] for one in delivered]
-        histograms = [everyone[i] for i in sorted(everyone)]
-        calibration = fit_calibration(histograms, weights, self.rule)
-        gains = gather_by_index(self.gains)
-        if gains:
-            calibration = calibration.corrected_from(best_correction([gains[i] for i in sorted(gains)], weights))
+        items = trainer.datamodule.val_items  # type: ignore[attr-defined]
+        if not self.fitted:
+            logits = gather_by_index(self.logits)
+            weights = family_weights([items[i][1] for i in sorted(logits)])
+            calibration = fit_calibration([logits[i] for i in sorted(logits)], weights, self.rule)
+            self.fitted = True
+        else:
+            gains = gather_by_index(self.gains)
+            weights = family_weights([items[i][1] for i in sorted(gains)])
+            found = [gains[i] for i in sorted(gains)]
+            rule = choose_rule([g for g, _ in found], [s for _, s in found], weights) if found else None
+            calibration = corrected_by(module.calibration, rule)  # type: ignore[arg-type]
         module.calibration = calibration  # type: ignore[assignment]
-        self.fitted = True
         if trainer.is_global_zero:
             write_json(self.path, calibration.to_dict())
-
-
-def best_correction(gains: Sequence[Tensor], weights: Sequence[float]) -> float | None:
-    """The logit of `CORRECTION_LOGITS` with the best weighted mean gain; None where no correction gains anything."""
-    share = torch.tensor(weights, dtype=torch.float64)
-    mean = (share[:, None] * torch.stack(list(gains))).sum(dim=0) / share.sum()
-    best = int(mean.argmax())
-    return float(CORRECTION_LOGITS[best]) if mean[best] > 0 else None

@@ -48,7 +48,7 @@ class FitBaselines(pl.Callback):
         if isinstance(baseline, Constant):
             return items
         order = np.random.default_rng(self.seed).permutation(len(items))
-        usable = [i for i in order if not baseline.needs_entropy or data.has_entropy(items[i])]
+        usable = [i for i in order if baseline.needs <= data.extras(items[i])]
         return [items[i] for i in sorted(usable[: self.at_most])]
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from whqa.callbacks.batches import judged_case
 from whqa.files import atomic_path, write_rows
 from whqa.judges.baseline import Baseline
 from whqa.judges.constant import REGIONS, Constant
@@ -19,6 +18,7 @@ from whqa.metrics.error_detection import error_dice_by_structure
 from whqa.metrics.per_case import CaseTable
 from whqa.metrics.segmentation import segmentation_dice
 from whqa.metrics.verdict_row import JUDGE_COLUMNS, judge
+from whqa.modules.volume_batches import judged_case
 from whqa.quality import ErrorPrediction, JudgedCase
 from whqa.results.case_table import NETWORK
 
@@ -26,7 +26,7 @@ from whqa.results.case_table import NETWORK
 class JudgeMasks(pl.Callback):
     """In the test loop: the network and every baseline judge every mask; writes cases.csv and the error maps.
 
-    A baseline that needs the segmenter's entropy gets no row of a mask without it.
+    A baseline that needs the segmenter's entropy or a second opinion gets no row of a mask without it.
 
     Args:
         run_dir: of the error-map network of this fold.
@@ -75,7 +75,7 @@ class JudgeMasks(pl.Callback):
         self._store(case, outputs)
         self._record(batch, NETWORK, case, outputs, seconds, masks | self._of_labels(case, outputs))
         for baseline in self.baselines:
-            if baseline.needs_entropy and case.entropy is None:
+            if any(getattr(case, name) is None for name in baseline.needs):
                 continue
             started = time.perf_counter()
             prediction = baseline.predict(case)

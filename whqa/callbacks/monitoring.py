@@ -7,11 +7,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from whqa.callbacks.batches import spacing_of
 from whqa.metrics.correlation import QIAccuracyCorrelation
 from whqa.metrics.error_detection import ErrorMapAUPRC, ErrorMapDice
 from whqa.metrics.segmentation import SegmentationDice
 from whqa.metrics.surface import HausdorffDistance95
+from whqa.modules.volume_batches import spacing_of
 from whqa.quality import one_minus_mean
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytorch_lightning as pl
 
-from whqa.callbacks.batches import gather_by_index, judged_case
+from whqa.callbacks.ranks import gather_by_index
 from whqa.files import atomic_path
 from whqa.masks.plan import is_delivered
+from whqa.modules.volume_batches import judged_case
 from whqa.quality import ErrorPrediction, JudgedCase, one_minus_mean
 from whqa.structures import LabelScheme
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
-from whqa.callbacks.batches import gather_by_index
+from whqa.callbacks.ranks import gather_by_index
 from whqa.files import write_rows
 from whqa.masks.plan import is_delivered
 from whqa.results.familiarity import FEATURES_FILE, IDENTITY, REFERENCE

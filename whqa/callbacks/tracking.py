@@ -13,10 +13,11 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
 
-from whqa.callbacks.batches import gather_by_index, spacing_of
 from whqa.callbacks.mirror import spared
+from whqa.callbacks.ranks import gather_by_index
 from whqa.callbacks.wandb_run import wandb_figure, wandb_table
 from whqa.config.wandb_settings import require_wandb
+from whqa.modules.volume_batches import spacing_of
 from whqa.quality import ErrorPrediction
 from whqa.structures import LabelScheme
 

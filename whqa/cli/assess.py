@@ -49,6 +49,9 @@ def add_assess_command(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--modality", choices=("ct", "mr"), help="of the images; needed where the run knows both")
     parser.add_argument("--confidence", type=float, default=0.9, help="of the intervals (default 0.9)")
+    parser.add_argument(
+        "--reference", type=Path, metavar="LABEL", help="its true label map: print what was said beside it"
+    )
     parser.add_argument("--preview", metavar="PNG", help="also one picture of this name in DIR")
     parser.add_argument("--no-report", dest="report", action="store_false", help="no report.html")
     parser.epilog = (
@@ -81,6 +84,10 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
         options.modality, scheme, options.confidence, options.report, preview, options.resample, axes
     )
     model = load_run(options.model, options.fold)
+    if options.reference is not None and pairs is not None:
+        raise InputError(
+            f"--reference {options.reference}: is the truth of one mask; IMAGE and MASK are folders or a table"
+        )
     if pairs is None:
         return _assess_one(options, model, settings)
     return _assess_many(options, pairs, model, settings)
@@ -118,6 +125,7 @@ def _pairs(options: argparse.Namespace) -> Pairs | None:
 
 
 def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: AssessOptions) -> int:
+    from whqa.assessment.against_truth import said_and_true
     from whqa.assessment.output_folder import QUALITY, REPORT, clear, new_folder, refuse_overwriting
     from whqa.assessment.pipeline import assess
     from whqa.assessment.writing import write_assessment
@@ -147,6 +155,8 @@ def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Assess
         print(f"  unfamiliar: {strange['message']}")
     for warning in [w for w in quality["warnings"] if w not in quality["verdict"]["reasons"]]:
         print(f"  warning: {warning}")
+    if options.reference is not None:
+        print(said_and_true(assessment, options.reference))
     print(out / (REPORT if settings.report else QUALITY))
     return 0
 

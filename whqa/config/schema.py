@@ -18,7 +18,7 @@ from whqa.config.run_name import run_name
 from whqa.data.preprocess_settings import Preprocess
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.loading.augmentation import Augmentation
-from whqa.loading.patch_settings import BALANCE, PatchSettings
+from whqa.loading.patch_settings import BALANCE, DELIVERED, PatchSettings
 from whqa.modules.training_settings import ErrorMapSettings, OptimiserSettings
 
 CPU_PRECISION = "whqa_cpu_precision"
@@ -94,9 +94,10 @@ class ErrorMapConfig(ErrorMapSettings, StageConfig):
     """Stage two. `baseline_masks` is how many training masks at most band and entropy threshold are chosen on."""
 
     balance: str = BALANCE
+    delivered: float = DELIVERED
     threshold: ThresholdRule = ThresholdRule.expected
-    baselines: list[str] = field(default_factory=lambda: ["constant", "boundary", "entropy"])
-    baseline_masks: int = 60
+    baselines: list[str] = field(default_factory=lambda: ["constant", "boundary", "entropy", "opinion", "ensemble"])
+    baseline_masks: int = 200
     overlays: int = 2
 
 

@@ -117,6 +117,20 @@ class Regions(TypedDict):
     heart: QualityIndicator
 
 
+class StructureCorrection(TypedDict):
+    """Whether one structure was corrected, and why.
+
+    Attributes:
+        applied: whether any of its voxels was to change.
+        gain_expected: in its Dice; null where it was left alone.
+        reason: in plain words.
+    """
+
+    applied: bool
+    gain_expected: float | None
+    reason: str
+
+
 class JudgedStructure(TypedDict):
     """One structure of the mask.
 
@@ -129,6 +143,9 @@ class JudgedStructure(TypedDict):
         volume_ml: in the mask.
         volume_ml_corrected: in the corrected mask; the same where no correction is applied.
         wrong_share: of its voxels in the error map; null where it is not in the mask.
+        dice_opinion: of the mask with the most probable labels of the second opinion; null without opinion, and where
+            neither has the structure.
+        correction: whether it was corrected.
     """
 
     name: str
@@ -138,6 +155,8 @@ class JudgedStructure(TypedDict):
     volume_ml: Size
     volume_ml_corrected: Size
     wrong_share: Share | None
+    dice_opinion: Share | None
+    correction: StructureCorrection
 
 
 class Outside(TypedDict):
@@ -192,9 +211,9 @@ class Correction(TypedDict):
     """Whether the mask was corrected, and what changed.
 
     Attributes:
-        applied: whether corrected_mask.nii.gz may differ from the mask; only where that helped the unseen masks.
+        applied: whether corrected_mask.nii.gz may differ from the mask, see each structure's own `correction`.
         reason: why it is applied or not.
-        threshold: error probability from which on a voxel gets the most probable other label; null where none helped.
+        threshold: probability of another label from which on a voxel may change; null where masks are left alone.
         out_of_fold: what it did to the unseen masks; null where that could not be measured.
         changed_voxels: of the scan's own grid.
         changed_ml: their volume.

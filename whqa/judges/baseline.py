@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from whqa.quality import ErrorPrediction, JudgedCase
 
@@ -16,11 +16,12 @@ class Baseline(Protocol):
 
     Attributes:
         name: in the column `method` of cases.csv.
-        needs_entropy: whether it judges only masks that come with their segmenter's entropy; others get no row.
+        needs: attributes of `JudgedCase` that not every mask has and without which it judges none: such a mask gets no
+            row ("entropy", "log_p").
     """
 
     name: str
-    needs_entropy: bool
+    needs: frozenset[str]
 
     def fit(self, cases: CaseSource) -> None:
         """Choose the numbers on training cases with reference, never on test cases.
@@ -38,6 +39,6 @@ class Baseline(Protocol):
         """
         ...
 
-    def parameters(self) -> dict[str, float]:
+    def parameters(self) -> dict[str, Any]:
         """The chosen numbers, plain enough for JSON."""
         ...

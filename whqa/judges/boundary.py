@@ -24,7 +24,7 @@ class Boundary:
     """
 
     name = "boundary"
-    needs_entropy = False
+    needs: frozenset[str] = frozenset()
     n_levels = round(LIMIT_MM / STEP_MM)
 
     def levels(self, case: JudgedCase) -> Tensor:

@@ -19,7 +19,7 @@ class NestedMaps(Protocol):
     """Error maps "level >= k", one for every k of 1..n_levels, of which training cases pick one."""
 
     name: str
-    needs_entropy: bool
+    needs: frozenset[str]
     n_levels: int
 
     def levels(self, case: JudgedCase) -> Tensor:
@@ -42,7 +42,7 @@ class ByKind:
     """
 
     def __init__(self, maps: NestedMaps) -> None:
-        self.name, self.needs_entropy = maps.name, maps.needs_entropy
+        self.name, self.needs = maps.name, maps.needs
         self._maps = maps
         self._level = 0
         self._level_of: dict[str, int] = {}

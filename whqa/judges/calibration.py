@@ -1,7 +1,8 @@
 """Calibration of predicted error probabilities on training cases that the error-map network has not seen.
 
-Platt scaling (Platt 1999: sigmoid(a x + b) by maximum likelihood) from one histogram of logits a mask makes the
-probabilities, and so the soft QI, honest. Then the error map follows by one of two rules:
+P = sigmoid(slope * logit + offset), where the offset is the mask's own: the one at which the mean of P over the heart
+is the error rate that `whqa.judges.error_rate` expects of this mask. So the soft QI is unbiased given what is known of
+the mask, whether it is perfect or poor. Then the error map follows by one of two rules:
 
     expected  each mask has its tau, the one with the best Dice that P itself lets expect: a bad mask gets a large map,
               a good one a small map
@@ -10,50 +11,109 @@ probabilities, and so the soft QI, honest. Then the error map follows by one of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, log_expit
 from torch import Tensor
 
+from whqa.errors import InputError
+from whqa.files import read_json
+from whqa.judges.error_rate import RateModel, fit_rate, rate_features
+from whqa.judges.threshold import LEVELS
 from whqa.judges.threshold_rule import ThresholdRule
-from whqa.quality import ErrorPrediction
+from whqa.metrics.per_case import FloatArray
+from whqa.quality import ErrorPrediction, JudgedCase
 
 LOGIT_RANGE = 12.0
 BINS = 1024
-SCALE_RANGE = (0.01, 10.0)
+SLOPES = (0.05, 5.0)
+OFFSET_RANGE = 40.0
+
+
+@dataclass(frozen=True)
+class CorrectionRule:
+    """When a mask is corrected, see `whqa.judges.correction`.
+
+    Attributes:
+        probability: a voxel may change where another label is at least this probable.
+        gain: a structure may change where its Dice is expected to gain at least this much.
+    """
+
+    probability: float
+    gain: float
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """P = sigmoid(scale * logit + bias); wrong is where P >= threshold, None stands for the rule "expected".
+    """From error logits to P and the error map.
 
-    `correction` is the P from which a label head's correction helps; None leaves masks alone.
+    Attributes:
+        slope: of the logit.
+        rate: the error rate that a mask is expected to have; None leaves logits as they are.
+        threshold: wrong is where P >= threshold; None stands for the rule "expected".
+        correction: when a label head's correction helps; None leaves masks alone.
     """
 
-    scale: float = 1.0
-    bias: float = 0.0
+    slope: float = 1.0
+    rate: RateModel | None = None
     threshold: float | None = 0.5
-    correction: float | None = None
+    correction: CorrectionRule | None = None
 
-    def predict(self, logit_DHW: Tensor) -> ErrorPrediction:
-        """Calibrated probability float32 (D, H, W) and error map bool (D, H, W)."""
-        probability = torch.sigmoid(self.scale * logit_DHW.float() + self.bias)
+    def predict(self, logit_DHW: Tensor, case: JudgedCase) -> ErrorPrediction:
+        """Calibrated probability float32 (D, H, W) and error map bool (D, H, W); the reference is not looked at."""
+        logit = logit_DHW.float().clamp(-LOGIT_RANGE, LOGIT_RANGE)
+        probability = torch.sigmoid(self.slope * logit + self._offset(logit, case))
         threshold = expected_dice_threshold(probability) if self.threshold is None else self.threshold
         return ErrorPrediction(probability, probability >= threshold)
 
-    def corrected_from(self, logit: float | None) -> Calibration:
-        """The same with the correction threshold given as an uncalibrated logit."""
-        if logit is None:
-            return replace(self, correction=None)
-        return replace(self, correction=float(expit(self.scale * logit + self.bias)))
+    def _offset(self, logit_DHW: Tensor, case: JudgedCase) -> float:
+        if self.rate is None:
+            return 0.0
+        rate = self.rate.rate(rate_features(logit_DHW, case)[None])
+        return float(_offsets(self.slope, _counts(logit_DHW[case.heart])[None], rate)[0])
 
-    def to_dict(self) -> dict[str, float | None]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain numbers for calibration.json."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, numbers: Mapping[str, Any]) -> Calibration:
+        """What `to_dict` made.
+
+        Raises:
+            ValueError, TypeError, KeyError: it did not.
+        """
+        rate, correction, threshold = numbers["rate"], numbers["correction"], numbers["threshold"]
+        found = cls(
+            float(numbers["slope"]),
+            None if rate is None else RateModel(float(rate["intercept"]), tuple(map(float, rate["coefficients"]))),
+            None if threshold is None else float(threshold),
+            None if correction is None else CorrectionRule(float(correction["probability"]), float(correction["gain"])),
+        )
+        known = [found.slope, found.threshold or 0.0]
+        known += [] if found.rate is None else [found.rate.intercept, *found.rate.coefficients]
+        known += [] if found.correction is None else [found.correction.probability, found.correction.gain]
+        if not np.isfinite(known).all():
+            raise ValueError("a number is not finite")
+        return found
+
+
+def read_calibration(path: Path) -> Calibration:
+    """The calibration of a run.
+
+    Raises:
+        InputError: the file is damaged, or an older version wrote it.
+    """
+    try:
+        return Calibration.from_dict(read_json(path))
+    except (InputError, TypeError, ValueError, KeyError, AttributeError):
+        raise InputError(f"{path}: not readable as a calibration; train the fold again") from None
 
 
 def expected_dice_threshold(probability: Tensor) -> float:
@@ -65,86 +125,115 @@ def expected_dice_threshold(probability: Tensor) -> float:
     total = float(probability.double().sum())
     if total < 0.5:
         return 2.0
-    level = (probability.flatten() * BINS).long().clamp(0, BINS)
-    count = torch.bincount(level, minlength=BINS + 1).double()
-    mass = torch.bincount(level, weights=probability.flatten().double(), minlength=BINS + 1)
+    level = (probability.flatten() * LEVELS).long().clamp(0, LEVELS)
+    count = torch.bincount(level, minlength=LEVELS + 1).double()
+    mass = torch.bincount(level, weights=probability.flatten().double(), minlength=LEVELS + 1)
     called, hit = (values.flip(0).cumsum(0).flip(0) for values in (count, mass))
-    return float((2 * hit / (called + total)).argmax()) / BINS
+    return float((2 * hit / (called + total)).argmax()) / LEVELS
 
 
-@dataclass(frozen=True)
-class LogitHistogram:
-    """Counts of right and wrong voxels of one mask by logit bin, float64 (BINS,)."""
+@dataclass(frozen=True, eq=False)
+class MaskLogits:
+    """What the calibration needs to know of one judged mask with reference, small enough to keep many.
 
-    right: Tensor
-    wrong: Tensor
+    Attributes:
+        features: see `rate_features`.
+        rate: true share of wrong voxels over the heart.
+        heart: voxels of the heart in each bin of the logit, right and wrong: float64 (2, BINS).
+        volume: those of the whole crop.
+    """
+
+    features: FloatArray
+    rate: float
+    heart: FloatArray
+    volume: FloatArray
 
     @classmethod
-    def of(cls, logit: Tensor, error: Tensor) -> LogitHistogram:
+    def of(cls, logit_DHW: Tensor, case: JudgedCase) -> MaskLogits:
         """Count voxels; logits beyond ±12 fall into the end bins."""
-        step = (logit.float().clamp(-LOGIT_RANGE, LOGIT_RANGE) + LOGIT_RANGE) / (2 * LOGIT_RANGE) * (BINS - 1)
-        bins = step.round().long().flatten()
-        everything = torch.bincount(bins, minlength=BINS)
-        wrong = torch.bincount(bins[error.flatten()], minlength=BINS)
-        return cls((everything - wrong).double().cpu(), wrong.double().cpu())
+        heart, error = case.heart, case.error
+        of_heart = np.stack([_counts(logit_DHW[heart & ~error]), _counts(logit_DHW[heart & error])])
+        of_volume = np.stack([_counts(logit_DHW[~error]), _counts(logit_DHW[error])])
+        rate = float(of_heart[1].sum() / max(1.0, of_heart.sum()))
+        return cls(rate_features(logit_DHW.clamp(-LOGIT_RANGE, LOGIT_RANGE), case), rate, of_heart, of_volume)
 
 
-def bin_logits() -> Tensor:
+def bin_logits() -> FloatArray:
     """Logit at the centre of every bin, float64 (BINS,)."""
-    return torch.linspace(-LOGIT_RANGE, LOGIT_RANGE, BINS, dtype=torch.float64)
+    return np.linspace(-LOGIT_RANGE, LOGIT_RANGE, BINS)
 
 
 def fit_calibration(
-    histograms: Sequence[LogitHistogram],
+    masks: Sequence[MaskLogits],
     weights: Sequence[float] | None = None,
     rule: ThresholdRule = ThresholdRule.expected,
 ) -> Calibration:
-    """Platt scaling over all voxels, then the rule's threshold.
+    """Error rates, then the slope by maximum likelihood over the heart, then the rule's threshold.
 
     Args:
-        histograms: one a mask; none at all leaves logits as they are, with tau = 0.5.
+        masks: none at all leaves logits as they are, with tau = 0.5.
         weights: of the masks, all alike by default.
         rule: see above.
     """
-    if not histograms:
+    if not masks:
         return Calibration()
-    share = torch.ones(len(histograms)) if weights is None else torch.tensor(weights)
-    share = share.double() / share.double().sum()
-    scale, bias = _platt(histograms, share)
+    share = np.ones(len(masks)) if weights is None else np.asarray(weights, np.float64)
+    share = share / share.sum()
+    rate = fit_rate([m.features for m in masks], [m.rate for m in masks], share.tolist())
+    if rate is None:
+        return Calibration(threshold=None if rule == ThresholdRule.expected else 0.5)
+    heart = np.stack([m.heart for m in masks])
+    rates = rate.rate(np.stack([m.features for m in masks]))
+    slope = _likeliest_slope(heart, rates, share)
     if rule == ThresholdRule.expected:
-        return Calibration(scale, bias, None)
-    cut = int((share[:, None] * _dice_by_cut(histograms)).sum(dim=0).argmax())
-    # Half a bin below the first logit that counts as wrong, so that rounding cannot move a voxel across tau.
-    logit = bin_logits()[cut] - LOGIT_RANGE / (BINS - 1)
-    return Calibration(scale, bias, float(torch.sigmoid(scale * logit + bias)))
+        return Calibration(slope, rate, None)
+    offsets = _offsets(slope, heart.sum(axis=1), rates)
+    return Calibration(slope, rate, _best_threshold(masks, slope, offsets, share))
 
 
-def _platt(histograms: Sequence[LogitHistogram], share: Tensor) -> tuple[float, float]:
-    size = torch.stack([h.right.sum() + h.wrong.sum() for h in histograms])
+def corrected_by(calibration: Calibration, rule: CorrectionRule | None) -> Calibration:
+    """The same with another rule of correction."""
+    return replace(calibration, correction=rule)
+
+
+def _counts(logits: Tensor) -> FloatArray:
+    """Voxels in each bin, float64 (BINS,)."""
+    step = (logits.float().clamp(-LOGIT_RANGE, LOGIT_RANGE) + LOGIT_RANGE) / (2 * LOGIT_RANGE) * (BINS - 1)
+    return torch.bincount(step.round().long().flatten(), minlength=BINS).double().cpu().numpy()
+
+
+def _offsets(slope: float, counts: FloatArray, rates: FloatArray) -> FloatArray:
+    """The offset at which the mean of P over the counted voxels is the rate, by bisection: (n, BINS), (n,) -> (n,)."""
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    scaled = slope * bin_logits()
+    low, high = np.full(len(rates), -OFFSET_RANGE), np.full(len(rates), OFFSET_RANGE)
+    for _ in range(60):
+        middle = (low + high) / 2
+        too_high = (share * expit(scaled + middle[:, None])).sum(axis=1) > rates
+        low, high = np.where(too_high, low, middle), np.where(too_high, middle, high)
+    return (low + high) / 2
+
+
+def _likeliest_slope(heart: FloatArray, rates: FloatArray, share: FloatArray) -> float:
+    size = np.maximum(heart.sum(axis=(1, 2)), 1)
     weight = (share / size)[:, None]
-    right = (weight * torch.stack([h.right for h in histograms])).sum(dim=0)
-    wrong = (weight * torch.stack([h.wrong for h in histograms])).sum(dim=0)
-    if wrong.sum() == 0 or right.sum() == 0:
-        return 1.0, 0.0
-    x, r, w = bin_logits().numpy(), right.numpy(), wrong.numpy()
 
-    def negative_log_likelihood(raw: np.ndarray) -> tuple[float, np.ndarray]:
-        z = np.exp(raw[0]) * x + raw[1]
-        residual = r * expit(z) - w * expit(-z)
-        value = (w * np.logaddexp(0, -z) + r * np.logaddexp(0, z)).sum()
-        return float(value), np.array([(residual * np.exp(raw[0]) * x).sum(), residual.sum()])
+    def negative_log_likelihood(log_slope: float) -> float:
+        slope = float(np.exp(log_slope))
+        z = slope * bin_logits() + _offsets(slope, heart.sum(axis=1), rates)[:, None]
+        return -float((weight * (heart[:, 1] * log_expit(z) + heart[:, 0] * log_expit(-z))).sum())
 
-    # Within these bounds float32 probabilities tell neighbouring bins apart; separable or reversed logits hit them.
-    bounds = [tuple(np.log(SCALE_RANGE)), (None, None)]
-    log_scale, bias = minimize(negative_log_likelihood, np.zeros(2), jac=True, bounds=bounds, method="L-BFGS-B").x
-    return float(np.exp(log_scale)), float(bias)
+    bounds = (np.log(SLOPES[0]), np.log(SLOPES[1]))
+    return float(np.exp(minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded").x))
 
 
-def _dice_by_cut(histograms: Sequence[LogitHistogram]) -> Tensor:
-    curves = []
-    for h in histograms:
-        hit = h.wrong.flip(0).cumsum(0).flip(0)
-        called = hit + h.right.flip(0).cumsum(0).flip(0)
-        size = called + h.wrong.sum()
-        curves.append(torch.where(size > 0, 2 * hit / size.clamp(min=1), torch.ones_like(size)))
-    return torch.stack(curves)
+def _best_threshold(masks: Sequence[MaskLogits], slope: float, offsets: FloatArray, share: FloatArray) -> float:
+    mean = np.zeros(LEVELS + 1)
+    for mask, offset, weight in zip(masks, offsets, share, strict=True):
+        level = (expit(slope * bin_logits() + offset) * LEVELS).astype(int)
+        right, wrong = (np.bincount(level, weights=v, minlength=LEVELS + 1) for v in mask.volume)
+        hit, called = (np.cumsum(v[::-1])[::-1] for v in (wrong, right + wrong))
+        size = called + wrong.sum()
+        mean += weight * np.divide(2 * hit, size, out=np.ones_like(size), where=size > 0)
+    # half a level below, so that rounding cannot move a voxel across tau
+    return max(0.0, (int(mean.argmax()) - 0.5) / LEVELS) if mean.argmax() else 0.0

@@ -19,7 +19,7 @@ class Constant:
     """
 
     name = "constant"
-    needs_entropy = False
+    needs: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         self._accuracy: dict[str, float] = {}

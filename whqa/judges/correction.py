@@ -5,30 +5,38 @@ distribution over all labels but the mask's own, the probability of the true lab
 
     p(G = M) = 1 - P,    p(G = c) = P q(c) for c != M
 
+A voxel may change where another label is probable enough, and a structure changes only where its Dice is expected to
+gain enough: a change of two structures needs both, so that what is mended in one does not cost another.
+
 Shape suffixes: C all C + 1 labels, DHW space.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from whqa.metrics.segmentation import paired_mean_dice, segmentation_dice
+from whqa.judges.calibration import CorrectionRule
+from whqa.metrics.per_case import FloatArray
+from whqa.metrics.segmentation import segmentation_dice
 
 TRACE = 0.01
+RULES = tuple(CorrectionRule(p, gain) for p, gain in product((0.5, 0.65, 0.8), (0.0, 0.02, 0.05, 0.1, 0.2)))
+"""Candidates, of which calibration picks one."""
+HARM = -0.001
+"""Mean change of Dice that a rule may cost the calibration's masks of any quality."""
+UNTOUCHED = 0.001
+"""Share of its voxels that a right mask may change, on average."""
 
 
 def other_probabilities(label_logits_CDHW: Tensor, mask_DHW: Tensor) -> Tensor:
     """q: softmax over all labels but the mask's own, whose probability is 0; float32 (C + 1, D, H, W)."""
     own = mask_DHW.long()[None]
     return label_logits_CDHW.float().scatter(0, own, float("-inf")).softmax(dim=0)
-
-
-def most_probable_other(label_logits_CDHW: Tensor, mask_DHW: Tensor) -> Tensor:
-    """The label that a voxel most probably has if the mask is wrong there: uint8 (D, H, W)."""
-    own = mask_DHW.long()[None]
-    return label_logits_CDHW.float().scatter(0, own, float("-inf")).argmax(dim=0).to(torch.uint8)
 
 
 def expected_dice(probability_DHW: Tensor, others_CDHW: Tensor, mask_DHW: Tensor) -> Tensor:
@@ -39,41 +47,111 @@ def expected_dice(probability_DHW: Tensor, others_CDHW: Tensor, mask_DHW: Tensor
         nan: stray probability in many voxels, as in a field of view that ends before it.
     """
     right = 1 - probability_DHW.double()
+    return _dice(mask_DHW, right, _expected_sizes(probability_DHW, others_CDHW, mask_DHW))
+
+
+def correct(
+    probability_DHW: Tensor, others_CDHW: Tensor, mask_DHW: Tensor, rule: CorrectionRule | None
+) -> tuple[Tensor, Tensor]:
+    """The corrected mask and what each structure is expected to gain by it.
+
+    Args:
+        probability_DHW: P, calibrated.
+        others_CDHW: q.
+        mask_DHW: labels.
+        rule: None leaves the mask alone.
+
+    Returns:
+        Labels like the mask, and float64 (C,): the expected gain in Dice of each structure that was changed, the gain
+        that was expected but too small (or out of reach, for the other structure's sake) as 0, nan where nothing was to
+        change.
+    """
+    n_structures = others_CDHW.shape[0] - 1
+    if rule is None:
+        return mask_DHW, torch.full((n_structures,), torch.nan, dtype=torch.float64)
+    share, label = others_CDHW.max(dim=0)
+    label = label.to(mask_DHW.dtype)
+    may_change = probability_DHW * share >= rule.probability
+    sizes = _expected_sizes(probability_DHW, others_CDHW, mask_DHW)
+    before = _absent_counts_one(_dice(mask_DHW, 1 - probability_DHW.double(), sizes))
+    allowed = torch.ones(n_structures + 1, dtype=torch.bool, device=mask_DHW.device)
+    touched = torch.zeros_like(allowed)
+    while True:
+        change = may_change & allowed[mask_DHW.long()] & allowed[label.long()]
+        corrected = torch.where(change, label, mask_DHW)
+        right = torch.where(change, probability_DHW * share, 1 - probability_DHW).double()
+        gain = _absent_counts_one(_dice(corrected, right, sizes)) - before
+        moved = torch.zeros_like(allowed)
+        moved[mask_DHW[change].long()] = True
+        moved[label[change].long()] = True
+        touched |= moved
+        poor = moved[1:] & (gain < rule.gain)
+        if not poor.any():
+            found = torch.where(moved[1:], gain, torch.where(touched[1:], 0.0, torch.nan))
+            return corrected, found
+        allowed[1:] &= ~poor
+
+
+def true_gains(
+    probability_DHW: Tensor,
+    others_CDHW: Tensor,
+    mask_DHW: Tensor,
+    reference_DHW: Tensor,
+    rules: Sequence[CorrectionRule],
+) -> FloatArray:
+    """What each rule would do to a mask with reference: float64 (rules, C + 1).
+
+    Columns are the change in Dice of each structure (0 where the mask is right to lack it, or was left alone), and the
+    share of voxels that changed.
+    """
     n_classes = others_CDHW.shape[0]
+    before = np.nan_to_num(segmentation_dice(mask_DHW, reference_DHW, n_classes), nan=1.0)
+    rows = []
+    for rule in rules:
+        corrected, _ = correct(probability_DHW, others_CDHW, mask_DHW, rule)
+        after = np.nan_to_num(segmentation_dice(corrected, reference_DHW, n_classes), nan=1.0)
+        rows.append([*(after - before), float((corrected != mask_DHW).double().mean())])
+    return np.array(rows)
+
+
+def choose_rule(gains: Sequence[FloatArray], strata: Sequence[str], weights: Sequence[float]) -> CorrectionRule | None:
+    """The rule of `RULES` with the best mean gain among those that harm no stratum; None where none gains anything.
+
+    Args:
+        gains: of each calibration mask, see `true_gains`.
+        strata: of each mask's true quality.
+        weights: of the masks.
+    """
+    everyone, of = np.stack(gains), np.array(strata)
+    share = np.asarray(weights, np.float64) / np.sum(weights)
+    mean = (share[:, None] * everyone[:, :, :-1].mean(axis=2)).sum(axis=0)
+    for name in np.unique(of):
+        inside = everyone[of == name].mean(axis=0)
+        harmless = (inside[:, :-1] >= HARM).all(axis=1)
+        if name == "reference":
+            harmless &= inside[:, -1] <= UNTOUCHED
+        mean[~harmless] = -np.inf
+    best = int(mean.argmax())
+    return RULES[best] if mean[best] > 0 else None
+
+
+def _expected_sizes(probability_DHW: Tensor, others_CDHW: Tensor, mask_DHW: Tensor) -> Tensor:
+    """Voxels that each structure is expected to have: float64 (C,)."""
     own = mask_DHW.flatten().long()
-    size = torch.bincount(own, minlength=n_classes)[1:].double()
-    hit = torch.bincount(own, weights=right.flatten(), minlength=n_classes)[1:]
+    kept = torch.bincount(own, weights=(1 - probability_DHW.double()).flatten(), minlength=others_CDHW.shape[0])[1:]
     # float32 sums lose voxels in large volumes
     missed = torch.stack([(probability_DHW * q).sum(dtype=torch.float64) for q in others_CDHW[1:]])
-    expected = hit + missed
-    dice = 2 * hit / (size + expected).clamp(min=1e-12)
-    absent = expected < max(0.5, TRACE * float(expected.sum()))
+    return kept + missed
+
+
+def _dice(labels_DHW: Tensor, right_DHW: Tensor, expected_sizes: Tensor) -> Tensor:
+    own, n_classes = labels_DHW.flatten().long(), len(expected_sizes) + 1
+    size = torch.bincount(own, minlength=n_classes)[1:].double()
+    hit = torch.bincount(own, weights=right_DHW.flatten(), minlength=n_classes)[1:]
+    dice = 2 * hit / (size + expected_sizes).clamp(min=1e-12)
+    absent = expected_sizes < max(0.5, TRACE * float(expected_sizes.sum()))
     return torch.where((size == 0) & absent, torch.nan, dice)
 
 
-def corrected_mask(mask_DHW: Tensor, other_DHW: Tensor, score_DHW: Tensor, threshold: float | None) -> Tensor:
-    """The mask with the most probable other label wherever the score is at least the threshold.
-
-    Args:
-        mask_DHW: labels.
-        other_DHW: from `most_probable_other`.
-        score_DHW: error probability, or anything that rises with it.
-        threshold: None leaves the mask alone.
-    """
-    if threshold is None:
-        return mask_DHW
-    return torch.where(score_DHW >= threshold, other_DHW.to(mask_DHW.dtype), mask_DHW)
-
-
-def correction_gain(
-    mask_DHW: Tensor, reference_DHW: Tensor, other_DHW: Tensor, score_DHW: Tensor, thresholds: Tensor, n_classes: int
-) -> Tensor:
-    """What correcting the mask at each threshold gains in mean Dice, see `paired_mean_dice`: float64 (thresholds,).
-
-    0 where no structure has a Dice before or after.
-    """
-    before = segmentation_dice(mask_DHW, reference_DHW, n_classes)
-    corrected = (corrected_mask(mask_DHW, other_DHW, score_DHW, threshold) for threshold in thresholds.tolist())
-    after = np.array([segmentation_dice(mask, reference_DHW, n_classes) for mask in corrected])
-    first, second = paired_mean_dice(before, after)
-    return torch.from_numpy(np.nan_to_num(second - first))
+def _absent_counts_one(dice: Tensor) -> Tensor:
+    return torch.nan_to_num(dice, nan=1.0)

@@ -16,7 +16,7 @@ class Entropy:
     """
 
     name = "entropy"
-    needs_entropy = True
+    needs = frozenset({"entropy"})
     n_levels = LEVELS
 
     def levels(self, case: JudgedCase) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from whqa.errors import InputError
@@ -11,21 +11,24 @@ from whqa.judges.boundary import Boundary
 from whqa.judges.by_kind import ByKind
 from whqa.judges.constant import Constant
 from whqa.judges.entropy import Entropy
+from whqa.judges.opinion import SecondOpinion
 
 BASELINES: dict[str, Callable[[], Baseline]] = {
     Constant.name: Constant,
     Boundary.name: partial(ByKind, Boundary()),
     Entropy.name: partial(ByKind, Entropy()),
+    "opinion": SecondOpinion,
+    "ensemble": partial(SecondOpinion, "ensemble", "ensemble"),
 }
 """Name in the column `method` of cases.csv -> what makes the baseline."""
 
 
-def make_baselines(names: Sequence[str], with_entropy: bool) -> list[Baseline]:
+def make_baselines(names: Sequence[str], there: Collection[str]) -> list[Baseline]:
     """The named baselines, each once, not fitted; the constant is always there and comes first.
 
     Args:
         names: keys of `BASELINES`.
-        with_entropy: whether any training mask has its segmenter's entropy; else what needs it is left out.
+        there: what any training mask has of "entropy" and "log_p"; a baseline that needs more is left out.
 
     Raises:
         InputError: there is no such baseline.
@@ -34,4 +37,4 @@ def make_baselines(names: Sequence[str], with_entropy: bool) -> list[Baseline]:
     if unknown:
         raise InputError(f"errormap.baselines: no baseline {unknown[0]!r}; there are {', '.join(sorted(BASELINES))}")
     made = [BASELINES[name]() for name in dict.fromkeys([Constant.name, *names])]
-    return [baseline for baseline in made if with_entropy or not baseline.needs_entropy]
+    return [baseline for baseline in made if baseline.needs <= set(there)]

@@ -7,6 +7,7 @@ patches, validation and test yield whole volumes one at a time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
@@ -17,16 +18,19 @@ from torch.utils.data import DataLoader, Dataset
 
 from whqa.errors import InputError
 from whqa.loading.augmentation import Augmentation
-from whqa.loading.patch_settings import BALANCE, Balance, PatchSettings
+from whqa.loading.brightness import brightness
+from whqa.loading.patch_settings import BALANCE, DELIVERED, Balance, PatchSettings
 from whqa.loading.patches import PatchDataset
 from whqa.loading.sampling import PatchSampler, quality_bins
-from whqa.masks.plan import is_delivered
+from whqa.masks.opinion import decode, mean_opinion
+from whqa.masks.plan import is_delivered, is_trained_on
 from whqa.process import cpus
 from whqa.quality import JudgedCase
 
 if TYPE_CHECKING:
     from whqa.data.cache import PreparedCase
     from whqa.data.folds import Folds
+    from whqa.masks.opinion import Opinion
     from whqa.masks.store import MaskItem
 
 Item = tuple[str, str]
@@ -41,6 +45,9 @@ class WholeHeartDataModule(pl.LightningDataModule):
         folds: of the cohort.
         held_out: folds that training and validation never see.
         masks: masks under judgement; those of training cases, validation and test cases are told apart by case.
+        opinions: with masks, a segmenter's opinion on every case.
+        ensembles: with masks, those of several segmenters, where there are.
+        n_classes: C + 1, needed with masks.
         test_folds: folds to test on; None is `held_out`.
         patch: size in voxels along D, H, W.
         batch_size: patches an optimiser step, of all processes together, so that more devices do the same training.
@@ -53,8 +60,9 @@ class WholeHeartDataModule(pl.LightningDataModule):
             takes a few hundredths of a step and processes would take the cores from it, and up to 4 a GPU, whose steps
             are as short as a patch takes.
         balance: "quality" draws masks from bins of their error rate alike (QCResUNet, arXiv 2412.07156), "final" does
-            so for one half and draws delivered masks (final ones and other programs', `is_delivered`) for the other,
-            "none" draws all masks alike. Without masks it has no meaning.
+            so but for a share of `delivered` masks (final ones and other programs', `is_delivered`), "none" draws all
+            masks alike. Without masks it has no meaning.
+        delivered: see `balance`.
 
     Attributes:
         train_cases, val_cases, test_cases: case ids.
@@ -72,6 +80,9 @@ class WholeHeartDataModule(pl.LightningDataModule):
         held_out: Sequence[int],
         *,
         masks: Sequence[MaskItem] | None = None,
+        opinions: Mapping[str, Opinion] | None = None,
+        ensembles: Mapping[str, Sequence[Opinion]] | None = None,
+        n_classes: int = 0,
         test_folds: Sequence[int] | None = None,
         patch: Sequence[int],
         batch_size: int,
@@ -82,12 +93,15 @@ class WholeHeartDataModule(pl.LightningDataModule):
         seed: int = 0,
         num_workers: int | None = PatchSettings.num_workers,
         balance: Balance = BALANCE,
+        delivered: float = DELIVERED,
     ) -> None:
         super().__init__()
         # of the settings, for the messages: masks are judged in the second stage alone
         stage = "segmenter" if masks is None else "errormap"
         if balance not in get_args(Balance):
             raise InputError(f"errormap.balance={balance}: must be one of {', '.join(get_args(Balance))}")
+        if not 0 <= delivered <= 1:
+            raise InputError(f"errormap.delivered={delivered}: must be in 0..1")
         if len(patch) != 3 or min(*patch, batch_size, steps_per_epoch) < 1 or not 0 <= foreground <= 1:
             raise InputError(
                 f"{stage}.patch={list(patch)}, {stage}.batch_size={batch_size}, "
@@ -95,9 +109,10 @@ class WholeHeartDataModule(pl.LightningDataModule):
                 "all are at least 1 and the last is in 0..1"
             )
         self.cases, self.masks = cases, None if masks is None else _by_item(masks)
+        self.opinions, self.ensembles, self.n_classes = opinions, ensembles, n_classes
         self.patch, self.batch_size, self.steps_per_epoch = tuple(patch), batch_size, steps_per_epoch
         self.foreground, self.augmentation, self.seed = foreground, augmentation, seed
-        self.num_workers, self.balance = num_workers, balance
+        self.num_workers, self.balance, self.delivered = num_workers, balance, delivered
         available = folds.without(held_out)
         tested = held_out if test_folds is None else test_folds
         self.test_cases = tuple(c for fold in tested for c in folds.cases(fold))
@@ -107,7 +122,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
             )
         self.val_cases = _validation_cases(available, cases, validation_fraction, seed, stage)
         self.train_cases = tuple(c for c in available if c not in self.val_cases)
-        self.train_items = self._items(self.train_cases)
+        self.train_items = [item for item in self._items(self.train_cases) if is_trained_on(item[1])]
         self.val_items = self._items(self.val_cases)
         self.test_items = self._items(self.test_cases)
 
@@ -118,9 +133,15 @@ class WholeHeartDataModule(pl.LightningDataModule):
             self.trainer.limit_val_batches = 0
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Batches {image (B, 1, D, H, W) float32, label (B, D, H, W) int64, [mask like label], index (B,) int64}."""
+        """Batches of patches.
+
+        {image (B, 1, D, H, W) float32, label (B, D, H, W) int64, index (B,) int64} and with masks what `PatchDataset`
+        adds.
+        """
         items: list[str | MaskItem] = [c if self.masks is None else self.masks[c, k] for c, k in self.train_items]
-        data = PatchDataset(self.cases, items, self.patch, self.foreground, self.augmentation, self.seed)
+        data = PatchDataset(
+            self.cases, items, self.patch, self.foreground, self.augmentation, self.seed, self.opinions, self.n_classes
+        )
         sampler = PatchSampler(data, self.batch_size, self.steps_per_epoch, self._bins(), self.seed)
         # Lightning sets the epoch only after it has made the first iterator, too late for a resumed training.
         sampler.set_epoch(_epochs_done(self.trainer))
@@ -142,8 +163,9 @@ class WholeHeartDataModule(pl.LightningDataModule):
         """Whole volumes, one a batch.
 
         {image (1, 1, D, H, W) float32, label (1, D, H, W) int64, spacing (1, 3) float32 in mm,
-        index (1,) int64 into `test_items`, case [str], kind [str]} and with masks {mask (1, D, H, W) int64} and, where
-        the mask has one, {entropy (1, D, H, W) float32}
+        index (1,) int64 into `test_items`, case [str], kind [str]}; with masks {mask (1, D, H, W) int64, plain like
+        image, brightness (1, C + 1, 2) float32} and, where the mask has one, {entropy (1, D, H, W) float32}; with
+        opinions {log_p (1, C + 1, D, H, W) float32}
         """
         return self._volumes(self.test_items)
 
@@ -160,15 +182,24 @@ class WholeHeartDataModule(pl.LightningDataModule):
             mask, entropy = self.masks[name, kind].load()
             doubt = None if entropy is None else torch.from_numpy(entropy)
             image, label = _volume(case)
-            yield JudgedCase(name, kind, image, torch.from_numpy(mask), label, doubt, case.spacing)
+            log_p = None if self.opinions is None else decode(torch.from_numpy(self.opinions[name].codes()))
+            every = None if self.ensembles is None else mean_opinion(self.ensembles[name])
+            yield JudgedCase(name, kind, image, torch.from_numpy(mask), label, doubt, case.spacing, log_p, every)
 
-    def has_entropy(self, item: Item) -> bool:
-        """Whether the mask of a (case, kind) pair comes with its segmenter's entropy."""
-        return self.masks is not None and self.masks[item].has_entropy
+    def extras(self, item: Item) -> frozenset[str]:
+        """What the mask of a (case, kind) pair comes with, of "entropy", "log_p" and "ensemble"; see `JudgedCase`."""
+        there = {
+            "entropy": self.masks is not None and self.masks[item].has_entropy,
+            "log_p": self.opinions is not None,
+            "ensemble": self.ensembles is not None,
+        }
+        return frozenset(name for name, is_there in there.items() if is_there)
 
     def _volumes(self, items: Sequence[Item]) -> DataLoader[dict[str, Any]]:
         # Whole volumes are read in the main process: they take milliseconds, and copies between processes take memory.
-        return DataLoader(VolumeDataset(self.cases, items, self.masks), batch_size=1)
+        return DataLoader(
+            VolumeDataset(self.cases, items, self.masks, self.opinions, self.ensembles, self.n_classes), batch_size=1
+        )
 
     def _items(self, cases: Sequence[str]) -> list[Item]:
         if self.masks is None:
@@ -189,16 +220,26 @@ class WholeHeartDataModule(pl.LightningDataModule):
             return None
         bins = quality_bins([self.masks[item].error_rate for item in self.train_items])
         delivered = [i for i, (_, kind) in enumerate(self.train_items) if is_delivered(kind)]
-        return bins + [delivered] * len(bins) if self.balance == "final" and delivered else bins
+        if self.balance != "final" or not delivered:
+            return bins
+        share = Fraction(self.delivered).limit_denominator(20)
+        return bins * (share.denominator - share.numerator) + [delivered] * (share.numerator * len(bins))
 
 
 class VolumeDataset(Dataset[dict[str, Any]]):
     """Whole prepared volumes, with their mask under judgement where `masks` are given; see `test_dataloader`."""
 
     def __init__(
-        self, cases: Mapping[str, PreparedCase], items: Sequence[Item], masks: Mapping[Item, MaskItem] | None
+        self,
+        cases: Mapping[str, PreparedCase],
+        items: Sequence[Item],
+        masks: Mapping[Item, MaskItem] | None,
+        opinions: Mapping[str, Opinion] | None,
+        ensembles: Mapping[str, Sequence[Opinion]] | None,
+        n_classes: int,
     ) -> None:
         self.cases, self.items, self.masks = cases, list(items), masks
+        self.opinions, self.ensembles, self.n_classes = opinions, ensembles, n_classes
 
     def __len__(self) -> int:
         return len(self.items)
@@ -210,9 +251,14 @@ class VolumeDataset(Dataset[dict[str, Any]]):
         volume: dict[str, Any] = {"image": image[None], "label": label.long()}
         if self.masks is not None:
             mask, entropy = self.masks[name, kind].load()
-            volume["mask"] = torch.from_numpy(mask).long()
+            volume["mask"], volume["plain"] = torch.from_numpy(mask).long(), image[None]
+            volume["brightness"] = torch.from_numpy(brightness(image.numpy(), mask, case.spacing, self.n_classes))
             if entropy is not None:
                 volume["entropy"] = torch.from_numpy(entropy)
+            if self.opinions is not None:
+                volume["log_p"] = decode(torch.from_numpy(self.opinions[name].codes()))
+            if self.ensembles is not None:
+                volume["ensemble"] = mean_opinion(self.ensembles[name])
         return volume | {"spacing": torch.tensor(case.spacing), "index": index, "case": name, "kind": kind}
 
 

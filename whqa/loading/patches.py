@@ -9,8 +9,9 @@ Shape suffixes: C channels, D, H, W the axes of the cache grid; `spacing` is mm 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +22,13 @@ from torch.utils.data import Dataset
 
 from whqa.data.points import spread_points
 from whqa.loading.augmentation import Augmentation
+from whqa.loading.brightness import brightness
 from whqa.loading.sampling import PatchRequest
+from whqa.masks.opinion import decode
 
 if TYPE_CHECKING:
     from whqa.data.cache import PreparedCase
+    from whqa.masks.opinion import Opinion
     from whqa.masks.store import MaskItem
 
 Triple = tuple[int, int, int]
@@ -164,17 +168,17 @@ def _trilinear(flat: Tensor, low: Tensor, share: Tensor, steps: Sequence[int], t
 
 
 class MaskMemory:
-    """Masks as uint8 (D, H, W), read from disk once; the least recently used leave when `max_bytes` are exceeded."""
+    """Masks and opinions as uint8, read from disk once; the least recently used leave when `max_bytes` are exceeded."""
 
     def __init__(self, max_bytes: int = MASK_CACHE_BYTES) -> None:
         self.max_bytes, self.bytes = max_bytes, 0
         self._kept: OrderedDict[str, npt.NDArray[np.uint8]] = OrderedDict()
 
-    def load(self, item: MaskItem) -> npt.NDArray[np.uint8]:
-        """The mask of `item`."""
-        key = str(item.path)
+    def load(self, path: Path, read: Callable[[], npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+        """What `read` finds in the file."""
+        key = str(path)
         if key not in self._kept:
-            self._kept[key] = item.mask()
+            self._kept[key] = read()
             self.bytes += self._kept[key].nbytes
             while self.bytes > self.max_bytes and len(self._kept) > 1:
                 self.bytes -= self._kept.popitem(last=False)[1].nbytes
@@ -203,16 +207,21 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
     """Augmented training patches, asked for by a `PatchRequest`.
 
     Items are cases or, with `masks`, the masks under judgement. A patch is a dict of image float32 (1, D, H, W), label
-    int64 (D, H, W), with masks also mask int64 (D, H, W), and index, the item's number.
+    int64 (D, H, W), index, the item's number, and with masks mask int64 (D, H, W), plain, the image before its
+    intensities are augmented, and brightness float32 (C + 1, 2) of the mask's structures, see
+    `whqa.loading.brightness`; with opinions log_p float32 (C + 1, D, H, W).
 
     Args:
         cases: prepared cases by id.
         items: case ids, or masks under judgement.
         size: of the patch in voxels.
         foreground: probability that a patch is centred on a random voxel of a random structure; with masks on a random
-            wrong voxel, if there is any. Other centres are uniform over the volume.
+            voxel that is wrong, or where the mask is not what the opinion holds for most probable, if there is any.
+            Other centres are uniform over the volume.
         augmentation: None cuts plain boxes.
         seed: of all random draws, together with epoch and position.
+        opinions: a segmenter's opinion on each case, or None.
+        n_classes: C + 1.
     """
 
     def __init__(
@@ -223,11 +232,15 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         foreground: float,
         augmentation: Augmentation | None,
         seed: int,
+        opinions: Mapping[str, Opinion] | None = None,
+        n_classes: int = 0,
     ) -> None:
+        self.opinions, self.n_classes = opinions, n_classes
+        self._brightness: dict[int, Tensor] = {}
         self.cases, self.items, self.size = cases, list(items), tuple(size)
         self.foreground, self.augmentation, self.seed = foreground, augmentation, seed
         self._structures: dict[str, list[npt.NDArray[np.int16]]] = {}
-        self._wrong: dict[int, npt.NDArray[np.int16]] = {}
+        self._doubtful: dict[int, npt.NDArray[np.int16]] = {}
         self._masks, self._volumes = MaskMemory(), VolumeMaps()
 
     def __len__(self) -> int:
@@ -243,18 +256,38 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         affine = self.augmentation.draw_affine(rng) if self.augmentation else np.eye(3)
         window = place_window(case.shape, self.size, centre, affine, case.spacing)
         volume, label = self._volumes.of(case)
-        maps = {"label": label} | ({} if isinstance(item, str) else {"mask": self._masks.load(item)})
-        image, labels = cut(window, volume, list(maps.values()), case.minimum)
+        maps = {"label": label} | ({} if isinstance(item, str) else {"mask": self._masks.load(item.path, item.mask)})
+        codes = self._codes(case.id)
+        image, cuts = cut(window, volume, [*maps.values(), *codes], case.minimum)
+        patch: dict[str, Tensor] = {} if isinstance(item, str) else self._unchanged(number, case, image)
         if self.augmentation:
             image = self.augmentation.change_intensity(image, rng)
-        patch = dict(zip(maps, labels, strict=True))
+        patch |= dict(zip(maps, cuts, strict=False))
+        if len(codes):
+            patch["log_p"] = decode(torch.stack(cuts[len(maps) :]))
         return {"image": image[None], **patch, "index": torch.tensor(number)}
+
+    def _unchanged(self, number: int, case: PreparedCase, image_DHW: Tensor) -> dict[str, Tensor]:
+        """The patch before its intensities are augmented, and the brightness under the mask, measured in the volume."""
+        if number not in self._brightness:
+            item = self.items[number]
+            assert not isinstance(item, str)
+            mask = self._masks.load(item.path, item.mask)
+            found = brightness(self._volumes.of(case)[0], mask, case.spacing, self.n_classes)
+            self._brightness[number] = torch.from_numpy(found)
+        return {"plain": image_DHW[None], "brightness": self._brightness[number]}
+
+    def _codes(self, case: str) -> Sequence[Array]:
+        """The opinion on a case, one volume a label; nothing without opinions."""
+        if self.opinions is None:
+            return ()
+        return list(self._masks.load(self.opinions[case].path, self.opinions[case].codes))
 
     def _centre(self, number: int, case: PreparedCase, rng: np.random.Generator) -> npt.NDArray[np.integer]:
         if rng.random() < self.foreground:
-            wrong = self._wrong_voxels(number, case)
-            if len(wrong):
-                return rng.choice(wrong)
+            doubtful = self._doubtful_voxels(number, case)
+            if len(doubtful):
+                return rng.choice(doubtful)
             if case.id not in self._structures:
                 self._structures[case.id] = case.structures()
             structures = self._structures[case.id]
@@ -262,11 +295,16 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
                 return rng.choice(structures[rng.integers(len(structures))])
         return rng.integers(0, case.shape)
 
-    def _wrong_voxels(self, number: int, case: PreparedCase) -> npt.NDArray[np.int16]:
+    def _doubtful_voxels(self, number: int, case: PreparedCase) -> npt.NDArray[np.int16]:
         item = self.items[number]
         if isinstance(item, str):
             return np.empty((0, 3), np.int16)
-        if number not in self._wrong:
-            wrong = self._masks.load(item) != self._volumes.of(case)[1]
-            self._wrong[number] = spread_points(np.flatnonzero(wrong), wrong.shape)
-        return self._wrong[number]
+        if number not in self._doubtful:
+            mask = self._masks.load(item.path, item.mask)
+            wrong = mask != self._volumes.of(case)[1]
+            if self.opinions is not None:
+                # centres chosen by the truth alone would teach that whatever is doubted is wrong
+                opinion = self.opinions[case.id]
+                wrong |= mask != self._masks.load(opinion.path, opinion.codes).argmin(axis=0)
+            self._doubtful[number] = spread_points(np.flatnonzero(wrong), wrong.shape)
+        return self._doubtful[number]

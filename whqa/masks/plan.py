@@ -20,9 +20,52 @@ from typing import Literal, get_args
 from whqa.errors import InputError
 
 PlanName = Literal["out_of_fold", "nested", "in_sample"]
-MaskKind = Literal["final", "side1", "side2", "side3", "side4", "early"]
+MaskKind = Literal[
+    "final",
+    "reference",
+    "corrupted1",
+    "corrupted2",
+    "corrupted3",
+    "corrupted4",
+    "corrupted5",
+    "corrupted6",
+    "novel1",
+    "novel2",
+    "mixed1",
+    "mixed2",
+    "mixed3",
+    "mixed4",
+    "side1",
+    "side2",
+    "side3",
+    "side4",
+    "early",
+]
 MASK_KINDS: tuple[MaskKind, ...] = get_args(MaskKind)
-"""What a segmenter of an experiment makes; any other kind is the name of another program, see `whqa.masks.external`."""
+"""What a segmenter of an experiment makes; any other kind is the name of another program, see `whqa.masks.external`.
+
+reference is the label itself; corrupted and novel are the label or the final mask with anatomical faults, novel ones
+with faults of kinds that no training mask has; mixed is the label in some regions and a segmenter's mask in the others;
+see `whqa.masks.faulty`.
+"""
+FAULTY_KINDS = tuple(kind for kind in MASK_KINDS if kind.startswith(("corrupted", "novel")))
+MIXED_KINDS = tuple(kind for kind in MASK_KINDS if kind.startswith("mixed"))
+
+
+def has_entropy(kind: str) -> bool:
+    """Whether a segmenter made such a mask as it is, so that its entropy stands beside it."""
+    return kind in MASK_KINDS and family(kind) in ("final", "unfinished")
+
+
+def family(kind: str) -> str:
+    """What a mask's kind is one of: its name without number; side outputs and early masks are "unfinished" ones."""
+    name = kind.rstrip("0123456789") if kind in MASK_KINDS else kind
+    return "unfinished" if name in ("side", "early") else name
+
+
+def is_trained_on(kind: str) -> bool:
+    """Whether error-map networks may learn from such masks: novel ones only test what they have learned."""
+    return not kind.startswith("novel")
 
 
 def is_delivered(kind: str) -> bool:

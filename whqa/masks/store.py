@@ -26,7 +26,7 @@ import numpy as np
 from whqa.data.folds import Folds
 from whqa.errors import InputError
 from whqa.files import atomic_path, read_json, sha256
-from whqa.masks.plan import MaskPlan, choose_kinds
+from whqa.masks.plan import MaskPlan, choose_kinds, has_entropy
 
 COMPLETED = "COMPLETED"
 MASKS_RECORD = "masks.json"
@@ -110,7 +110,7 @@ def collect_masks(
         for case in folds.cases(case_fold):
             found = [r for r in rows if r["case"] == case and (wanted is None or r["mask_kind"] in wanted)]
             if not found:
-                raise InputError(f"{directory}: no masks of case {case}; {_again(directory)}")
+                raise InputError(f"{directory}: no masks of case {case}; {again(directory)}")
             must_be_unseen = plan.asserts_unseen or case_fold == test_fold
             made = [_item(directory, name, row, must_be_unseen) for row in found]
             if digests is not None:
@@ -131,18 +131,18 @@ def mask_digests(segmenter_dir: Path) -> dict[str, str] | None:
     try:
         return dict(read_json(path))
     except (InputError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: damaged ({error}); {_again(segmenter_dir)}") from None
+        raise InputError(f"{path}: damaged ({error}); {again(segmenter_dir)}") from None
 
 
 def _refuse_replaced(items: Collection[MaskItem], digests: Mapping[str, str]) -> None:
     for item in items:
         if sha256(item.path) != digests.get(f"{item.case}/{item.kind}"):
             directory = item.path.parents[2]
-            raise InputError(f"{item.path}: not the mask that the segmenter wrote here; {_again(directory)}")
+            raise InputError(f"{item.path}: not the mask that the segmenter wrote here; {again(directory)}")
 
 
-def _again(segmenter_dir: Path) -> str:
-    """What makes a segmenter's masks again, from its last checkpoint."""
+def again(segmenter_dir: Path) -> str:
+    """The words that say what makes a segmenter's masks again, from its last checkpoint."""
     stamp = shlex.quote(str(segmenter_dir / COMPLETED))
     return f"make it again: rm {stamp}, then this command with stage=segmenter fold={segmenter_dir.name}, or `whqa cv`"
 
@@ -165,7 +165,7 @@ def read_index(segmenter_dir: Path) -> list[dict[str, str]]:
     """
     path = segmenter_dir / "cases.csv"
     if not path.exists():
-        raise InputError(f"{path}: no such table; {_again(segmenter_dir)}")
+        raise InputError(f"{path}: no such table; {again(segmenter_dir)}")
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -180,7 +180,9 @@ def _item(segmenter_dir: Path, name: str, row: dict[str, str], must_be_unseen: b
         raise InputError(
             f"{path}: segmenter {name!r} was trained on case {row['case']}; its masks must not be used here"
         )
-    return MaskItem(row["case"], row["mask_kind"], path, name, unseen, float(row["error_rate"]))
+    return MaskItem(
+        row["case"], row["mask_kind"], path, name, unseen, float(row["error_rate"]), has_entropy(row["mask_kind"])
+    )
 
 
 def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
@@ -194,6 +196,6 @@ def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return [arrays[name] for name in names]
     except FileNotFoundError:
-        raise InputError(f"{path}: no such mask; {_again(path.parents[2])}") from None
+        raise InputError(f"{path}: no such mask; {again(path.parents[2])}") from None
     except (ValueError, OSError, EOFError, KeyError, BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not readable as a mask ({error}); {_again(path.parents[2])}") from None
+        raise InputError(f"{path}: not readable as a mask ({error}); {again(path.parents[2])}") from None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from whqa.modules.inference import forward_volume
 from whqa.modules.training_settings import OptimiserSettings
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Any], Tensor]
 FINAL_SIDE_WEIGHT = 0.001
 
 
@@ -24,7 +24,7 @@ def side_weight(step: int, total_steps: int) -> float:
     return float(FINAL_SIDE_WEIGHT ** min(1.0, step / max(1, total_steps)))
 
 
-def deep_supervision(outputs: list[Tensor], target: Tensor, loss: Loss, weight: float) -> Tensor:
+def deep_supervision(outputs: list[Tensor], target: Any, loss: Loss, weight: float) -> Tensor:
     """Loss on the final output plus `weight` times the mean loss on the side outputs.
 
     Args:
@@ -72,11 +72,11 @@ class DeepSupervisionModule(pl.LightningModule):
         """Network input (B, C_in, D, H, W) of a batch."""
         raise NotImplementedError
 
-    def target(self, batch: dict[str, Any]) -> Tensor:
+    def target(self, batch: dict[str, Any]) -> Any:
         """What the loss compares the logits with."""
         raise NotImplementedError
 
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, target: Any) -> Tensor:
         """Loss of one output, float32."""
         raise NotImplementedError
 

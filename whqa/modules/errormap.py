@@ -4,14 +4,21 @@ After Zhang & Chung, MICCAI 2019: error-map prediction is a segmentation problem
 paper's binary head stands a label head, which also says what the right label is:
 
     binary   1 logit e: the mask is wrong here, P = sigmoid(e)
-    label    C + 1 logits of the true label: P = 1 - p(M), so e = logsumexp of the others - logit of M
+    label    C + 1 logits of the true label and one of trust in the mask, which is added to that of the mask's label:
+             P = 1 - p(M), so e = logsumexp of the others - logit of M
 
 Cross entropy of the true label is that of e plus, on wrong voxels, that over the other labels; so both heads share one
 loss, with the second term weighted by `label_weight`.
+
+Where the network hears a second opinion (p_S of a segmenter that has not seen the case), it learns what to add to it:
+the label logits are log p_S plus the network's, the error logit is that of 1 - p_S(M) plus the network's. It begins as
+good as its rival, the opinion itself, because its last layers start at zero. Beside the raw inputs it sees what follows
+from them for every structure alike, see `whqa.modules.evidence`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,10 +28,12 @@ from torch import Tensor, nn
 
 from whqa.errors import InputError
 from whqa.judges.calibration import Calibration
-from whqa.judges.correction import corrected_mask, expected_dice, most_probable_other, other_probabilities
+from whqa.judges.correction import correct, expected_dice, other_probabilities
 from whqa.modules.base import DeepSupervisionModule
-from whqa.modules.training_settings import ErrorMapSettings, Head
-from whqa.quality import ErrorPrediction
+from whqa.modules.evidence import evidence, evidence_channels
+from whqa.modules.training_settings import ErrorMapSettings, Head, Input
+from whqa.modules.volume_batches import judged_case
+from whqa.quality import ErrorPrediction, JudgedCase
 
 
 class RawVerdict(NamedTuple):
@@ -34,25 +43,38 @@ class RawVerdict(NamedTuple):
     label_logits: Tensor | None
 
 
-def out_channels(head: str, n_classes: int) -> int:
-    """Channels that a head needs.
+def in_channels(inputs: Sequence[str], n_classes: int) -> int:
+    """Channels that a network with these inputs needs.
+
+    Raises:
+        InputError: no such input, none, or one twice.
+    """
+    channels = {"image": 1, "mask": n_classes, "opinion": n_classes}
+    if not inputs or len(set(inputs)) < len(inputs) or not set(inputs) <= set(channels):
+        raise InputError(f"errormap.inputs={list(inputs)}: must be some of {', '.join(channels)}, each once")
+    return sum(channels[name] for name in inputs) + evidence_channels(inputs, n_classes)
+
+
+def out_channels(head: str, inputs: Sequence[str], n_classes: int) -> int:
+    """Channels that a head needs; without the mask there is none whose label could be trusted.
 
     Raises:
         InputError: no such head.
     """
     if head not in list(Head):
         raise InputError(f"errormap.head={head}: must be one of {', '.join(Head)}")
-    return 1 if head == "binary" else n_classes
+    return 1 if head == "binary" else n_classes + ("mask" in inputs)
 
 
 class ErrorMapModule(DeepSupervisionModule):
-    """Image + one-hot mask -> error logit, with cross entropy (and optionally Dice) and deep supervision.
+    """Image, mask and second opinion -> error logit, with cross entropy (and optionally Dice) and deep supervision.
 
     Wrong voxels are rare; patches are centred on them (data module) and `positive_weight` weighs them in the loss.
 
     Args:
-        network: (B, 1 + C + 1, D, H, W) -> list of (B, `out_channels(head)`, D, H, W).
+        network: (B, `in_channels(inputs)`, D, H, W) -> list of (B, `out_channels(head, inputs)`, D, H, W).
         n_classes: C + 1.
+        inputs: some of "image", "mask" (one-hot) and "opinion" (log p_S); what is left out is withheld.
         head: "binary" or "label", see above.
         label_weight: weight of the cross entropy over the other labels on wrong voxels.
         dice_weight: weight of a soft Dice term beside cross entropy.
@@ -65,6 +87,7 @@ class ErrorMapModule(DeepSupervisionModule):
         network: nn.Module,
         *,
         n_classes: int,
+        inputs: Sequence[str] = tuple(Input),
         head: str = ErrorMapSettings.head,
         label_weight: float = ErrorMapSettings.label_weight,
         dice_weight: float = ErrorMapSettings.dice_weight,
@@ -74,30 +97,57 @@ class ErrorMapModule(DeepSupervisionModule):
         super().__init__(network, **kwargs)
         self.save_hyperparameters(ignore=["network"])
         self.n_classes = n_classes
+        self.seen = tuple(map(str, inputs))
         self.head = head
         self.label_weight = label_weight
         self.dice_weight = dice_weight
         self.register_buffer("positive_weight", torch.tensor(float(positive_weight)), persistent=False)
         self.dice = DiceLoss(sigmoid=True, batch=True)
         self.calibration = Calibration()
+        if self.hears_opinion:
+            for layer in self.network.classifiers:
+                for parameter in layer.parameters():
+                    nn.init.zeros_(parameter)
+
+    @property
+    def hears_opinion(self) -> bool:
+        """Whether batches must come with `log_p`."""
+        return Input.opinion in self.seen
+
+    @property
+    def corrects(self) -> bool:
+        """Whether it says which label is right."""
+        return self.head == Head.label
 
     def inputs(self, batch: dict[str, Any]) -> Tensor:
-        """Image and one-hot mask (B, 1 + C + 1, D, H, W)."""
-        one_hot = F.one_hot(batch["mask"].long(), self.n_classes).movedim(-1, 1)
-        return torch.cat([batch["image"], one_hot.to(batch["image"].dtype)], dim=1)
+        """What the network sees (B, `in_channels`, D, H, W): image, one-hot mask, opinion, evidence."""
+        parts = []
+        if Input.image in self.seen:
+            parts.append(batch["image"])
+        if Input.mask in self.seen:
+            parts.append(F.one_hot(batch["mask"].long(), self.n_classes).movedim(-1, 1).to(batch["image"].dtype))
+        if self.hears_opinion:
+            # -10..0 to -1..1
+            parts.append(batch["log_p"] / 5 + 1)
+        if evidence_channels(self.seen, self.n_classes):
+            log_p = batch["log_p"] if self.hears_opinion else None
+            parts.append(evidence(batch["plain"], batch["mask"].long(), batch["brightness"], log_p))
+        return torch.cat(parts, dim=1)
 
-    def target(self, batch: dict[str, Any]) -> Tensor:
-        """Mask and reference labels, int64 (B, 2, D, H, W)."""
-        return torch.stack([batch["mask"].long(), batch["label"].long()], dim=1)
+    def target(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """Mask and reference labels, int64 (B, 2, D, H, W), and the opinion (B, C + 1, D, H, W)."""
+        labels = torch.stack([batch["mask"].long(), batch["label"].long()], dim=1)
+        return labels, batch["log_p"] if self.hears_opinion else None
 
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, target: tuple[Tensor, Tensor | None]) -> Tensor:
         """Weighted cross entropy plus `dice_weight` times soft Dice loss of the error logit, pooled over the batch.
 
         A label head adds `label_weight` times the mean cross entropy over the other labels on wrong voxels.
         """
-        mask, label = target[:, :1], target[:, 1:]
+        labels, log_p = target
+        mask, label = labels[:, :1], labels[:, 1:]
         error = (mask != label).float()
-        error_logit, label_logits = self.split(logits, mask)
+        error_logit, label_logits = self.split(logits, mask, log_p)
         pos_weight: Tensor = self.positive_weight  # type: ignore[assignment]
         value = F.binary_cross_entropy_with_logits(error_logit, error, pos_weight=pos_weight)
         if self.dice_weight:
@@ -106,17 +156,25 @@ class ErrorMapModule(DeepSupervisionModule):
             value = value + self.label_weight * _other_cross_entropy(label_logits, mask, label)
         return value
 
-    def split(self, logits_BCDHW: Tensor, mask_B1DHW: Tensor) -> tuple[Tensor, Tensor | None]:
+    def split(
+        self, logits_BCDHW: Tensor, mask_B1DHW: Tensor, log_p_BCDHW: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         """Error logit (B, 1, D, H, W) and label logits (B, C + 1, D, H, W), the latter None for the binary head."""
         if self.head == "binary":
-            return logits_BCDHW, None
-        own = logits_BCDHW.gather(1, mask_B1DHW)
-        return _without(logits_BCDHW, mask_B1DHW).logsumexp(dim=1, keepdim=True) - own, logits_BCDHW
+            doubt = 0.0 if log_p_BCDHW is None else _error_logit(log_p_BCDHW, mask_B1DHW)
+            return logits_BCDHW + doubt, None
+        labels = logits_BCDHW[:, : self.n_classes]
+        if log_p_BCDHW is not None:
+            labels = labels + log_p_BCDHW
+        if Input.mask in self.seen:
+            labels = labels.scatter_add(1, mask_B1DHW, logits_BCDHW[:, self.n_classes :])
+        return _error_logit(labels, mask_B1DHW), labels
 
     def raw(self, batch: dict[str, Any]) -> RawVerdict:
         """Uncalibrated outputs for a whole volume."""
         final = self.forward_volume(self.inputs(batch))[0]
-        error_logit, label_logits = self.split(final, batch["mask"].long()[:, None])
+        log_p = batch["log_p"].float() if self.hears_opinion else None
+        error_logit, label_logits = self.split(final, batch["mask"].long()[:, None], log_p)
         return RawVerdict(error_logit[0, 0], None if label_logits is None else label_logits[0])
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> RawVerdict:  # type: ignore[override]
@@ -125,21 +183,27 @@ class ErrorMapModule(DeepSupervisionModule):
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> ErrorPrediction:  # type: ignore[override]
         """Calibrated prediction for a whole volume; callbacks store and measure it."""
-        return self.predict(self.raw(batch), batch["mask"][0])
+        return self.predict(self.raw(batch), judged_case(batch))
 
-    def predict(self, raw: RawVerdict, mask_DHW: Tensor) -> ErrorPrediction:
+    def predict(self, raw: RawVerdict, case: JudgedCase) -> ErrorPrediction:
         """Calibrated verdict; with label logits also the most probable other labels, expected Dice, corrected mask."""
-        found = self.calibration.predict(raw.error_logit)
+        found = self.calibration.predict(raw.error_logit, case)
         if raw.label_logits is None:
             return found
-        other = most_probable_other(raw.label_logits, mask_DHW)
+        others = other_probabilities(raw.label_logits, case.mask)
+        corrected, _ = correct(found.probability, others, case.mask, self.calibration.correction)
         return ErrorPrediction(
             found.probability,
             found.error_map,
-            other,
-            expected_dice(found.probability, other_probabilities(raw.label_logits, mask_DHW), mask_DHW),
-            corrected_mask(mask_DHW, other, found.probability, self.calibration.correction),
+            others.argmax(dim=0).to(torch.uint8),
+            expected_dice(found.probability, others, case.mask),
+            corrected,
         )
+
+
+def _error_logit(label_logits_BCDHW: Tensor, mask_B1DHW: Tensor) -> Tensor:
+    own = label_logits_BCDHW.gather(1, mask_B1DHW)
+    return _without(label_logits_BCDHW, mask_B1DHW).logsumexp(dim=1, keepdim=True) - own
 
 
 def _without(logits_BCDHW: Tensor, mask_B1DHW: Tensor) -> Tensor:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from monai.losses import DiceCELoss
 from torch import Tensor, nn
 
 from whqa.modules.base import DeepSupervisionModule
+
+
+class Segmented(NamedTuple):
+    """What a segmenter says of a whole volume.
+
+    Attributes:
+        masks: kind -> (mask uint8 (D, H, W), normalised entropy float32 (D, H, W)).
+        log_p: log p_S behind the final mask, float32 (C + 1, D, H, W).
+    """
+
+    masks: dict[str, tuple[Tensor, Tensor]]
+    log_p: Tensor
 
 
 class SegmenterModule(DeepSupervisionModule):
@@ -43,8 +55,8 @@ class SegmenterModule(DeepSupervisionModule):
         value: Tensor = self.dice_ce(logits, target)
         return value
 
-    def masks(self, batch: dict[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Mask kinds of a whole volume: kind -> (mask uint8 (D, H, W), normalised entropy float32 (D, H, W)).
+    def masks(self, batch: dict[str, Any]) -> Segmented:
+        """Masks of all kinds of a whole volume, and what the final one follows from.
 
         "final" and "side<i>" come from the current weights, "early" from `early_weights` where these are set.
         """
@@ -52,7 +64,12 @@ class SegmenterModule(DeepSupervisionModule):
         logits = {"final": final} | {f"side{i}": side for i, side in enumerate(sides, start=1)}
         if self.early_weights is not None:
             logits["early"] = self._early_logits(batch)
-        return {kind: mask_and_entropy(values[0]) for kind, values in logits.items()}
+        found = {kind: mask_and_entropy(values[0]) for kind, values in logits.items()}
+        return Segmented(found, torch.log_softmax(final[0], dim=0))
+
+    def log_p(self, image_DHW: Tensor) -> Tensor:
+        """log p_S of a whole volume: float32 (C + 1, D, H, W)."""
+        return torch.log_softmax(self.forward_volume(image_DHW[None, None])[0][0], dim=0)
 
     def _early_logits(self, batch: dict[str, Any]) -> Tensor:
         current = {k: v.clone() for k, v in self.network.state_dict().items()}
@@ -66,8 +83,8 @@ class SegmenterModule(DeepSupervisionModule):
         """Masks of a whole volume; callbacks turn them into numbers."""
         return {"final": mask_and_entropy(self.forward_volume(self.inputs(batch))[0][0])}
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, tuple[Tensor, Tensor]]:
-        """Masks of all kinds of a whole volume; callbacks store and measure them."""
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> Segmented:  # type: ignore[override]
+        """Masks of all kinds of a whole volume and the opinion behind them; callbacks store and measure them."""
         return self.masks(batch)
 
 

@@ -24,10 +24,22 @@ class OptimiserSettings:
     max_voxels: int = 8_000_000
 
 
+class Input(StrEnum):
+    """What the error-map network sees, see `whqa.modules.errormap`."""
+
+    image = "image"
+    mask = "mask"
+    opinion = "opinion"
+
+
 @dataclass
 class ErrorMapSettings:
-    """Head and loss of the error-map network, see `whqa.modules.errormap.ErrorMapModule`."""
+    """Inputs, head and loss of the error-map network, see `whqa.modules.errormap.ErrorMapModule`.
 
+    `inputs` null takes all that there are: a run without segmenters of its own has no opinion.
+    """
+
+    inputs: list[Input] | None = None
     head: Head = Head.label
     label_weight: float = 1.0
     dice_weight: float = 1.0

@@ -37,6 +37,12 @@ class DeepSupervisedMonai(nn.Module):
         self.divisor = divisor
         self.n_sides = cast(int, network.deep_supr_num)
 
+    @property
+    def classifiers(self) -> tuple[nn.Module, ...]:
+        """The last layers: with zero parameters all logits are zero."""
+        last = (self.network.output_block, *self.network.deep_supervision_heads)  # type: ignore[misc]
+        return cast(tuple[nn.Module, ...], last)
+
     def forward(self, x_BCDHW: Tensor) -> list[Tensor]:
         """Logits, each (B, out_channels, D, H, W): [final, side1 (half size, enlarged), side2, ...]."""
         padded = pad_to_multiple(x_BCDHW, self.divisor)

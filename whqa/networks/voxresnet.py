@@ -98,6 +98,11 @@ class VoxResNet(nn.Module):
             self.sides.append(SideOutput(channels, out_channels, total))
         self.divisor: Triple = total
 
+    @property
+    def classifiers(self) -> tuple[nn.Module, ...]:
+        """The last layers: with zero parameters all logits are zero."""
+        return tuple(side.classify for side in self.sides)  # type: ignore[misc]
+
     def forward(self, x_BCDHW: Tensor) -> list[Tensor]:
         """Logits, each (B, out_channels, D, H, W): [sum of the sides, side1 (full size), ..., side4 (coarsest)]."""
         size = x_BCDHW.shape[2:]

@@ -130,6 +130,8 @@ def _rows(assessment: Assessment) -> list[dict[str, Any]]:
                 "volume": s["volume_ml"],
                 "corrected": s["volume_ml_corrected"],
                 "wrong": "n/a" if s["wrong_share"] is None else wording.percent(s["wrong_share"]),
+                "opinion": "n/a" if s["dice_opinion"] is None else f"{s['dice_opinion']:.2f}",
+                "correction": s["correction"]["reason"] if assessment.quality["correction"]["applied"] else "",
                 "reason": s.get("reason") or ("" if s["volume_ml"] else "not in the mask"),
             }
         )

@@ -19,7 +19,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from whqa.masks.plan import MASK_KINDS, is_delivered
+from whqa.masks.plan import MASK_KINDS, family, is_delivered
 from whqa.metrics.failure import risk_coverage
 from whqa.report.slices import new_figure
 from whqa.results.failure_score import confidence, risk_of
@@ -27,7 +27,10 @@ from whqa.results.statistics import limits_of_agreement
 from whqa.results.tables import METHOD_ORDER, in_order
 
 PALETTE = ("#0072B2", "#7F7F7F", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
-MARKERS: Mapping[str, str] = dict(zip(MASK_KINDS, "os^vDP", strict=True))
+_MARKERS = {"final": "o", "reference": "*", "corrupted": "X", "novel": "d", "mixed": "h", "early": "P"}
+_MARKERS |= {"side1": "s", "side2": "^", "side3": "v", "side4": "D", "unfinished": "s"}
+MARKERS: Mapping[str, str] = _MARKERS | {k: _MARKERS.get(k) or _MARKERS[family(k)] for k in MASK_KINDS}
+"""Of every kind of mask, and of every family of kinds."""
 OTHERS = "X*pHd8"
 BAND = "#dcebf5"
 Band = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]

@@ -10,6 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from whqa.masks.plan import family
 from whqa.report.figures import PALETTE, STYLE, kind_markers
 from whqa.report.slices import new_figure
 from whqa.results.mean_dice import expected_mean_dice
@@ -28,13 +29,13 @@ def standing_figure(population: Sequence[Mapping[str, Any]], quality: Mapping[st
     true, predicted, label, words = _AXES[part]
     value, interval = _this_case(quality, part)
     rows = [r for r in population if _is_number(r.get(true)) and _is_number(r.get(predicted))]
-    kinds = sorted({str(r.get("mask_kind", "final")) for r in rows}, key=lambda k: (k != "final", k))
+    kinds = sorted({_family(r) for r in rows}, key=lambda k: (k != "final", k))
     markers = kind_markers(kinds)
     with mpl.rc_context(STYLE):
         figure = new_figure(4.6, 4.4)
         axis = figure.subplots()
         for kind in kinds:
-            mine = [r for r in rows if str(r.get("mask_kind", "final")) == kind]
+            mine = [r for r in rows if _family(r) == kind]
             axis.plot(
                 [r[true] for r in mine],
                 [r[predicted] for r in mine],
@@ -73,6 +74,10 @@ _AXES = {
     "heart": ("acc_heart", "qi_heart", ("Acc", "QI"), "heart"),
     "dice": ("mean_dice", "mean_dice_predicted", ("mean Dice", "expected mean Dice"), "all structures"),
 }
+
+
+def _family(row: Mapping[str, Any]) -> str:
+    return family(str(row.get("mask_kind", "final")))
 
 
 def _this_case(quality: Mapping[str, Any], part: str) -> tuple[float | None, Sequence[float] | None]:

@@ -123,7 +123,6 @@ def correction_words(quality: QualityJson) -> list[str]:
         f"networks had not seen), whose mean Dice was {known['dice_before']:.3f}, correction changed it to "
         f"{known['dice_after']:.3f} ({known['gain']:+.3f}{reach}) and made {percent(known['improved_share'], 0)} of "
         "these masks better.",
-        "A mask that is better than those can become worse.",
     ]
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -175,31 +175,6 @@ def unfamiliar(features: Mapping[str, float], table: FeatureTable) -> list[dict[
         if entry and strangeness > found.get(topic, (0.0, {}))[0]:
             found[topic] = strangeness, entry
     return [entry for _, entry in sorted(found.values(), key=lambda pair: -pair[0])]
-
-
-def better_than_own(features: Mapping[str, float], table: FeatureTable) -> list[str]:
-    """In what size and shape a mask is like the run's references and unlike the masks of its segmenters.
-
-    What was measured on these masks, such as the gain of a correction, says little of such a mask.
-
-    Args:
-        features: of the scan and its mask.
-        table: see `load_features`.
-
-    Returns:
-        A sentence for each number, the strangest first; empty where the run kept no references.
-    """
-    found = []
-    for name, value in features.items():
-        base, _ = _parsed(name)
-        references = _references(table, name)
-        if FAMILIES[base].topic not in _OF_THE_MASK or np.isfinite(references).sum() < MIN_CASES:
-            continue
-        both_ways = replace(FAMILIES[base], low_only=False, high_only=False)
-        strangeness, entry = _compared(name, value, [table[name]], both_ways)
-        if entry and not _compared(name, value, [references], both_ways)[1]:
-            found.append((strangeness, str(entry["message"])))
-    return [message for _, message in sorted(found, key=lambda pair: -pair[0])]
 
 
 def _references(table: FeatureTable, name: str) -> npt.NDArray[np.float64]:

@@ -23,10 +23,12 @@ from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.masks.external import refuse_bare
 from whqa.masks.importing import Imported
 from whqa.masks.made_from import MadeFrom, refuse_other_masks, write_made_from
+from whqa.masks.opinion import Opinion, collect_ensembles, collect_opinions
 from whqa.masks.plan import SegmenterJob, fold_name, parse_fold
 from whqa.masks.store import COMPLETED, MaskItem, collect_masks
-from whqa.modules.errormap import ErrorMapModule, out_channels
+from whqa.modules.errormap import ErrorMapModule, in_channels, out_channels
 from whqa.modules.segmenter import SegmenterModule
+from whqa.modules.training_settings import Input
 from whqa.process import is_first_rank
 from whqa.stages.running import (
     LAST_CHECKPOINT,
@@ -100,7 +102,7 @@ def make_segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> StageRun:
     data = _data_module(cfg, study, job.held_out, test_folds=job.masks_of)
     callbacks = [
         *training_callbacks(run_dir, options.steps, options.freeze_norm, cfg.seed),
-        *segmenter_callbacks(study, job, run_dir, early_step=max(1, round(options.early * options.steps))),
+        *segmenter_callbacks(study, job, run_dir, max(1, round(options.early * options.steps)), cfg.seed),
     ]
     return StageRun(run_dir, module, data, _trainer(cfg, run_dir, callbacks))
 
@@ -116,23 +118,56 @@ def make_errormap(cfg: DictConfig, study: Study, run_dir: Path, imported: Sequen
     makers = {mask.segmenter for mask in masks}
     digests = {maker: known for maker, known in masks_now(study, imported).items() if maker in makers}
     write_made_from(run_dir, MadeFrom(study.made_from, digests))
-    data = _data_module(cfg, study, (fold,), masks=masks, balance=options.balance)
-    baselines = make_baselines(options.baselines, with_entropy=any(map(data.has_entropy, fitting_items(data))))
+    opinions = _opinions(cfg, study, fold)
+    several = None if opinions is None else collect_ensembles(study.directory, study.plan, study.folds, fold)
+    more = {
+        "opinions": opinions,
+        "ensembles": several,
+        "n_classes": study.cohort.scheme.n_classes,
+        "balance": options.balance,
+        "delivered": options.delivered,
+    }
+    data = _data_module(cfg, study, (fold,), masks=masks, **more)
+    there = frozenset[str]().union(*map(data.extras, fitting_items(data)))
+    baselines = make_baselines(options.baselines, there)
     judging = Judging(baselines, options.baseline_masks, options.threshold, options.overlays, cfg.seed)
     callbacks = [
         *training_callbacks(run_dir, options.steps, options.freeze_norm, cfg.seed),
         *errormap_callbacks(study, masks, run_dir, judging),
     ]
-    return StageRun(run_dir, _errormap_module(cfg, study), data, _trainer(cfg, run_dir, callbacks))
+    return StageRun(
+        run_dir, _errormap_module(cfg, study, opinions is not None), data, _trainer(cfg, run_dir, callbacks)
+    )
 
 
-def _errormap_module(cfg: DictConfig, study: Study) -> ErrorMapModule:
+def _opinions(cfg: DictConfig, study: Study, fold: int) -> dict[str, Opinion] | None:
+    """On every case, where the experiment has segmenters.
+
+    Raises:
+        InputError: the error-map network shall hear opinions, and there are no segmenters.
+    """
+    if chosen_kinds(cfg)[0].needs_segmenters:
+        return collect_opinions(study.directory, study.plan, study.folds, fold)
+    if Input.opinion in (cfg.errormap.inputs or ()):
+        raise InputError(
+            "errormap.inputs: opinion is that of the experiment's own segmenters, and with these masks.kinds it trains "
+            "none; use errormap.inputs=[image,mask]"
+        )
+    return None
+
+
+def _errormap_module(cfg: DictConfig, study: Study, with_opinion: bool) -> ErrorMapModule:
     options, n_classes = cfg.errormap, study.cohort.scheme.n_classes
     head = str(options.head)
-    network = make(cfg.network, in_channels=1 + n_classes, out_channels=out_channels(head, n_classes))
+    there = [name for name in Input if with_opinion or name != Input.opinion]
+    inputs = list(map(str, options.inputs or there))
+    network = make(
+        cfg.network, in_channels=in_channels(inputs, n_classes), out_channels=out_channels(head, inputs, n_classes)
+    )
     return ErrorMapModule(
         network,
         n_classes=n_classes,
+        inputs=inputs,
         head=head,
         total_steps=options.steps,
         **_pick(options, ("label_weight", "dice_weight", "positive_weight", *OPTIMISER_KEYS)),

@@ -79,14 +79,16 @@ def training_callbacks(run_dir: Path, total_steps: int, freeze_norm: float, seed
     ]
 
 
-def segmenter_callbacks(study: Study, job: SegmenterJob, run_dir: Path, early_step: int) -> list[pl.Callback]:
+def segmenter_callbacks(
+    study: Study, job: SegmenterJob, run_dir: Path, early_step: int, seed: int
+) -> list[pl.Callback]:
     """Of stage one: monitoring, weights for early masks (after `early_step` optimiser steps), the store of masks."""
     structures = study.cohort.scheme.keys
     seen = frozenset(study.folds.without(job.held_out))
     return [
         KeepEarlyWeights(early_step, run_dir / EARLY_WEIGHTS),
         MonitorSegmentation(structures),
-        StoreMasks(run_dir, structures, study.fold_of, study.patient_of, seen),
+        StoreMasks(run_dir, structures, study.fold_of, study.patient_of, seen, seed),
         TrackRun(run_dir, study.cohort.scheme),
     ]
 
@@ -123,7 +125,9 @@ def run_errormap(run: StageRun, fit: bool = True) -> None:
     """
     _fit_or_load(run, fit)
     if run.data.val_items and (fit or not (run.directory / CALIBRATION).exists()):
-        run.trainer.validate(run.module, datamodule=run.data, verbose=False)
+        # probabilities first, then the rule of correction, which needs them
+        for _ in range(2 if run.module.corrects else 1):
+            run.trainer.validate(run.module, datamodule=run.data, verbose=False)
     elif not run.data.val_items and run.trainer.is_global_zero:
         print(f"{run.directory}: not calibrated, errormap.validation_fraction=0 holds no training case back")
         # the numbers that it judges with

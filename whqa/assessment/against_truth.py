@@ -1,0 +1,86 @@
+"""What was said of a mask beside the truth, for who knows it: a phantom's label map, or a reference made later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from whqa.contract.quality_json import Assessment
+from whqa.data.formats.volume_files import read_label, voxel_sizes
+from whqa.errors import InputError
+from whqa.metrics.error_detection import error_dice
+from whqa.metrics.per_case import FloatArray
+from whqa.metrics.segmentation import paired_mean_dice, segmentation_dice
+from whqa.quality import error_map, heart_region, one_minus_mean
+
+_SAME_PLACE = 1e-3
+
+
+def said_and_true(assessment: Assessment, reference: Path) -> str:
+    """One line: QI beside Acc, expected Dice beside the true one, how well the errors were found, what correction did.
+
+    Args:
+        assessment: of a mask of the run's scheme.
+        reference: label map on the grid of the image, in the values of the run's scheme.
+
+    Raises:
+        InputError: the file is bad or lies on another grid.
+    """
+    truth = _reference(assessment, reference)
+    mask, corrected = torch.from_numpy(assessment.mask), torch.from_numpy(assessment.corrected)
+    error = error_map(mask, truth)
+    quality, n_classes = assessment.quality, assessment.scheme.n_classes
+    before, after = (segmentation_dice(m, truth, n_classes) for m in (mask, corrected))
+    heart = heart_region(mask, voxel_sizes(assessment.affine).tolist())
+    parts = [
+        f"QI over the heart {_said(quality['qi']['heart'])} / {one_minus_mean(error, heart):.3f}",
+        f"volume {_said(quality['qi']['volume'])} / {one_minus_mean(error):.3f}",
+        f"error Dice {error_dice(torch.from_numpy(assessment.error_map), error):.3f}",
+        "Dice "
+        + ", ".join(_dice(assessment, key, value) for key, value in zip(_keys(assessment), before, strict=True)),
+        f"mean Dice after correction {_gain(before, after)}",
+        "changed " + (_changes(assessment, before, after) or "nothing"),
+    ]
+    return "said / true: " + "; ".join(parts)
+
+
+def _reference(assessment: Assessment, path: Path) -> torch.Tensor:
+    volume = read_label(path, assessment.scheme, announce=False)
+    same = volume.array.shape == assessment.mask.shape
+    if not same or not np.allclose(volume.affine, assessment.affine, atol=_SAME_PLACE):
+        raise InputError(f"{path}: the reference does not lie on the grid of the image; leave --reference out")
+    return torch.from_numpy(volume.array)
+
+
+def _keys(assessment: Assessment) -> tuple[str, ...]:
+    return assessment.scheme.keys
+
+
+def _said(qi: Mapping[str, object]) -> str:
+    value, interval = qi["value"], qi["interval"]
+    if not isinstance(value, float):
+        return "n/a"
+    between = f" [{interval[0]:.3f}-{interval[1]:.3f}]" if isinstance(interval, list) else ""
+    return f"{value:.3f}{between}"
+
+
+def _dice(assessment: Assessment, key: str, true: float) -> str:
+    expected = assessment.quality["structures"][key]["dice_expected"]
+    return f"{key} {_number(expected)} / {_number(true)}"
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None or np.isnan(value) else f"{value:.2f}"
+
+
+def _gain(before: FloatArray, after: FloatArray) -> str:
+    first, second = paired_mean_dice(before, after)
+    return f"{float(second):.3f} ({float(second - first):+.3f})"
+
+
+def _changes(assessment: Assessment, before: FloatArray, after: FloatArray) -> str:
+    change = np.nan_to_num(after, nan=1.0) - np.nan_to_num(before, nan=1.0)
+    return ", ".join(f"{key} {c:+.3f}" for key, c in zip(_keys(assessment), change, strict=True) if abs(c) >= 5e-4)

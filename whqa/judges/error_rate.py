@@ -1,0 +1,103 @@
+"""How many voxels of a mask are wrong: a regression of its error rate over the heart on a few numbers of it.
+
+A network sees a neighbourhood at a time. Whether the mask agrees with a second opinion everywhere (as the opinion's own
+mask does), in thin seams (as a good mask of another maker does) or not at all in places (a gross fault) shows only in
+the whole, and tells a perfect mask from a poor one that looks alike voxel by voxel.
+
+The regression is a quasi-binomial one with logit link (Papke & Wooldridge 1996, Journal of Applied Econometrics 11(6)),
+fitted by scikit-learn's logistic regression on fractional responses: given its inputs, the mean is met.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from whqa.metrics.per_case import FloatArray
+from whqa.quality import JudgedCase
+
+SMALLEST = 1e-3
+"""Added to shares before their logarithm: smaller ones are alike."""
+STRENGTH = 50.0
+"""Inverse of the ridge penalty, in masks."""
+
+
+@dataclass(frozen=True)
+class RateModel:
+    """expit(intercept + sum of coefficients times `rate_features`)."""
+
+    intercept: float
+    coefficients: tuple[float, ...]
+
+    def rate(self, features: FloatArray) -> FloatArray:
+        """Expected share of wrong voxels over the heart: (n, features) -> (n,)."""
+        logit = self.intercept + np.asarray(features) @ np.asarray(self.coefficients)
+        return 1 / (1 + np.exp(-logit))
+
+
+def rate_features(logit_DHW: Tensor, case: JudgedCase) -> FloatArray:
+    """What the regression sees of one mask: logarithms of shares and means over the heart.
+
+    The mean of sigmoid(logit); with a second opinion also the mean of 1 - p_S(M), the share of voxels where the
+    opinion's most probable label is not the mask's, that share without seams (after an erosion by a voxel), and the
+    mean of sigmoid(logit) where the two agree and where they do not.
+
+    Args:
+        logit_DHW: error logit, not calibrated.
+        case: the mask; its reference is not looked at.
+
+    Returns:
+        float64 (6,), or (1,) without an opinion.
+    """
+    heart = case.heart
+    probability = torch.sigmoid(logit_DHW.float())
+    values = [_mean(probability, heart)]
+    if case.log_p is not None:
+        own = case.log_p.gather(0, case.mask.long()[None])[0].exp()
+        differs = (case.log_p.argmax(dim=0) != case.mask) & heart
+        inner = ndimage.binary_erosion(differs.cpu().numpy())
+        values += [
+            _mean(1 - own, heart),
+            _mean(differs.float(), heart),
+            float(inner.sum()) / max(1, int(heart.sum())),
+            _mean(probability, heart & ~differs),
+            _mean(probability, differs),
+        ]
+    return np.log(np.array(values) + SMALLEST)
+
+
+def fit_rate(features: Sequence[FloatArray], rates: Sequence[float], weights: Sequence[float]) -> RateModel | None:
+    """The regression on masks with reference; None where all masks, or none, are wrong everywhere or nowhere.
+
+    Args:
+        features: of each mask, see `rate_features`.
+        rates: true share of wrong voxels over the heart.
+        weights: of the masks.
+    """
+    x, y, w = np.array(features, np.float64), np.array(rates, np.float64), np.array(weights, np.float64)
+    if not len(x) or not 0 < (w * y).sum() < w.sum():
+        return None
+    w = w * len(x) / w.sum()
+    mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-9
+    spread[spread < 1e-6] = np.inf
+    z = (x - mean) / spread
+    model = LogisticRegression(C=STRENGTH, max_iter=2000)
+    with warnings.catch_warnings():
+        # the ridge makes it unique; a step less changes nothing that counts
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(np.r_[z, z], np.r_[np.ones(len(z)), np.zeros(len(z))], sample_weight=np.r_[w * y, w * (1 - y)])
+    slopes = model.coef_[0] / spread
+    return RateModel(float(model.intercept_[0] - slopes @ mean), tuple(map(float, slopes)))
+
+
+def _mean(values: Tensor, region: Tensor) -> float:
+    selected = values[region]
+    return float(selected.double().mean()) if selected.numel() else 0.0

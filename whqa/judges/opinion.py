@@ -1,0 +1,84 @@
+"""A second opinion: wherever a segmenter that has not seen the case would not have said so, the mask may be wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whqa.errors import InputError
+from whqa.judges.baseline import CaseSource
+from whqa.judges.calibration import Calibration, MaskLogits, fit_calibration
+from whqa.masks.plan import family
+from whqa.quality import ErrorPrediction, JudgedCase
+
+SMALLEST_P = 1e-5
+
+
+class SecondOpinion:
+    """P = 1 - p_S(M), the probability that the segmenter gives to all labels but the mask's own, calibrated.
+
+    It costs nothing where a run has segmenters, judges masks of every kind, and is calibrated on training masks as the
+    error-map network is (`whqa.judges.calibration`), on more of them: a network has to be better. A case without
+    opinion is refused with an InputError.
+
+    Args:
+        name: in the tables.
+        attribute: of `JudgedCase`, the opinion: "log_p" of one segmenter, "ensemble" of all unseen ones.
+    """
+
+    def __init__(self, name: str = "opinion", attribute: str = "log_p") -> None:
+        self.name, self.needs, self._attribute = name, frozenset({attribute}), attribute
+        self._calibration: Calibration | None = None
+
+    def fit(self, cases: CaseSource) -> None:
+        """One pass over the cases; every family of masks weighs alike. See `Baseline.fit`."""
+        masks, kinds = [], []
+        for case in cases():
+            heard = self._hearing(case)
+            masks.append(MaskLogits.of(doubt_logit(heard), heard))
+            kinds.append(case.kind)
+        if not masks:
+            raise ValueError("no case to fit the opinion on")
+        self._calibration = fit_calibration(masks, family_weights(kinds))
+
+    def predict(self, case: JudgedCase) -> ErrorPrediction:
+        """See `Baseline.predict`."""
+        if self._calibration is None:
+            raise RuntimeError(f"baseline {self.name!r} is not fitted")
+        heard = self._hearing(case)
+        return self._calibration.predict(doubt_logit(heard), heard)
+
+    def _hearing(self, case: JudgedCase) -> JudgedCase:
+        """The case with the opinion that this baseline goes by; what was found of it before is kept."""
+        if self._attribute == "log_p":
+            return case
+        return replace(case, log_p=getattr(case, self._attribute))
+
+    def parameters(self) -> dict[str, Any]:
+        """The calibration."""
+        return {} if self._calibration is None else self._calibration.to_dict()
+
+
+def doubt_logit(case: JudgedCase) -> Tensor:
+    """logit(1 - p_S(M)), float32 (D, H, W).
+
+    Raises:
+        InputError: nobody gave an opinion on the case.
+    """
+    if case.log_p is None:
+        raise InputError(
+            f"case {case.case}, mask {case.kind}: no second opinion, which the baseline 'opinion' needs; "
+            "judge masks in a run with segmenters of its own, or leave this baseline out"
+        )
+    own = case.log_p.gather(0, case.mask.long()[None])[0].exp()
+    return torch.logit(1.0 - own, eps=SMALLEST_P)
+
+
+def family_weights(kinds: list[str]) -> list[float]:
+    """The weight of each mask, by its kind: families weigh alike, whatever their number of masks."""
+    count = Counter(map(family, kinds))
+    return [1.0 / count[family(kind)] for kind in kinds]

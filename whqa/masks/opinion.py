@@ -1,0 +1,124 @@
+"""A second opinion: the softmax p_S of a segmenter that has not seen the case, kept beside its masks.
+
+    runs/<experiment>/segmenter/<name>/masks/<case>/opinion.npz
+        log_p              uint8 (C + 1, D, H, W)   round(-log p_S * 25.5): steps of 0.039, so p_S is known to 2 %;
+                                                    what is below e^-10 = 0.00005 counts as that
+        segmenter, unseen  who holds it; whether the case was outside the segmenter's training folds
+
+Shape suffixes: C all C + 1 labels, DHW space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from whqa.data.folds import Folds
+from whqa.errors import InputError
+from whqa.files import atomic_path, sha256
+from whqa.masks.plan import MaskPlan
+from whqa.masks.store import again, mask_digests, mask_path, read_arrays
+
+OPINION = "opinion"
+LOWEST_LOG_P = -10.0
+CODES = 255
+
+
+def encode(log_p_CDHW: Tensor) -> npt.NDArray[np.uint8]:
+    """Log-probabilities as they are stored."""
+    codes = (log_p_CDHW.float() * (CODES / LOWEST_LOG_P)).clamp(0, CODES).round()
+    return codes.to(torch.uint8).cpu().numpy()
+
+
+def decode(codes: Tensor) -> Tensor:
+    """Stored codes, any shape -> log p_S, float32; sums of p over the labels are 1 to within 2 %."""
+    return codes.float() * (LOWEST_LOG_P / CODES)
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """Where the opinion on one case lies."""
+
+    case: str
+    path: Path
+    segmenter: str
+
+    def codes(self) -> npt.NDArray[np.uint8]:
+        """uint8 (C + 1, D, H, W), see `decode`."""
+        return read_arrays(self.path, "log_p")[0]
+
+
+def write_opinion(segmenter_dir: Path, case: str, log_p_CDHW: Tensor, unseen: bool) -> None:
+    """Keep a segmenter's opinion on a case, whole or not at all."""
+    with atomic_path(mask_path(segmenter_dir, case, OPINION)) as temporary:
+        np.savez_compressed(
+            temporary,
+            log_p=encode(log_p_CDHW),
+            segmenter=np.array(segmenter_dir.name),
+            unseen=np.array(unseen),
+        )
+
+
+def collect_opinions(experiment_dir: Path, plan: MaskPlan, folds: Folds, test_fold: int) -> dict[str, Opinion]:
+    """The opinion on every case that serves the error-map network of `test_fold`: of the segmenter of its masks.
+
+    Raises:
+        InputError: an opinion is missing, is not what the segmenter wrote, or its case had been seen in training
+            although the plan forbids it.
+    """
+    found = {}
+    for case_fold in range(folds.n):
+        name = plan.segmenter_of(test_fold, case_fold)
+        directory = experiment_dir / "segmenter" / name
+        digests = mask_digests(directory) or {}
+        for case in folds.cases(case_fold):
+            must_be_unseen = plan.asserts_unseen or case_fold == test_fold
+            found[case] = _opinion(directory, case, must_be_unseen, digests)
+    return found
+
+
+def collect_ensembles(
+    experiment_dir: Path, plan: MaskPlan, folds: Folds, test_fold: int
+) -> dict[str, tuple[Opinion, ...]] | None:
+    """The opinions of all segmenters that have seen neither the case nor the test fold; None where all are single ones.
+
+    A case of the test fold has one of each segmenter trained without this fold, a training case that of its masks.
+
+    Raises:
+        InputError: see `collect_opinions`.
+    """
+    unseen = [job for job in plan.segmenters if test_fold in job.held_out and test_fold in job.masks_of]
+    if len(unseen) < 2:
+        return None
+    single = collect_opinions(experiment_dir, plan, folds, test_fold)
+    found: dict[str, tuple[Opinion, ...]] = {case: (opinion,) for case, opinion in single.items()}
+    for case in folds.cases(test_fold):
+        places = [experiment_dir / "segmenter" / job.name for job in unseen]
+        found[case] = tuple(_opinion(place, case, True, mask_digests(place) or {}) for place in places)
+    return found
+
+
+def mean_opinion(opinions: Sequence[Opinion]) -> Tensor:
+    """Log of the mean of p_S over several opinions on one case: float32 (C + 1, D, H, W)."""
+    each = [decode(torch.from_numpy(opinion.codes())).exp_() for opinion in opinions]
+    return torch.stack(each).mean(dim=0).log_()
+
+
+def _opinion(segmenter_dir: Path, case: str, must_be_unseen: bool, digests: Mapping[str, str]) -> Opinion:
+    path = mask_path(segmenter_dir, case, OPINION)
+    maker, unseen = read_arrays(path, "segmenter", "unseen")
+    if sha256(path) != digests.get(f"{case}/{OPINION}"):
+        raise InputError(f"{path}: not what the segmenter wrote here; {again(segmenter_dir)}")
+    if str(maker) != segmenter_dir.name:
+        raise InputError(
+            f"{path}: of segmenter {str(maker)!r}, expected {segmenter_dir.name!r}; {again(segmenter_dir)}"
+        )
+    if must_be_unseen and not bool(unseen):
+        raise InputError(f"{path}: the segmenter was trained on case {case}; its opinion must not be used here")
+    return Opinion(case, path, segmenter_dir.name)
