@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from whqa.quality import LOWEST_DICE
 from whqa.results import bootstrap
 from whqa.results.reliability import FEWEST_IN_BIN, MOST_BINS
-from whqa.results.strata import LOWEST_DICE
 from whqa.results.triage import BAD_DICE
 
 DEFINITIONS: dict[str, str] = {

@@ -13,14 +13,12 @@ import pandas as pd
 
 from whqa.contract.by_quality import Change, CorrectionInStratum, RegionInStratum, Stratum
 from whqa.contract.entries import Entry, MeasuredIntervals
+from whqa.quality import LOWEST_DICE
 from whqa.results.breakdown import NO_CORRECTION, structure_gain
 from whqa.results.mean_dice import before_and_after, mean_dice
 from whqa.results.summary_entry import mean_entry
-from whqa.results.triage import BAD_DICE
 
 REFERENCE_STRATUM, BAD_STRATUM = "reference", "bad"
-LOWEST_DICE: Mapping[str, float] = {"mild": 0.95, "good": 0.85, "fair": BAD_DICE}
-"""From which mean Dice on a mask with errors belongs to a stratum; below all of them it is bad."""
 STRATA = (REFERENCE_STRATUM, *LOWEST_DICE, BAD_STRATUM)
 
 NO_MASK = "no such mask"

@@ -19,10 +19,11 @@ import numpy.typing as npt
 from scipy.stats import beta
 
 from whqa.metrics.per_case import FloatArray
+from whqa.quality import LOWEST_DICE
 
 Decision = Literal["accept", "review", "reject"]
 DECISIONS: tuple[Decision, ...] = ("accept", "review", "reject")
-BAD_DICE = 0.7
+BAD_DICE = LOWEST_DICE["fair"]
 RISK = 0.1
 
 
