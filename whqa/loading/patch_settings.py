@@ -7,8 +7,9 @@ from typing import Literal
 
 Balance = Literal["final", "quality", "none"]
 BALANCE: Balance = "final"
-DELIVERED = 0.25
 """How masks under judgement are drawn unless told otherwise, see `whqa.loading.datamodule.WholeHeartDataModule`."""
+DELIVERED = 0.25
+"""Share of delivered masks with that balance."""
 
 
 @dataclass
