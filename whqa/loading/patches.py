@@ -24,7 +24,7 @@ from whqa.data.points import spread_points
 from whqa.loading.augmentation import Augmentation
 from whqa.loading.brightness import brightness
 from whqa.loading.sampling import PatchRequest
-from whqa.masks.opinion import decode
+from whqa.masks.opinion import CODES, decode
 
 if TYPE_CHECKING:
     from whqa.data.cache import PreparedCase
@@ -97,16 +97,25 @@ def place_window(
     return Window((int(p[0]), int(p[1]), int(p[2])), start + (p - 1) / 2, matrix)
 
 
-def cut(window: Window, image_DHW: Array, labels_DHW: Sequence[Array], outside: float) -> tuple[Tensor, list[Tensor]]:
+def cut(
+    window: Window,
+    image_DHW: Array,
+    labels_DHW: Sequence[Array],
+    outside: float,
+    of_labels: Sequence[int] | None = None,
+) -> tuple[Tensor, list[Tensor]]:
     """The patch of the image, float32 (trilinear), and of each label map, int64 (nearest); all (D, H, W).
 
     Args:
         image_DHW: may be a memory map.
-        labels_DHW: of the image's shape; outside the volume they are 0.
+        labels_DHW: of the image's shape.
         outside: the image's value outside the volume.
+        of_labels: that of each label map, 0 by default.
     """
     image = torch.from_numpy(_read_box(image_DHW, window, outside)).float()
-    labels = [torch.from_numpy(_read_box(volume, window, 0)) for volume in labels_DHW]
+    fills = of_labels or [0] * len(labels_DHW)
+    boxes = (_read_box(volume, window, fill) for volume, fill in zip(labels_DHW, fills, strict=True))
+    labels = [torch.from_numpy(box) for box in boxes]
     if not window.is_crop:
         image, labels = _warp(window, image, labels)
     return image, [label.long() for label in labels]
@@ -258,7 +267,9 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         volume, label = self._volumes.of(case)
         maps = {"label": label} | ({} if isinstance(item, str) else {"mask": self._masks.load(item.path, item.mask)})
         codes = self._codes(case.id)
-        image, cuts = cut(window, volume, [*maps.values(), *codes], case.minimum)
+        # outside the volume there is background, and the opinion is sure of it
+        outside = [0] * len(maps) + [0, *[CODES] * (len(codes) - 1)][: len(codes)]
+        image, cuts = cut(window, volume, [*maps.values(), *codes], case.minimum, outside)
         patch: dict[str, Tensor] = {} if isinstance(item, str) else self._unchanged(number, case, image)
         if self.augmentation:
             image = self.augmentation.change_intensity(image, rng)
