@@ -230,7 +230,7 @@ def _likeliest_slope(heart: FloatArray, rates: FloatArray, share: FloatArray) ->
 def _best_threshold(masks: Sequence[MaskLogits], slope: float, offsets: FloatArray, share: FloatArray) -> float:
     mean = np.zeros(LEVELS + 1)
     for mask, offset, weight in zip(masks, offsets, share, strict=True):
-        level = (expit(slope * bin_logits() + offset) * LEVELS).astype(int)
+        level = (expit(slope * bin_logits() + offset) * LEVELS).round().astype(int)
         right, wrong = (np.bincount(level, weights=v, minlength=LEVELS + 1) for v in mask.volume)
         hit, called = (np.cumsum(v[::-1])[::-1] for v in (wrong, right + wrong))
         size = called + wrong.sum()
