@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import ndimage
+from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
@@ -40,7 +41,7 @@ class RateModel:
     def rate(self, features: FloatArray) -> FloatArray:
         """Expected share of wrong voxels over the heart: (n, features) -> (n,)."""
         logit = self.intercept + np.asarray(features) @ np.asarray(self.coefficients)
-        return 1 / (1 + np.exp(-logit))
+        return expit(logit)
 
 
 def rate_features(logit_DHW: Tensor, case: JudgedCase) -> FloatArray:
