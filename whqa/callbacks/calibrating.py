@@ -19,7 +19,6 @@ from whqa.judges.opinion import family_weights
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.metrics.per_case import FloatArray, mean_defined
 from whqa.metrics.segmentation import segmentation_dice
-from whqa.modules.volume_batches import judged_case
 from whqa.quality import stratum
 
 
@@ -52,7 +51,7 @@ class Calibrate(pl.Callback):
         """Count one mask's logits; once these are calibrated, measure what correcting it would gain."""
         if trainer.state.fn != TrainerFn.VALIDATING:
             return
-        index, case = int(batch["index"][0]), judged_case(batch)
+        index, case = int(batch["index"][0]), module.judged(batch)  # type: ignore[operator]
         if not self.fitted:
             self.logits[index] = MaskLogits.of(outputs.error_logit, case)
         elif outputs.label_logits is not None:

@@ -19,6 +19,7 @@ from them for every structure alike, see `whqa.modules.evidence`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -183,7 +184,12 @@ class ErrorMapModule(DeepSupervisionModule):
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> ErrorPrediction:  # type: ignore[override]
         """Calibrated prediction for a whole volume; callbacks store and measure it."""
-        return self.predict(self.raw(batch), judged_case(batch))
+        return self.predict(self.raw(batch), self.judged(batch))
+
+    def judged(self, batch: dict[str, Any]) -> JudgedCase:
+        """The mask of a whole-volume batch, with the opinion only where the network hears it."""
+        case = judged_case(batch)
+        return case if self.hears_opinion else replace(case, log_p=None)
 
     def predict(self, raw: RawVerdict, case: JudgedCase) -> ErrorPrediction:
         """Calibrated verdict; with label logits also the most probable other labels, expected Dice, corrected mask."""
