@@ -9,7 +9,8 @@ from __future__ import annotations
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -184,17 +185,44 @@ def _preprocess(directory: Path, config: DictConfig) -> Preprocess:
 
 def _network(run_dir: Path, fold: int, config: DictConfig, n_classes: int) -> FoldNetwork:
     path = run_dir / "checkpoints" / "last.ckpt"
-    try:
-        options = config.errormap
-        head = str(options.get("head", "binary"))
+    with _refusing(path):
+        module = _error_map_module(path, config, n_classes)
+    calibration = run_dir / "calibration.json"
+    module.calibration = read_calibration(calibration) if calibration.exists() else Calibration()
+    trainer = config.get("trainer")
+    bf16 = isinstance(trainer, DictConfig) and str(trainer.get("precision", "")).startswith("bf16")
+    segmenter = _segmenter(run_dir, config, n_classes) if module.hears_opinion else None
+    return FoldNetwork(fold, module, sha256(path), bf16, segmenter)
+
+
+def _error_map_module(path: Path, config: DictConfig, n_classes: int) -> ErrorMapModule:
+    options, saved = config.errormap, _read_checkpoint(path)
+    head, inputs = str(options.get("head", "binary")), _inputs(path, saved)
+    channels = in_channels(inputs, n_classes), out_channels(head, inputs, n_classes)
+    network = make(config.network, in_channels=channels[0], out_channels=channels[1])
+    module = ErrorMapModule(
+        network, n_classes=n_classes, inputs=inputs, head=head, total_steps=1, max_voxels=int(options.max_voxels)
+    )
+    module.load_state_dict(saved["state_dict"])
+    return module.eval()
+
+
+def _segmenter(errormap_dir: Path, config: DictConfig, n_classes: int) -> SegmenterModule:
+    """The segmenter of an error-map network's own fold: what it says of a new scan is an opinion like those learned."""
+    path = errormap_dir.parent.parent / "segmenter" / errormap_dir.name / "checkpoints" / "last.ckpt"
+    with _refusing(path):
         saved = _read_checkpoint(path)
-        inputs = _inputs(path, saved)
-        channels = in_channels(inputs, n_classes), out_channels(head, inputs, n_classes)
-        network = make(config.network, in_channels=channels[0], out_channels=channels[1])
-        module = ErrorMapModule(
-            network, n_classes=n_classes, inputs=inputs, head=head, total_steps=1, max_voxels=int(options.max_voxels)
-        )
-        module.load_state_dict(saved["state_dict"])
+        network = make(config.network, in_channels=1, out_channels=n_classes)
+        segmenter = SegmenterModule(network, total_steps=1, max_voxels=int(config.segmenter.max_voxels))
+        segmenter.load_state_dict(saved["state_dict"])
+    return segmenter.eval()
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Whatever a missing, damaged or hostile checkpoint raises becomes an InputError."""
+    try:
+        yield
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; copy the whole run, or train the fold again") from None
     except pickle.UnpicklingError:
@@ -206,12 +234,6 @@ def _network(run_dir: Path, fold: int, config: DictConfig, n_classes: int) -> Fo
     except (*_DAMAGED, InstantiationException, OmegaConfBaseException, zipfile.BadZipFile) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a checkpoint of this network ({first}); train the fold again") from None
-    path = run_dir / "calibration.json"
-    module.calibration = read_calibration(path) if path.exists() else Calibration()
-    trainer = config.get("trainer")
-    bf16 = isinstance(trainer, DictConfig) and str(trainer.get("precision", "")).startswith("bf16")
-    segmenter = _segmenter(run_dir, config, n_classes) if module.hears_opinion else None
-    return FoldNetwork(fold, module.eval(), sha256(path), bf16, segmenter)
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
@@ -229,13 +251,3 @@ def _inputs(path: Path, saved: Mapping[str, Any]) -> list[str]:
     if known is None:
         raise InputError(f"{path}: trained by an older version, whose networks heard no second opinion; train again")
     return [str(name) for name in known]
-
-
-def _segmenter(errormap_dir: Path, config: DictConfig, n_classes: int) -> SegmenterModule:
-    """The segmenter of an error-map network's own fold: what it says of a new scan is an opinion like those learned."""
-    path = errormap_dir.parent.parent / "segmenter" / errormap_dir.name / "checkpoints" / "last.ckpt"
-    saved = _read_checkpoint(path)
-    network = make(config.network, in_channels=1, out_channels=n_classes)
-    segmenter = SegmenterModule(network, total_steps=1, max_voxels=int(config.segmenter.max_voxels))
-    segmenter.load_state_dict(saved["state_dict"])
-    return segmenter.eval()
