@@ -16,13 +16,13 @@ from scipy.stats import pearsonr
 from sklearn.metrics import average_precision_score, f1_score
 from torch import Tensor
 
-from whqa.modules.volume_batches import judged_case
 from whqa.callbacks.calibrating import Calibrate
 from whqa.callbacks.judging import JudgeMasks
 from whqa.callbacks.monitoring import MonitorErrorMap
 from whqa.judges.calibration import Calibration, LogitHistogram, fit_calibration
 from whqa.judges.registry import make_baselines
 from whqa.modules.errormap import RawVerdict
+from whqa.modules.volume_batches import judged_case
 from whqa.quality import ErrorPrediction
 
 SHAPE = (6, 7, 8)
