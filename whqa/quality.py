@@ -5,7 +5,7 @@ Definitions (I image, G reference labels, M mask under judgement, all of shape (
     error map            E = [M != G]
     predicted error      P = f(I, M) in [0, 1],   predicted error map  Ê = [P >= tau]
     accuracy             Acc_Ω = 1 - mean_Ω(E)
-    quality indicator    QI_Ω  = 1 - mean_Ω(Ê)      soft QI: P in place of Ê
+    quality indicator    QI_Ω  = 1 - mean_Ω(P) of a judge whose P is calibrated, 1 - mean_Ω(Ê) of any other
     regions Ω            "volume": the whole preprocessed crop
                          "heart":  the mask's foreground dilated by 10 mm; needs no reference, independent of the crop
 
@@ -44,7 +44,7 @@ def error_map(mask: Tensor, reference: Tensor) -> Tensor:
 
 
 def one_minus_mean(values: Tensor, region: Tensor | None = None) -> float:
-    """1 - mean over the region: Acc from an error map, QI from a predicted map, soft QI from probabilities.
+    """1 - mean over the region: Acc from an error map, QI from a predicted map or from calibrated probabilities.
 
     Args:
         values: bool or float, any shape.
@@ -146,6 +146,8 @@ class ErrorPrediction:
         other: the label that a voxel most probably has if the mask is wrong there, uint8 (D, H, W), or None.
         expected_dice: of structures 1..C, float64 (C,), or None.
         corrected: the corrected mask (D, H, W), or None.
+        calibrated: whether P means a frequency, so that QI follows from P itself. Ê is the map with the best Dice that
+            P lets expect; where P is unsure it is larger than the errors are, and QI would be too low.
     """
 
     probability: Tensor
@@ -153,6 +155,11 @@ class ErrorPrediction:
     other: Tensor | None = None
     expected_dice: Tensor | None = None
     corrected: Tensor | None = None
+    calibrated: bool = False
+
+    def quality(self, region: Tensor | None = None) -> float:
+        """QI over a region, None is the whole volume."""
+        return one_minus_mean(self.probability if self.calibrated else self.error_map, region)
 
     def __post_init__(self) -> None:
         if self.error_map.dtype != torch.bool or self.error_map.shape != self.probability.shape:

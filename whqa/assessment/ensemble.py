@@ -23,7 +23,7 @@ from whqa.judges.correction import expected_dice, other_probabilities
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.loading.brightness import brightness
 from whqa.masks.opinion import decode, encode
-from whqa.quality import JudgedCase, heart_region, one_minus_mean
+from whqa.quality import ErrorPrediction, JudgedCase, heart_region
 
 NO_LABELS = "the run's network has no label head; `whqa cv ... errormap.head=label name=...` trains one that has"
 LOST = "the mask has no voxel on the grid of the run"
@@ -53,6 +53,7 @@ class Judgement:
         expected_dice: of structures 1..C, float64 (C,), or None.
         heart: the region "heart", bool (D, H, W), or None where the mask has no voxel.
         by_fold: fold -> what that network says alone.
+        calibrated: whether QI follows from P itself, see `whqa.quality.ErrorPrediction`.
         opinion: the label that the run's segmenters hold for most probable, uint8 (D, H, W), or None without.
     """
 
@@ -64,7 +65,12 @@ class Judgement:
     expected_dice: Tensor | None
     heart: Tensor | None
     by_fold: dict[int, FoldNumbers]
+    calibrated: bool
     opinion: Tensor | None = None
+
+    def quality(self, region: Tensor | None = None) -> float:
+        """QI over a region, None is the whole volume."""
+        return ErrorPrediction(self.probability, self.error_map, calibrated=self.calibrated).quality(region)
 
     @property
     def lost(self) -> bool:
@@ -98,6 +104,7 @@ def judge_mask(
     opinion = torch.zeros(n_classes, *image_DHW.shape) if networks[0].segmenter is not None else None
     by_fold: dict[int, FoldNumbers] = {}
     thresholds = []
+    calibrated = all(n.module.calibration.rate is not None for n in networks)
     for network, (probability, others, tau, log_p) in zip(
         networks, _each(networks, image_DHW, mask_DHW, spacing), strict=True
     ):
@@ -109,7 +116,8 @@ def judge_mask(
             labels += others.mul_(probability)
         if opinion is not None and log_p is not None:
             opinion += log_p.exp_()
-        qi = {"volume": one_minus_mean(wrong)} | ({} if heart is None else {"heart": one_minus_mean(wrong, heart)})
+        said = ErrorPrediction(probability, wrong, calibrated=calibrated)
+        qi = {"volume": said.quality()} | ({} if heart is None else {"heart": said.quality(heart)})
         by_fold[network.fold] = FoldNumbers(qi, dice)
     probability = total / len(networks)
     by_case = all(n.module.calibration.threshold is None for n in networks)
@@ -125,6 +133,7 @@ def judge_mask(
         None if others is None else expected_dice(probability, others, mask_DHW),
         heart,
         by_fold,
+        calibrated,
         None if opinion is None else opinion.argmax(dim=0).to(torch.uint8),
     )
 

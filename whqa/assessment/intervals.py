@@ -43,7 +43,7 @@ def _quality_indicator(run: TrainedRun, judgement: Judgement, region: str, confi
     where = None if region == "volume" else judgement.heart
     found = conformal_interval(OutOfFold.of(run.cases, f"qi_{region}", f"acc_{region}"), by_fold, confidence)
     return {
-        "value": one_minus_mean(judgement.error_map, where),
+        "value": judgement.quality(where),
         "soft": one_minus_mean(judgement.probability, where),
         "interval": None if found is None else list(found),
         "reason": FEW if found is None else None,

@@ -67,7 +67,7 @@ class Overlays(pl.Callback):
         if case.case in fixed and case.kind == delivered[0]:
             self._draw(_shown(case, outputs))
             return
-        gap = abs(one_minus_mean(outputs.error_map) - one_minus_mean(case.error))
+        gap = abs(outputs.quality() - one_minus_mean(case.error))
         if len(self.worst) < 2 * self.n or gap > min(self._gaps().values()):
             self.worst[int(batch["index"][0])] = (gap, _shown(case, outputs))
             self.worst = {index: self.worst[index] for index in self._highest(self._gaps())}

@@ -70,7 +70,7 @@ class Calibration:
         logit = logit_DHW.float().clamp(-LOGIT_RANGE, LOGIT_RANGE)
         probability = torch.sigmoid(self.slope * logit + self._offset(logit, case))
         threshold = expected_dice_threshold(probability) if self.threshold is None else self.threshold
-        return ErrorPrediction(probability, probability >= threshold)
+        return ErrorPrediction(probability, probability >= threshold, calibrated=self.rate is not None)
 
     def _offset(self, logit_DHW: Tensor, case: JudgedCase) -> float:
         if self.rate is None:

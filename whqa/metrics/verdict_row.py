@@ -40,6 +40,6 @@ def judge(case: JudgedCase, prediction: ErrorPrediction) -> dict[str, float]:
     }
     for name, region in (("volume", None), ("heart", case.heart)):
         row[f"acc_{name}"] = one_minus_mean(case.error, region)
-        row[f"qi_{name}"] = one_minus_mean(prediction.error_map, region)
+        row[f"qi_{name}"] = prediction.quality(region)
         row[f"qi_soft_{name}"] = one_minus_mean(prediction.probability, region)
     return row

@@ -204,6 +204,7 @@ class ErrorMapModule(DeepSupervisionModule):
             others.argmax(dim=0).to(torch.uint8),
             expected_dice(found.probability, others, case.mask),
             corrected,
+            found.calibrated,
         )
 
 
