@@ -94,7 +94,7 @@ class QualityIndicator(TypedDict):
 
     Attributes:
         value: QI, 1 minus the share of the region in the error map; null where the mask has no voxel on the run's grid.
-        soft: 1 - mean of the error probabilities, which `value` is too where they are calibrated; null together with it.
+        soft: 1 - mean of the error probabilities, as `value` where they are calibrated; null together with it.
         interval: for the true Acc, of the confidence above; null where the run has too few unseen masks.
         reason: why one of them is null; null where none is.
     """

@@ -14,8 +14,8 @@ DEFINITIONS: dict[str, str] = {
     "error Dice": "2|E∩Ê| / (|E|+|Ê|) a case, then averaged; 1 where a case has no error and none is predicted. "
     "Pooled: from voxel counts summed over all cases.",
     "error AUPRC": "average precision of P for E, a case, then averaged over the cases that have an error.",
-    "Acc and QI": "Acc = 1 - mean(E). QI = 1 - mean(P) of a method whose P is calibrated (errormap, opinion, ensemble), "
-    '1 - mean(Ê) of any other; soft QI = 1 - mean(P). Each over a region. Region "volume": '
+    "Acc and QI": "Acc = 1 - mean(E). QI = 1 - mean(P) of a method whose P is calibrated (errormap, opinion, "
+    'ensemble), 1 - mean(Ê) of any other; soft QI = 1 - mean(P). Each over a region. Region "volume": '
     'the whole preprocessed crop around the heart. Region "heart": the mask\'s foreground dilated by 10 mm.',
     "PCC, Spearman, MAE": "Pearson and rank correlation of QI with Acc over masks, and the mean of |QI - Acc|. Beside "
     "each MAE stands that of a constant: the mean Acc of the training masks (of final masks where these are judged, of "
