@@ -15,6 +15,7 @@ from whqa.assessment.inputs import InputFile, Inputs
 from whqa.assessment.intervals import expected_dice_by_structure, quality_indicators
 from whqa.assessment.likeness import Likeness
 from whqa.assessment.model import TrainedRun
+from whqa.assessment.places import wrong_places
 from whqa.assessment.run_grid import CaseOnGrid, RestoredMaps, outside_share
 from whqa.assessment.verdict import verdict_of
 from whqa.contract.quality_json import (
@@ -62,6 +63,7 @@ def quality_record(run: TrainedRun, found: Findings, confidence: float, moments:
     outside = outside_share(inputs, found.case.geometry)
     qi = quality_indicators(run, found.judgement, confidence)
     structures = _structures(run, found, confidence)
+    places = wrong_places(found.maps.probability, inputs.mask.array, run.scheme.keys, inputs.voxel_ml)
     return {
         "case": inputs.name,
         "confidence": confidence,
@@ -74,6 +76,7 @@ def quality_record(run: TrainedRun, found: Findings, confidence: float, moments:
         },
         "qi": qi,
         "structures": structures,
+        "places": places,
         "outside": {"mask_share": outside},
         "warnings": [*inputs.warnings, *_told_outside(outside, found.case), *likeness.warnings],
         "out_of_distribution": likeness.unfamiliar,
@@ -82,6 +85,7 @@ def quality_record(run: TrainedRun, found: Findings, confidence: float, moments:
             run,
             qi,
             structures,
+            places,
             lost=found.judgement.lost,
             unfamiliar=bool(likeness.unfamiliar),
             outside=outside,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from whqa.assessment.ensemble import LOST
 from whqa.assessment.input_findings import InputFindings
 from whqa.assessment.model import TrainedRun
-from whqa.contract.quality_json import JudgedStructure, Regions, Verdict
+from whqa.contract.quality_json import JudgedStructure, Place, Regions, Verdict
 from whqa.results.mean_dice import expected_mean_dice
 from whqa.results.triage import Decision, TriageRule, choose_rule, measured_risk
 
@@ -22,6 +22,7 @@ def verdict_of(
     run: TrainedRun,
     qi: Regions,
     structures: Mapping[str, JudgedStructure],
+    places: Sequence[Place],
     *,
     lost: bool,
     unfamiliar: bool,
@@ -32,7 +33,7 @@ def verdict_of(
 
     Args:
         run: whose unseen masks the rule is chosen on.
-        qi, structures: of quality.json.
+        qi, structures, places: of quality.json.
         lost: whether the mask has no voxel on the run's grid.
         unfamiliar: whether scan or mask are unlike the run's own.
         outside: share of the mask outside the box that the run judges.
@@ -45,7 +46,7 @@ def verdict_of(
     rule = choose_rule(scores, dice, patients)
     score = _score(run, qi, structures)
     decision, reason = _decision(score, words, rule, lost)
-    doubts = [*findings.mask, *_doubts(structures, rule, unfamiliar, outside)]
+    doubts = [*findings.mask, *_doubts(structures, places, rule, unfamiliar, outside)]
     risk = measured_risk(scores, dice, patients, rows["fold"].to_numpy(np.int64), rule)
     if (doubts and decision == "accept") or (findings.image and not lost):
         decision = "review"
@@ -94,18 +95,32 @@ def _score_reason(score: float | None, words: str, rule: TriageRule, decision: s
     return f"The {words} of {score:.2f} is below {rule.accept:.2f}, from which on masks are accepted."
 
 
-def _doubts(structures: Mapping[str, JudgedStructure], rule: TriageRule, unfamiliar: bool, outside: float) -> list[str]:
+def _doubts(
+    structures: Mapping[str, JudgedStructure],
+    places: Sequence[Place],
+    rule: TriageRule,
+    unfamiliar: bool,
+    outside: float,
+) -> list[str]:
     """What forbids to accept a mask although its score would allow it."""
     doubts = [
         f"The {s['name']} is expected to be poor (Dice {s['dice_expected']:.2f})."
         for s in structures.values()
         if s["dice_expected"] is not None and s["dice_expected"] < rule.bad_dice
     ]
+    if places:
+        where = places[0]["structure"]
+        named = f"in the {structures[where]['name']}" if where else "outside of the mask's structures"
+        doubts.append(f"A piece of {places[0]['ml']:.1f} ml {named} is more probably wrong than right{_more(places)}.")
     if unfamiliar:
         doubts.append("The scan or the mask is unlike those that the run was trained on, so its numbers may not hold.")
     if outside > FAR_OUTSIDE:
         doubts.append("A large part of the mask lies outside of what the run judges.")
     return doubts
+
+
+def _more(places: Sequence[Place]) -> str:
+    return f", and {len(places) - 1} more" if len(places) > 1 else ""
 
 
 def _rule_text(rule: TriageRule, words: str) -> str:

@@ -159,6 +159,20 @@ class JudgedStructure(TypedDict):
     correction: StructureCorrection
 
 
+class Place(TypedDict):
+    """A connected piece of voxels that are more probably wrong than right.
+
+    Attributes:
+        ml: its volume.
+        structure: that the mask gives most of it to; null for background, where something is missing.
+        voxel: in its middle, indices of the scan's own grid.
+    """
+
+    ml: Size
+    structure: str | None
+    voxel: list[int]
+
+
 class Outside(TypedDict):
     """What the run says nothing about.
 
@@ -306,6 +320,7 @@ class QualityJson(TypedDict):
         error_map: its threshold.
         qi: how right the mask looks, by region.
         structures: key such as "lv" -> what is known of it, in the order of the run's scheme.
+        places: where the mask is more probably wrong than right, the largest first; none is smaller than 1 ml.
         outside: what nothing is said about.
         warnings: sentences about the input, and about what could not be checked.
         out_of_distribution: what is unlike the run's own cases, the strangest first; where there is any, no figure need
@@ -324,6 +339,7 @@ class QualityJson(TypedDict):
     error_map: ErrorMapThreshold
     qi: Regions
     structures: dict[str, JudgedStructure]
+    places: list[Place]
     outside: Outside
     warnings: list[str]
     out_of_distribution: list[Unfamiliar]
