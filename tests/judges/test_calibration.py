@@ -1,28 +1,49 @@
-"""Calibration against scikit-learn's logistic regression and a search through all thresholds."""
+"""Calibration: the mean of P is the expected error rate, the slope the likeliest one, tau the best of all."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
+from scipy.optimize import brentq
+from scipy.special import expit
 
-from whqa.judges.calibration import BINS, LOGIT_RANGE, Calibration, LogitHistogram, bin_logits, fit_calibration
+from whqa.errors import InputError
+from whqa.judges.calibration import (
+    BINS,
+    LOGIT_RANGE,
+    SLOPES,
+    Calibration,
+    CorrectionRule,
+    MaskLogits,
+    bin_logits,
+    corrected_by,
+    expected_dice_threshold,
+    fit_calibration,
+    read_calibration,
+)
+from whqa.judges.error_rate import RateModel, rate_features
 from whqa.judges.threshold_rule import ThresholdRule
+from whqa.quality import JudgedCase
 
-Case = tuple[torch.Tensor, torch.Tensor]
+Make = Callable[..., JudgedCase]
+Logits = Callable[..., torch.Tensor]
 
-
-def _case(seed: int, scale: float = 1.0, bias: float = 0.0, n: int = 12) -> Case:
-    """Logits x (n, n, n) and errors drawn with P = sigmoid(scale * x + bias)."""
-    rng = np.random.default_rng(seed)
-    logit = rng.normal(-2, 2, (n, n, n))
-    error = rng.random(logit.shape) < 1 / (1 + np.exp(-(scale * logit + bias)))
-    return torch.from_numpy(logit).float(), torch.from_numpy(error)
+WRONG = (0.0, 0.03, 0.1, 0.25, 0.5, 0.9)
 
 
-def _fit(cases: list[Case]) -> Calibration:
-    return fit_calibration([LogitHistogram.of(*case) for case in cases], rule=ThresholdRule.dice)
+def _judged(heard: Make, logit_of: Logits, **options: float) -> list[tuple[torch.Tensor, JudgedCase]]:
+    cases = [heard(seed, wrong) for seed, wrong in enumerate(WRONG)]
+    return [(logit_of(case, seed, **options), case) for seed, case in enumerate(cases)]
+
+
+def _fit(judged: list, rule: ThresholdRule = ThresholdRule.expected, weights: list[float] | None = None) -> Calibration:
+    return fit_calibration([MaskLogits.of(logit, case) for logit, case in judged], weights, rule)
 
 
 def _dice(predicted: np.ndarray, error: np.ndarray) -> float:
@@ -30,127 +51,226 @@ def _dice(predicted: np.ndarray, error: np.ndarray) -> float:
     return 1.0 if total == 0 else 2 * (predicted & error).sum() / total
 
 
-def test_a_histogram_counts_every_voxel_once() -> None:
-    logit, error = _case(0)
-    histogram = LogitHistogram.of(logit, error)
-    assert histogram.right.shape == (BINS,)
-    assert int(histogram.wrong.sum()) == int(error.sum())
-    assert int(histogram.right.sum()) == int((~error).sum())
-    mean = float((bin_logits() * (histogram.right + histogram.wrong)).sum() / logit.numel())
+# -- counting
+
+
+def test_every_voxel_is_counted_once(heard: Make, logit_of: Logits) -> None:
+    case = heard(1, 0.3)
+    logit, heart, error = logit_of(case), case.heart.numpy(), case.error.numpy()
+    found = MaskLogits.of(logit, case)
+    assert found.heart.shape == found.volume.shape == (2, BINS)
+    np.testing.assert_array_equal(found.heart.sum(axis=1), [(heart & ~error).sum(), (heart & error).sum()])
+    np.testing.assert_array_equal(found.volume.sum(axis=1), [(~error).sum(), error.sum()])
+    assert found.rate == pytest.approx(error[heart].mean())
+    mean = (bin_logits() * found.volume.sum(axis=0)).sum() / logit.numel()
     assert mean == pytest.approx(float(logit.mean()), abs=LOGIT_RANGE / BINS)
+    np.testing.assert_array_equal(found.features, rate_features(logit, case))
 
 
-def test_logits_beyond_the_range_fall_into_the_end_bins() -> None:
-    histogram = LogitHistogram.of(torch.tensor([-1e6, 1e6, 99.0]), torch.tensor([False, True, True]))
-    assert histogram.right[0] == 1
-    assert histogram.wrong[-1] == 2
+def test_logits_beyond_the_range_fall_into_the_end_bins(heard: Make) -> None:
+    case = heard(1, 0.3)
+    found = MaskLogits.of(torch.where(case.error, 1e6, -1e6), case)
+    assert found.volume[1, -1] == int(case.error.sum())
+    assert found.volume[0, 0] == int((~case.error).sum())
 
 
-@pytest.mark.parametrize(("scale", "bias"), [(1.0, 0.0), (0.5, -1.0), (2.0, 1.5)])
-def test_platt_scaling_equals_logistic_regression(scale: float, bias: float) -> None:
-    cases = [_case(seed, scale, bias) for seed in range(3)]
-    x = np.concatenate([c[0].numpy().ravel() for c in cases])[:, None]
-    y = np.concatenate([c[1].numpy().ravel() for c in cases])
-    reference = LogisticRegression(C=np.inf, tol=1e-8).fit(x, y)
-    found = _fit(cases)
-    assert found.scale == pytest.approx(reference.coef_[0, 0], rel=0.01)
-    assert found.bias == pytest.approx(reference.intercept_[0], abs=0.02)
+# -- probabilities
 
 
-def test_every_mask_weighs_the_same_whatever_its_size() -> None:
-    small, large = _case(1, 1.0, 2.0, n=6), _case(2, 1.0, -2.0, n=14)
-    x = np.concatenate([c[0].numpy().ravel() for c in (small, large)])[:, None]
-    y = np.concatenate([c[1].numpy().ravel() for c in (small, large)])
-    weights = np.concatenate([np.full(c[0].numel(), 1e4 / c[0].numel()) for c in (small, large)])
-    reference = LogisticRegression(C=np.inf, tol=1e-8).fit(x, y, sample_weight=weights)
-    found = _fit([small, large])
-    assert found.scale == pytest.approx(reference.coef_[0, 0], rel=0.02)
-    assert found.bias == pytest.approx(reference.intercept_[0], abs=0.02)
+@pytest.mark.parametrize("rule", list(ThresholdRule))
+@pytest.mark.parametrize("with_opinion", [True, False])
+def test_the_mean_of_p_over_the_heart_is_the_rate_that_the_regression_expects(
+    heard: Make, unheard: Callable, logit_of: Logits, rule: ThresholdRule, with_opinion: bool
+) -> None:
+    judged = _judged(heard, logit_of)
+    if not with_opinion:
+        judged = [(logit, unheard(case)) for logit, case in judged]
+    found = _fit(judged, rule)
+    assert found.rate is not None
+    assert len(found.rate.coefficients) == (6 if with_opinion else 1)
+    foreign = heard(50, 0.4)
+    empty = replace(foreign, mask=torch.zeros_like(foreign.mask))
+    agreed = replace(foreign, mask=foreign.log_p.argmax(dim=0).to(torch.uint8))
+    for case in (foreign, empty, agreed, *(c for _, c in judged)):
+        case, logit = case if with_opinion else unheard(case), logit_of(foreign, 9)
+        rate = float(found.rate.rate(rate_features(logit, case)[None])[0])
+        mean = float(found.predict(logit, case).probability[case.heart].double().mean())
+        assert mean == pytest.approx(rate, abs=1e-3)
+
+
+def test_training_masks_keep_their_mean_error_rate(heard: Make, logit_of: Logits) -> None:
+    judged = _judged(heard, logit_of)
+    found = _fit(judged)
+    soft = [float(found.predict(logit, case).probability[case.heart].mean()) for logit, case in judged]
+    true = [float(case.error[case.heart].float().mean()) for _, case in judged]
+    assert np.mean(soft) == pytest.approx(np.mean(true), abs=1e-3)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 2.0])
+def test_the_slope_is_the_likeliest_one(heard: Make, logit_of: Logits, scale: float) -> None:
+    judged = _judged(heard, logit_of, scale=scale)
+    found = _fit(judged)
+    assert found.rate is not None
+
+    def likelihood(slope: float) -> float:
+        """Mean log-likelihood of a mask's heart, each mask alike, with the offset that meets the expected rate."""
+        total = 0.0
+        for logit, case in judged:
+            x, error = (
+                logit[case.heart].double().clamp(-LOGIT_RANGE, LOGIT_RANGE).numpy(),
+                case.error[case.heart].numpy(),
+            )
+            rate = float(found.rate.rate(rate_features(logit, case)[None])[0])  # type: ignore[union-attr]
+            offset = brentq(lambda b, x, rate: expit(slope * x + b).mean() - rate, -40, 40, args=(x, rate))
+            p = expit(slope * x + offset)
+            total += np.where(error, np.log(p), np.log1p(-p)).mean()
+        return total
+
+    scan = np.geomspace(found.slope / 2, found.slope * 2, 41)
+    best = scan[int(np.argmax([likelihood(s) for s in scan]))]
+    assert SLOPES[0] < found.slope < SLOPES[1]
+    assert found.slope == pytest.approx(best, rel=0.04)
+
+
+def test_the_order_of_voxels_is_kept(heard: Make, logit_of: Logits) -> None:
+    judged = _judged(heard, logit_of)
+    found = _fit(judged)
+    logit, case = judged[3]
+    p = found.predict(logit, case).probability.flatten()[logit.flatten().argsort()]
+    assert (p.diff() >= 0).all()
+
+
+def test_the_reference_is_not_looked_at(heard: Make, logit_of: Logits) -> None:
+    judged = _judged(heard, logit_of)
+    logit, case = judged[3]
+    found = _fit(judged)
+    blind, seen = (found.predict(logit, c) for c in (replace(case, reference=None), case))
+    torch.testing.assert_close(blind.probability, seen.probability)
+    torch.testing.assert_close(blind.error_map, seen.error_map)
+
+
+def test_without_masks_or_with_masks_of_one_sort_logits_stay_as_they_are(heard: Make, logit_of: Logits) -> None:
+    assert fit_calibration([]) == Calibration()
+    case = heard(0, 0.0)
+    right = [(logit_of(case), case)]
+    assert _fit(right) == Calibration(threshold=None)
+    assert _fit(right, ThresholdRule.dice) == Calibration(threshold=0.5)
+    logit = torch.linspace(-30, 30, case.mask.numel()).view(case.mask.shape)
+    found = Calibration().predict(logit, case)
+    np.testing.assert_allclose(
+        found.probability.numpy(), expit(logit.double().clamp(-LOGIT_RANGE, LOGIT_RANGE).numpy()), rtol=1e-4
+    )
+    np.testing.assert_array_equal(found.error_map.numpy(), logit.numpy() >= 0)
+    assert found.probability.dtype == torch.float32
+
+
+def test_weights_count_masks_as_often_as_they_say(heard: Make, logit_of: Logits) -> None:
+    judged = _judged(heard, logit_of)
+    weighted = _fit(judged, ThresholdRule.dice, [3.0, 1.0, 1.0, 1.0, 2.0, 1.0])
+    repeated = _fit([*judged[:1] * 3, *judged[1:4], *judged[4:5] * 2, judged[5]], ThresholdRule.dice)
+    # the ridge weighs in masks, of which there are more on the right
+    assert weighted.slope == pytest.approx(repeated.slope, rel=0.02)
+    assert weighted.threshold == pytest.approx(repeated.threshold, abs=0.02)
+
+
+# -- the threshold
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_threshold_has_the_best_mean_dice(seed: int) -> None:
+def test_the_rule_dice_takes_the_best_threshold_of_all(heard: Make, seed: int) -> None:
     # logits that lie on bins, so that a search through all of them is exact
     rng = np.random.default_rng(seed)
-    levels = bin_logits().numpy()[rng.integers(300, 700, 40)]
-    cases = []
-    for _ in range(3):
-        logit = rng.choice(levels, (5, 6, 7))
-        cases.append((torch.from_numpy(logit).float(), torch.from_numpy(rng.random(logit.shape) < 0.3)))
-    found = _fit(cases)
-    got = np.mean([_dice(found.predict(x).error_map.numpy(), e.numpy()) for x, e in cases])
-    best = max(np.mean([_dice(x.numpy() >= np.float32(level) - 1e-3, e.numpy()) for x, e in cases]) for level in levels)
-    assert got == pytest.approx(best, abs=1e-9)
+    levels = bin_logits()[rng.integers(300, 700, 40)]
+    judged = []
+    for number in range(3):
+        case = heard(10 * seed + number, 0.3)
+        logit = rng.choice(levels, case.mask.shape) + 1.0 * case.error.numpy()
+        judged.append(
+            (torch.from_numpy(bin_logits()[np.abs(logit[..., None] - bin_logits()).argmin(-1)]).float(), case)
+        )
+    found = _fit(judged, ThresholdRule.dice)
+    said = [(found.predict(logit, case), case.error.numpy()) for logit, case in judged]
+    got = np.mean([_dice(p.error_map.numpy(), e) for p, e in said])
+    values = np.unique(np.concatenate([p.probability.numpy().ravel() for p, _ in said]))
+    best = max(np.mean([_dice(p.probability.numpy() >= tau, e) for p, e in said]) for tau in values)
+    # tau lies on a grid of 1024
+    assert best - 0.003 <= got <= best + 1e-9
 
 
-def test_a_prediction_is_the_platt_probability_and_its_threshold() -> None:
-    logit = torch.linspace(-30, 30, 121).view(1, 11, 11)
-    prediction = Calibration(0.7, -0.4, 0.3).predict(logit)
-    expected = 1 / (1 + np.exp(-(0.7 * logit.double().numpy() - 0.4)))
-    np.testing.assert_allclose(prediction.probability.numpy(), expected, rtol=1e-4, atol=1e-12)
-    np.testing.assert_array_equal(prediction.error_map.numpy(), expected >= 0.3)
-    assert prediction.probability.dtype == torch.float32
-
-
-def test_without_masks_or_without_errors_nothing_is_scaled() -> None:
-    assert fit_calibration([]) == Calibration()
-    x, _ = _case(0)
-    for error in (torch.zeros_like(x, dtype=torch.bool), torch.ones_like(x, dtype=torch.bool)):
-        found = _fit([(x, error)])
-        assert (found.scale, found.bias) == (1.0, 0.0)
-
-
-def test_masks_without_errors_ask_for_an_empty_map() -> None:
-    x, _ = _case(0)
-    found = _fit([(x, torch.zeros_like(x, dtype=torch.bool))])
-    assert not found.predict(x).error_map.any()
-
-
-def test_masks_that_are_wrong_everywhere_ask_for_a_full_map() -> None:
-    x, _ = _case(0)
-    found = _fit([(x, torch.ones_like(x, dtype=torch.bool))])
-    assert found.predict(x).error_map.all()
-
-
-def test_logits_that_say_the_opposite_keep_their_order() -> None:
-    x, error = _case(0, scale=-1.0)
-    found = _fit([(x, error)])
-    assert found.scale > 0
-    assert 0 <= found.threshold <= 1
-
-
-def test_the_numbers_survive_json() -> None:
-    found = _fit([_case(0)])
-    assert Calibration(**found.to_dict()) == found
-
-
-@pytest.mark.parametrize("bias", [-4.0, -1.0, 2.0])
-def test_the_expected_rule_finds_the_best_expected_dice_of_all_maps(bias: float) -> None:
-    logit, error = _case(0, bias=bias)
-    found = fit_calibration([LogitHistogram.of(logit, error)], rule=ThresholdRule.expected)
+def test_the_expected_rule_finds_the_best_expected_dice_of_all_maps(heard: Make, logit_of: Logits) -> None:
+    judged = _judged(heard, logit_of)
+    found = _fit(judged)
     assert found.threshold is None
-    prediction = found.predict(logit)
-    p = np.sort(prediction.probability.double().numpy().ravel())[::-1]
-    dice = 2 * p.cumsum() / (np.arange(1, p.size + 1) + p.sum())
-    chosen = prediction.probability[prediction.error_map].double().sum()
-    got = 2 * float(chosen) / (int(prediction.error_map.sum()) + p.sum())
-    assert got == pytest.approx(dice.max(), abs=1e-4)
+    for logit, case in judged:
+        prediction = found.predict(logit, case)
+        p = np.sort(prediction.probability.double().numpy().ravel())[::-1]
+        dice = 2 * p.cumsum() / (np.arange(1, p.size + 1) + p.sum())
+        chosen = prediction.probability[prediction.error_map].double().sum()
+        got = 2 * float(chosen) / (int(prediction.error_map.sum()) + p.sum())
+        assert got == pytest.approx(dice.max(), abs=2e-4)
 
 
-def test_the_expected_rule_calls_nothing_wrong_where_nothing_is_expected() -> None:
-    assert not Calibration(1.0, -30.0, None).predict(torch.zeros(3, 3, 3)).error_map.any()
-    assert Calibration(1.0, 30.0, None).predict(torch.zeros(3, 3, 3)).error_map.all()
+def test_nothing_is_wrong_where_not_even_half_a_voxel_is_expected_to_be() -> None:
+    assert expected_dice_threshold(torch.full((3, 3, 3), 0.01)) > 1
+    assert expected_dice_threshold(torch.full((3, 3, 3), 0.03)) <= 0.03
 
 
-def test_weights_count_masks_as_often_as_they_say() -> None:
-    few, many = LogitHistogram.of(*_case(1, bias=2.0)), LogitHistogram.of(*_case(2, bias=-2.0))
-    weighted = fit_calibration([few, many], [3.0, 1.0], ThresholdRule.dice)
-    repeated = fit_calibration([few, few, few, many], rule=ThresholdRule.dice)
-    for key in ("scale", "bias", "threshold"):
-        assert weighted.to_dict()[key] == pytest.approx(repeated.to_dict()[key], rel=1e-3)
+# -- on disk
 
 
-def test_the_correction_threshold_is_the_calibrated_probability_of_its_logit() -> None:
-    found = Calibration(2.0, -1.0, 0.5).corrected_from(1.5)
-    assert found.correction == pytest.approx(1 / (1 + np.exp(-2.0)))
-    assert found.corrected_from(None).correction is None
+def _some(correction: CorrectionRule | None = None) -> Calibration:
+    return Calibration(0.7, RateModel(-1.25, (0.1, 0.2, -0.3, 0.4, 0.5, 1e-17)), None, correction)
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        Calibration(),
+        Calibration(0.5, None, None),
+        _some(),
+        _some(CorrectionRule(0.65, 0.02)),
+        Calibration(threshold=0.0),
+    ],
+)
+def test_the_numbers_survive_json(calibration: Calibration, tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(calibration.to_dict()))
+    assert read_calibration(path) == calibration
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "5",
+        "{}",
+        '{"scale": 1.0, "bias": 0.0, "threshold": 0.5, "correction": null}',
+        '{"slope": null, "rate": null, "threshold": 0.5, "correction": null}',
+        '{"slope": NaN, "rate": null, "threshold": 0.5, "correction": null}',
+        '{"slope": 1, "rate": null, "threshold": NaN, "correction": null}',
+        '{"slope": 1e400, "rate": null, "threshold": 0.5, "correction": null}',
+        '{"slope": 1, "rate": {"intercept": 0, "coefficients": [Infinity]}, "threshold": 0.5, "correction": null}',
+        '{"slope": 1, "rate": {"intercept": NaN, "coefficients": [1]}, "threshold": 0.5, "correction": null}',
+        '{"slope": 1, "rate": {"intercept": 0, "coefficients": 1}, "threshold": 0.5, "correction": null}',
+        '{"slope": 1, "rate": {"intercept": 0, "coefficients": [1, 2, 3]}, "threshold": 0.5, "correction": null}',
+        '{"slope": 1, "rate": [1], "threshold": 0.5, "correction": null}',
+        '{"slope": 1, "rate": null, "threshold": 0.5, "correction": 0.5}',
+        '{"slope": 1, "rate": null, "threshold": 0.5, "correction": {"probability": NaN, "gain": 0}}',
+        '{"slope": 1, "rate": null, "threshold": 0.5, "correction": {"probability": 0.5}}',
+    ],
+)
+def test_a_file_that_is_no_calibration_is_refused_in_one_line(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"calibration\.json: not readable as a calibration; train") as caught:
+        read_calibration(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_rule_of_correction_is_exchanged_alone() -> None:
+    rule = CorrectionRule(0.8, 0.1)
+    assert corrected_by(_some(), rule) == _some(rule)
+    assert corrected_by(_some(rule), None) == _some()

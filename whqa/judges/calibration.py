@@ -24,7 +24,7 @@ from torch import Tensor
 
 from whqa.errors import InputError
 from whqa.files import read_json
-from whqa.judges.error_rate import RateModel, fit_rate, rate_features
+from whqa.judges.error_rate import N_FEATURES, RateModel, fit_rate, rate_features
 from whqa.judges.threshold import LEVELS
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.metrics.per_case import FloatArray
@@ -101,6 +101,8 @@ class Calibration:
         known += [] if found.correction is None else [found.correction.probability, found.correction.gain]
         if not np.isfinite(known).all():
             raise ValueError("a number is not finite")
+        if found.rate is not None and len(found.rate.coefficients) not in N_FEATURES:
+            raise ValueError("not the features that there are")
         return found
 
 

@@ -27,6 +27,8 @@ from whqa.quality import JudgedCase
 
 SMALLEST = 1e-3
 """Added to shares before their logarithm: smaller ones are alike."""
+N_FEATURES = (1, 6)
+"""Without and with a second opinion."""
 STRENGTH = 50.0
 """Inverse of the ridge penalty, in masks."""
 

@@ -1,0 +1,81 @@
+"""The second opinion as a judge: what the segmenter would not have said may be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from whqa.errors import InputError
+from whqa.judges.calibration import MaskLogits, fit_calibration
+from whqa.judges.opinion import SMALLEST_P, SecondOpinion, doubt_logit, family_weights
+from whqa.masks.plan import MASK_KINDS
+from whqa.quality import JudgedCase
+
+Make = Callable[..., JudgedCase]
+
+
+def _doubt(case: JudgedCase) -> np.ndarray:
+    """1 - p_S(M), in float64."""
+    p = np.exp(case.log_p.double().numpy())  # type: ignore[union-attr]
+    return 1 - np.take_along_axis(p, case.mask.numpy()[None].astype(int), axis=0)[0]
+
+
+def test_the_logit_is_that_of_what_the_segmenter_gives_to_other_labels(heard: Make) -> None:
+    case = heard(1, 0.3)
+    doubt = np.clip(_doubt(case), SMALLEST_P, 1 - SMALLEST_P)
+    np.testing.assert_allclose(doubt_logit(case).numpy(), np.log(doubt / (1 - doubt)), atol=2e-3)
+
+
+def test_certainty_is_finite(heard: Make) -> None:
+    case = heard(1, 0.3)
+    sure = torch.full_like(case.log_p, -1000.0).scatter(0, case.reference[None].long(), 0.0)
+    found = doubt_logit(replace(case, log_p=sure))
+    assert found.isfinite().all()
+    assert torch.equal(found > 0, case.error)
+
+
+@pytest.mark.parametrize("attribute", ["log_p", "ensemble"])
+def test_p_rises_with_the_doubt_and_is_calibrated_like_the_network(heard: Make, attribute: str) -> None:
+    cases = [heard(seed, wrong) for seed, wrong in enumerate((0.0, 0.1, 0.4, 0.8))]
+    if attribute == "ensemble":
+        cases = [replace(case, ensemble=case.log_p, log_p=None) for case in cases]
+    baseline = SecondOpinion("its name", attribute)
+    baseline.fit(lambda: iter(cases))
+    assert baseline.name == "its name"
+    assert baseline.needs == {attribute}
+    whole = [replace(case, log_p=getattr(case, attribute)) for case in cases]
+    expected = fit_calibration([MaskLogits.of(doubt_logit(case), case) for case in whole])
+    assert baseline.parameters() == expected.to_dict()
+    for case in whole:
+        judged = replace(case, **{attribute: case.log_p, "log_p": case.log_p if attribute == "log_p" else None})
+        found = baseline.predict(judged)
+        assert spearmanr(found.probability.numpy().ravel(), _doubt(case).ravel()).statistic > 0.9999
+        heart = case.heart
+        expected_rate = expected.predict(doubt_logit(case), case).probability[heart].mean()
+        torch.testing.assert_close(found.probability[heart].mean(), expected_rate)
+
+
+def test_a_case_without_opinion_is_refused(heard: Make, unheard: Callable[[JudgedCase], JudgedCase]) -> None:
+    baseline = SecondOpinion()
+    baseline.fit(lambda: iter([heard(1), heard(2)]))
+    mute = unheard(heard(3, kind="early"))
+    for judge in (baseline.predict, lambda case: SecondOpinion().fit(lambda: iter([case]))):
+        with pytest.raises(InputError, match=r"case c3, mask early: no second opinion") as caught:
+            judge(mute)
+        assert "\n" not in str(caught.value)
+
+
+def test_families_of_masks_weigh_alike() -> None:
+    kinds = ["final", "corrupted1", "corrupted2", "side1", "side4", "early", "nnU-Net", "reference"]
+    weights = dict(zip(kinds, family_weights(kinds), strict=True))
+    assert weights["final"] == weights["reference"] == weights["nnU-Net"] == 1
+    assert weights["corrupted1"] == weights["corrupted2"] == 1 / 2
+    assert weights["side1"] == weights["side4"] == weights["early"] == 1 / 3
+    everything = list(MASK_KINDS)
+    # final, reference, corrupted, novel, mixed, unfinished
+    assert sum(family_weights(everything)) == pytest.approx(6)
