@@ -14,9 +14,12 @@ from scipy.spatial.transform import Rotation
 
 from whqa.errors import InputError
 from whqa.loading.augmentation import Augmentation
+from whqa.loading.brightness import brightness
 from whqa.loading.patches import MaskMemory, PatchDataset, VolumeMaps, cut, place_window
 from whqa.loading.sampling import PatchRequest, PatchSampler, quality_bins
+from whqa.masks.opinion import decode
 
+N_CLASSES = 4
 STRONG = Augmentation(rotate_deg=(40, 40, 40), scale=0.3, probability=1.0)
 
 
@@ -59,13 +62,24 @@ class _Mask:
         return self.values
 
 
+@dataclass
+class _Opinion:
+    """Stands for a stored opinion: labels that the segmenter is sure of."""
+
+    said: np.ndarray
+    path: Path
+
+    def codes(self) -> np.ndarray:
+        return np.where(np.arange(N_CLASSES)[:, None, None, None] == self.said, 2, 200).astype(np.uint8)
+
+
 def _volume(shape: tuple[int, int, int] = (24, 30, 27), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     return rng.standard_normal(shape).astype(np.float16), rng.integers(0, 4, shape).astype(np.uint8)
 
 
 def _dataset(case: _Case, items: list[Any] | None = None, **kwargs: Any) -> PatchDataset:
-    options = {"size": (8, 9, 10), "foreground": 0.5, "augmentation": None, "seed": 0} | kwargs
+    options = {"size": (8, 9, 10), "foreground": 0.5, "augmentation": None, "seed": 0, "n_classes": N_CLASSES} | kwargs
     return PatchDataset({"a": case}, items or ["a"], **options)  # type: ignore[arg-type, dict-item]
 
 
@@ -96,6 +110,17 @@ def test_patch_larger_than_the_volume_is_padded() -> None:
     np.testing.assert_array_equal(patch, padded)
     assert labels[0].sum() == 0
     assert labels[2:7, :, 1:7].numpy().tolist() == label[:, 11:19].tolist()
+
+
+def test_a_label_map_may_have_its_own_value_outside_the_volume() -> None:
+    image, label = _volume((5, 30, 6))
+    window = place_window(image.shape, (8, 8, 8), np.array([1, 15, 1]), np.eye(3), (1, 1, 1))
+    _, (plain, marked) = cut(window, image, [label, label], -9, [0, 255])
+    inside = np.zeros((8, 8, 8), bool)
+    inside[2:7, :, 1:7] = True
+    np.testing.assert_array_equal(plain[inside], marked[inside])
+    assert set(plain[~inside].tolist()) == {0}
+    assert set(marked[~inside].tolist()) == {255}
 
 
 @pytest.mark.parametrize("spacing", [(1.5, 1.5, 1.5), (1.5, 1.2, 8.0)])
@@ -263,6 +288,25 @@ def test_error_patches_are_centred_on_wrong_voxels() -> None:
         assert perfect["mask"][4, 4, 5] == perfect["label"][4, 4, 5] == 1
 
 
+def test_patches_are_also_centred_where_the_opinion_differs_from_the_mask() -> None:
+    labels = np.zeros((30, 30, 30), np.uint8)
+    labels[10:20, 10:20, 10:20] = 1
+    wrong, other = labels.copy(), labels.copy()
+    wrong[20:22, 12:18, 12:18] = 1
+    other[7:9, 12:18, 12:18] = 1
+    case = _Case(np.zeros(labels.shape, np.float16), labels)
+    masks = [_Mask(wrong, Path("m")), _Mask(labels, Path("right"))]
+    data = _dataset(case, masks, foreground=1.0, opinions={"a": _Opinion(other, Path("o"))})
+    why = set()
+    for position in range(60):
+        for item in (0, 1):
+            patch = data[PatchRequest(3, position, item)]
+            label, mask, said = (int(v[4, 4, 5]) for v in (patch["label"], patch["mask"], patch["log_p"].argmax(dim=0)))
+            assert mask != label or mask != said
+            why.add((item, mask != label, mask != said))
+    assert why == {(0, True, True), (0, False, True), (1, False, True)}
+
+
 def test_case_without_any_structure_still_gives_patches() -> None:
     image, label = _volume()
     assert _dataset(_Case(image, np.zeros_like(label)), foreground=1.0)[0]["label"].sum() == 0
@@ -286,20 +330,98 @@ def test_a_patch_depends_on_seed_epoch_and_position_alone() -> None:
     forwards = [there[r] for r in requests]
     backwards = [back[r] for r in reversed(requests)][::-1]
     for a, b in zip(forwards, backwards, strict=True):
-        assert all(torch.equal(a[k], b[k]) for k in ("image", "label", "mask", "index"))
+        assert all(torch.equal(a[k], b[k]) for k in a)
     same_item = [there[PatchRequest(*key, 0)]["image"] for key in [(0, 0), (0, 1), (1, 0)]]
     same_item.append(_dataset(case, masks, augmentation=STRONG, seed=1)[PatchRequest(0, 0, 0)]["image"])
     assert not any(torch.equal(a, b) for i, a in enumerate(same_item) for b in same_item[:i])
 
 
 def test_shapes_and_types() -> None:
-    patch = _dataset(_Case(*_volume()), [_Mask(_volume()[1], Path("m"))], augmentation=STRONG)[0]
-    assert {k: (v.dtype, tuple(v.shape)) for k, v in patch.items()} == {
+    case, mask = _Case(*_volume()), _Mask(_volume()[1], Path("m"))
+    opinions = {"a": _Opinion(mask.values, Path("o"))}
+    alone = {
         "image": (torch.float32, (1, 8, 9, 10)),
         "label": (torch.int64, (8, 9, 10)),
-        "mask": (torch.int64, (8, 9, 10)),
         "index": (torch.int64, ()),
     }
+    judged = alone | {
+        "mask": (torch.int64, (8, 9, 10)),
+        "plain": (torch.float32, (1, 8, 9, 10)),
+        "brightness": (torch.float32, (N_CLASSES, 2)),
+    }
+    heard = judged | {"log_p": (torch.float32, (N_CLASSES, 8, 9, 10))}
+    for items, more, expected in (([], {}, alone), ([mask], {}, judged), ([mask], {"opinions": opinions}, heard)):
+        patch = _dataset(case, items, augmentation=STRONG, **more)[0]
+        assert {k: (v.dtype, tuple(v.shape)) for k, v in patch.items()} == expected
+
+
+def test_a_plain_crop_shows_what_the_volume_shows() -> None:
+    case, mask = _Case(*_volume()), _Mask(_volume(seed=1)[1], Path("m"))
+    opinion = _Opinion(_volume(seed=2)[1], Path("o"))
+    whole = torch.from_numpy(case.pixels.astype(np.float32))
+    codes, known = torch.from_numpy(opinion.codes()), brightness(case.pixels, mask.values, case.spacing, N_CLASSES)
+    data = _dataset(case, [mask], opinions={"a": opinion})
+    seen = set()
+    for position in range(10):
+        patch = data[PatchRequest(0, position, 0)]
+        (start,) = [
+            at
+            for at in np.ndindex(*np.subtract(case.shape, (7, 8, 9)))
+            if whole[at] == patch["plain"][0, 0, 0, 0]
+            and torch.equal(
+                whole[tuple(slice(a, a + n) for a, n in zip(at, (8, 9, 10), strict=True))], patch["plain"][0]
+            )
+        ]
+        box = tuple(slice(a, a + n) for a, n in zip(start, (8, 9, 10), strict=True))
+        torch.testing.assert_close(patch["plain"], patch["image"], rtol=0, atol=0)
+        np.testing.assert_array_equal(patch["mask"], mask.values[box])
+        torch.testing.assert_close(patch["log_p"], decode(codes[(slice(None), *box)]), rtol=0, atol=0)
+        np.testing.assert_array_equal(patch["brightness"], known)
+        seen.add(start)
+    assert len(seen) > 3
+
+
+def test_the_plain_image_is_that_before_its_intensities_change() -> None:
+    loud = Augmentation(rotate_deg=(0, 0, 0), scale=0, intensity_scale=0.5, intensity_shift=1, noise=0.3, probability=1)
+    case, mask = _Case(*_volume()), _Mask(_volume(seed=1)[1], Path("m"))
+    for position in range(3):
+        changed, quiet = (
+            _dataset(case, [mask], augmentation=a)[PatchRequest(0, position, 0)]
+            for a in (loud, Augmentation(rotate_deg=(0, 0, 0), scale=0, probability=0))
+        )
+        torch.testing.assert_close(changed["plain"], quiet["plain"], rtol=0, atol=0)
+        assert float((changed["image"] - changed["plain"]).abs().mean()) > 0.1
+
+
+def test_mask_and_opinion_are_warped_alike() -> None:
+    labels = np.zeros((30, 30, 30), np.uint8)
+    labels[8:22, 9:20, 7:23] = 2
+    case = _Case(labels.astype(np.float16), labels)
+    data = _dataset(
+        case,
+        [_Mask(labels, Path("m"))],
+        size=(20, 20, 20),
+        augmentation=STRONG,
+        opinions={"a": _Opinion(labels, Path("o"))},
+    )
+    for position in range(5):
+        patch = data[PatchRequest(0, position, 0)]
+        assert len(patch["mask"].unique()) == 2
+        torch.testing.assert_close(patch["log_p"].argmax(dim=0), patch["mask"])
+
+
+def test_outside_the_volume_the_opinion_is_sure_of_background() -> None:
+    labels = np.full((6, 6, 6), 3, np.uint8)
+    case = _Case(labels.astype(np.float16), labels)
+    opinions = {"a": _Opinion(labels, Path("o"))}
+    for augmentation in (None, STRONG):
+        patch = _dataset(case, [_Mask(labels, Path("m"))], augmentation=augmentation, opinions=opinions)[0]
+        outside = patch["label"] == 0
+        assert 0 < int(outside.sum()) < outside.numel()
+        p = patch["log_p"].exp()
+        assert bool((p[0][outside] == 1).all())
+        assert float(p[1:, outside].max()) < 1e-4
+        assert bool((patch["log_p"].argmax(dim=0)[~outside] == 3).all())
 
 
 def test_image_label_and_mask_are_warped_alike() -> None:
@@ -321,7 +443,7 @@ def test_masks_are_kept_within_a_number_of_bytes() -> None:
     masks = [_Mask(np.zeros((10, 10, 10), np.uint8), Path(str(i))) for i in range(3)]
     memory = MaskMemory(max_bytes=2000)
     for i in (0, 1, 0, 2, 0, 1):
-        assert memory.load(masks[i]) is masks[i].values  # type: ignore[arg-type]
+        assert memory.load(masks[i].path, masks[i].mask) is masks[i].values
         assert memory.bytes <= 2000
     assert [m.reads for m in masks] == [1, 2, 1]
 

@@ -1,0 +1,217 @@
+"""A segmenter's opinion on disk: as exact as is said, and none that is seen, foreign, replaced or missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, logsumexp
+
+from whqa.data.folds import Folds
+from whqa.errors import InputError
+from whqa.files import sha256, write_json
+from whqa.masks.opinion import (
+    LOWEST_LOG_P,
+    OPINION,
+    Opinion,
+    collect_ensembles,
+    collect_opinions,
+    decode,
+    encode,
+    mean_opinion,
+    write_opinion,
+)
+from whqa.masks.plan import MaskPlan
+from whqa.masks.store import MASKS_RECORD, mask_path
+
+FOLDS = Folds((("a", "b"), ("c",), ("d", "e")), seed=0)
+SHAPE = (3, 4, 5)
+STEP = -LOWEST_LOG_P / 255
+
+
+def _log_p(seed: int, n_classes: int = 4) -> np.ndarray:
+    return log_softmax(np.random.default_rng(seed).normal(0, 3, (n_classes, *SHAPE)), axis=0)
+
+
+def _seed(segmenter: str, case: str) -> int:
+    return sum(map(ord, segmenter + case))
+
+
+def _write_segmenters(root: Path, plan: MaskPlan) -> None:
+    """The opinions of a finished stage one, with the record of their digests."""
+    for job in plan.segmenters:
+        directory, seen = root / "segmenter" / job.name, set(FOLDS.without(job.held_out))
+        cases = [case for fold in job.masks_of for case in FOLDS.cases(fold)]
+        for case in cases:
+            write_opinion(directory, case, torch.from_numpy(_log_p(_seed(job.name, case))), case not in seen)
+        _record(directory)
+
+
+def _record(directory: Path) -> None:
+    files = directory.rglob(f"{OPINION}.npz")
+    write_json(directory / MASKS_RECORD, {f"{file.parent.name}/{OPINION}": sha256(file) for file in files})
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    _write_segmenters(tmp_path, MaskPlan("out_of_fold", 3))
+    return tmp_path
+
+
+def _collect(root: Path, name: str = "out_of_fold", test_fold: int = 0) -> dict[str, Opinion]:
+    return collect_opinions(root, MaskPlan(name, 3), FOLDS, test_fold)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_probabilities_come_back_to_two_percent(seed: int) -> None:
+    log_p = _log_p(seed, 8)
+    codes = encode(torch.from_numpy(log_p))
+    assert codes.dtype == np.uint8
+    p, found = np.exp(log_p), np.exp(decode(torch.from_numpy(codes)).numpy())
+    known = log_p > LOWEST_LOG_P
+    assert known.any()
+    assert not known.all()
+    np.testing.assert_allclose(found[known], p[known], rtol=0.02)
+    # what is too small to be kept counts as the smallest that is
+    np.testing.assert_allclose(found[~known], np.exp(LOWEST_LOG_P), rtol=1e-5)
+    assert found[~known].max() < 5e-5
+    np.testing.assert_allclose(found.sum(axis=0), 1, rtol=0.021)
+
+
+def test_certainty_and_impossibility_are_kept() -> None:
+    codes = encode(torch.tensor([0.0, -1e-9, LOWEST_LOG_P, -50.0, float("-inf")]))
+    assert codes.tolist() == [0, 0, 255, 255, 255]
+    torch.testing.assert_close(decode(torch.tensor([0, 1, 255])), torch.tensor([0.0, -STEP, LOWEST_LOG_P]))
+
+
+def test_bfloat16_is_encoded_as_what_it_says() -> None:
+    log_p = torch.from_numpy(_log_p(0)).bfloat16()
+    np.testing.assert_array_equal(encode(log_p), encode(log_p.float()))
+
+
+def test_an_opinion_returns_as_it_was_written(tmp_path: Path) -> None:
+    directory = tmp_path / "segmenter" / "0-1"
+    write_opinion(directory, "a", torch.from_numpy(_log_p(1)), unseen=True)
+    path = directory / "masks" / "a" / "opinion.npz"
+    codes = Opinion("a", path, "0-1").codes()
+    assert codes.shape == (4, *SHAPE)
+    np.testing.assert_allclose(
+        decode(torch.from_numpy(codes)), np.maximum(_log_p(1), LOWEST_LOG_P), atol=STEP / 2 + 1e-6
+    )
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["out_of_fold", "nested", "in_sample"])
+@pytest.mark.parametrize("test_fold", range(3))
+def test_every_case_has_the_opinion_of_the_segmenter_of_its_masks(tmp_path: Path, name: str, test_fold: int) -> None:
+    plan = MaskPlan(name, 3)
+    _write_segmenters(tmp_path, plan)
+    found = _collect(tmp_path, name, test_fold)
+    assert sorted(found) == list("abcde")
+    fold_of = {case: fold for fold in range(3) for case in FOLDS.cases(fold)}
+    for case, opinion in found.items():
+        assert opinion.case == case
+        assert opinion.segmenter == plan.segmenter_of(test_fold, fold_of[case])
+        np.testing.assert_array_equal(opinion.codes(), encode(torch.from_numpy(_log_p(_seed(opinion.segmenter, case)))))
+
+
+def _replace(directory: Path, path: Path) -> None:
+    write_opinion(directory, "c", torch.from_numpy(_log_p(99)), unseen=True)
+
+
+def _from_another(directory: Path, path: Path) -> None:
+    write_opinion(directory.with_name("2"), "c", torch.from_numpy(_log_p(0)), unseen=True)
+    path.write_bytes(mask_path(directory.with_name("2"), "c", OPINION).read_bytes())
+    _record(directory)
+
+
+def _seen(directory: Path, path: Path) -> None:
+    write_opinion(directory, "c", torch.from_numpy(_log_p(0)), unseen=False)
+    _record(directory)
+
+
+def _missing(directory: Path, path: Path) -> None:
+    path.unlink()
+
+
+def _damaged(directory: Path, path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def _older(directory: Path, path: Path) -> None:
+    (directory / MASKS_RECORD).unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_replace, "not what the segmenter wrote here; make it again: rm "),
+        (_from_another, "of segmenter '2', expected '1'; make it again: rm "),
+        (_seen, "the segmenter was trained on case c; its opinion must not be used here"),
+        (_missing, "no such mask; make it again: rm "),
+        (_damaged, "not readable as a mask"),
+        (_older, "not what the segmenter wrote here; make it again: rm "),
+    ],
+)
+def test_an_opinion_that_must_not_be_used_is_refused_in_one_line(
+    study: Path, spoil: Callable[[Path, Path], None], message: str
+) -> None:
+    directory = study / "segmenter" / "1"
+    path = mask_path(directory, "c", OPINION)
+    spoil(directory, path)
+    with pytest.raises(InputError) as caught:
+        _collect(study)
+    assert str(caught.value).startswith(f"{path}: {message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_plan_in_sample_allows_seen_training_cases_but_no_seen_test_case(tmp_path: Path) -> None:
+    plan = MaskPlan("in_sample", 3)
+    _write_segmenters(tmp_path, plan)
+    assert len(_collect(tmp_path, "in_sample", 0)) == 5
+    directory = tmp_path / "segmenter" / "0"
+    write_opinion(directory, "a", torch.from_numpy(_log_p(0)), unseen=False)
+    _record(directory)
+    with pytest.raises(InputError, match="trained on case a; its opinion must not be used"):
+        _collect(tmp_path, "in_sample", 0)
+
+
+# -- several segmenters
+
+
+@pytest.mark.parametrize("test_fold", range(3))
+def test_an_ensemble_is_of_all_segmenters_that_never_saw_the_test_fold(tmp_path: Path, test_fold: int) -> None:
+    plan = MaskPlan("nested", 3)
+    _write_segmenters(tmp_path, plan)
+    found = collect_ensembles(tmp_path, plan, FOLDS, test_fold)
+    assert found is not None
+    assert sorted(found) == list("abcde")
+    single = _collect(tmp_path, "nested", test_fold)
+    held_out = {job.name: job.held_out for job in plan.segmenters}
+    for case, opinions in found.items():
+        names = {opinion.segmenter for opinion in opinions}
+        assert len(names) == len(opinions)
+        assert all(test_fold in held_out[name] for name in names)
+        if case in FOLDS.cases(test_fold):
+            assert names == {name for name, folds in held_out.items() if test_fold in folds}
+        else:
+            assert opinions == (single[case],)
+
+
+@pytest.mark.parametrize("name", ["out_of_fold", "in_sample"])
+def test_one_segmenter_a_fold_is_no_ensemble(tmp_path: Path, name: str) -> None:
+    plan = MaskPlan(name, 3)
+    _write_segmenters(tmp_path, plan)
+    assert collect_ensembles(tmp_path, plan, FOLDS, 0) is None
+
+
+def test_the_mean_opinion_is_the_mean_of_probabilities(tmp_path: Path) -> None:
+    opinions = []
+    for number in range(3):
+        write_opinion(tmp_path / str(number), "a", torch.from_numpy(_log_p(number)), unseen=True)
+        opinions.append(Opinion("a", mask_path(tmp_path / str(number), "a", OPINION), str(number)))
+    kept = [decode(torch.from_numpy(opinion.codes())).double().numpy() for opinion in opinions]
+    np.testing.assert_allclose(mean_opinion(opinions), logsumexp(kept, axis=0) - np.log(3), atol=1e-5)
