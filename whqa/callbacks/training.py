@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,14 @@ class ProgressFile(pl.Callback):
     def on_test_start(self, trainer: pl.Trainer, *args: Any) -> None:
         """Report that training is over."""
         self._last = 0.0
-        self._report("testing", 1.0)
+        self._report("testing", 0.0)
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
+    ) -> None:
+        """Report how many of the test's masks are done."""
+        total = sum(n for n in trainer.num_test_batches if math.isfinite(n))
+        self._report("testing", min(1.0, (batch_idx + 1) / max(1, total)))
 
     @rank_zero_only
     def _report(self, phase: str, done: float) -> None:
