@@ -53,7 +53,7 @@ def test_progress_is_told_in_shares(tmp_path: Path) -> None:
     progress.on_train_batch_end(_trainer(5))
     assert json.loads(progress.path.read_text()) == {"phase": "training", "done": 0.25}
     progress.on_test_start(_trainer(20))
-    assert json.loads(progress.path.read_text()) == {"phase": "testing", "done": 1.0}
+    assert json.loads(progress.path.read_text()) == {"phase": "testing", "done": 0.0}
 
 
 def test_progress_is_not_told_at_every_step(tmp_path: Path) -> None:
