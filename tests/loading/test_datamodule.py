@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,8 +20,10 @@ import torch
 from whqa.data.folds import Folds
 from whqa.errors import InputError
 from whqa.loading.augmentation import Augmentation
+from whqa.loading.brightness import brightness
 from whqa.loading.datamodule import WholeHeartDataModule
-from whqa.masks.store import MaskItem, write_mask
+from whqa.masks.opinion import OPINION, Opinion, decode, write_opinion
+from whqa.masks.store import MaskItem, mask_path, write_mask
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning"),
@@ -100,6 +102,18 @@ def masks(tmp_path_factory: pytest.TempPathFactory, cases: dict[str, Any]) -> li
     return _write_masks(tmp_path_factory.mktemp("masks"), cases)
 
 
+@pytest.fixture(scope="module")
+def opinions(tmp_path_factory: pytest.TempPathFactory, cases: dict[str, Any]) -> dict[str, tuple[Opinion, ...]]:
+    """Two of each case."""
+    root, found = tmp_path_factory.mktemp("opinions"), {}
+    for name, case in cases.items():
+        for maker in ("0", "0-1"):
+            logits = torch.from_numpy(np.random.default_rng(len(maker)).normal(0, 3, (3, *case.shape)))
+            write_opinion(root / maker, name, logits.log_softmax(dim=0), unseen=True)
+        found[name] = tuple(Opinion(name, mask_path(root / maker, name, OPINION), maker) for maker in ("0", "0-1"))
+    return found
+
+
 def _data(cases: dict[str, Any], held_out: Sequence[int] = (0,), **kwargs: Any) -> WholeHeartDataModule:
     options: dict[str, Any] = {
         "patch": (8, 8, 8),
@@ -107,6 +121,7 @@ def _data(cases: dict[str, Any], held_out: Sequence[int] = (0,), **kwargs: Any) 
         "steps_per_epoch": 3,
         "validation_fraction": 0.2,
         "augmentation": Augmentation(),
+        "n_classes": 3,
     }
     return WholeHeartDataModule(cases, FOLDS, held_out, **(options | kwargs))
 
@@ -169,6 +184,8 @@ def test_items_are_masks_filtered_by_case(cases: dict[str, Any], masks: list[Mas
         ({"held_out": (0, 1, 2)}, "no case is left"),
         ({"test_folds": ()}, "no case is left"),
         ({"balance": "equal"}, "balance=equal"),
+        ({"delivered": 1.5}, r"errormap\.delivered=1\.5: must be in 0\.\.1"),
+        ({"delivered": -0.1}, r"errormap\.delivered=-0\.1"),
         ({"patch": (8, 8)}, "three edges"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"masks": []}, "no masks under judgement of case"),
@@ -191,12 +208,21 @@ def _describe(batch: dict[str, Any]) -> dict[str, Any]:
     return {k: (v.dtype, tuple(v.shape)) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
 
-@pytest.mark.parametrize("with_masks", [False, True])
-def test_batches(cases: dict[str, Any], masks: list[MaskItem], with_masks: bool) -> None:
-    data = _data(cases, (1,), masks=masks if with_masks else None)
+@pytest.mark.parametrize(("with_masks", "with_opinions"), [(False, False), (True, False), (True, True)])
+def test_batches(
+    cases: dict[str, Any],
+    masks: list[MaskItem],
+    opinions: dict[str, tuple[Opinion, ...]],
+    with_masks: bool,
+    with_opinions: bool,
+) -> None:
+    single = {case: several[0] for case, several in opinions.items()}
+    heard = {"opinions": single, "ensembles": opinions} if with_opinions else {}
+    data = _data(cases, (1,), masks=masks if with_masks else None, **heard)
     labels = (torch.int64, (2, 8, 8, 8))
-    mask = {"mask": labels} if with_masks else {}
     image = (torch.float32, (2, 1, 8, 8, 8))
+    mask = {"mask": labels, "plain": image, "brightness": (torch.float32, (2, 3, 2))} if with_masks else {}
+    mask |= {"log_p": (torch.float32, (2, 3, 8, 8, 8))} if with_opinions else {}
     batches = list(data.train_dataloader())
     assert len(batches) == 3
     for batch in batches:
@@ -216,6 +242,14 @@ def test_batches(cases: dict[str, Any], masks: list[MaskItem], with_masks: bool)
             np.testing.assert_array_equal(batch["mask"][0], stored)
             np.testing.assert_array_equal(batch["entropy"][0], entropy)
             assert (batch["mask"].dtype, batch["entropy"].dtype) == (torch.int64, torch.float32)
+            np.testing.assert_array_equal(batch["plain"], batch["image"])
+            known = brightness(cases[name].image(), stored, cases[name].spacing, 3)
+            np.testing.assert_array_equal(batch["brightness"][0], known)
+        assert ("log_p" in batch) == ("ensemble" in batch) == with_opinions
+        if with_opinions:
+            said = [decode(torch.from_numpy(one.codes())) for one in opinions[name]]
+            torch.testing.assert_close(batch["log_p"][0], said[0], rtol=0, atol=0)
+            torch.testing.assert_close(batch["ensemble"][0].exp(), (said[0].exp() + said[1].exp()) / 2)
     assert number + 1 == len(data.test_items) == (4 if with_masks else 2)
 
 
@@ -229,8 +263,59 @@ def test_judged_masks(cases: dict[str, Any], masks: list[MaskItem]) -> None:
         assert item.entropy is not None
         assert (item.image.dtype, item.entropy.dtype) == (torch.float32, torch.float32)
         assert item.spacing == (1.5, 1.5, 3.0)
+        assert item.log_p is None
+        assert item.ensemble is None
     with pytest.raises(InputError, match="no mask of kind 'side9'"):
         next(data.judged([("a1", "side9")]))
+
+
+def test_judged_masks_come_with_the_opinions_on_their_case(
+    cases: dict[str, Any], masks: list[MaskItem], opinions: dict[str, tuple[Opinion, ...]]
+) -> None:
+    single = {case: several[0] for case, several in opinions.items()}
+    data = _data(cases, (1,), masks=masks, opinions=single, ensembles=opinions)
+    for item in data.judged(data.train_items[:3]):
+        said = [decode(torch.from_numpy(one.codes())) for one in opinions[item.case]]
+        assert item.log_p is not None
+        assert item.ensemble is not None
+        torch.testing.assert_close(item.log_p, said[0], rtol=0, atol=0)
+        torch.testing.assert_close(item.ensemble.exp(), (said[0].exp() + said[1].exp()) / 2)
+
+
+def test_what_a_mask_comes_with(
+    cases: dict[str, Any], masks: list[MaskItem], opinions: dict[str, tuple[Opinion, ...]]
+) -> None:
+    single = {case: several[0] for case, several in opinions.items()}
+    bare = [replace(mask, has_entropy=mask.kind == "final") for mask in masks]
+    assert _data(cases, masks=masks).extras(("a1", "final")) == {"entropy"}
+    assert _data(cases, masks=bare).extras(("a1", "early")) == set()
+    assert _data(cases, masks=bare, opinions=single).extras(("a1", "early")) == {"log_p"}
+    whole = _data(cases, masks=masks, opinions=single, ensembles=opinions)
+    assert whole.extras(("a1", "final")) == {"entropy", "log_p", "ensemble"}
+
+
+def test_masks_with_novel_faults_are_judged_but_never_trained_on(cases: dict[str, Any], masks: list[MaskItem]) -> None:
+    novel = [replace(mask, kind="novel1") for mask in masks if mask.kind == "early"]
+    data = _data(cases, (1,), masks=[*masks, *novel], validation_fraction=0.4)
+    assert {kind for _, kind in data.train_items} == {"final", "early"}
+    assert {kind for _, kind in data.val_items} == {kind for _, kind in data.test_items} == {"final", "early", "novel1"}
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0.0), (0.25, 0.25), (0.5, 0.5), (1.0, 1.0)])
+def test_delivered_masks_have_their_share_of_the_patches(
+    cases: dict[str, Any], masks: list[MaskItem], share: float, expected: float
+) -> None:
+    # delivered masks are the worst by far, so that the bins by quality hold them apart
+    graded = [replace(m, error_rate=0.3 if m.kind == "final" else 0.001 * (i + 1)) for i, m in enumerate(masks)]
+    data = _data(cases, masks=graded, validation_fraction=0.0, delivered=share, batch_size=20, steps_per_epoch=20)
+    sampler = data.train_dataloader().sampler
+    drawn = [data.train_items[i][1] == "final" for i in sampler.items()]  # type: ignore[attr-defined]
+    quality = _data(
+        cases, masks=graded, validation_fraction=0.0, balance="quality", batch_size=20, steps_per_epoch=20
+    ).train_dataloader()
+    by_quality = np.mean([data.train_items[i][1] == "final" for i in quality.sampler.items()])  # type: ignore[attr-defined]
+    # beside their share they are drawn by their quality like any other mask
+    assert np.mean(drawn) == pytest.approx(expected + (1 - expected) * by_quality, abs=0.05)
 
 
 def test_workers_change_nothing(cases: dict[str, Any], masks: list[MaskItem]) -> None:
