@@ -2,50 +2,170 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from scipy.special import expit, softmax
+from scipy.special import expit, log_softmax, softmax
 from torch import Tensor
 
 from whqa.errors import InputError
-from whqa.judges.calibration import Calibration
-from whqa.modules.errormap import ErrorMapModule, Head, out_channels
+from whqa.judges.calibration import Calibration, CorrectionRule
+from whqa.judges.correction import correct, expected_dice, other_probabilities
+from whqa.judges.error_rate import RateModel
+from whqa.judges.opinion import doubt_logit
+from whqa.loading.brightness import brightness
+from whqa.modules.errormap import ErrorMapModule, Head, in_channels, out_channels
+from whqa.modules.evidence import evidence
+from whqa.modules.volume_batches import judged_case
+from whqa.networks.monai_networks import dynunet
 from whqa.networks.voxresnet import VoxResNet
 
+EVERYTHING = ("image", "mask", "opinion")
+WITHOUT_OPINION = ("image", "mask")
+SUBSETS = [s for n in (1, 2, 3) for s in combinations(EVERYTHING, n)]
 
-def _module(head: Head = "binary", **options: float) -> ErrorMapModule:
+
+def _module(
+    head: Head = "binary", inputs: Sequence[str] = WITHOUT_OPINION, network: str = "voxresnet", **options: float
+) -> ErrorMapModule:
     torch.manual_seed(0)
-    network = VoxResNet(1 + 4, out_channels(head, 4), width=2)
-    return ErrorMapModule(network, n_classes=4, head=head, total_steps=10, **options).eval()
+    channels = in_channels(inputs, 4), out_channels(head, inputs, 4)
+    net = VoxResNet(*channels, width=2) if network == "voxresnet" else dynunet(*channels, width=2)
+    return ErrorMapModule(net, n_classes=4, inputs=inputs, head=head, total_steps=10, **options).eval()
 
 
-def _batch() -> dict[str, Tensor]:
-    rng = np.random.default_rng(0)
-    label = rng.integers(0, 4, (1, 9, 10, 11))
+def _batch(seed: int = 0) -> dict[str, Any]:
+    """A volume with everything that a network may see; the opinion is wrong now and then."""
+    rng = np.random.default_rng(seed)
+    shape = (9, 10, 11)
+    label = rng.integers(0, 4, shape)
+    mask = np.where(rng.random(shape) < 0.2, (label + 1) % 4, label)
+    image = label + rng.normal(0, 0.5, shape)
+    logits = rng.normal(0, 1, (4, *shape)) + 2 * (np.arange(4)[:, None, None, None] == label)
+    known = brightness(image, mask.astype(np.uint8), (2.0, 2.0, 2.0), 4)
     return {
-        "image": torch.from_numpy(rng.standard_normal((1, 1, 9, 10, 11))).float(),
-        "label": torch.from_numpy(label),
-        "mask": torch.from_numpy(np.where(rng.random(label.shape) < 0.2, 0, label)),
+        "image": torch.from_numpy(image)[None, None].float(),
+        "plain": torch.from_numpy(image)[None, None].float(),
+        "label": torch.from_numpy(label)[None],
+        "mask": torch.from_numpy(mask)[None],
+        "log_p": torch.from_numpy(log_softmax(logits, axis=0))[None].float(),
+        "brightness": torch.from_numpy(known)[None],
+        "spacing": torch.tensor([[2.0, 2.0, 2.0]]),
         "index": torch.tensor([0]),
+        "case": ["a"],
+        "kind": ["final"],
     }
 
 
-def test_the_network_sees_the_image_and_one_plane_a_class() -> None:
+# -- what it sees
+
+
+def test_the_network_sees_image_one_plane_a_class_opinion_and_evidence() -> None:
     batch = _batch()
-    inputs = _module().inputs(batch)
-    assert inputs.shape == (1, 5, 9, 10, 11)
+    inputs = _module(inputs=EVERYTHING).inputs(batch)
     torch.testing.assert_close(inputs[:, :1], batch["image"])
     for index in range(4):
         np.testing.assert_array_equal(inputs[0, 1 + index].numpy(), (batch["mask"][0] == index).float().numpy())
+    np.testing.assert_allclose(inputs[0, 5:9], batch["log_p"][0] / 5 + 1)
+    expected = evidence(batch["plain"], batch["mask"], batch["brightness"], batch["log_p"])
+    torch.testing.assert_close(inputs[:, 9:], expected)
+    assert inputs.shape[1] == in_channels(EVERYTHING, 4) == 9 + expected.shape[1]
 
 
-def _logits_and_target(channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Tensor]:
+@pytest.mark.parametrize("inputs", SUBSETS, ids="+".join)
+@pytest.mark.parametrize("head", ["binary", "label"])
+def test_what_is_withheld_changes_nothing(head: Head, inputs: tuple[str, ...]) -> None:
+    module, batch = _module(head, inputs), _batch()
+    # the last layers of a network that hears an opinion start at zero, whatever it sees
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.3, generator=torch.Generator().manual_seed(1))
+    other = {name: _batch(1)[name] for name in ("image", "plain", "brightness", "log_p")}
+    of = {"image": ("image", "plain", "brightness"), "opinion": ("log_p",)}
+    with torch.no_grad():
+        before = module(module.inputs(batch))[0]
+        assert before.shape[1] == out_channels(head, inputs, 4)
+        for name, keys in of.items():
+            after = module(module.inputs(batch | {key: other[key] for key in keys}))[0]
+            assert torch.equal(before, after) == (name not in inputs), name
+        shuffled = batch["mask"].flatten()[torch.randperm(batch["mask"].numel())].view_as(batch["mask"])
+        assert torch.equal(before, module(module.inputs(batch | {"mask": shuffled}))[0]) == ("mask" not in inputs)
+
+
+def test_a_network_without_the_mask_says_what_is_right_whatever_the_mask_says() -> None:
+    module, batch = _module("label", ["image"]), _batch()
+    shuffled = batch | {"mask": batch["mask"].flip(1)}
+    with torch.no_grad():
+        raws = [module.raw(one) for one in (batch, shuffled)]
+    labels = raws[0].label_logits
+    assert labels is not None
+    torch.testing.assert_close(raws[1].label_logits, labels)
+    p = softmax(labels.double().numpy(), axis=0)
+    for raw, one in zip(raws, (batch, shuffled), strict=True):
+        own = np.take_along_axis(p, one["mask"].numpy(), axis=0)[0]
+        np.testing.assert_allclose(expit(raw.error_logit.numpy()), 1 - own, atol=1e-5)
+
+
+def test_inputs_that_there_are_not_are_refused() -> None:
+    for inputs in (["image", "Mask"], [], ["image", "image"]):
+        with pytest.raises(InputError, match=r"errormap\.inputs=.*must be some of image, mask, opinion, each once"):
+            in_channels(inputs, 4)
+
+
+# -- how it begins
+
+
+@pytest.mark.parametrize("inputs", [EVERYTHING, ("image", "opinion"), ("opinion",)], ids="+".join)
+@pytest.mark.parametrize("network", ["voxresnet", "dynunet"])
+@pytest.mark.parametrize("head", ["binary", "label"])
+def test_it_begins_exactly_as_its_rival(head: Head, network: str, inputs: tuple[str, ...]) -> None:
+    module, batch = _module(head, inputs, network), _batch()
+    with torch.no_grad():
+        raw = module.raw(batch)
+        sides = module(module.inputs(batch))
+    assert all(not side.any() for side in sides)
+    doubt = 1 - np.exp(np.take_along_axis(batch["log_p"][0].double().numpy(), batch["mask"].numpy(), axis=0)[0])
+    np.testing.assert_allclose(raw.error_logit.numpy(), np.log(doubt / (1 - doubt)), rtol=1e-3, atol=1e-4)
+    rival = doubt_logit(judged_case(batch))
+    torch.testing.assert_close(raw.error_logit, rival, rtol=1e-3, atol=1e-3)
+    if head == "label":
+        torch.testing.assert_close(raw.label_logits, batch["log_p"][0])
+
+
+@pytest.mark.parametrize("network", ["voxresnet", "dynunet"])
+@pytest.mark.parametrize("head", ["binary", "label"])
+def test_it_leaves_its_rival_at_the_first_step(head: Head, network: str) -> None:
+    module, batch = _module(head, EVERYTHING, network).train(), _batch()
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+    losses = []
+    for _ in range(3):
+        optimiser.zero_grad()
+        loss = module.loss(module(module.inputs(batch))[0], module.target(batch))
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[2] < losses[0]
+    with torch.no_grad():
+        assert any(bool(p.any()) for layer in module.network.classifiers for p in layer.parameters())
+
+
+def test_without_an_opinion_nothing_starts_at_zero() -> None:
+    module = _module("label")
+    assert all(bool(layer.weight.any()) for layer in module.network.classifiers)
+
+
+# -- what it is taught
+
+
+def _logits_and_target(channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[Tensor, None]]:
     rng = np.random.default_rng(0)
     label = rng.integers(0, 4, (2, 4, 5, 6))
     mask = np.where(rng.random(label.shape) < 0.3, rng.integers(0, 4, label.shape), label)
     logits = rng.normal(0, 2, (2, channels, 4, 5, 6))
-    return logits, mask, label, torch.from_numpy(np.stack([mask, label], axis=1))
+    return logits, mask, label, (torch.from_numpy(np.stack([mask, label], axis=1)), None)
 
 
 @pytest.mark.parametrize(("dice_weight", "positive_weight"), [(0.0, 1.0), (1.0, 1.0), (0.5, 3.0)])
@@ -61,29 +181,41 @@ def test_the_loss_is_weighted_cross_entropy_plus_dice(dice_weight: float, positi
 
 
 def test_the_label_heads_error_probability_is_one_minus_that_of_the_masks_label() -> None:
-    logits, mask, _, target = _logits_and_target(4)
-    error_logit, _ = _module("label").split(torch.from_numpy(logits), target[:, :1])
-    own = np.take_along_axis(softmax(logits, axis=1), mask[:, None], axis=1)
-    np.testing.assert_allclose(expit(error_logit.numpy()), 1 - own, rtol=1e-9)
+    logits, mask, _, (labels, _) = _logits_and_target(5)
+    log_p = log_softmax(np.random.default_rng(1).normal(0, 2, logits[:, :4].shape), axis=1)
+    for heard in (None, torch.from_numpy(log_p)):
+        inputs = WITHOUT_OPINION if heard is None else EVERYTHING
+        error_logit, label_logits = _module("label", inputs).split(torch.from_numpy(logits), labels[:, :1], heard)
+        own = _with_trust(logits, mask) + (0 if heard is None else log_p)
+        assert label_logits is not None
+        np.testing.assert_allclose(label_logits.numpy(), own)
+        p = np.take_along_axis(softmax(own, axis=1), mask[:, None], axis=1)
+        np.testing.assert_allclose(expit(error_logit.numpy()), 1 - p, rtol=1e-9)
+
+
+def _with_trust(logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Label logits; the last channel is trust in the mask's label."""
+    return logits[:, :4] + logits[:, 4:] * (np.arange(4)[:, None, None, None] == mask[:, None])
 
 
 def test_with_one_wrong_share_the_label_loss_is_the_cross_entropy_of_the_true_label() -> None:
-    logits, mask, label, target = _logits_and_target(4)
+    logits, mask, label, target = _logits_and_target(5)
     share = (mask != label).mean()
     module = _module("label", dice_weight=0.0, label_weight=float(share))
-    p_true = np.take_along_axis(softmax(logits, axis=1), label[:, None], axis=1)
+    p_true = np.take_along_axis(softmax(_with_trust(logits, mask), axis=1), label[:, None], axis=1)
     got = module.loss(torch.from_numpy(logits).float(), target)
     assert float(got) == pytest.approx(-np.log(p_true).mean(), rel=1e-5)
 
 
 def test_an_unknown_head_is_refused() -> None:
     with pytest.raises(InputError, match=r"errormap\.head=x: must be one of binary, label"):
-        out_channels("x", 4)
+        out_channels("x", EVERYTHING, 4)
 
 
+@pytest.mark.parametrize("inputs", [WITHOUT_OPINION, EVERYTHING, ("image",)], ids="+".join)
 @pytest.mark.parametrize("head", ["binary", "label"])
-def test_a_patch_without_errors_has_a_finite_loss_and_gradient(head: Head) -> None:
-    module, batch = _module(head).train(), _batch()
+def test_a_patch_without_errors_has_a_finite_loss_and_gradient(head: Head, inputs: tuple[str, ...]) -> None:
+    module, batch = _module(head, inputs).train(), _batch()
     batch["mask"] = batch["label"]
     loss = module.loss(module(module.inputs(batch))[0], module.target(batch))
     loss.backward()
@@ -91,33 +223,50 @@ def test_a_patch_without_errors_has_a_finite_loss_and_gradient(head: Head) -> No
     assert all(bool(torch.isfinite(p.grad).all()) for p in module.parameters() if p.grad is not None)
 
 
-def test_a_prediction_is_the_calibrated_final_output() -> None:
-    module, batch = _module(), _batch()
-    module.calibration = Calibration(1.7, -0.3, 0.4)
+# -- what it says
+
+
+@pytest.mark.parametrize("inputs", [WITHOUT_OPINION, EVERYTHING], ids="+".join)
+def test_a_prediction_is_the_calibrated_final_output(inputs: tuple[str, ...]) -> None:
+    module, batch = _module("binary", inputs), _batch()
+    n_features = 6 if "opinion" in inputs else 1
+    module.calibration = Calibration(1.7, RateModel(-0.3, (0.2,) * n_features), 0.4)
     with torch.no_grad():
-        logit = module(module.inputs(batch))[0][0, 0].numpy()
-        prediction = module.test_step(batch, 0)
-        raw = module.validation_step(batch, 0)
+        raw, prediction = module.validation_step(batch, 0), module.test_step(batch, 0)
+        logit = module(module.inputs(batch))[0]
+    doubt, _ = module.split(logit, batch["mask"][:, None], batch["log_p"] if "opinion" in inputs else None)
     assert raw.label_logits is None
     assert prediction.other is None
-    np.testing.assert_allclose(raw.error_logit.numpy(), logit, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(prediction.probability.numpy(), expit(1.7 * logit - 0.3), rtol=1e-3, atol=1e-5)
-    np.testing.assert_array_equal(prediction.error_map.numpy(), prediction.probability.numpy() >= 0.4)
+    np.testing.assert_allclose(raw.error_logit.numpy(), doubt[0, 0].numpy(), rtol=1e-4, atol=1e-5)
+    case = judged_case(batch if "opinion" in inputs else {k: v for k, v in batch.items() if k != "log_p"})
+    expected = module.calibration.predict(raw.error_logit, case)
+    torch.testing.assert_close(prediction.probability, expected.probability)
+    assert torch.equal(prediction.error_map, expected.error_map)
 
 
-def test_a_label_head_also_corrects() -> None:
-    module, batch = _module("label"), _batch()
-    module.calibration = Calibration(1.7, -0.3, 0.4, correction=0.6)
+def test_a_network_that_hears_no_opinion_is_judged_without_one() -> None:
+    module, batch = _module(), _batch()
+    assert module.judged(batch).log_p is None
+    assert _module(inputs=EVERYTHING).judged(batch).log_p is not None
+
+
+@pytest.mark.parametrize("rule", [None, CorrectionRule(0.5, 0.0), CorrectionRule(0.65, 0.02)])
+def test_a_label_head_also_corrects(rule: CorrectionRule | None) -> None:
+    module, batch = _module("label", EVERYTHING), _batch()
+    module.calibration = Calibration(1.7, None, 0.4, rule)
     with torch.no_grad():
-        raw = module.validation_step(batch, 0)
-        found = module.test_step(batch, 0)
-    mask, p = batch["mask"][0].numpy(), expit(1.7 * raw.error_logit.numpy() - 0.3)
+        raw, found = module.validation_step(batch, 0), module.test_step(batch, 0)
+    assert raw.label_logits is not None
+    mask = batch["mask"][0].to(torch.uint8)
+    others = other_probabilities(raw.label_logits, mask)
+    corrected, _ = correct(found.probability, others, mask, rule)
     assert found.other is not None
     assert found.corrected is not None
-    assert found.expected_dice is not None
-    assert not (found.other.numpy() == mask).any()
-    np.testing.assert_array_equal(found.corrected.numpy(), np.where(p >= 0.6, found.other.numpy(), mask))
-    assert found.expected_dice.shape == (3,)
+    assert not (found.other == mask).any()
+    np.testing.assert_allclose(found.probability, expit(1.7 * raw.error_logit.numpy()), rtol=1e-4)
+    assert torch.equal(found.corrected, corrected)
+    assert torch.equal(found.corrected, mask) == (rule is None)
+    torch.testing.assert_close(found.expected_dice, expected_dice(found.probability, others, mask))
 
 
 def test_settings_are_kept_in_the_checkpoint_without_the_network() -> None:

@@ -68,7 +68,9 @@ def test_masks_of_all_kinds_come_from_their_outputs(module: SegmenterModule) -> 
     batch = _batch()
     with torch.no_grad():
         outputs = module(batch["image"])
-        masks = module.masks(batch)
+        masks, log_p = module.masks(batch)
+    np.testing.assert_allclose(log_p, log_softmax(outputs[0][0].double().numpy(), axis=0), rtol=1e-4, atol=1e-4)
+    assert (log_p.dtype, log_p.shape) == (torch.float32, (4, 9, 10, 11))
     assert list(masks) == ["final", "side1", "side2", "side3", "side4"]
     for (mask, entropy), logits in zip(masks.values(), outputs, strict=True):
         np.testing.assert_array_equal(mask.numpy(), logits[0].argmax(dim=0).numpy())
@@ -83,9 +85,9 @@ def test_early_masks_come_from_early_weights_and_leave_the_others_alone(module: 
     module.early_weights = {k: v.clone() for k, v in early.state_dict().items()}
     batch = _batch()
     with torch.no_grad():
-        masks = module.test_step(batch, 0)
+        masks, _ = module.test_step(batch, 0)
         expected = early(batch["image"])[0][0].argmax(dim=0)
-        again = module.masks(batch)
+        again, _ = module.masks(batch)
     np.testing.assert_array_equal(masks["early"][0].numpy(), expected.numpy())
     np.testing.assert_array_equal(masks["final"][0].numpy(), again["final"][0].numpy())
     assert bool((masks["early"][0] == 2).any())
@@ -96,3 +98,13 @@ def test_early_masks_come_from_early_weights_and_leave_the_others_alone(module: 
 def test_validation_looks_at_final_masks(module: SegmenterModule) -> None:
     with torch.no_grad():
         assert list(module.validation_step(_batch(), 0)) == ["final"]
+
+
+def test_the_opinion_on_a_new_scan_is_that_behind_its_final_mask(module: SegmenterModule) -> None:
+    batch = _batch()
+    with torch.no_grad():
+        masks, stored = module.test_step(batch, 0)
+        found = module.log_p(batch["image"][0, 0])
+    torch.testing.assert_close(found, stored)
+    np.testing.assert_array_equal(found.argmax(dim=0).numpy(), masks["final"][0].numpy())
+    np.testing.assert_allclose(found.double().exp().sum(dim=0), 1, rtol=1e-5)
