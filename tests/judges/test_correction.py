@@ -15,7 +15,7 @@ from whqa.judges.correction import (
     HARM,
     RULES,
     UNTOUCHED,
-    choose_rule,
+    harmless_rule,
     correct,
     expected_dice,
     other_probabilities,
@@ -255,19 +255,19 @@ def _gains(of_rules: dict[int, list[float]], changed: float = 0.0) -> Array:
 
 def test_the_rule_with_the_best_mean_gain_is_taken() -> None:
     masks = [_gains({3: [0.1, 0.1, 0.1], 5: [0.2, 0, 0]}), _gains({3: [0, 0, 0], 5: [0.3, 0, 0]})]
-    assert choose_rule(masks, ["bad", "fair"], [0.9, 0.1]) == RULES[3]
-    assert choose_rule(masks, ["bad", "fair"], [0.1, 0.9]) == RULES[5]
+    assert harmless_rule(masks, ["bad", "fair"], [0.9, 0.1]) == RULES[3]
+    assert harmless_rule(masks, ["bad", "fair"], [0.1, 0.9]) == RULES[5]
 
 
 def test_no_rule_is_taken_where_none_gains() -> None:
-    assert choose_rule([_gains({})], ["bad"], [1.0]) is None
-    assert choose_rule([_gains({k: [-0.1, 0, 0] for k in range(len(RULES))})], ["bad"], [1.0]) is None
+    assert harmless_rule([_gains({})], ["bad"], [1.0]) is None
+    assert harmless_rule([_gains({k: [-0.1, 0, 0] for k in range(len(RULES))})], ["bad"], [1.0]) is None
 
 
 def test_a_right_mask_may_hardly_change() -> None:
     good, right = _gains({2: [0.5, 0.5, 0.5]}), _gains({2: [0, 0, 0]}, changed=UNTOUCHED * 1.01)
-    assert choose_rule([good, right], ["bad", "reference"], [1, 1]) is None
-    assert choose_rule([good, right], ["bad", "mild"], [1, 1]) == RULES[2]
+    assert harmless_rule([good, right], ["bad", "reference"], [1, 1]) is None
+    assert harmless_rule([good, right], ["bad", "mild"], [1, 1]) == RULES[2]
 
 
 @given(seed=st.integers(0, 10_000))
@@ -279,7 +279,7 @@ def test_no_rule_that_harms_a_stratum_is_ever_taken(seed: int) -> None:
         table[:, 3] = np.abs(table[:, 3]) / 5
     strata = rng.choice(["reference", "mild", "good", "fair", "bad"], n).tolist()
     weights = rng.uniform(0.1, 5, n).tolist()
-    rule = choose_rule(gains, strata, weights)
+    rule = harmless_rule(gains, strata, weights)
     chosen, harmless = None if rule is None else RULES.index(rule), []
     for k in range(len(RULES)):
         means = {s: np.mean([g[k] for g, of in zip(gains, strata, strict=True) if of == s], axis=0) for s in strata}

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 from whqa.errors import InputError
 from whqa.judges.calibration import MaskLogits, fit_calibration
-from whqa.judges.opinion import SMALLEST_P, SecondOpinion, doubt_logit, family_weights
+from whqa.judges.second_opinion import SMALLEST_P, SecondOpinion, doubt_logit, family_weights
 from whqa.masks.plan import MASK_KINDS
 from whqa.quality import JudgedCase
 

@@ -16,7 +16,7 @@ from whqa.errors import InputError
 from whqa.judges.calibration import Calibration, CorrectionRule
 from whqa.judges.correction import correct, expected_dice, other_probabilities
 from whqa.judges.error_rate import RateModel
-from whqa.judges.opinion import doubt_logit
+from whqa.judges.second_opinion import doubt_logit
 from whqa.loading.brightness import brightness
 from whqa.modules.errormap import ErrorMapModule, Head, in_channels, out_channels
 from whqa.modules.evidence import evidence

@@ -98,44 +98,59 @@ def judge_mask(
         InputError: a network gives NaN.
     """
     heart = heart_region(mask_DHW, spacing) if mask_DHW.any() else None
-    n_classes = networks[0].module.n_classes
-    total = torch.zeros_like(image_DHW)
-    labels = torch.zeros(n_classes, *image_DHW.shape) if networks[0].module.corrects else None
-    opinion = torch.zeros(n_classes, *image_DHW.shape) if networks[0].segmenter is not None else None
-    by_fold: dict[int, FoldNumbers] = {}
-    thresholds = []
     calibrated = all(n.module.calibration.rate is not None for n in networks)
-    for network, (probability, others, tau, log_p) in zip(
-        networks, _each(networks, image_DHW, mask_DHW, spacing), strict=True
-    ):
-        wrong = probability >= tau
-        thresholds.append(tau)
-        total += probability
-        dice = [] if others is None else expected_dice(probability, others, mask_DHW).tolist()
-        if labels is not None and others is not None:
-            labels += others.mul_(probability)
-        if opinion is not None and log_p is not None:
-            opinion += log_p.exp_()
-        said = ErrorPrediction(probability, wrong, calibrated=calibrated)
-        qi = {"volume": said.quality()} | ({} if heart is None else {"heart": said.quality(heart)})
-        by_fold[network.fold] = FoldNumbers(qi, dice)
-    probability = total / len(networks)
+    sums = _Sums(networks, image_DHW)
+    by_fold: dict[int, FoldNumbers] = {}
+    for network, said in zip(networks, _each(networks, image_DHW, mask_DHW, spacing), strict=True):
+        by_fold[network.fold] = _numbers(said, mask_DHW, heart, calibrated)
+        sums.add(said)
+    probability, others = sums.probability / len(networks), sums.others
     by_case = all(n.module.calibration.threshold is None for n in networks)
-    rule = ThresholdRule.expected if by_case else ThresholdRule.dice
-    threshold = expected_dice_threshold(probability) if by_case else sum(thresholds) / len(thresholds)
-    others = None if labels is None else labels / labels.sum(dim=0).clamp(min=1e-12)
+    threshold = expected_dice_threshold(probability) if by_case else sum(sums.thresholds) / len(networks)
     return Judgement(
         probability,
         probability >= threshold,
         threshold,
-        rule,
+        ThresholdRule.expected if by_case else ThresholdRule.dice,
         others,
         None if others is None else expected_dice(probability, others, mask_DHW),
         heart,
         by_fold,
         calibrated,
-        None if opinion is None else opinion.argmax(dim=0).to(torch.uint8),
+        None if sums.opinion is None else sums.opinion.argmax(dim=0).to(torch.uint8),
     )
+
+
+class _Sums:
+    """Over the networks: P, the labels' probabilities where the mask is wrong, those of the opinions, tau."""
+
+    def __init__(self, networks: Sequence[FoldNetwork], image_DHW: Tensor) -> None:
+        first, n_classes = networks[0], networks[0].module.n_classes
+        self.probability = torch.zeros_like(image_DHW)
+        self.labels = torch.zeros(n_classes, *image_DHW.shape) if first.module.corrects else None
+        self.opinion = torch.zeros(n_classes, *image_DHW.shape) if first.segmenter is not None else None
+        self.thresholds: list[float] = []
+
+    def add(self, said: _Said) -> None:
+        """Take in what one network said."""
+        self.probability += said.probability
+        self.thresholds.append(said.threshold)
+        if self.labels is not None and said.others is not None:
+            self.labels += said.others * said.probability
+        if self.opinion is not None and said.log_p is not None:
+            self.opinion += said.log_p.exp()
+
+    @property
+    def others(self) -> Tensor | None:
+        """q of all networks together."""
+        return None if self.labels is None else self.labels / self.labels.sum(dim=0).clamp(min=1e-12)
+
+
+def _numbers(said: _Said, mask_DHW: Tensor, heart: Tensor | None, calibrated: bool) -> FoldNumbers:
+    found = ErrorPrediction(said.probability, said.probability >= said.threshold, calibrated=calibrated)
+    qi = {"volume": found.quality()} | ({} if heart is None else {"heart": found.quality(heart)})
+    dice = [] if said.others is None else expected_dice(said.probability, said.others, mask_DHW).tolist()
+    return FoldNumbers(qi, dice)
 
 
 class _Said(NamedTuple):

@@ -14,8 +14,8 @@ from pytorch_lightning.trainer.states import TrainerFn
 from whqa.callbacks.ranks import gather_by_index
 from whqa.files import write_json
 from whqa.judges.calibration import MaskLogits, corrected_by, fit_calibration, read_calibration
-from whqa.judges.correction import RULES, choose_rule, other_probabilities, true_gains
-from whqa.judges.opinion import family_weights
+from whqa.judges.correction import RULES, harmless_rule, other_probabilities, true_gains
+from whqa.judges.second_opinion import family_weights
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.metrics.per_case import FloatArray, mean_defined
 from whqa.metrics.segmentation import segmentation_dice
@@ -76,7 +76,7 @@ class Calibrate(pl.Callback):
             gains = gather_by_index(self.gains)
             weights = family_weights([items[i][1] for i in sorted(gains)])
             found = [gains[i] for i in sorted(gains)]
-            rule = choose_rule([g for g, _ in found], [s for _, s in found], weights) if found else None
+            rule = harmless_rule([g for g, _ in found], [s for _, s in found], weights) if found else None
             calibration = corrected_by(module.calibration, rule)  # type: ignore[arg-type]
         module.calibration = calibration  # type: ignore[assignment]
         if trainer.is_global_zero:

@@ -114,7 +114,9 @@ def true_gains(
     return np.array(rows)
 
 
-def choose_rule(gains: Sequence[FloatArray], strata: Sequence[str], weights: Sequence[float]) -> CorrectionRule | None:
+def harmless_rule(
+    gains: Sequence[FloatArray], strata: Sequence[str], weights: Sequence[float]
+) -> CorrectionRule | None:
     """The rule of `RULES` with the best mean gain among those that harm no stratum; None where none gains anything.
 
     Args:

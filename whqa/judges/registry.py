@@ -11,7 +11,7 @@ from whqa.judges.boundary import Boundary
 from whqa.judges.by_kind import ByKind
 from whqa.judges.constant import Constant
 from whqa.judges.entropy import Entropy
-from whqa.judges.opinion import SecondOpinion
+from whqa.judges.second_opinion import SecondOpinion
 
 BASELINES: dict[str, Callable[[], Baseline]] = {
     Constant.name: Constant,

@@ -98,10 +98,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         super().__init__()
         # of the settings, for the messages: masks are judged in the second stage alone
         stage = "segmenter" if masks is None else "errormap"
-        if balance not in get_args(Balance):
-            raise InputError(f"errormap.balance={balance}: must be one of {', '.join(get_args(Balance))}")
-        if not 0 <= delivered <= 1:
-            raise InputError(f"errormap.delivered={delivered}: must be in 0..1")
+        _refuse_balance(balance, delivered)
         if len(patch) != 3 or min(*patch, batch_size, steps_per_epoch) < 1 or not 0 <= foreground <= 1:
             raise InputError(
                 f"{stage}.patch={list(patch)}, {stage}.batch_size={batch_size}, "
@@ -122,8 +119,9 @@ class WholeHeartDataModule(pl.LightningDataModule):
             )
         self.val_cases = _validation_cases(available, cases, validation_fraction, seed, stage)
         self.train_cases = tuple(c for c in available if c not in self.val_cases)
+        # novel masks are for the test alone, the calibration must not know them either
         self.train_items = [item for item in self._items(self.train_cases) if is_trained_on(item[1])]
-        self.val_items = self._items(self.val_cases)
+        self.val_items = [item for item in self._items(self.val_cases) if is_trained_on(item[1])]
         self.test_items = self._items(self.test_cases)
 
     def setup(self, stage: str) -> None:
@@ -260,6 +258,13 @@ class VolumeDataset(Dataset[dict[str, Any]]):
             if self.ensembles is not None:
                 volume["ensemble"] = mean_opinion(self.ensembles[name])
         return volume | {"spacing": torch.tensor(case.spacing), "index": index, "case": name, "kind": kind}
+
+
+def _refuse_balance(balance: str, delivered: float) -> None:
+    if balance not in get_args(Balance):
+        raise InputError(f"errormap.balance={balance}: must be one of {', '.join(get_args(Balance))}")
+    if not 0 <= delivered <= 1:
+        raise InputError(f"errormap.delivered={delivered}: must be in 0..1")
 
 
 def _epochs_done(trainer: pl.Trainer | None) -> int:

@@ -75,7 +75,7 @@ class ErrorMapModule(DeepSupervisionModule):
     Args:
         network: (B, `in_channels(inputs)`, D, H, W) -> list of (B, `out_channels(head, inputs)`, D, H, W).
         n_classes: C + 1.
-        inputs: some of "image", "mask" (one-hot) and "opinion" (log p_S); what is left out is withheld.
+        inputs: some of "image", "mask" (one-hot) and "opinion" (log p_S), None for all; what is left out is withheld.
         head: "binary" or "label", see above.
         label_weight: weight of the cross entropy over the other labels on wrong voxels.
         dice_weight: weight of a soft Dice term beside cross entropy.
@@ -88,7 +88,7 @@ class ErrorMapModule(DeepSupervisionModule):
         network: nn.Module,
         *,
         n_classes: int,
-        inputs: Sequence[str] = tuple(Input),
+        inputs: Sequence[str] | None = ErrorMapSettings.inputs,
         head: str = ErrorMapSettings.head,
         label_weight: float = ErrorMapSettings.label_weight,
         dice_weight: float = ErrorMapSettings.dice_weight,
@@ -98,7 +98,7 @@ class ErrorMapModule(DeepSupervisionModule):
         super().__init__(network, **kwargs)
         self.save_hyperparameters(ignore=["network"])
         self.n_classes = n_classes
-        self.seen = tuple(map(str, inputs))
+        self.seen = tuple(map(str, inputs or Input))
         self.head = head
         self.label_weight = label_weight
         self.dice_weight = dice_weight

@@ -13,7 +13,7 @@ import pandas as pd
 
 from whqa.errors import InputError
 from whqa.masks.made_from import refuse_mixed_origins
-from whqa.masks.plan import MASK_KINDS, is_delivered
+from whqa.masks.plan import MASK_KINDS, family, is_delivered
 from whqa.masks.store import COMPLETED, read_index
 from whqa.results.run_folds import folds_to_summarize
 
@@ -70,8 +70,7 @@ class RunTables:
     @property
     def external(self) -> tuple[str, ...]:
         """Those of them that other programs made."""
-        made = (*MASK_KINDS, REFERENCE_KIND)
-        return tuple(kind for kind in self.kinds if kind not in made and family(kind) not in FAULTY_FAMILIES)
+        return tuple(kind for kind in self.kinds if kind not in MASK_KINDS)
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -83,11 +82,6 @@ class RunTables:
     def views(self) -> tuple[str, ...]:
         """What `view` takes: final masks, those of each other program, faulty ones, all kinds."""
         return ("final", *self.external, *self.families, "all")
-
-
-def family(kind: str) -> str:
-    """A mask kind without its number."""
-    return kind.rstrip("0123456789")
 
 
 def in_order(names: Iterable[str], order: Sequence[str]) -> tuple[str, ...]:
