@@ -15,9 +15,9 @@ from whqa.judges.correction import (
     HARM,
     RULES,
     UNTOUCHED,
-    harmless_rule,
     correct,
     expected_dice,
+    harmless_rule,
     other_probabilities,
     true_gains,
 )
