@@ -29,7 +29,7 @@ from whqa.config.run_name import run_name
 from whqa.config.words import compose_config
 from whqa.errors import InputError
 from whqa.masks.plan import choose_kinds
-from whqa.masks.store import COMPLETED
+from whqa.masks.run_state import is_complete, refuse_damaged
 from whqa.process import PARENT, cpus
 
 POLL_S = 0.3
@@ -55,14 +55,15 @@ class Run:
     @property
     def complete(self) -> bool:
         """Whether its stamp is there."""
-        return (self.directory / COMPLETED).exists()
+        return is_complete(self.directory)
 
     @property
     def done(self) -> float:
         """Share of the work that is done, 0 to 1."""
         if self.complete:
             return 1.0
-        with suppress(OSError, ValueError, KeyError):
+        # of no matter what it holds
+        with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
             return TRAINING_SHARE * float(json.loads((self.directory / "progress.json").read_text())["done"])
         return 0.0
 
@@ -182,9 +183,10 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
     # seconds of torch, which a wrong word never costs
     from whqa.callbacks.mirror import usable_mode
     from whqa.callbacks.summary_run import log_summary
+    from whqa.config.run_config import refuse_other_settings
     from whqa.config.wandb_settings import wandb_options
     from whqa.masks.made_from import refuse_other_masks
-    from whqa.study import chosen_kinds, import_external, make_study, masks_now, refuse_other_settings
+    from whqa.study import chosen_kinds, import_external, make_study, masks_now
     from whqa.summarize import summarize
 
     tracked = wandb_options(cfg)
@@ -197,6 +199,7 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
     runs = plan_runs(cfg, experiment_dir, study.plan)
     for run in runs:  # complete ones would be taken as they are
         refuse_other_settings(of_run(cfg, run.stage, run.fold), run.directory)
+    refuse_damaged(run.directory for run in runs)
     masks = masks_now(study, import_external(cfg, study, jobs))
     refuse_other_masks([run.directory for run in runs if run.stage == "errormap"], masks)
     graph = Graph(runs, [sys.executable, "-m", "whqa.train", *overrides], jobs)

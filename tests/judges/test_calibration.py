@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from whqa.judges.calibration import BINS, LOGIT_RANGE, Calibration, LogitHistogram, bin_logits, fit_calibration
+from whqa.errors import InputError
+from whqa.files import write_json
+from whqa.judges.calibration import (
+    BINS,
+    LOGIT_RANGE,
+    Calibration,
+    LogitHistogram,
+    bin_logits,
+    fit_calibration,
+    read_calibration,
+)
 from whqa.judges.threshold_rule import ThresholdRule
 
 Case = tuple[torch.Tensor, torch.Tensor]
@@ -154,3 +166,27 @@ def test_the_correction_threshold_is_the_calibrated_probability_of_its_logit() -
     found = Calibration(2.0, -1.0, 0.5).corrected_from(1.5)
     assert found.correction == pytest.approx(1 / (1 + np.exp(-2.0)))
     assert found.corrected_from(None).correction is None
+
+
+@pytest.mark.parametrize("threshold", [None, 0.25])
+def test_a_calibration_returns_from_its_file(threshold: float | None, tmp_path: Path) -> None:
+    write_json(tmp_path / "calibration.json", Calibration(2.0, -1.0, threshold, 0.5).to_dict())
+    assert read_calibration(tmp_path / "calibration.json", "train again") == Calibration(2.0, -1.0, threshold, 0.5)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[1, 2]",
+        "{}",
+        '{"scale": 1}',
+        '{"scale": null, "bias": 0, "threshold": 0.5, "correction": null}',
+        "\x00",
+    ],
+)
+def test_a_damaged_calibration_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "calibration.json").write_text(content)
+    with pytest.raises(InputError, match=r"calibration\.json: not readable as .*; train again$"):
+        read_calibration(tmp_path / "calibration.json", "train again")

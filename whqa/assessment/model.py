@@ -6,35 +6,29 @@ config.yaml may name no other classes than the networks that whqa has.
 
 from __future__ import annotations
 
-import math
-import pickle
-import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
-import torch
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from whqa.config.instantiate import make
+from whqa.config.run_config import CONFIG, read_run_config, refuse_mixed_settings
 from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.preprocess import Preprocess
 from whqa.errors import InputError
-from whqa.files import read_json, sha256
-from whqa.judges.calibration import Calibration
-from whqa.masks.store import COMPLETED
+from whqa.files import reading, sha256
+from whqa.judges.calibration import CALIBRATION, Calibration, read_calibration
+from whqa.masks.run_state import LAST_CHECKPOINT, is_complete, made_again, made_anew, refuse_damaged
 from whqa.modules.errormap import ErrorMapModule, out_channels
+from whqa.modules.weights import read_weights
 from whqa.results.case_table import case_table
 from whqa.results.run_folds import folds_of_model
 from whqa.structures import SCHEMES, LabelScheme
 
-_DAMAGED = (RuntimeError, KeyError, IndexError, TypeError, ValueError, AttributeError, OSError, EOFError)
 NETWORKS = ("whqa.networks.voxresnet.VoxResNet", "whqa.networks.monai_networks.dynunet")
 
 
@@ -103,7 +97,7 @@ def load_run(directory: str | Path, folds: Sequence[int] | None = None) -> Train
     """
     directory = Path(directory).expanduser()
     record = folds_of_model(directory)
-    complete = [k for k in range(len(record["folds"])) if (directory / "errormap" / str(k) / COMPLETED).is_file()]
+    complete = [k for k in range(len(record["folds"])) if is_complete(directory / "errormap" / str(k))]
     wanted = complete if folds is None else list(dict.fromkeys(folds))
     missing = [k for k in wanted if k not in complete]
     if missing or not wanted:
@@ -112,9 +106,12 @@ def load_run(directory: str | Path, folds: Sequence[int] | None = None) -> Train
             f"{directory}: the error-map network of {which} not complete; the same `whqa cv ...` again "
             "trains what is missing"
         )
+    run_dirs = {k: directory / "errormap" / str(k) for k in wanted}
+    refuse_damaged(run_dirs.values())
     scheme = _scheme(directory, record)
-    configs = {k: _config(directory / "errormap" / str(k) / "config.yaml") for k in wanted}
-    networks = tuple(_network(directory / "errormap" / str(k), k, configs[k], scheme.n_classes) for k in wanted)
+    configs = {k: _config(path) for k, path in run_dirs.items()}
+    refuse_mixed_settings(list(run_dirs.values()))
+    networks = tuple(_network(path, k, configs[k], scheme.n_classes) for k, path in run_dirs.items())
     return TrainedRun(
         directory,
         networks,
@@ -148,13 +145,10 @@ def _scheme(directory: Path, record: Mapping[str, Any]) -> LabelScheme:
     return LabelScheme("indices", {key: i + 1 for i, key in enumerate(keys)})
 
 
-def _config(path: Path) -> DictConfig:
-    try:
-        config = OmegaConf.load(path)
-    except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable ({str(error).splitlines()[0]}); train the fold again") from None
-    if not isinstance(config, DictConfig) or not isinstance(config.get("network"), DictConfig):
-        raise InputError(f"{path}: not the configuration of a run")
+def _config(run_dir: Path) -> DictConfig:
+    config, path = read_run_config(run_dir), run_dir / CONFIG
+    if not isinstance(config.network, DictConfig):
+        raise InputError(f"{path}: not readable as the settings of a run; {made_anew(run_dir)}")
     network = OmegaConf.to_container(config.network, resolve=False)
     assert isinstance(network, dict)
     target = network.pop("_target_", None)
@@ -181,46 +175,25 @@ def _preprocess(directory: Path, config: DictConfig) -> Preprocess:
 
 
 def _network(run_dir: Path, fold: int, config: DictConfig, n_classes: int) -> FoldNetwork:
-    path = run_dir / "checkpoints" / "last.ckpt"
-    try:
+    path, remedy = run_dir / LAST_CHECKPOINT, made_anew(run_dir)
+    saved = read_weights(path, remedy, "state_dict")
+    with reading(path, "a checkpoint of this network", remedy):
         options = config.errormap
         head = str(options.get("head", "binary"))
         network = make(config.network, in_channels=1 + n_classes, out_channels=out_channels(head, n_classes))
         module = ErrorMapModule(
             network, n_classes=n_classes, head=head, total_steps=1, max_voxels=int(options.max_voxels)
         )
-        with warnings.catch_warnings():
-            # torch wonders aloud about files that it then refuses
-            warnings.simplefilter("ignore", UserWarning)
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(saved, dict):
-            raise ValueError("no state of a module")
         module.load_state_dict(saved["state_dict"])
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such checkpoint; copy the whole run, or train the fold again") from None
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{path}: holds more than tensors and is not loaded; is the run from a trusted place?"
-        ) from None
-    except InputError:
-        raise
-    except (*_DAMAGED, InstantiationException, OmegaConfBaseException, zipfile.BadZipFile) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a checkpoint of this network ({first}); train the fold again") from None
-    module.calibration = _calibration(run_dir / "calibration.json")
+    module.calibration = _calibration(run_dir, config)
     trainer = config.get("trainer")
     bf16 = isinstance(trainer, DictConfig) and str(trainer.get("precision", "")).startswith("bf16")
     return FoldNetwork(fold, module.eval(), sha256(path), bf16)
 
 
-def _calibration(path: Path) -> Calibration:
-    if not path.exists():
+def _calibration(run_dir: Path, config: DictConfig) -> Calibration:
+    path = run_dir / CALIBRATION
+    if not path.exists() and not config.errormap.get("validation_fraction"):
+        # runs of the first versions wrote none where no case was held back for it
         return Calibration()
-    try:
-        # a calibration without numbers would find no error anywhere
-        numbers: dict[str, Any] = {k: None if v is None else float(v) for k, v in read_json(path).items()}
-        if not all(v is None or math.isfinite(v) for v in numbers.values()):
-            raise ValueError
-        return Calibration(**numbers)
-    except (TypeError, ValueError, AttributeError):
-        raise InputError(f"{path}: not readable as a calibration; train the fold again") from None
+    return read_calibration(path, made_again(run_dir))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from whqa.callbacks.batches import gather_by_index
-from whqa.files import read_json, write_json
-from whqa.judges.calibration import Calibration, LogitHistogram, fit_calibration
+from whqa.files import write_json
+from whqa.judges.calibration import LogitHistogram, fit_calibration, read_calibration
 from whqa.judges.correction import correction_gain, most_probable_other
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.masks.plan import is_delivered
@@ -40,7 +41,8 @@ class Calibrate(pl.Callback):
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         """A test that no calibration went before takes up what an earlier one left."""
         if stage == "test" and not self.fitted and self.path.exists():
-            module.calibration = Calibration(**read_json(self.path))  # type: ignore[assignment]
+            remedy = f"rm {shlex.quote(str(self.path))}, and the same command fits it again"
+            module.calibration = read_calibration(self.path, remedy)  # type: ignore[assignment]
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start afresh."""

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from whqa.callbacks.mirror import begin, spared
 from whqa.callbacks.wandb_run import finished_run, run_settings, wandb_figure, wandb_table
+from whqa.config.run_config import CONFIG, read_run_config
 from whqa.config.wandb_settings import OF_LIGHTNING, require_wandb, wandb_options
 
 # Of a run's configuration: which run it is and where, not what the experiment is.
@@ -104,7 +105,5 @@ def options_of(experiment_dir: Path) -> dict[str, Any]:
 
 
 def _configs(experiment_dir: Path) -> Iterator[DictConfig]:
-    for path in sorted(experiment_dir.glob("errormap/*/config.yaml")):
-        config = OmegaConf.load(path)
-        assert isinstance(config, DictConfig)
-        yield config
+    for path in sorted(experiment_dir.glob(f"errormap/*/{CONFIG}")):
+        yield read_run_config(path.parent)

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning.loggers import WandbLogger
 
 from whqa.callbacks.mirror import Mirror, patience, spared, stay_below, usable_mode, within_run
+from whqa.config.run_config import CONFIG, read_run_config
 from whqa.config.wandb_settings import check_wandb, require_wandb
 
 MAX_NAME, MAX_ID = 128, 64
@@ -59,7 +60,7 @@ def run_id(experiment: str, stage: str, fold: str) -> str:
 def run_settings(experiment_dir: Path, stage: str, fold: str, place: Path, project: str, mode: str) -> dict[str, Any]:
     """Arguments of `wandb.init` that say which run it is; `place` is its directory, below which all is written."""
     stay_below(place)
-    experiment, config = experiment_dir.name, place / "config.yaml"
+    experiment, config = experiment_dir.name, place / CONFIG
     place.mkdir(parents=True, exist_ok=True)
     return {
         "project": project,
@@ -71,7 +72,7 @@ def run_settings(experiment_dir: Path, stage: str, fold: str, place: Path, proje
         "mode": usable_mode(mode),
         "resume": "allow",
         "settings": patience(),
-        "config": OmegaConf.to_container(OmegaConf.load(config), resolve=True) if config.exists() else None,
+        "config": OmegaConf.to_container(read_run_config(place), resolve=True) if config.exists() else None,
     }
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,9 +21,11 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from torch import Tensor
 
+from whqa.files import read_json, reading
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.quality import ErrorPrediction
 
+CALIBRATION = "calibration.json"
 LOGIT_RANGE = 12.0
 BINS = 1024
 SCALE_RANGE = (0.01, 10.0)
@@ -54,6 +58,22 @@ class Calibration:
     def to_dict(self) -> dict[str, float | None]:
         """Plain numbers for calibration.json."""
         return asdict(self)
+
+
+def read_calibration(path: Path, remedy: str) -> Calibration:
+    """The calibration that a run keeps.
+
+    Raises:
+        InputError: the file is missing or damaged; ends with `remedy`.
+    """
+    with reading(path, "a calibration", remedy):
+        numbers = {k: None if v is None else float(v) for k, v in read_json(path, remedy).items()}
+        # one without numbers would find no error anywhere
+        if numbers.keys() != Calibration().to_dict().keys() or None in (numbers["scale"], numbers["bias"]):
+            raise ValueError("scale, bias, threshold or correction is missing")
+        if not all(v is None or isfinite(v) for v in numbers.values()):
+            raise ValueError("a number is not finite")
+        return Calibration(**numbers)  # type: ignore[arg-type]
 
 
 def expected_dice_threshold(probability: Tensor) -> float:

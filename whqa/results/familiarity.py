@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from whqa.errors import InputError
+from whqa.files import reading
+from whqa.masks.run_state import made_again
 from whqa.structures import STRUCTURES
 
 FeatureTable = Mapping[str, npt.NDArray[np.float64]]
@@ -282,17 +283,12 @@ def _text(value: float) -> str:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    try:
+    with reading(path, "a table of features", made_again(path.parent)):
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not readable as a table ({error})") from None
-    if any(name not in row for row in rows for name in IDENTITY):
-        raise InputError(
-            f"{path}: not a table of features; remove it, `whqa train ... stage=errormap fold=K fit=false` writes "
-            "it again"
-        )
-    return rows
+            rows = list(csv.DictReader(file, strict=True))
+        if not rows or any(name not in row or None in (*row, *row.values()) for row in rows for name in IDENTITY):
+            raise ValueError("a column is missing, or a row is not whole")
+        return rows
 
 
 def _number(text: str | None) -> float:

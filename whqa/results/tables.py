@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 
 from whqa.errors import InputError
-from whqa.masks.made_from import refuse_mixed_origins
+from whqa.files import reading
+from whqa.masks.made_from import refuse_mixed_origins, runs_begun
 from whqa.masks.plan import MASK_KINDS, is_delivered
-from whqa.masks.store import COMPLETED, read_index
+from whqa.masks.run_state import is_complete, made_again, refuse_damaged
+from whqa.masks.store import read_index
 from whqa.results.run_folds import folds_to_summarize
 
 TEXT_COLUMNS = ("case", "patient", "mask_kind", "method", "modality", "segmenter")
@@ -106,6 +108,7 @@ def read_run(run_dir: Path) -> RunTables:
     stages = _stages(run_dir, len(folds["folds"]))
     _refuse_missing(run_dir, stages, len(folds["folds"]))
     _refuse_surplus(run_dir / "errormap", len(folds["folds"]))
+    refuse_damaged(runs_begun(run_dir))
     refuse_mixed_origins(run_dir, folds["folds"])
     structures = folds["cohort"]["structures"]
     dice = [f"dice_{key}" for key in structures]
@@ -128,7 +131,7 @@ def _stages(run_dir: Path, n_folds: int) -> tuple[str, ...]:
     kinds: set[str] = set()
     for path in (run_dir / "errormap" / str(k) / "cases.csv" for k in range(n_folds)):
         if path.is_file():
-            with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            with reading(path, "CSV", made_again(path.parent)), path.open(newline="", encoding="utf-8") as file:
                 kinds |= {str(row.get("mask_kind")) for row in csv.DictReader(file)}
     return ("errormap",) if kinds and not kinds & set(MASK_KINDS) else ("segmenter", "errormap")
 
@@ -138,7 +141,7 @@ def _refuse_missing(run_dir: Path, stages: Sequence[str], n_folds: int) -> None:
     for stage in stages:
         for k in range(n_folds):
             fold = run_dir / stage / str(k)
-            if not (fold / COMPLETED).is_file():
+            if not is_complete(fold):
                 missing.append(f"{stage}/{k}" + (" (not completed)" if fold.is_dir() else ""))
             elif not (fold / "cases.csv").is_file():
                 missing.append(f"{stage}/{k} (no cases.csv)")
@@ -173,13 +176,11 @@ def _join(stage: Path, folds: dict[str, Any], needed: Sequence[str], key: tuple[
 
 
 def _read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
-    try:
+    with reading(path, "CSV", made_again(path.parent)):
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not readable as CSV ({error}); remove its fold and train it again") from None
     lacking = [column for column in needed if column not in table]
     if lacking:
-        raise InputError(f"{path}: lacks column(s) {', '.join(lacking)}; it was written by another version of whqa")
+        raise InputError(f"{path}: lacks column(s) {', '.join(lacking)}; {made_again(path.parent)}")
     return table
 
 
@@ -238,8 +239,8 @@ def _refuse_holes(
             if lacking:
                 what = "every row" if len(lacking) == len(wanted) else " / ".join(lacking[0])
                 raise InputError(
-                    f"{stage}/{k}/cases.csv: case {case} lacks {what}, which other cases have; remove "
-                    f"{stage}/{k}/COMPLETED and run the same `whqa cv ...` again"
+                    f"{stage}/{k}/cases.csv: case {case} lacks {what}, which other cases have; "
+                    f"{made_again(stage / str(k))}"
                 )
 
 

@@ -13,6 +13,7 @@ from whqa.callbacks.fitting import fitting_items
 from whqa.callbacks.history import CsvHistory, last_logged
 from whqa.callbacks.wandb_run import finished_run
 from whqa.config.instantiate import make, of_run, plain
+from whqa.config.run_config import CONFIG, refuse_other_settings
 from whqa.config.schema import Stage
 from whqa.data.folds import Folds
 from whqa.errors import InputError
@@ -24,12 +25,12 @@ from whqa.masks.external import refuse_bare
 from whqa.masks.importing import Imported
 from whqa.masks.made_from import MadeFrom, refuse_other_masks, write_made_from
 from whqa.masks.plan import SegmenterJob, fold_name, parse_fold
-from whqa.masks.store import COMPLETED, MaskItem, collect_masks
+from whqa.masks.run_state import COMPLETED, LAST_CHECKPOINT, is_complete, refuse_damaged, stamp
+from whqa.masks.store import MaskItem, collect_masks
 from whqa.modules.errormap import ErrorMapModule, out_channels
 from whqa.modules.segmenter import SegmenterModule
 from whqa.process import is_first_rank
 from whqa.stages.running import (
-    LAST_CHECKPOINT,
     Judging,
     StageRun,
     errormap_callbacks,
@@ -39,7 +40,7 @@ from whqa.stages.running import (
     training_callbacks,
 )
 from whqa.stages.troubles import troubles_explained
-from whqa.study import Study, chosen_kinds, import_external, make_study, masks_now, refuse_other_settings
+from whqa.study import Study, chosen_kinds, import_external, make_study, masks_now
 
 OPTIMISER_KEYS = ("learning_rate", "weight_decay", "warmup", "channels_last", "max_voxels")
 # Settings of Lightning's trainer that leave out training or cases: such a run is never stamped as complete.
@@ -67,10 +68,15 @@ def run_stage(cfg: DictConfig, run_dir: Path) -> float | None:
     study = make_study(cfg, run_dir.parent.parent)
     imported = import_external(cfg, study) if cfg.stage == Stage.errormap else []
     refuse_other_masks([run_dir], masks_now(study, imported))
-    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    if (run_dir / COMPLETED).exists() and cfg.fit:
+    if is_first_rank():
+        refuse_damaged([run_dir], trained_only=not cfg.fit)
+    if is_complete(run_dir) and cfg.fit:
         print(f"{run_dir} is complete; nothing to do (remove {run_dir / COMPLETED} to run it again)")
         return _validated(cfg, run_dir)
+    if is_first_rank():
+        # what is about to be written again is not complete
+        (run_dir / COMPLETED).unlink(missing_ok=True)
+    write_text(run_dir / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
     # stamped before W&B uploads what is left
     with finished_run():
         with troubles_explained(run_dir):
@@ -212,7 +218,7 @@ def _stamp(cfg: DictConfig, run_dir: Path) -> None:
     if shortened:
         print(f"{run_dir}: no result, trainer.{shortened[0]} cut the run short")
         return
-    write_text(run_dir / COMPLETED, "")
+    stamp(run_dir)
     print(f"done: {run_dir}")
 
 
