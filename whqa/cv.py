@@ -184,7 +184,7 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
     from whqa.callbacks.mirror import usable_mode
     from whqa.callbacks.summary_run import log_summary
     from whqa.config.run_config import refuse_other_settings
-    from whqa.config.wandb_settings import wandb_options
+    from whqa.config.wandb_settings import wandb_defaults, wandb_options
     from whqa.masks.made_from import refuse_other_masks
     from whqa.study import chosen_kinds, import_external, make_study, masks_now
     from whqa.summarize import summarize
@@ -192,14 +192,14 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
     tracked = wandb_options(cfg)
     if tracked:
         # asked once, not once a run
-        tracked["mode"] = os.environ["WANDB_MODE"] = usable_mode(tracked.get("mode", "offline"))
+        tracked["mode"] = os.environ["WANDB_MODE"] = usable_mode(tracked.get("mode") or wandb_defaults()["mode"])
     experiment_dir = Path(cfg.runs_dir) / run_name(cfg.name, overrides)
     chosen_kinds(cfg)  # what is wrong there shows before all scans are read
     study = make_study(cfg, experiment_dir, jobs)
     runs = plan_runs(cfg, experiment_dir, study.plan)
+    refuse_damaged(run.directory for run in runs)
     for run in runs:  # complete ones would be taken as they are
         refuse_other_settings(of_run(cfg, run.stage, run.fold), run.directory)
-    refuse_damaged(run.directory for run in runs)
     masks = masks_now(study, import_external(cfg, study, jobs))
     refuse_other_masks([run.directory for run in runs if run.stage == "errormap"], masks)
     graph = Graph(runs, [sys.executable, "-m", "whqa.train", *overrides], jobs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from whqa.errors import InputError
 from whqa.files import reading
 from whqa.masks.made_from import refuse_mixed_origins, runs_begun
 from whqa.masks.plan import MASK_KINDS, is_delivered
-from whqa.masks.run_state import is_complete, made_again, refuse_damaged
+from whqa.masks.run_state import COMPLETED, is_complete, made_again, refuse_damaged
 from whqa.masks.store import read_index
 from whqa.results.run_folds import folds_to_summarize
 
@@ -105,10 +106,10 @@ def read_run(run_dir: Path) -> RunTables:
             differ in methods or mask kinds, or a table does not hold what it must.
     """
     folds = folds_to_summarize(run_dir)
+    refuse_damaged(runs_begun(run_dir))
     stages = _stages(run_dir, len(folds["folds"]))
     _refuse_missing(run_dir, stages, len(folds["folds"]))
     _refuse_surplus(run_dir / "errormap", len(folds["folds"]))
-    refuse_damaged(runs_begun(run_dir))
     refuse_mixed_origins(run_dir, folds["folds"])
     structures = folds["cohort"]["structures"]
     dice = [f"dice_{key}" for key in structures]
@@ -137,17 +138,16 @@ def _stages(run_dir: Path, n_folds: int) -> tuple[str, ...]:
 
 
 def _refuse_missing(run_dir: Path, stages: Sequence[str], n_folds: int) -> None:
-    missing = []
-    for stage in stages:
-        for k in range(n_folds):
-            fold = run_dir / stage / str(k)
-            if not is_complete(fold):
-                missing.append(f"{stage}/{k}" + (" (not completed)" if fold.is_dir() else ""))
-            elif not (fold / "cases.csv").is_file():
-                missing.append(f"{stage}/{k} (no cases.csv)")
+    runs = [run_dir / stage / str(k) for stage in stages for k in range(n_folds)]
+    missing = {run: " (not completed)" if run.is_dir() else "" for run in runs if not is_complete(run)}
+    lacking = [run for run in runs if is_complete(run) and not (run / "cases.csv").is_file()]
+    missing |= dict.fromkeys(lacking, " (no cases.csv)")
     if missing:
+        names = ", ".join(f"{run.parent.name}/{run.name}{missing[run]}" for run in runs if run in missing)
+        stamps = " ".join(shlex.quote(str(run / COMPLETED)) for run in lacking)
+        first = f"rm {stamps}, and " if lacking else ""
         raise InputError(
-            f"{run_dir}: missing fold(s) {', '.join(missing)}; the same `whqa cv ...` again makes what is missing"
+            f"{run_dir}: missing fold(s) {names}; {first}the same `whqa cv ...` again makes what is missing"
         )
 
 

@@ -136,6 +136,8 @@ def _fit_or_load(run: StageRun, fit: bool) -> None:
         with warnings.catch_warnings():
             # resuming is what the directory is for
             warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
+            # nor does it matter where the directory was when the run stopped
+            warnings.filterwarnings("ignore", r"The dirpath has changed")
             run.trainer.fit(run.module, datamodule=run.data, ckpt_path=str(last) if saved else None)
         return
     if saved is None:
