@@ -127,6 +127,18 @@ def judged(
 
 
 @pytest.fixture(scope="session")
+def study(
+    tmp_path_factory: pytest.TempPathFactory, judged: Path, train: Train, tiny: Callable[[Path], list[str]]
+) -> Path:
+    """The tiny study with all folds of both stages; not to be changed."""
+    root = tmp_path_factory.mktemp("study")
+    shutil.copytree(judged, root, dirs_exist_ok=True)
+    for fold in (1, 2):
+        assert train(*tiny(root), "stage=errormap", f"fold={fold}") == 0
+    return root
+
+
+@pytest.fixture(scope="session")
 def rows_of() -> Callable[[Path], list[dict[str, str]]]:
     """Reads a CSV file."""
 

@@ -51,6 +51,7 @@ NOT_PRINTED = {
     "whqa.config.words": OF_A_FOLDER | {"data prepare"},  # whose settings begin with data.; it takes those of cv
     "whqa.config.mistakes": OF_A_FOLDER,
     "whqa.masks.plan": {"assess", "summarize", "info", "data prepare"},  # a finished run's plan was accepted
+    "whqa.config.run_config": {"assess", "summarize"},  # which compare the runs with each other alone
     "whqa.modules.errormap": {"assess", "summarize"},  # as were the settings of its network
     "whqa.judges.registry": {"info"},  # it lists the names alone
     "whqa.data.sources.choice": {"data phantom"},  # it reads all that it wrote

@@ -57,7 +57,7 @@ def test_text_is_utf8(tmp_path: Path) -> None:
 def test_json_returns_what_was_written(tmp_path: Path) -> None:
     value = {"a": [1, 2.5, None, "ü"], "b": {"c": True}}
     write_json(tmp_path / "a.json", value)
-    assert read_json(tmp_path / "a.json") == value
+    assert read_json(tmp_path / "a.json", "write it again") == value
     assert (tmp_path / "a.json").read_text().endswith("}\n")
 
 
@@ -70,13 +70,13 @@ def test_json_has_no_nan(tmp_path: Path, number: float) -> None:
 
 def test_bad_json_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"missing\.json: no such file"):
-        read_json(tmp_path / "missing.json")
+        read_json(tmp_path / "missing.json", "write it again")
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(InputError, match=r"bad\.json: not readable as JSON"):
-        read_json(tmp_path / "bad.json")
+        read_json(tmp_path / "bad.json", "write it again")
     (tmp_path / "latin.json").write_bytes(b'{"a": "\xfc"}')
     with pytest.raises(InputError, match=r"latin\.json: not readable as JSON"):
-        read_json(tmp_path / "latin.json")
+        read_json(tmp_path / "latin.json", "write it again")
 
 
 def test_an_error_message_is_one_line() -> None:

@@ -29,7 +29,7 @@ from whqa.config.run_name import run_name
 from whqa.config.words import compose_config
 from whqa.errors import InputError
 from whqa.masks.plan import choose_kinds
-from whqa.masks.store import COMPLETED
+from whqa.masks.run_state import is_complete, refuse_damaged
 from whqa.process import PARENT, cpus
 
 POLL_S = 0.3
@@ -56,14 +56,15 @@ class Run:
     @property
     def complete(self) -> bool:
         """Whether its stamp is there."""
-        return (self.directory / COMPLETED).exists()
+        return is_complete(self.directory)
 
     @property
     def done(self) -> float:
         """Share of the work that is done, 0 to 1."""
         if self.complete:
             return 1.0
-        with suppress(OSError, ValueError, KeyError):
+        # of no matter what it holds
+        with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
             told, share = json.loads((self.directory / "progress.json").read_text()), TRAINING_SHARE[self.stage]
             done = float(told["done"])
             return share * done if told["phase"] == "training" else share + (1 - share) * done
@@ -185,19 +186,21 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
     # seconds of torch, which a wrong word never costs
     from whqa.callbacks.mirror import usable_mode
     from whqa.callbacks.summary_run import log_summary
-    from whqa.config.wandb_settings import wandb_options
+    from whqa.config.run_config import refuse_other_settings
+    from whqa.config.wandb_settings import wandb_defaults, wandb_options
     from whqa.masks.made_from import refuse_other_masks
-    from whqa.study import chosen_kinds, import_external, make_study, masks_now, refuse_other_settings
+    from whqa.study import chosen_kinds, import_external, make_study, masks_now
     from whqa.summarize import summarize
 
     tracked = wandb_options(cfg)
     if tracked:
         # asked once, not once a run
-        tracked["mode"] = os.environ["WANDB_MODE"] = usable_mode(tracked.get("mode", "offline"))
+        tracked["mode"] = os.environ["WANDB_MODE"] = usable_mode(tracked.get("mode") or wandb_defaults()["mode"])
     experiment_dir = Path(cfg.runs_dir) / run_name(cfg.name, overrides)
     chosen_kinds(cfg)  # what is wrong there shows before all scans are read
     study = make_study(cfg, experiment_dir, jobs)
     runs = plan_runs(cfg, experiment_dir, study.plan)
+    refuse_damaged(run.directory for run in runs)
     for run in runs:  # complete ones would be taken as they are
         refuse_other_settings(of_run(cfg, run.stage, run.fold), run.directory)
     masks = masks_now(study, import_external(cfg, study, jobs))

@@ -17,6 +17,10 @@ import numpy as np
 
 from whqa.errors import InputError
 
+_TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+# Letters of what a library says of a damaged file, which may quote the file.
+_LONGEST_REASON = 200
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -46,7 +50,7 @@ def system_trouble(error: OSError, place: object) -> str | None:
         error: of the operating system.
         place: what to name where the error names no path.
     """
-    if error.errno in (errno.EMFILE, errno.ENFILE):
+    if error.errno in _TOO_MANY_FILES:
         return f"{error.filename or place}: {error.strerror}; allow more: ulimit -n 4096"
     full, locked = error.errno in (errno.ENOSPC, errno.EDQUOT), error.errno == errno.EROFS
     if error.errno is None or not (error.filename or full or locked):
@@ -70,18 +74,40 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+@contextmanager
+def reading(path: Path, what: str, remedy: str) -> Iterator[None]:
+    """For reading a file that whqa wrote: whatever is wrong with it becomes one line that says what to do.
+
+    Args:
+        path: of the file.
+        what: it should be, such as "a calibration".
+        remedy: what puts it right, the end of the line.
+
+    Raises:
+        InputError: the file is missing, torn, or something else; too many open files and a full memory are no fault of
+            the file and pass.
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; {remedy}") from None
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _TOO_MANY_FILES:
+            raise
+        reason = getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: not readable as {what} ({reason[:_LONGEST_REASON]}); {remedy}") from None
+
+
+def read_json(path: Path, remedy: str) -> Any:
     """Read JSON.
 
     Raises:
-        InputError: the file is missing or is not JSON.
+        InputError: the file is missing or is not JSON; ends with `remedy`.
     """
-    try:
+    with reading(path, "JSON", remedy):
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from None
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from whqa.config.instantiate import differences, make, plain
+from whqa.config.instantiate import make, plain
 from whqa.config.words import external_settings
 from whqa.data.cache import Cache, PreparedCase
 from whqa.data.case import Cohort
@@ -21,12 +21,10 @@ from whqa.data.folds import Folds, load_or_make_folds, make_folds
 from whqa.data.prepare import prepare_cohort
 from whqa.data.preprocess import Preprocess
 from whqa.data.sources.checks import checked
-from whqa.errors import InputError
 from whqa.masks.external import ExternalMethod, refuse_seen
 from whqa.masks.importing import Imported, import_masks
 from whqa.masks.made_from import Cases, Masks, cases_record, refuse_other_cases, segmenter_masks, unknown_origin
 from whqa.masks.plan import ChosenKinds, MaskPlan, choose_kinds
-from whqa.masks.store import has_begun
 from whqa.process import is_first_rank
 
 
@@ -106,19 +104,3 @@ def import_external(cfg: DictConfig, study: Study, jobs: int = 1) -> list[Import
     """
     _, methods = chosen_kinds(cfg)
     return [import_masks(m, study.directory, study.cohort, study.folds, study.cases, jobs) for m in methods]
-
-
-def refuse_other_settings(cfg: DictConfig, run_dir: Path) -> None:
-    """Compare the configuration with that of the run which the directory holds, if it holds one.
-
-    Raises:
-        InputError: they differ in what decides the result.
-    """
-    saved = run_dir / "config.yaml"
-    if saved.exists() and has_begun(run_dir):
-        changed = differences(OmegaConf.load(saved), cfg)  # type: ignore[arg-type]
-        if changed:
-            raise InputError(
-                f"{run_dir}: holds a run with other settings ({', '.join(changed[:5])}); "
-                "choose another name=..., or remove the directory"
-            )

@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from whqa.config.run_config import refuse_mixed_settings
 from whqa.contract.entries import Entry
 from whqa.contract.summary_json import Segmentation, Summary
 from whqa.files import as_named, atomic_path, write_json, write_text
-from whqa.masks.made_from import unknown_origin
+from whqa.masks.made_from import runs_begun, unknown_origin
 from whqa.report.numbers import Columns, show_entry, show_interval, show_share
 from whqa.report.summary_page import render_page
 from whqa.results.environment import environment
@@ -61,6 +62,7 @@ def summarize(run_dir: Path, console: Console | None = None) -> Summary:
     """
     run_dir = as_named(run_dir)
     tables = read_run(run_dir)
+    refuse_mixed_settings(runs_begun(run_dir))
     note = unknown_origin(run_dir)
     if note:
         print(f"note: {note}", file=sys.stderr)

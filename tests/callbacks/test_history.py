@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from whqa.callbacks.history import CsvHistory
+from whqa.callbacks.history import CsvHistory, last_logged
+from whqa.errors import InputError
 
 Read = Callable[[Path], list[dict[str, str]]]
 
@@ -80,3 +81,21 @@ def test_only_the_first_process_writes(path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("pytorch_lightning.utilities.rank_zero_only.rank", 1)
     _log(path, range(2))
     assert not path.exists()
+
+
+@pytest.mark.parametrize("content", ["step,a\n0,0.5\n1", "step,a\nx,0.5\n", "a\n0.5\n", "step,a\n0,x\n"])
+def test_a_damaged_log_is_named_with_what_to_do(content: str, path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text(content)
+    for read in (lambda: _log(path, range(2, 3)), lambda: last_logged(path, "a")):
+        with pytest.raises(InputError, match=r"metrics\.csv: not readable as .*; rm .*metrics\.csv, and the same comm"):
+            read()
+    path.unlink()
+    _log(path, range(2, 3))
+
+
+def test_noise_in_a_log_is_named(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"step,loss\n0,\xff\xfe\x00\n")
+    with pytest.raises(InputError, match=r"metrics\.csv: not readable as a log"):
+        last_logged(path, "a")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,6 +38,13 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     wandb.finish()
 
 
+class Refusing:
+    """Raises whatever is done with it."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise OSError(28, "No space left on device", f"/somewhere/{time.monotonic_ns()}")
+
+
 def refuse(*args: Any, **kwargs: Any) -> Any:
     raise wandb.Error("the server is on fire\nfor three reasons")
 
@@ -46,6 +55,28 @@ def settings_of_wandb(monkeypatch: pytest.MonkeyPatch, server: str = SERVER, key
 
 
 # failing at any moment
+
+
+def test_a_training_ends_well_whatever_wandb_does(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    segmented: Path,
+    train: Callable[..., int],
+    tiny: Callable[[Path], list[str]],
+) -> None:
+    shutil.copytree(segmented, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(wandb, "init", lambda **settings: Refusing())
+    monkeypatch.setattr(wandb, "run", Refusing())
+    for name in ("Image", "Table", "finish"):
+        monkeypatch.setattr(wandb, name, refuse)
+    # what Hydra checks the words with
+    monkeypatch.setattr("whqa.config.wandb_settings.options_of_init", lambda: ("project", "mode"))
+    with pytest.warns(UserWarning, match="^W&B: ") as told:
+        assert train(*tiny(tmp_path), "stage=errormap", "fold=0", "logger=wandb") == 0
+    assert len([w for w in told if "W&B" in str(w.message)]) == 1
+    run_dir = tmp_path / "runs" / "tiny" / "errormap" / "0"
+    assert (run_dir / "COMPLETED").exists()
+    assert (run_dir / "metrics.csv").read_text().count("\n") > 2
 
 
 def log_everything(logger: WandbLogger) -> None:

@@ -41,6 +41,24 @@ def test_early_weights_are_those_of_their_step(tmp_path: Path) -> None:
     assert list(keep.path.parent.iterdir()) == [keep.path]
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"[1, 2]", "other", None])
+def test_early_weights_that_are_damaged_or_gone_are_named(content: bytes | str | None, tmp_path: Path) -> None:
+    path, module = tmp_path / "segmenter" / "0" / "checkpoints" / "early.pt", SimpleNamespace(network=nn.Linear(1, 1))
+    keep = KeepEarlyWeights(3, path)
+    keep.setup(_trainer(2), module, "test")  # a training that was cut short before
+    keep.on_train_batch_end(_trainer(3), module)
+    keep.setup(_trainer(5), module, "test")
+    assert module.early_weights.keys() == {"weight", "bias"}
+    if content == "other":
+        torch.save(nn.Linear(2, 1).state_dict(), path)
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.unlink()
+    with pytest.raises(InputError, match=r"early\.pt: .*; start this run anew: rm -r .*/segmenter/0, then the same"):
+        keep.setup(_trainer(5), module, "test")
+
+
 def test_early_weights_are_kept_by_the_first_process_only(tmp_path: Path) -> None:
     trainer = _trainer(3)
     trainer.is_global_zero = False

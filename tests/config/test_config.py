@@ -126,6 +126,10 @@ def test_a_name_stands_alone() -> None:
     assert run_name("mine", ["name=mine", "seed=1", "data.n=9"]) == "mine"
 
 
+def test_of_a_key_that_is_given_twice_the_last_counts() -> None:
+    assert run_name("demo", ["seed=1", "data.n=9", "seed=2"]) == run_name("demo", ["data.n=9", "seed=2"])
+
+
 @pytest.mark.parametrize("letter", ["x", "é"])
 def test_a_long_name_is_cut_and_still_its_own(letter: str) -> None:
     names = {run_name("demo", [f"+data.label={letter * 150}{end}", "seed=1"]) for end in ("a", "b", letter * 200)}
@@ -140,7 +144,15 @@ def test_names_are_safe_file_names() -> None:
 def test_differences_name_what_changes_the_science_only() -> None:
     base = compose_config(["experiment=demo"])
     same = compose_config(
-        ["experiment=demo", "trainer=gpu", "runs_dir=/x", "data_dir=/y", "fit=false", "segmenter.num_workers=3"]
+        [
+            "experiment=demo",
+            "name=renamed",
+            "trainer=gpu",
+            "runs_dir=/x",
+            "data_dir=/y",
+            "fit=false",
+            "segmenter.num_workers=3",
+        ]
     )
     assert differences(base, same) == []
     other = compose_config(["experiment=demo", "segmenter.learning_rate=1e-4", "network.width=4", "seed=3"])

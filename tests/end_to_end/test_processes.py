@@ -39,6 +39,7 @@ def test_two_processes_judge_as_one_does(judged: Path, tmp_path: Path, tiny: Tin
     table = tmp_path / "runs" / "tiny" / "segmenter" / "0" / "cases.csv"
     lines = table.read_text().splitlines(keepends=True)
     table.write_text("".join(x for x in lines if not (x.startswith(folds[0][0]) and ",side1," in x)))
+    (table.parent / "COMPLETED").write_text("")
     before = [r for r in rows_of(run_dir / "cases.csv") if (r["case"], r["mask_kind"]) != (folds[0][0], "side1")]
     assert len({(r["case"], r["mask_kind"]) for r in before}) == 11
     known = rows_of(run_dir / "features.csv")

@@ -254,6 +254,10 @@ def test_wrong_settings_are_refused() -> None:
         Augmentation(flip=(3,))
     with pytest.raises(InputError, match="three angles"):
         Augmentation(rotate_deg=(10.0, 10.0))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"augmentation\.noise=nan: must be between 0 and 1"):
+        Augmentation(noise=float("nan"))
+    with pytest.raises(InputError, match=r"augmentation\.scale=-2: must be between 0 and 1"):
+        Augmentation(scale=-2.0)
 
 
 # -- where patches lie

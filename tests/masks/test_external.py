@@ -24,7 +24,8 @@ from whqa.errors import InputError
 from whqa.masks.external import ExternalMethod, predictions, refuse_bare
 from whqa.masks.importing import Imported, import_masks
 from whqa.masks.made_from import MadeFrom, refuse_other_masks, write_made_from
-from whqa.masks.store import COMPLETED, mask_path, read_index, write_mask
+from whqa.masks.run_state import COMPLETED
+from whqa.masks.store import mask_path, read_index, write_mask
 
 VALUES = {"rv": 1, "myo": 2, "lv": 3}
 SHAPE = (14, 12, 10)
@@ -377,13 +378,14 @@ def test_a_network_is_not_continued_on_other_masks(study: Study, began: str) -> 
     run_dir = study.experiment / "errormap" / "0"
     run_dir.mkdir(parents=True)
     write_made_from(run_dir, MadeFrom({}, {"nnunet": study.bring().digests}))
-    (run_dir / began).mkdir()
+    place = run_dir / began
+    place.mkdir() if began == "checkpoints" else place.touch()
     refuse_other_masks([run_dir], {"nnunet": study.bring().digests})
     _change_prediction(study)
     now = {"nnunet": study.bring().digests}
     with pytest.raises(InputError, match=r"errormap/0: holds a run with other masks .*\(masks of nnunet: case c\)"):
         refuse_other_masks([run_dir], now)
-    (run_dir / began).rmdir()
+    place.rmdir() if place.is_dir() else place.unlink()
     refuse_other_masks([run_dir], now)
 
 

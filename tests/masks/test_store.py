@@ -11,7 +11,8 @@ import pytest
 from whqa.data.folds import Folds
 from whqa.errors import InputError
 from whqa.masks.plan import MaskPlan
-from whqa.masks.store import COMPLETED, MaskItem, collect_masks, mask_path, write_mask
+from whqa.masks.run_state import COMPLETED
+from whqa.masks.store import MaskItem, collect_masks, mask_path, write_mask
 
 FOLDS = Folds((("a", "b"), ("c",), ("d", "e")), seed=0)
 KINDS = ("final", "early")
@@ -148,7 +149,7 @@ def test_a_case_without_masks_is_named(study: Path) -> None:
 def test_a_mask_that_is_gone_is_named(study: Path) -> None:
     path = mask_path(study / "segmenter" / "2", "d", "final")
     path.unlink()
-    with pytest.raises(InputError, match=r"d/final\.npz: no such mask"):
+    with pytest.raises(InputError, match=r"d/final\.npz: no such file; make it again: rm "):
         _collect(study)
 
 

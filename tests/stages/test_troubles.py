@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from whqa.errors import InputError
-from whqa.stages.troubles import read_checkpoint, troubles_explained
+from whqa.stages.troubles import troubles_explained
 
 RUN_DIR = Path("runs", "demo", "segmenter", "0")
 
@@ -84,13 +84,3 @@ def test_other_errors_pass_as_they_are(fault: Exception) -> None:
     with pytest.raises(type(fault)) as caught, troubles_explained(RUN_DIR):
         raise fault
     assert caught.value is fault
-
-
-@pytest.mark.parametrize("left", [0, 100, 1000])
-def test_a_torn_checkpoint_is_named_with_what_to_do(left: int, tmp_path: Path) -> None:
-    path = tmp_path / "last.ckpt"
-    torch.save({"state_dict": {"weight": torch.zeros(1000)}}, path)
-    assert read_checkpoint(path)["state_dict"]["weight"].shape == (1000,)
-    os.truncate(path, left)
-    with pytest.raises(InputError, match=r"last.ckpt: torn or no checkpoint \(.*\); remove it"):
-        read_checkpoint(path)

@@ -63,10 +63,10 @@ def kept_quality(folder: Path, request: Mapping[str, Any]) -> dict[str, Any] | N
     """quality.json of a folder that holds exactly what is asked for, or None."""
     try:
         # through JSON and back, as the stored one went
-        same = read_json(folder / REQUEST) == json.loads(json.dumps(request))
+        same = read_json(folder / REQUEST, "assess it again") == json.loads(json.dumps(request))
         if not same or not all((folder / name).is_file() for name in request["outputs"]):
             return None
-        quality = read_json(folder / QUALITY)
+        quality = read_json(folder / QUALITY, "assess it again")
     except InputError:
         return None
     return quality if _can_be_listed(quality) else None

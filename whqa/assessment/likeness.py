@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 from whqa.assessment.model import TrainedRun
 from whqa.assessment.run_grid import CaseOnGrid
@@ -35,5 +34,5 @@ def likeness_to(run: TrainedRun, case: CaseOnGrid, modality: Modality) -> Likene
     """Compare the numbers of one case with those of the run's own of the same modality."""
     known = load_features(run.directory, modality)
     numbers = features(case.image, case.mask, case.geometry, run.scheme.keys)
-    strange = cast(list[Unfamiliar], unfamiliar(numbers, known))
+    strange = unfamiliar(numbers, known)
     return Likeness(strange, unchecked(known))

@@ -6,36 +6,30 @@ config.yaml may name no other classes than the networks that whqa has.
 
 from __future__ import annotations
 
-import pickle
-import warnings
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
-import torch
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from whqa.config.instantiate import make
+from whqa.config.run_config import CONFIG, read_run_config, refuse_mixed_settings
 from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.preprocess import Preprocess
 from whqa.errors import InputError
-from whqa.files import sha256
-from whqa.judges.calibration import Calibration, read_calibration
-from whqa.masks.store import COMPLETED
+from whqa.files import reading, sha256
+from whqa.judges.calibration import CALIBRATION, Calibration, read_calibration
+from whqa.masks.run_state import LAST_CHECKPOINT, is_complete, made_again, made_anew, refuse_damaged
 from whqa.modules.errormap import ErrorMapModule, in_channels, out_channels
 from whqa.modules.segmenter import SegmenterModule
+from whqa.modules.weights import read_weights
 from whqa.results.case_table import case_table
 from whqa.results.run_folds import folds_of_model
 from whqa.structures import SCHEMES, LabelScheme
 
-_DAMAGED = (RuntimeError, KeyError, IndexError, TypeError, ValueError, AttributeError, OSError, EOFError)
 NETWORKS = ("whqa.networks.voxresnet.VoxResNet", "whqa.networks.monai_networks.dynunet")
 
 
@@ -106,7 +100,7 @@ def load_run(directory: str | Path, folds: Sequence[int] | None = None) -> Train
     """
     directory = Path(directory).expanduser()
     record = folds_of_model(directory)
-    complete = [k for k in range(len(record["folds"])) if (directory / "errormap" / str(k) / COMPLETED).is_file()]
+    complete = [k for k in range(len(record["folds"])) if is_complete(directory / "errormap" / str(k))]
     wanted = complete if folds is None else list(dict.fromkeys(folds))
     missing = [k for k in wanted if k not in complete]
     if missing or not wanted:
@@ -115,9 +109,12 @@ def load_run(directory: str | Path, folds: Sequence[int] | None = None) -> Train
             f"{directory}: the error-map network of {which} not complete; the same `whqa cv ...` again "
             "trains what is missing"
         )
+    run_dirs = {k: directory / "errormap" / str(k) for k in wanted}
+    refuse_damaged(run_dirs.values())
     scheme = _scheme(directory, record)
-    configs = {k: _config(directory / "errormap" / str(k) / "config.yaml") for k in wanted}
-    networks = tuple(_network(directory / "errormap" / str(k), k, configs[k], scheme.n_classes) for k in wanted)
+    configs = {k: _config(path) for k, path in run_dirs.items()}
+    refuse_mixed_settings(list(run_dirs.values()))
+    networks = tuple(_network(path, k, configs[k], scheme.n_classes) for k, path in run_dirs.items())
     return TrainedRun(
         directory,
         networks,
@@ -151,13 +148,10 @@ def _scheme(directory: Path, record: Mapping[str, Any]) -> LabelScheme:
     return LabelScheme("indices", {key: i + 1 for i, key in enumerate(keys)})
 
 
-def _config(path: Path) -> DictConfig:
-    try:
-        config = OmegaConf.load(path)
-    except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable ({str(error).splitlines()[0]}); train the fold again") from None
-    if not isinstance(config, DictConfig) or not isinstance(config.get("network"), DictConfig):
-        raise InputError(f"{path}: not the configuration of a run")
+def _config(run_dir: Path) -> DictConfig:
+    config, path = read_run_config(run_dir), run_dir / CONFIG
+    if not isinstance(config.network, DictConfig):
+        raise InputError(f"{path}: not readable as the settings of a run; {made_anew(run_dir)}")
     network = OmegaConf.to_container(config.network, resolve=False)
     assert isinstance(network, dict)
     target = network.pop("_target_", None)
@@ -184,66 +178,40 @@ def _preprocess(directory: Path, config: DictConfig) -> Preprocess:
 
 
 def _network(run_dir: Path, fold: int, config: DictConfig, n_classes: int) -> FoldNetwork:
-    path = run_dir / "checkpoints" / "last.ckpt"
-    with _refusing(path):
-        module = _error_map_module(path, config, n_classes)
-    calibration = run_dir / "calibration.json"
-    module.calibration = read_calibration(calibration) if calibration.exists() else Calibration()
+    path = run_dir / LAST_CHECKPOINT
+    module = _error_map_module(run_dir, config, n_classes)
+    module.calibration = _calibration(run_dir, config)
     trainer = config.get("trainer")
     bf16 = isinstance(trainer, DictConfig) and str(trainer.get("precision", "")).startswith("bf16")
     segmenter = _segmenter(run_dir, config, n_classes) if module.hears_opinion else None
     return FoldNetwork(fold, module, sha256(path), bf16, segmenter)
 
 
-def _error_map_module(path: Path, config: DictConfig, n_classes: int) -> ErrorMapModule:
-    options, saved = config.errormap, _read_checkpoint(path)
-    head, inputs = str(options.get("head", "binary")), _inputs(path, saved)
-    channels = in_channels(inputs, n_classes), out_channels(head, inputs, n_classes)
-    network = make(config.network, in_channels=channels[0], out_channels=channels[1])
-    module = ErrorMapModule(
-        network, n_classes=n_classes, inputs=inputs, head=head, total_steps=1, max_voxels=int(options.max_voxels)
-    )
-    module.load_state_dict(saved["state_dict"])
+def _error_map_module(run_dir: Path, config: DictConfig, n_classes: int) -> ErrorMapModule:
+    path, remedy = run_dir / LAST_CHECKPOINT, made_anew(run_dir)
+    saved = read_weights(path, remedy, "state_dict")
+    with reading(path, "a checkpoint of this network", remedy):
+        options = config.errormap
+        head, inputs = str(options.get("head", "binary")), _inputs(path, saved)
+        channels = in_channels(inputs, n_classes), out_channels(head, inputs, n_classes)
+        network = make(config.network, in_channels=channels[0], out_channels=channels[1])
+        module = ErrorMapModule(
+            network, n_classes=n_classes, inputs=inputs, head=head, total_steps=1, max_voxels=int(options.max_voxels)
+        )
+        module.load_state_dict(saved["state_dict"])
     return module.eval()
 
 
 def _segmenter(errormap_dir: Path, config: DictConfig, n_classes: int) -> SegmenterModule:
     """The segmenter of an error-map network's own fold: what it says of a new scan is an opinion like those learned."""
-    path = errormap_dir.parent.parent / "segmenter" / errormap_dir.name / "checkpoints" / "last.ckpt"
-    with _refusing(path):
-        saved = _read_checkpoint(path)
+    run_dir = errormap_dir.parent.parent / "segmenter" / errormap_dir.name
+    path, remedy = run_dir / LAST_CHECKPOINT, made_anew(run_dir)
+    saved = read_weights(path, remedy, "state_dict")
+    with reading(path, "a checkpoint of this network", remedy):
         network = make(config.network, in_channels=1, out_channels=n_classes)
         segmenter = SegmenterModule(network, total_steps=1, max_voxels=int(config.segmenter.max_voxels))
         segmenter.load_state_dict(saved["state_dict"])
     return segmenter.eval()
-
-
-@contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    """Whatever a missing, damaged or hostile checkpoint raises becomes an InputError."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such checkpoint; copy the whole run, or train the fold again") from None
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{path}: holds more than tensors and is not loaded; is the run from a trusted place?"
-        ) from None
-    except InputError:
-        raise
-    except (*_DAMAGED, InstantiationException, OmegaConfBaseException, zipfile.BadZipFile) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a checkpoint of this network ({first}); train the fold again") from None
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    with warnings.catch_warnings():
-        # torch wonders aloud about files that it then refuses
-        warnings.simplefilter("ignore", UserWarning)
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(saved, dict):
-        raise ValueError("no state of a module")
-    return saved
 
 
 def _inputs(path: Path, saved: Mapping[str, Any]) -> list[str]:
@@ -251,3 +219,11 @@ def _inputs(path: Path, saved: Mapping[str, Any]) -> list[str]:
     if known is None:
         raise InputError(f"{path}: trained by an older version, whose networks heard no second opinion; train again")
     return [str(name) for name in known]
+
+
+def _calibration(run_dir: Path, config: DictConfig) -> Calibration:
+    path = run_dir / CALIBRATION
+    if not path.exists() and not config.errormap.get("validation_fraction"):
+        # runs of the first versions wrote none where no case was held back for it
+        return Calibration()
+    return read_calibration(path, made_again(run_dir))

@@ -124,7 +124,7 @@ def keep_traceback(folder: Path) -> None:
 def _outputs_of_our_request(folder: Path) -> list[str] | None:
     """What request.json lists, if whqa wrote it and it lists nothing but plain names of files in this folder."""
     try:
-        request = read_json(folder / REQUEST)
+        request = read_json(folder / REQUEST, "assess it again")
     except InputError:
         return None
     if not isinstance(request, dict) or not request.keys() >= REQUEST_KEYS:
@@ -139,7 +139,7 @@ def _is_plain(name: Any) -> bool:
 
 def _has_our_quality(folder: Path) -> bool:
     try:
-        quality = read_json(folder / QUALITY)
+        quality = read_json(folder / QUALITY, "assess it again")
     except InputError:
         return False
     return isinstance(quality, dict) and quality.keys() >= _QUALITY_KEYS

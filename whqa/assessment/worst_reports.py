@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from whqa.assessment.model import TrainedRun, load_run
 from whqa.assessment.pipeline import assess
 from whqa.assessment.writing import write_assessment
 from whqa.config.instantiate import make
+from whqa.config.run_config import CONFIG, read_run_config
 from whqa.data.case import Case, Cohort
 from whqa.data.formats.volume_files import Volume
 from whqa.data.preprocess import Preprocess, heart_of, preprocess_image, restore_labels
@@ -85,14 +86,11 @@ def _on_own_grid(
 
 
 def _cohort(run_dir: Path) -> Cohort:
-    path = run_dir / "errormap" / "0" / "config.yaml"
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; without it nobody knows where the scans lie")
-    config = OmegaConf.load(path)
-    data = config.get("data") if isinstance(config, DictConfig) else None
+    fold = run_dir / "errormap" / "0"
+    data = read_run_config(fold).get("data")
     target = str(data.get("_target_", "")) if isinstance(data, DictConfig) else ""
     if not target.startswith("whqa.data.") or data is None:
-        raise InputError(f"{path}: data {target!r} is not one of whqa's readers; it is not run")
+        raise InputError(f"{fold / CONFIG}: data {target!r} is not one of whqa's readers; it is not run")
     cohort = make(data)
     assert isinstance(cohort, Cohort)
     return cohort

@@ -5,6 +5,7 @@ The first fits the probabilities, the second, which needs them, the rule of corr
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ class Calibrate(pl.Callback):
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         """A test that no calibration went before takes up what an earlier one left."""
         if stage == "test" and not self.fitted and self.path.exists():
-            module.calibration = read_calibration(self.path)  # type: ignore[assignment]
+            remedy = f"rm {shlex.quote(str(self.path))}, and the same command fits it again"
+            module.calibration = read_calibration(self.path, remedy)  # type: ignore[assignment]
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start afresh."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from whqa.files import atomic_path
+from whqa.files import atomic_path, reading
 
 
 class CsvHistory(Logger):
@@ -66,14 +67,29 @@ class CsvHistory(Logger):
     def _read(self) -> dict[int, dict[str, Any]]:
         if not self.path.exists():
             return {}
-        with self.path.open(newline="", encoding="utf-8") as file:
-            return {int(row["step"]): {k: v for k, v in row.items() if v != ""} for row in csv.DictReader(file)}
+        return {int(row["step"]): {k: v for k, v in row.items() if v != ""} for row in _rows_of(self.path)}
 
 
 def last_logged(path: Path, metric: str) -> float | None:
-    """The last number of a metric in a metrics.csv; None where it was never logged."""
+    """The last number of a metric in a metrics.csv; None where it was never logged.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     if not path.exists():
         return None
-    with path.open(newline="", encoding="utf-8") as file:
-        values = [row[metric] for row in csv.DictReader(file) if row.get(metric)]
+    values = [row[metric] for row in _rows_of(path) if row.get(metric)]
     return float(values[-1]) if values else None
+
+
+def _rows_of(path: Path) -> list[dict[str, str]]:
+    with reading(path, "a log of numbers", f"rm {shlex.quote(str(path))}, and the same command goes on without it"):
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        for row in rows:
+            if None in row or None in row.values():
+                raise ValueError("a row is not whole")
+            int(row["step"])
+            for value in row.values():
+                float(value or "nan")
+        return rows

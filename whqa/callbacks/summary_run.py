@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from whqa.callbacks.mirror import begin, spared
 from whqa.callbacks.wandb_run import finished_run, run_settings, wandb_figure, wandb_table
-from whqa.config.wandb_settings import OF_LIGHTNING, require_wandb, wandb_options
+from whqa.config.run_config import CONFIG, read_run_config
+from whqa.config.wandb_settings import OF_LIGHTNING, require_wandb, wandb_defaults, wandb_options
 
 # Of a run's configuration: which run it is and where, not what the experiment is.
 _OF_ONE_RUN = ("stage", "fold", "fit", "runs_dir", "cache_dir", "data_dir", "logger")
 
 
 def log_summary(
-    experiment_dir: Path, summary: Mapping[str, Any], project: str = "whqa", mode: str = "offline", **options: Any
+    experiment_dir: Path,
+    summary: Mapping[str, Any],
+    project: str | None = None,
+    mode: str | None = None,
+    **options: Any,
 ) -> None:
     """The run of job_type "summary": every number of summary.json with its interval, all cases, the figures, the page.
 
@@ -27,14 +31,14 @@ def log_summary(
     Args:
         experiment_dir: runs/<experiment>, summarised.
         summary: content of summary.json.
-        project: of W&B.
-        mode: see `wandb_logger`.
+        project, mode: see `wandb_logger`.
         options: more arguments of `wandb.init`; those of Lightning's logger are left out.
 
     Raises:
         InputError: wandb is not installed.
     """
     wandb = require_wandb()
+    project, mode = project or wandb_defaults()["project"], mode or wandb_defaults()["mode"]
     experiment_dir = Path(experiment_dir).absolute()
     with finished_run():
         settings = run_settings(experiment_dir, "summary", "", experiment_dir, project, mode)
@@ -97,14 +101,12 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, floa
 
 def options_of(experiment_dir: Path) -> dict[str, Any]:
     """Arguments of `log_summary` as the experiment's own runs had them; the mode is WANDB_MODE, else offline."""
-    options: dict[str, Any] = {"project": os.environ.get("WANDB_PROJECT", "whqa")}
+    options: dict[str, Any] = {"project": wandb_defaults()["project"]}
     for config in _configs(experiment_dir):
         options |= wandb_options(config)
-    return options | {"mode": os.environ.get("WANDB_MODE", "offline")}
+    return options | {"mode": wandb_defaults()["mode"]}
 
 
 def _configs(experiment_dir: Path) -> Iterator[DictConfig]:
-    for path in sorted(experiment_dir.glob("errormap/*/config.yaml")):
-        config = OmegaConf.load(path)
-        assert isinstance(config, DictConfig)
-        yield config
+    for path in sorted(experiment_dir.glob(f"errormap/*/{CONFIG}")):
+        yield read_run_config(path.parent)

@@ -14,7 +14,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 from whqa.errors import InputError
-from whqa.files import atomic_path, write_text
+from whqa.files import reading, write_text
+from whqa.masks.run_state import made_anew
+from whqa.modules.weights import read_weights, write_weights
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -79,13 +81,23 @@ class KeepEarlyWeights(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
         """Save once, when the step has been reached."""
         if trainer.global_step == self.step and trainer.is_global_zero:
-            with atomic_path(self.path) as temporary:
-                torch.save({k: v.cpu() for k, v in module.network.state_dict().items()}, temporary)  # type: ignore[union-attr]
+            write_weights(self.path, {k: v.cpu() for k, v in module.network.state_dict().items()})  # type: ignore[union-attr]
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        """Hand the weights to the module before the test, where any were saved."""
-        if stage == "test" and self.path.exists():
-            module.early_weights = torch.load(self.path, map_location="cpu", weights_only=True)
+        """Hand the weights to the module before the test.
+
+        Raises:
+            InputError: the training came as far, and there are none, or not those of this network.
+        """
+        if stage != "test" or (trainer.global_step < self.step and not self.path.exists()):
+            return
+        remedy = made_anew(self.path.parents[1])
+        weights = read_weights(self.path, remedy)
+        with reading(self.path, "weights of this network", remedy):
+            known = module.network.state_dict()  # type: ignore[union-attr]
+            if {k: v.shape for k, v in known.items()} != {k: v.shape for k, v in weights.items()}:
+                raise ValueError("other layers")
+        module.early_weights = weights  # type: ignore[assignment]
 
 
 class ProgressFile(pl.Callback):

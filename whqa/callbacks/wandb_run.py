@@ -20,26 +20,28 @@ from omegaconf import OmegaConf
 from pytorch_lightning.loggers import WandbLogger
 
 from whqa.callbacks.mirror import Mirror, patience, spared, stay_below, usable_mode, within_run
-from whqa.config.wandb_settings import check_wandb, require_wandb
+from whqa.config.run_config import CONFIG, read_run_config
+from whqa.config.wandb_settings import check_wandb, require_wandb, wandb_defaults
 
 MAX_NAME, MAX_ID = 128, 64
 
 
 def wandb_logger(
-    run_dir: str | Path, stage: str, project: str = "whqa", mode: str = "offline", **options: Any
+    run_dir: str | Path, stage: str, project: str | None = None, mode: str | None = None, **options: Any
 ) -> WandbLogger:
     """Logger of one stage of one fold; the W&B run begins with the first thing logged.
 
     Args:
         run_dir: runs/<experiment>/<stage>/<fold>; its config.yaml, where there is one, becomes the run's configuration.
         stage: becomes the run's job_type.
-        project: of W&B.
-        mode: "offline", "online", "shared" or "disabled" (nothing is written).
+        project: of W&B; None takes that of `wandb_defaults`.
+        mode: "offline", "online", "shared" or "disabled" (nothing is written); None as for the project.
         options: more arguments of `wandb.init`, e.g. entity or tags.
 
     Raises:
         InputError: see `check_wandb`.
     """
+    project, mode = project or wandb_defaults()["project"], mode or wandb_defaults()["mode"]
     check_wandb({"project": project, "mode": mode, **options})
     run_dir = Path(run_dir)
     # mode goes to wandb.init itself: Lightning's offline=True would switch the whole process to offline
@@ -59,7 +61,7 @@ def run_id(experiment: str, stage: str, fold: str) -> str:
 def run_settings(experiment_dir: Path, stage: str, fold: str, place: Path, project: str, mode: str) -> dict[str, Any]:
     """Arguments of `wandb.init` that say which run it is; `place` is its directory, below which all is written."""
     stay_below(place)
-    experiment, config = experiment_dir.name, place / "config.yaml"
+    experiment, config = experiment_dir.name, place / CONFIG
     place.mkdir(parents=True, exist_ok=True)
     return {
         "project": project,
@@ -71,7 +73,7 @@ def run_settings(experiment_dir: Path, stage: str, fold: str, place: Path, proje
         "mode": usable_mode(mode),
         "resume": "allow",
         "settings": patience(),
-        "config": OmegaConf.to_container(OmegaConf.load(config), resolve=True) if config.exists() else None,
+        "config": OmegaConf.to_container(read_run_config(place), resolve=True) if config.exists() else None,
     }
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from whqa.files import atomic_path
+from whqa.modules.weights import write_weights
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -24,7 +22,4 @@ class WholeCheckpointIO(TorchCheckpointIO):
         Raises:
             OSError: the disk does not take it; `filename` is `path`.
         """
-        with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
+        write_weights(Path(path), checkpoint)

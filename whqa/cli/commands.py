@@ -119,16 +119,13 @@ def _train(arguments: list[str]) -> None:
 
 
 def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
-    from whqa.config.words import compose_config, search_path
+    from whqa.config.words import search_path
+    from whqa.cv import cross_validate
 
     if options.config_dir is not None:
         overrides = [search_path(options.config_dir), *overrides]
     if options.jobs < 1:
         raise InputError(f"--jobs {options.jobs}: must be at least 1")
-    # before the imports below, which take seconds
-    compose_config(overrides)
-    from whqa.cv import cross_validate
-
     return cross_validate(overrides, options.jobs)
 
 

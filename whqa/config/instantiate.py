@@ -34,13 +34,13 @@ def differences(saved: DictConfig, current: DictConfig) -> list[str]:
 
     A segmenter does not depend on the settings of the error-map stage, and no run on a setting that came after it.
     """
-    ignored = {"fit", "runs_dir", "cache_dir", "data_dir", "trainer", "callbacks", "logger"}
+    ignored = {"name", "fit", "runs_dir", "cache_dir", "data_dir", "trainer", "callbacks", "logger"}
     if current.stage == Stage.segmenter:
         ignored |= {"errormap", "masks"}
     flat_saved, flat_current, known = (
         dict(_leaves(c, ignored)) for c in (saved, current, OmegaConf.structured(Config))
     )
-    later = known.keys() - flat_saved.keys()
+    later = known.keys() - (flat_saved.keys() & flat_current.keys())
     keys = (flat_saved.keys() | flat_current.keys()) - later
     return sorted(k for k in keys if flat_saved.get(k) != flat_current.get(k))
 

@@ -20,13 +20,13 @@ EXTERNAL_ROOT = re.compile(r"^(masks\.external\.[\w-]+)\.root(=.*)?$", re.DOTALL
 def run_name(name: str, overrides: Sequence[str]) -> str:
     """Directory name of an experiment: its name, then the overrides that make it another experiment.
 
-    `name=...` among the overrides stands alone: whoever names a run takes care of telling runs apart.
+    `name=...` among the overrides stands alone: whoever names a run takes care of telling runs apart. Of a key that is
+    given twice the last counts, as it does for Hydra.
     """
-    keys = [(o.split("=", 1)[0].lstrip("+~"), o.lstrip("+")) for o in overrides]
-    if any(key == "name" for key, _ in keys):
+    given = {o.split("=", 1)[0].lstrip("+~"): o.lstrip("+") for o in overrides}
+    if "name" in given:
         return name
-    keys = [(key, EXTERNAL_ROOT.sub(r"\1", text)) for key, text in keys]
-    parts = sorted(text for key, text in keys if not _NOT_IN_NAME.match(key))
+    parts = sorted(EXTERNAL_ROOT.sub(r"\1", text) for key, text in given.items() if not _NOT_IN_NAME.match(key))
     full = ",".join([name, *(re.sub(r"[^\w.,=+~-]+", "_", part) for part in parts)])
     if len(full.encode()) <= _LONGEST_NAME:
         return full

@@ -15,6 +15,7 @@ from omegaconf import MISSING, OmegaConf
 
 from whqa.config.precision import cpu_precision
 from whqa.config.run_name import run_name
+from whqa.config.wandb_settings import wandb_defaults
 from whqa.data.preprocess_settings import Preprocess
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.loading.augmentation import Augmentation
@@ -130,6 +131,7 @@ def register() -> None:
     """Make the schema and the resolvers known to Hydra."""
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("whqa_run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver("whqa_wandb", lambda key: wandb_defaults()[key], replace=True)
     OmegaConf.register_new_resolver(CPU_PRECISION, cpu_precision, replace=True)
 
 

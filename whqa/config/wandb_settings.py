@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,14 @@ MODES = ("offline", "online", "shared", "disabled")
 OF_LIGHTNING = ("log_model", "prefix", "checkpoint_name", "add_file_policy")
 """Arguments of Lightning's logger beside those of wandb.init."""
 _SET_BY_WHQA = ("dir", "save_dir", "id", "version", "name", "group", "job_type", "resume", "config", "offline")
+
+
+def wandb_defaults() -> dict[str, str]:
+    """Project and mode where a configuration states none: of W&B's own environment variables, else whqa and offline."""
+    return {
+        "project": os.environ.get("WANDB_PROJECT") or "whqa",
+        "mode": os.environ.get("WANDB_MODE") or "offline",
+    }
 
 
 def require_wandb() -> Any:
@@ -56,8 +65,9 @@ def check_wandb(options: Mapping[str, Any]) -> None:
             near = difflib.get_close_matches(key, known, n=1)
             guess = f"; did you mean 'logger.wandb.{near[0]}'?" if near else "; wandb.init takes no such argument"
             raise InputError(f"no key 'logger.wandb.{key}' in the configuration{guess}")
-    if options.get("mode", "offline") not in MODES:
-        raise InputError(f"W&B has no mode {options['mode']!r} (WANDB_MODE): must be one of {', '.join(MODES)}")
+    mode = options.get("mode", wandb_defaults()["mode"])
+    if mode not in MODES:
+        raise InputError(f"W&B has no mode {mode!r} (WANDB_MODE): must be one of {', '.join(MODES)}")
 
 
 def options_of_init() -> tuple[str, ...]:

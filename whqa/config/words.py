@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from whqa.config.instantiate import config_dir
 from whqa.config.mistakes import SET_BY_WHQA, explain, leaves, nearest, trainer_parameters
@@ -34,9 +34,10 @@ _RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     **dict.fromkeys(("steps", "steps_per_epoch", "batch_size", "validate_every"), (1, math.inf)),
     **dict.fromkeys(("max_voxels", "baseline_masks"), (1, math.inf)),
-    **dict.fromkeys(("learning_rate", "weight_decay", "num_workers", "overlays"), (0, math.inf)),
+    "learning_rate": (1e-12, math.inf),
+    **dict.fromkeys(("weight_decay", "num_workers", "overlays"), (0, math.inf)),
     **dict.fromkeys(("dice_weight", "positive_weight", "label_weight"), (0, math.inf)),
-    **dict.fromkeys(("warmup", "early", "foreground"), (0, 1)),
+    **dict.fromkeys(("warmup", "early", "foreground", "freeze_norm"), (0, 1)),
 }
 # Types that may stand where the first of them is the default's, and what to call them.
 _KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
@@ -48,7 +49,7 @@ _KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
 _NO_CHECK = {"-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion"}
 _SWEEPS = {"-m", "--multirun", "--experimental-rerun"}
 # Hydra's own places: files of other runs are found by names that these would change.
-_PLACES = ("hydra.run.dir", "hydra.job.chdir", "hydra.output_subdir")
+_PLACES = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.chdir", "hydra.output_subdir")
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
@@ -146,6 +147,7 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
     _refuse_places(overrides)
     try:
         config = compose("config", overrides=list(overrides))
+        _refuse_unresolvable_of_hydra(overrides)
         _refuse_wrong_types(config, overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(explain(error, known_keys)) from None
@@ -154,10 +156,12 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
     unknown = next(_unknown_keys(config, Config), None)
     if unknown:
         raise InputError(f"no key {unknown!r} in the configuration{nearest(unknown, known_keys())}")
+    _refuse_taken_away(config)
     _refuse_unknown_of_trainer(config)
     _refuse_unresolvable(config)
     _refuse_unknown_of_wandb(config)
     _refuse_out_of_range(config)
+    _refuse_no_place(config)
     external_settings(config.masks)
     return config
 
@@ -245,9 +249,45 @@ def _refuse_out_of_range(config: DictConfig) -> None:
     for key, (low, high) in _RANGES.items():
         for path in [key] if key == "seed" else [f"{stage}.{key}" for stage in Stage]:
             value = OmegaConf.select(config, path)
-            if value is not None and not low <= value <= high:
-                limits = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}"
+            if value is not None and not (low <= value <= high and math.isfinite(value)):
+                limits = f"between {low:g} and {high:.12g}" if high < math.inf else f"a finite number, at least {low:g}"
                 raise InputError(f"{path}={value}: must be {limits}")
+
+
+def _refuse_taken_away(config: DictConfig) -> None:
+    """A tilde takes keys out of the configuration, also those that every run needs."""
+    for group in ("data", "network", "masks", "trainer"):
+        if OmegaConf.is_missing(config, group) or not config.get(group):
+            raise InputError(f"{group}: every run needs one; leave ~{group} out, or choose one with {group}=...")
+    if not OmegaConf.select(config, "callbacks.checkpoint"):
+        raise InputError("callbacks.checkpoint: runs go on, and judge, from their checkpoint; leave this callback in")
+
+
+def _refuse_no_place(config: DictConfig) -> None:
+    """The name is that of one folder in `runs_dir`, where folders that begin with a dot are the cache and such."""
+    name = str(config.name)
+    if not name.strip() or name.startswith(".") or "/" in name:
+        raise InputError(
+            f"name={name}: must be the name of a folder, without a slash and without a dot at its beginning"
+        )
+    for key in ("runs_dir", "data_dir", "cache_dir"):
+        if not str(OmegaConf.select(config, key)).strip():
+            raise InputError(f"{key}=: must be a folder; leave it out for the default")
+
+
+def _refuse_unresolvable_of_hydra(overrides: Sequence[str]) -> None:
+    """Hydra looks its own settings up before it gives a run the word; whatever it sets itself is missing until then."""
+    keys = [o.lstrip("+").split("=", 1)[0] for o in overrides if o.lstrip("+").startswith("hydra.") and "${" in o]
+    if not keys:
+        return
+    config = compose("config", overrides=list(overrides), return_hydra_config=True)
+    for key in keys:
+        try:
+            OmegaConf.select(config, key)
+        except InterpolationToMissingValueError:
+            continue
+        except OmegaConfBaseException as error:
+            raise InputError(f"{key}: {str(error.__cause__ or error).splitlines()[0]}") from None
 
 
 def _search_path(arguments: Sequence[str]) -> list[str]:

@@ -236,9 +236,11 @@ class Cache:
 
     def _remembered(self, path: Path) -> str | None:
         try:
-            return self._memo(path)[0].read_text(encoding="ascii")
+            known = self._memo(path)[0].read_text(encoding="ascii")
         except (OSError, ValueError):
             return None
+        # a torn one would say that the file changed
+        return known if re.fullmatch("[0-9a-f]{64}", known) else None
 
     def _memo(self, path: Path) -> tuple[Path, bool]:
         """Where the hash of the file as it is now is kept, and whether the file is old enough for that.
@@ -282,7 +284,7 @@ def _prepared(place: Path, case: Case, digests: Mapping[str, str]) -> PreparedCa
     record = _read_record(place)
     if record is None:
         return None
-    geometry, has_label = Geometry.from_dict(record["geometry"]), "label.npy" in record["bytes"]
+    geometry = Geometry.from_dict(record["geometry"])
     return PreparedCase(
         case.id,
         case.patient,
@@ -291,8 +293,8 @@ def _prepared(place: Path, case: Case, digests: Mapping[str, str]) -> PreparedCa
         geometry.shape,
         geometry.spacing,
         geometry,
-        has_label,
-        record["minimum"],
+        "label.npy" in record["bytes"],
+        float(record["minimum"]),
         digests,
     )
 
@@ -368,11 +370,15 @@ def _size(folder: Path) -> int:
 
 
 def _read_record(place: Path) -> dict[str, Any] | None:
-    """The record of a sound entry, or None."""
+    """The record of a sound entry, or None: what is damaged is made again, whatever is wrong with it."""
     try:
         record: dict[str, Any] = json.loads((place / "case.json").read_text(encoding="utf-8"))
-        sound = all((place / name).stat().st_size == size for name, size in record["bytes"].items())
-    except (OSError, ValueError, KeyError):
+        shape, _ = Geometry.from_dict(record["geometry"]).shape, float(record["minimum"])
+        sound = {"image.npy"} <= record["bytes"].keys()
+        for name, size in record["bytes"].items():
+            sound &= (place / name).stat().st_size == size
+            sound &= name == "points.npy" or _mapped(place / name).shape == shape
+    except Exception:
         return None
     return record if sound else None
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from whqa.data.case import Case, Cohort
 from whqa.errors import InputError
-from whqa.files import read_json, write_json
+from whqa.files import read_json, reading, write_json
 from whqa.structures import LabelScheme
 
 _NAMED = 5
@@ -230,17 +230,14 @@ def read_folds(path: Path, if_missing: str) -> dict[str, Any]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file, so {path.parent} is no run directory; {if_missing}")
-    found = read_json(path)
-    try:
+    # the deal follows from the cases and the seed, and every run knows the fold of each case that it saw
+    remedy = f"rm {shlex.quote(str(path))}, and the same `whqa cv ...` deals the same folds again"
+    with reading(path, "a file of folds", remedy):
+        found = read_json(path, remedy)
         wrong = _why_unsound(found)
-    except (KeyError, TypeError, AttributeError) as error:
-        wrong = f"{type(error).__name__}: {error}"
-    if wrong:
-        raise InputError(
-            f"{path}: not a file of folds ({wrong}); was it made by another program? Rename {path.parent} and start "
-            "anew"
-        )
-    return dict(found)
+        if wrong:
+            raise ValueError(wrong)
+        return dict(found)
 
 
 def _why_unsound(found: Mapping[str, Any]) -> str | None:

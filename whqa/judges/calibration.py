@@ -22,14 +22,14 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit
 from torch import Tensor
 
-from whqa.errors import InputError
-from whqa.files import read_json
+from whqa.files import read_json, reading
 from whqa.judges.error_rate import N_FEATURES, RateModel, fit_rate, rate_features
 from whqa.judges.threshold import LEVELS
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.metrics.per_case import FloatArray
 from whqa.quality import ErrorPrediction, JudgedCase
 
+CALIBRATION = "calibration.json"
 LOGIT_RANGE = 12.0
 BINS = 1024
 SLOPES = (0.05, 5.0)
@@ -106,16 +106,14 @@ class Calibration:
         return found
 
 
-def read_calibration(path: Path) -> Calibration:
-    """The calibration of a run.
+def read_calibration(path: Path, remedy: str) -> Calibration:
+    """The calibration that a run keeps.
 
     Raises:
-        InputError: the file is damaged, or an older version wrote it.
+        InputError: the file is missing or damaged, or an older version wrote it; ends with `remedy`.
     """
-    try:
-        return Calibration.from_dict(read_json(path))
-    except (InputError, TypeError, ValueError, KeyError, AttributeError):
-        raise InputError(f"{path}: not readable as a calibration; train the fold again") from None
+    with reading(path, "a calibration", remedy):
+        return Calibration.from_dict(read_json(path, remedy))
 
 
 def expected_dice_threshold(probability: Tensor) -> float:

@@ -45,6 +45,10 @@ class Augmentation:
             raise InputError(f"augmentation.flip={list(self.flip)}: axes are 0, 1 and 2")
         if len(self.rotate_deg) != 3:
             raise InputError(f"augmentation.rotate_deg={list(self.rotate_deg)}: give three angles, about D, H and W")
+        for name in ("scale", "intensity_scale", "intensity_shift", "noise", "gamma", "probability"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise InputError(f"augmentation.{name}={value:g}: must be between 0 and 1")
 
     def draw_affine(self, rng: np.random.Generator) -> npt.NDArray[np.float64]:
         """(3, 3) map of offsets from the centre in mm: patch -> volume."""

@@ -19,8 +19,9 @@ from pathlib import Path
 from whqa.data.cache import PreparedCase
 from whqa.data.folds import Folds
 from whqa.errors import InputError
-from whqa.files import read_json, write_json
-from whqa.masks.store import COMPLETED, has_begun, mask_digests, read_index
+from whqa.files import read_json, reading, write_json
+from whqa.masks.run_state import has_begun, is_complete, made_anew
+from whqa.masks.store import mask_digests, read_index
 
 MADE_FROM = "made_from.json"
 _NAMED = 5
@@ -51,7 +52,7 @@ def segmenter_masks(experiment_dir: Path, names: Sequence[str]) -> dict[str, Map
     found: dict[str, Mapping[str, str]] = {}
     for name in names:
         directory = experiment_dir / "segmenter" / name
-        digests = mask_digests(directory) if (directory / COMPLETED).exists() else None
+        digests = mask_digests(directory) if is_complete(directory) else None
         if digests is not None:
             found[name] = digests
     return found
@@ -63,13 +64,15 @@ def read_made_from(run_dir: Path) -> MadeFrom | None:
     Raises:
         InputError: it is damaged.
     """
-    path = run_dir / MADE_FROM
+    path, remedy = run_dir / MADE_FROM, made_anew(run_dir)
     if not path.is_file():
         return None
-    try:
-        return MadeFrom(**read_json(path))
-    except (InputError, TypeError) as error:
-        raise InputError(f"{path}: damaged ({error}); start this run anew: rm -r {_quoted(run_dir)}") from None
+    with reading(path, "a record of what this run was made from", remedy):
+        record = MadeFrom(**read_json(path, remedy))
+        for known in (*record.cases.values(), *record.masks.values()):
+            if not known or not all(isinstance(value, int | str) for value in known.values()):
+                raise ValueError("no digests")
+        return record
 
 
 def write_made_from(run_dir: Path, record: MadeFrom) -> None:

@@ -14,27 +14,20 @@ from __future__ import annotations
 
 import csv
 import shlex
-import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from whqa.data.folds import Folds
 from whqa.errors import InputError
-from whqa.files import atomic_path, read_json, sha256
+from whqa.files import atomic_path, read_json, reading, sha256
 from whqa.masks.plan import MaskPlan, choose_kinds, has_entropy
+from whqa.masks.run_state import is_complete, made_again, refuse_damaged
 
-COMPLETED = "COMPLETED"
 MASKS_RECORD = "masks.json"
-
-
-def has_begun(run_dir: Path) -> bool:
-    """Whether the directory holds a run, finished or not."""
-    return (run_dir / "checkpoints").exists() or (run_dir / COMPLETED).exists()
 
 
 @dataclass(frozen=True)
@@ -102,6 +95,7 @@ def collect_masks(
     """
     wanted = choose_kinds(kinds).own
     _refuse_unfinished(experiment_dir, plan, test_fold)
+    refuse_damaged(experiment_dir / "segmenter" / name for name in plan.needed_by(test_fold))
     items = []
     for case_fold in range(folds.n):
         name = plan.segmenter_of(test_fold, case_fold)
@@ -110,7 +104,7 @@ def collect_masks(
         for case in folds.cases(case_fold):
             found = [r for r in rows if r["case"] == case and (wanted is None or r["mask_kind"] in wanted)]
             if not found:
-                raise InputError(f"{directory}: no masks of case {case}; {again(directory)}")
+                raise InputError(f"{directory}: no masks of case {case}; {made_again(directory)}")
             must_be_unseen = plan.asserts_unseen or case_fold == test_fold
             made = [_item(directory, name, row, must_be_unseen) for row in found]
             if digests is not None:
@@ -128,28 +122,21 @@ def mask_digests(segmenter_dir: Path) -> dict[str, str] | None:
     path = segmenter_dir / MASKS_RECORD
     if not path.is_file():
         return None
-    try:
-        return dict(read_json(path))
-    except (InputError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: damaged ({error}); {again(segmenter_dir)}") from None
+    remedy = made_again(segmenter_dir)
+    with reading(path, "digests of masks", remedy):
+        return {str(name): str(digest) for name, digest in read_json(path, remedy).items()}
 
 
 def _refuse_replaced(items: Collection[MaskItem], digests: Mapping[str, str]) -> None:
     for item in items:
         if sha256(item.path) != digests.get(f"{item.case}/{item.kind}"):
             directory = item.path.parents[2]
-            raise InputError(f"{item.path}: not the mask that the segmenter wrote here; {again(directory)}")
-
-
-def again(segmenter_dir: Path) -> str:
-    """The words that say what makes a segmenter's masks again, from its last checkpoint."""
-    stamp = shlex.quote(str(segmenter_dir / COMPLETED))
-    return f"make it again: rm {stamp}, then this command with stage=segmenter fold={segmenter_dir.name}, or `whqa cv`"
+            raise InputError(f"{item.path}: not the mask that the segmenter wrote here; {made_again(directory)}")
 
 
 def _refuse_unfinished(experiment_dir: Path, plan: MaskPlan, test_fold: int) -> None:
     names = plan.needed_by(test_fold)
-    missing = [n for n in names if not (experiment_dir / "segmenter" / n / COMPLETED).exists()]
+    missing = [n for n in names if not is_complete(experiment_dir / "segmenter" / n)]
     if missing:
         raise InputError(
             f"{experiment_dir}: the error-map network of fold {test_fold} needs the segmenters {', '.join(missing)}, "
@@ -157,17 +144,28 @@ def _refuse_unfinished(experiment_dir: Path, plan: MaskPlan, test_fold: int) -> 
         )
 
 
-def read_index(segmenter_dir: Path) -> list[dict[str, str]]:
-    """The rows of its cases.csv.
+def read_index(directory: Path) -> list[dict[str, str]]:
+    """The rows of the cases.csv of a segmenter, or of another program's masks.
 
     Raises:
-        InputError: there is no such table.
+        InputError: there is no such table, or it is damaged.
     """
-    path = segmenter_dir / "cases.csv"
-    if not path.exists():
-        raise InputError(f"{path}: no such table; {again(segmenter_dir)}")
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    path = directory / "cases.csv"
+    with reading(path, "a table of masks", _remade(directory)):
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        for row in rows:
+            if not row["case"] or None in row or None in row.values():
+                raise ValueError("a row is not whole")
+            float(row.get("error_rate", "0"))
+        return rows
+
+
+def _remade(directory: Path) -> str:
+    """What writes masks again, those of a segmenter or those brought from another program."""
+    if directory.parent.name == "external":
+        return f"bring these masks anew: rm -r {shlex.quote(str(directory))}, then the same `whqa cv ...`"
+    return made_again(directory)
 
 
 def _item(segmenter_dir: Path, name: str, row: dict[str, str], must_be_unseen: bool) -> MaskItem:
@@ -191,11 +189,10 @@ def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
     Raises:
         InputError: the file is missing or damaged, or lacks one of them.
     """
-    try:
-        # opened here because np.load forgets to close a file that is no archive
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return [arrays[name] for name in names]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such mask; {again(path.parents[2])}") from None
-    except (ValueError, OSError, EOFError, KeyError, BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not readable as a mask ({error}); {again(path.parents[2])}") from None
+    # opened here because np.load forgets to close a file that is no archive
+    with (
+        reading(path, "a mask", _remade(path.parents[2])),
+        path.open("rb") as file,
+        np.load(file, allow_pickle=False) as arrays,
+    ):
+        return [arrays[name] for name in names]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from whqa.errors import InputError
+from whqa.files import reading
+from whqa.masks.run_state import made_again
 from whqa.results.mean_dice import mean_dice, mean_dice_predicted
 
 NETWORK = "errormap"
@@ -33,11 +34,10 @@ def case_table(run_dir: Path, folds: Sequence[int], structures: Sequence[str]) -
 
 def _network_rows(path: Path) -> pd.DataFrame:
     numbers = ("acc_volume", "qi_volume", "acc_heart", "qi_heart")
-    try:
+    with reading(path, "a case table", made_again(path.parent)):
         table = pd.read_csv(path, dtype={"case": str, "patient": str, "mask_kind": str})
         table = table[table["method"] == NETWORK].assign(fold=lambda t: t["fold"].astype(int))
         dice = [c for c in table if str(c).startswith("dice_")]
-        table[["case", "patient", "mask_kind"]]
+        if table.empty or table[["case", "patient", "mask_kind"]].isna().any(axis=None):
+            raise ValueError("no row of the network, or one without its case")
         return table.astype(dict.fromkeys([*numbers, *dice], float))
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: not readable as a case table ({error}); train the fold again") from None

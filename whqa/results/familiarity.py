@@ -17,12 +17,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from whqa.errors import InputError
+from whqa.contract.quality_json import Unfamiliar
+from whqa.files import reading
+from whqa.masks.run_state import made_again
 from whqa.structures import STRUCTURES
 
 FeatureTable = Mapping[str, npt.NDArray[np.float64]]
@@ -150,7 +151,7 @@ def unchecked(table: FeatureTable) -> str | None:
     return None
 
 
-def unfamiliar(features: Mapping[str, float], table: FeatureTable) -> list[dict[str, Any]]:
+def unfamiliar(features: Mapping[str, float], table: FeatureTable) -> list[Unfamiliar]:
     """What is unlike all of a run's own cases, the strangest first; of one topic only the strangest.
 
     Args:
@@ -158,12 +159,11 @@ def unfamiliar(features: Mapping[str, float], table: FeatureTable) -> list[dict[
         table: see `load_features`.
 
     Returns:
-        Dicts with feature, value, low, high (between which a value is familiar) and message, a sentence.
         Empty where `unchecked(table)` has a reason.
     """
     if unchecked(table):
         return []
-    found: dict[tuple[str, str], tuple[float, dict[str, Any]]] = {}
+    found: dict[tuple[str, str], tuple[float, Unfamiliar]] = {}
     empty = features.get("heart_ml") == 0
     for name in features:
         base, structure = _parsed(name)
@@ -172,7 +172,7 @@ def unfamiliar(features: Mapping[str, float], table: FeatureTable) -> list[dict[
         known = [table[name], _references(table, name)]
         strangeness, entry = _compared(name, float(features[name]), known, FAMILIES[base])
         topic = (FAMILIES[base].topic, structure)
-        if entry and strangeness > found.get(topic, (0.0, {}))[0]:
+        if entry and (topic not in found or strangeness > found[topic][0]):
             found[topic] = strangeness, entry
     return [entry for _, entry in sorted(found.values(), key=lambda pair: -pair[0])]
 
@@ -183,7 +183,7 @@ def _references(table: FeatureTable, name: str) -> npt.NDArray[np.float64]:
 
 def _compared(
     name: str, value: float, tables: Sequence[npt.NDArray[np.float64]], family: Family
-) -> tuple[float, dict[str, Any] | None]:
+) -> tuple[float, Unfamiliar | None]:
     """How many interquartile ranges the value lies beyond the fences of all tables, and what to say if it does."""
     _, structure = _parsed(name)
     finite = [known[np.isfinite(known)] for known in tables]
@@ -203,8 +203,8 @@ def _compared(
     if strangeness <= 0:
         return 0.0, None
     message = _message(family, structure, value, known[(scaled >= low) & (scaled <= high)])
-    edges = {"low": _unscaled(low, family), "high": _unscaled(high, family)}
-    return strangeness, {"feature": name, "value": value, **edges, "message": message}
+    edges = _unscaled(low, family), _unscaled(high, family)
+    return strangeness, Unfamiliar(feature=name, value=value, low=edges[0], high=edges[1], message=message)
 
 
 def _fences(known: npt.NDArray[np.float64], least_iqr: float) -> tuple[float, float, float]:
@@ -257,17 +257,12 @@ def _text(value: float) -> str:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    try:
+    with reading(path, "a table of features", made_again(path.parent)):
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not readable as a table ({error})") from None
-    if any(name not in row for row in rows for name in IDENTITY):
-        raise InputError(
-            f"{path}: not a table of features; remove it, `whqa train ... stage=errormap fold=K fit=false` writes "
-            "it again"
-        )
-    return rows
+            rows = list(csv.DictReader(file, strict=True))
+        if not rows or any(name not in row or None in (*row, *row.values()) for row in rows for name in IDENTITY):
+            raise ValueError("a column is missing, or a row is not whole")
+        return rows
 
 
 def _number(text: str | None) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ import numpy as np
 import pandas as pd
 
 from whqa.errors import InputError
-from whqa.masks.made_from import refuse_mixed_origins
+from whqa.files import reading
+from whqa.masks.made_from import refuse_mixed_origins, runs_begun
 from whqa.masks.plan import MASK_KINDS, family, is_delivered
-from whqa.masks.store import COMPLETED, read_index
+from whqa.masks.run_state import COMPLETED, is_complete, made_again, refuse_damaged
+from whqa.masks.store import read_index
 from whqa.results.run_folds import folds_to_summarize
 
 TEXT_COLUMNS = ("case", "patient", "mask_kind", "method", "modality", "segmenter")
@@ -97,6 +100,7 @@ def read_run(run_dir: Path) -> RunTables:
             differ in methods or mask kinds, or a table does not hold what it must.
     """
     folds = folds_to_summarize(run_dir)
+    refuse_damaged(runs_begun(run_dir))
     stages = _stages(run_dir, len(folds["folds"]))
     _refuse_missing(run_dir, stages, len(folds["folds"]))
     _refuse_surplus(run_dir / "errormap", len(folds["folds"]))
@@ -122,23 +126,22 @@ def _stages(run_dir: Path, n_folds: int) -> tuple[str, ...]:
     kinds: set[str] = set()
     for path in (run_dir / "errormap" / str(k) / "cases.csv" for k in range(n_folds)):
         if path.is_file():
-            with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            with reading(path, "CSV", made_again(path.parent)), path.open(newline="", encoding="utf-8") as file:
                 kinds |= {str(row.get("mask_kind")) for row in csv.DictReader(file)}
     return ("errormap",) if kinds and not kinds & set(MASK_KINDS) else ("segmenter", "errormap")
 
 
 def _refuse_missing(run_dir: Path, stages: Sequence[str], n_folds: int) -> None:
-    missing = []
-    for stage in stages:
-        for k in range(n_folds):
-            fold = run_dir / stage / str(k)
-            if not (fold / COMPLETED).is_file():
-                missing.append(f"{stage}/{k}" + (" (not completed)" if fold.is_dir() else ""))
-            elif not (fold / "cases.csv").is_file():
-                missing.append(f"{stage}/{k} (no cases.csv)")
+    runs = [run_dir / stage / str(k) for stage in stages for k in range(n_folds)]
+    missing = {run: " (not completed)" if run.is_dir() else "" for run in runs if not is_complete(run)}
+    lacking = [run for run in runs if is_complete(run) and not (run / "cases.csv").is_file()]
+    missing |= dict.fromkeys(lacking, " (no cases.csv)")
     if missing:
+        names = ", ".join(f"{run.parent.name}/{run.name}{missing[run]}" for run in runs if run in missing)
+        stamps = " ".join(shlex.quote(str(run / COMPLETED)) for run in lacking)
+        first = f"rm {stamps}, and " if lacking else ""
         raise InputError(
-            f"{run_dir}: missing fold(s) {', '.join(missing)}; the same `whqa cv ...` again makes what is missing"
+            f"{run_dir}: missing fold(s) {names}; {first}the same `whqa cv ...` again makes what is missing"
         )
 
 
@@ -167,13 +170,11 @@ def _join(stage: Path, folds: dict[str, Any], needed: Sequence[str], key: tuple[
 
 
 def _read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
-    try:
+    with reading(path, "CSV", made_again(path.parent)):
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not readable as CSV ({error}); remove its fold and train it again") from None
     lacking = [column for column in needed if column not in table]
     if lacking:
-        raise InputError(f"{path}: lacks column(s) {', '.join(lacking)}; it was written by another version of whqa")
+        raise InputError(f"{path}: lacks column(s) {', '.join(lacking)}; {made_again(path.parent)}")
     return table
 
 
@@ -232,8 +233,8 @@ def _refuse_holes(
             if lacking:
                 what = "every row" if len(lacking) == len(wanted) else " / ".join(lacking[0])
                 raise InputError(
-                    f"{stage}/{k}/cases.csv: case {case} lacks {what}, which other cases have; remove "
-                    f"{stage}/{k}/COMPLETED and run the same `whqa cv ...` again"
+                    f"{stage}/{k}/cases.csv: case {case} lacks {what}, which other cases have; "
+                    f"{made_again(stage / str(k))}"
                 )
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from whqa.callbacks.fitting import fitting_items
 from whqa.callbacks.history import CsvHistory, last_logged
 from whqa.callbacks.wandb_run import finished_run
 from whqa.config.instantiate import make, of_run, plain
+from whqa.config.run_config import CONFIG, refuse_other_settings
 from whqa.config.schema import Stage
 from whqa.data.folds import Folds
 from whqa.errors import InputError
@@ -20,18 +24,19 @@ from whqa.files import write_text
 from whqa.judges.registry import make_baselines
 from whqa.loading.augmentation import Augmentation
 from whqa.loading.datamodule import WholeHeartDataModule
+from whqa.loading.patch_settings import PatchSettings
 from whqa.masks.external import refuse_bare
 from whqa.masks.importing import Imported
 from whqa.masks.made_from import MadeFrom, refuse_other_masks, write_made_from
 from whqa.masks.opinion import Opinion, collect_ensembles, collect_opinions
 from whqa.masks.plan import SegmenterJob, fold_name, parse_fold
-from whqa.masks.store import COMPLETED, MaskItem, collect_masks
+from whqa.masks.run_state import COMPLETED, LAST_CHECKPOINT, is_complete, refuse_damaged, stamp
+from whqa.masks.store import MaskItem, collect_masks
 from whqa.modules.errormap import ErrorMapModule, in_channels, out_channels
 from whqa.modules.segmenter import SegmenterModule
-from whqa.modules.training_settings import Input
+from whqa.modules.training_settings import ErrorMapSettings, Input, OptimiserSettings
 from whqa.process import is_first_rank
 from whqa.stages.running import (
-    LAST_CHECKPOINT,
     Judging,
     StageRun,
     errormap_callbacks,
@@ -41,9 +46,8 @@ from whqa.stages.running import (
     training_callbacks,
 )
 from whqa.stages.troubles import troubles_explained
-from whqa.study import Study, chosen_kinds, import_external, make_study, masks_now, refuse_other_settings
+from whqa.study import Study, chosen_kinds, import_external, make_study, masks_now
 
-OPTIMISER_KEYS = ("learning_rate", "weight_decay", "warmup", "channels_last", "max_voxels")
 # Settings of Lightning's trainer that leave out training or cases: such a run is never stamped as complete.
 SHORTENING_KEYS = (
     *("fast_dev_run", "overfit_batches", "max_steps", "max_time"),
@@ -51,7 +55,6 @@ SHORTENING_KEYS = (
 )
 METRICS = "metrics.csv"
 VALIDATED = {"segmenter": "val/dice", "errormap": "val/error_dice"}
-LOADER_KEYS = ("patch", "batch_size", "steps_per_epoch", "foreground", "validation_fraction", "num_workers")
 
 
 def run_stage(cfg: DictConfig, run_dir: Path) -> float | None:
@@ -64,15 +67,20 @@ def run_stage(cfg: DictConfig, run_dir: Path) -> float | None:
     Raises:
         InputError: bad data, a missing predecessor, or a directory with a run of other settings or data.
     """
+    if is_first_rank():
+        refuse_damaged([run_dir], trained_only=not cfg.fit)
     refuse_other_settings(cfg, run_dir)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     study = make_study(cfg, run_dir.parent.parent)
     imported = import_external(cfg, study) if cfg.stage == Stage.errormap else []
     refuse_other_masks([run_dir], masks_now(study, imported))
-    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    if (run_dir / COMPLETED).exists() and cfg.fit:
+    if is_complete(run_dir) and cfg.fit:
         print(f"{run_dir} is complete; nothing to do (remove {run_dir / COMPLETED} to run it again)")
         return _validated(cfg, run_dir)
+    if is_first_rank():
+        # what is about to be written again is not complete
+        (run_dir / COMPLETED).unlink(missing_ok=True)
+    write_text(run_dir / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
     # stamped before W&B uploads what is left
     with finished_run():
         with troubles_explained(run_dir):
@@ -86,7 +94,15 @@ def run_stage(cfg: DictConfig, run_dir: Path) -> float | None:
 
 
 def _validated(cfg: DictConfig, run_dir: Path) -> float | None:
-    return last_logged(run_dir / METRICS, VALIDATED[str(cfg.stage)])
+    found = last_logged(run_dir / METRICS, VALIDATED[str(cfg.stage)])
+    if found is None and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        stage = cfg.stage
+        print(
+            f"{run_dir}: no {VALIDATED[str(stage)]} to compare the runs of a sweep by; "
+            f"set {stage}.validation_fraction above 0 and {stage}.validate_every to at most "
+            f"{stage}.steps / {stage}.steps_per_epoch"
+        )
+    return found
 
 
 def make_segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> StageRun:
@@ -98,7 +114,7 @@ def make_segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> StageRun:
     options, job = cfg.segmenter, _segmenter_job(cfg.fold, study)
     write_made_from(run_dir, MadeFrom(study.made_from))
     network = make(cfg.network, in_channels=1, out_channels=study.cohort.scheme.n_classes)
-    module = SegmenterModule(network, total_steps=options.steps, **_pick(options, OPTIMISER_KEYS))
+    module = SegmenterModule(network, total_steps=options.steps, **_settings(options, OptimiserSettings))
     data = _data_module(cfg, study, job.held_out, test_folds=job.masks_of)
     callbacks = [
         *training_callbacks(run_dir, options.steps, options.freeze_norm, cfg.seed),
@@ -167,10 +183,9 @@ def _errormap_module(cfg: DictConfig, study: Study, with_opinion: bool) -> Error
     return ErrorMapModule(
         network,
         n_classes=n_classes,
-        inputs=inputs,
-        head=head,
         total_steps=options.steps,
-        **_pick(options, ("label_weight", "dice_weight", "positive_weight", *OPTIMISER_KEYS)),
+        # checkpoints take plain text alone
+        **_settings(options, ErrorMapSettings, OptimiserSettings) | {"head": head, "inputs": inputs},
     )
 
 
@@ -209,13 +224,17 @@ def _single_fold(name: str, folds: Folds) -> int:
 
 
 def _data_module(cfg: DictConfig, study: Study, held_out: tuple[int, ...], **kwargs: Any) -> WholeHeartDataModule:
+    options = cfg[str(cfg.stage)]
     return WholeHeartDataModule(
         study.cases,
         study.folds,
         held_out,
+        patch=plain(options)["patch"],
+        batch_size=options.batch_size,
+        steps_per_epoch=options.steps_per_epoch,
         augmentation=Augmentation(**plain(cfg.augmentation)),
         seed=cfg.seed,
-        **_pick(cfg[str(cfg.stage)], LOADER_KEYS),
+        **_settings(options, PatchSettings),
         **kwargs,
     )
 
@@ -247,10 +266,11 @@ def _stamp(cfg: DictConfig, run_dir: Path) -> None:
     if shortened:
         print(f"{run_dir}: no result, trainer.{shortened[0]} cut the run short")
         return
-    write_text(run_dir / COMPLETED, "")
+    stamp(run_dir)
     print(f"done: {run_dir}")
 
 
-def _pick(options: DictConfig, keys: tuple[str, ...]) -> dict[str, Any]:
+def _settings(options: DictConfig, *kinds: type) -> dict[str, Any]:
+    """Those of a stage's settings that these classes define."""
     values = plain(options)
-    return {k: values[k] for k in keys}
+    return {field.name: values[field.name] for kind in kinds for field in fields(kind)}

@@ -5,6 +5,7 @@ All callbacks of a run are made before its trainer and given to it; what must be
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,19 +26,16 @@ from whqa.callbacks.training import FreezeNorm, KeepEarlyWeights, ProgressFile, 
 from whqa.errors import InputError
 from whqa.files import write_json
 from whqa.judges.baseline import Baseline
-from whqa.judges.calibration import Calibration
+from whqa.judges.calibration import CALIBRATION, Calibration
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.masks.plan import SegmenterJob
+from whqa.masks.run_state import EARLY_WEIGHTS, LAST_CHECKPOINT
 from whqa.masks.store import MaskItem
 from whqa.modules.errormap import ErrorMapModule
 from whqa.modules.segmenter import SegmenterModule
-from whqa.stages.troubles import read_checkpoint
+from whqa.modules.weights import read_weights
 from whqa.study import Study
-
-LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
-EARLY_WEIGHTS = Path("checkpoints", "early.pt")
-CALIBRATION = Path("calibration.json")
 
 
 @dataclass(frozen=True)
@@ -137,11 +135,13 @@ def run_errormap(run: StageRun, fit: bool = True) -> None:
 
 def _fit_or_load(run: StageRun, fit: bool) -> None:
     last = run.directory / LAST_CHECKPOINT
-    saved = read_checkpoint(last) if last.exists() else None
+    saved = _read_checkpoint(last) if last.exists() else None
     if fit:
         with warnings.catch_warnings():
             # resuming is what the directory is for
             warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
+            # nor does it matter where the directory was when the run stopped
+            warnings.filterwarnings("ignore", r"The dirpath has changed")
             run.trainer.fit(run.module, datamodule=run.data, ckpt_path=str(last) if saved else None)
         return
     if saved is None:
@@ -150,6 +150,11 @@ def _fit_or_load(run: StageRun, fit: bool) -> None:
     # what is logged now belongs to the step of these weights; at step 0 it would hide the training's log
     run.trainer.fit_loop.load_state_dict(saved["loops"]["fit_loop"])
     run.trainer.fit_loop.epoch_progress.increment_completed()  # the checkpoint is written just before
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    remedy = f"rm {shlex.quote(str(path))}, and the run starts afresh"
+    return read_weights(path, remedy, "state_dict", "loops", "optimizer_states", "lr_schedulers")
 
 
 def _identities(study: Study, masks: Sequence[MaskItem]) -> Mapping[tuple[str, str], dict[str, Any]]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import pickle
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -41,20 +39,6 @@ def troubles_explained(run_dir: Path) -> Iterator[None]:
         with suppress(OSError):
             write_text(run_dir / "error.log", traceback.format_exc())
         raise InputError(line) from error
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU.
-
-    Raises:
-        InputError: it is torn or empty.
-    """
-    try:
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, OSError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path}: torn or no checkpoint ({reason}); remove it, and the run starts afresh") from None
-    return saved
 
 
 def _explained(error: Exception, run_dir: Path) -> str | None:

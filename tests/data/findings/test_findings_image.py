@@ -19,6 +19,17 @@ from whqa.structures import MMWHS
 KEYS = MMWHS.keys
 
 
+def test_axes_that_are_not_at_right_angles() -> None:
+    turn = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]])
+    for degrees, told in ((0.0, False), (0.5, False), (12.0, True)):
+        shear = np.eye(4)
+        shear[1, 2] = np.tan(np.radians(degrees))
+        shear[:3, :3] = turn @ shear[:3, :3]
+        found = [f for f in grid_findings((200, 200, 200), shear, True) if f.code == "sheared-axes"]
+        assert bool(found) == told
+        assert not told or "12 degrees off right angles" in found[0].message
+
+
 def codes(findings) -> list[str]:
     return [finding.code for finding in findings]
 

@@ -32,6 +32,13 @@ def oblique_degrees(affine: npt.NDArray[np.float64]) -> float:
     return 0.0 if angle < _STRAIGHT_DEGREES else angle
 
 
+def sheared_degrees(affine: npt.NDArray[np.float64]) -> float:
+    """How far the array axes are from right angles, as those of a CT whose gantry was tilted."""
+    columns = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = np.abs(np.triu(columns.T @ columns, 1)).max()
+    return float(np.degrees(np.arcsin(np.clip(cosines, 0, 1))))
+
+
 def stack_axis(affine: npt.NDArray[np.float64]) -> int | None:
     """The array axis along which thick slices are stacked, or None for a volume of about cubic voxels."""
     sizes = voxel_sizes(affine)
@@ -75,6 +82,13 @@ def grid_findings(shape: Sequence[int], affine: npt.NDArray[np.float64], whole_h
     if extent.min() < (_WHOLE_HEART_MM if whole_heart else _VENTRICLES_MM):
         message = f"the scan is {mm} mm small; a heart may not fit into it, look at a preview"
         yield Finding("note", "small-field-of-view", message)
+    shear = sheared_degrees(affine)
+    if shear > _STRAIGHT_DEGREES:
+        message = (
+            f"its axes are {shear:.2g} degrees off right angles, as of a tilted gantry, which networks do not see: "
+            "convert it again with dcm2niix, which writes a straightened file beside it (Tilt)"
+        )
+        yield Finding("warning", "sheared-axes", message)
     axis = stack_axis(affine)
     if axis is not None:
         message = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,7 @@ def _guard(root: Path, settings: dict[str, float]) -> None:
         if any(root.glob("*.nii*")):
             raise InputError(f"{root}: holds images but no {SETTINGS_FILE}; choose an empty folder for the phantoms")
         write_json(file, settings)
-    elif (found := read_json(file)) != settings:
+    elif (found := read_json(file, f"choose another folder, or rm -r {shlex.quote(str(root))}")) != settings:
         raise InputError(f"{file}: made with {found}, asked for {settings}; choose another folder or remove this one")
 
 

@@ -1,0 +1,80 @@
+"""config.yaml of the runs of an experiment: read back, and compared, so that runs of different settings never mix."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from whqa.config.instantiate import differences, of_run
+from whqa.errors import InputError
+from whqa.files import reading
+from whqa.masks.run_state import has_begun, made_anew
+
+CONFIG = "config.yaml"
+_NAMED = 5
+_OF_EVERY_RUN = ("stage", "fold", "data", "preprocess", "network")
+
+
+def read_run_config(run_dir: Path) -> DictConfig:
+    """The settings of a run.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    path = run_dir / CONFIG
+    with reading(path, "the settings of a run", made_anew(run_dir)):
+        config = OmegaConf.load(path)
+        if not isinstance(config, DictConfig):
+            raise ValueError("no mapping")
+        lacking = [name for name in (*_OF_EVERY_RUN, str(config.get("stage"))) if config.get(name) is None]
+        if lacking:
+            raise ValueError(f"lacks {lacking[0]}")
+        return config
+
+
+def refuse_other_settings(cfg: DictConfig, run_dir: Path) -> None:
+    """Compare the configuration with that of the run which the directory holds, if it holds one.
+
+    Raises:
+        InputError: they differ in what decides the result.
+    """
+    if has_begun(run_dir):
+        changed = _differences(run_dir, cfg)
+        if changed:
+            raise InputError(
+                f"{run_dir}: holds a run with other settings ({', '.join(changed[:_NAMED])}); "
+                "choose another name=..., or remove the directory"
+            )
+
+
+def refuse_mixed_settings(run_dirs: Sequence[Path]) -> None:
+    """Whether runs of an experiment differ in nothing but stage and fold; those without config.yaml are passed over.
+
+    Raises:
+        InputError: they do; names the runs and the settings in which they differ from most others.
+    """
+    kept = [path for path in run_dirs if (path / CONFIG).is_file()]
+    standards = [path for path in kept if path.parent.name == "errormap"] or kept
+    found = [_unlike(kept, read_run_config(path)) for path in standards]
+    stale = min(found, key=len, default={})
+    if stale:
+        names = ", ".join(f"{path.parent.name}/{path.name}" for path in stale)
+        keys = list(dict.fromkeys(key for changed in stale.values() for key in changed))
+        raise InputError(
+            f"{run_dirs[0].parents[1]}: {names} have other settings than the other runs ({', '.join(keys[:_NAMED])}); "
+            f"train again: rm -r {' '.join(shlex.quote(str(path)) for path in stale)} and the same `whqa cv ...`"
+        )
+
+
+def _unlike(run_dirs: Sequence[Path], standard: DictConfig) -> dict[Path, list[str]]:
+    changed = {path: _differences(path, of_run(standard, path.parent.name, path.name)) for path in run_dirs}
+    return {path: keys for path, keys in changed.items() if keys}
+
+
+def _differences(run_dir: Path, current: DictConfig) -> list[str]:
+    saved = read_run_config(run_dir)
+    with reading(run_dir / CONFIG, "the settings of a run", made_anew(run_dir)):
+        return differences(saved, current)
