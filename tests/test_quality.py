@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from whqa.quality import HEART_MARGIN_MM, error_map, heart_region, one_minus_mean
+from whqa.quality import HEART_MARGIN_MM, ErrorPrediction, JudgedCase, error_map, heart_region, one_minus_mean, stratum
 
 
 def within(mask: np.ndarray, spacing: tuple[float, ...], margin: float) -> np.ndarray:
@@ -31,6 +31,26 @@ def test_the_mean_of_a_large_volume_keeps_single_voxels() -> None:
     values = torch.zeros(2**25, dtype=torch.bool)
     values[:3] = True
     assert 1 - one_minus_mean(values) == pytest.approx(3 / 2**25, rel=1e-6)
+
+
+def test_quality_follows_from_calibrated_probabilities_and_else_from_the_map() -> None:
+    p, region = torch.tensor([0.1, 0.2, 0.6, 0.9]), torch.tensor([True, False, True, False])
+    for calibrated, volume, heart in ((True, 0.55, 0.65), (False, 0.5, 0.5)):
+        found = ErrorPrediction(p, p >= 0.5, calibrated=calibrated)
+        assert found.quality() == pytest.approx(volume)
+        assert found.quality(region) == pytest.approx(heart)
+
+
+def test_a_stratum_is_told_by_errors_and_mean_dice() -> None:
+    found = [stratum(dice, True) for dice in (1.0, 0.95, 0.949, 0.85, 0.849, 0.7, 0.699, 0.0)]
+    assert found == ["mild", "mild", "good", "good", "fair", "fair", "bad", "bad"]
+    assert stratum(1.0, False) == stratum(float("nan"), False) == "reference"
+
+
+def test_an_opinion_of_another_shape_is_refused() -> None:
+    labels = torch.zeros(3, 4, 5, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"case a, mask final: opinion .* differ in shape"):
+        JudgedCase("a", "final", torch.zeros(3, 4, 5), labels, None, None, (1, 1, 1), torch.zeros(2, 3, 4, 6))
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (4.0, 2.5, 10.0), (1.5, 3.0, 7.0)])

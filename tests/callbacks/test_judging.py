@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,8 @@ from torch import Tensor
 from whqa.callbacks.calibrating import Calibrate
 from whqa.callbacks.judging import JudgeMasks
 from whqa.callbacks.monitoring import MonitorErrorMap
-from whqa.judges.calibration import Calibration, LogitHistogram, fit_calibration
+from whqa.judges.calibration import Calibration, MaskLogits, fit_calibration, read_calibration
+from whqa.judges.correction import RULES, harmless_rule, other_probabilities, true_gains
 from whqa.judges.registry import make_baselines
 from whqa.modules.errormap import RawVerdict
 from whqa.modules.volume_batches import judged_case
@@ -108,28 +110,71 @@ def test_calibration_waits_for_the_validation_after_the_training(tmp_path: Path)
 
 
 @pytest.mark.parametrize("rule", ["dice", "expected"])
-def test_calibration_weighs_final_masks_nine_times_as_much_as_all_others(tmp_path: Path, rule: Any) -> None:
-    module, trainer = _Module(calibration=None), _trainer(TrainerFn.VALIDATING)
-    calibrate = Calibrate(tmp_path / "calibration.json", rule)
-    calibrate.on_validation_epoch_start(trainer, module)
-    _run(calibrate, _raw, module, trainer, "validation")
-    histograms = [LogitHistogram.of(_logit(i), torch.from_numpy(_error(i))) for i in range(4)]
-    n_final = sum(kind == "final" for _, kind in ITEMS)
-    weights = [0.9 / n_final if kind == "final" else 0.1 / (len(ITEMS) - n_final) for _, kind in ITEMS]
-    expected = fit_calibration(histograms, weights, rule)
+def test_calibration_weighs_families_of_masks_alike(tmp_path: Path, rule: Any) -> None:
+    calibrate, module, trainer = _calibrated(tmp_path, rule, _raw)
+    masks = [MaskLogits.of(_logit(i), judged_case(_batch(i))) for i in range(4)]
+    n = Counter(kind for _, kind in ITEMS)
+    expected = fit_calibration(masks, [1 / n[kind] for _, kind in ITEMS], rule)
+    assert expected.rate is not None
+    assert module.calibration == read_calibration(tmp_path / "calibration.json") == expected
+    # what a later test takes up
+    module.calibration = None
+    Calibrate(tmp_path / "calibration.json", rule).setup(trainer, module, "test")
     assert module.calibration == expected
-    assert Calibration(**json.loads((tmp_path / "calibration.json").read_text())) == expected
+    calibrate.path = tmp_path / "another.json"
+    calibrate.setup(trainer, module, "test")
+    assert module.calibration == expected
+
+
+def test_a_second_loop_chooses_the_correction_of_calibrated_probabilities(tmp_path: Path) -> None:
+    def raw(index: int) -> RawVerdict:
+        """The network is sure of the right label, where the mask is wrong."""
+        label = _batch(index)["label"][0]
+        return RawVerdict(_logit(index), 8.0 * torch.nn.functional.one_hot(label, 3).movedim(-1, 0).float())
+
+    calibrate, module, trainer = _calibrated(tmp_path, "expected", raw)
+    first = module.calibration
+    assert first.correction is None
+    calibrate.on_validation_epoch_start(trainer, module)
+    _run(calibrate, raw, module, trainer, "validation")
+    gains, strata = [], []
+    for index in range(4):
+        case = judged_case(_batch(index))
+        p = first.predict(_logit(index), case).probability
+        q = other_probabilities(raw(index).label_logits, case.mask)
+        gains.append(true_gains(p, q, case.mask, case.reference, RULES))
+        dice = [f1_score(case.mask.numpy().ravel() == c, case.reference.numpy().ravel() == c) for c in (1, 2)]
+        assert np.mean(dice) < 0.85
+        strata.append("fair" if np.mean(dice) >= 0.7 else "bad")
+    rule = harmless_rule(gains, strata, [0.5] * 4)
+    assert rule is not None
+    assert module.calibration == replace(first, correction=rule)
+    assert read_calibration(tmp_path / "calibration.json") == module.calibration
+
+
+def test_other_processes_calibrate_but_write_nothing(tmp_path: Path) -> None:
+    _, module, _ = _calibrated(tmp_path, "expected", _raw, zero=False)
+    assert module.calibration.rate is not None
+    assert not list(tmp_path.iterdir())
+
+
+def _calibrated(root: Path, rule: Any, outputs: Callable[[int], Any], zero: bool = True) -> tuple[Calibrate, Any, Any]:
+    module = _Module(calibration=None, judged=judged_case)
+    trainer, calibrate = _trainer(TrainerFn.VALIDATING, zero), Calibrate(root / "calibration.json", rule)
+    calibrate.on_validation_epoch_start(trainer, module)
+    _run(calibrate, outputs, module, trainer, "validation")
+    return calibrate, module, trainer
 
 
 def _judged(root: Path, trainer: Any) -> tuple[JudgeMasks, _Module]:
     cases = [judged_case(_batch(i)) for i in range(4)]
-    baselines = make_baselines(["entropy"], with_entropy=True)
+    baselines = make_baselines(["entropy"], {"entropy"})
     for baseline in baselines:
         baseline.fit(lambda: iter(cases))
     identity = {(c, k): {"fold": 1, "patient": f"p{c}", "modality": "mr", "segmenter": "0-1"} for c, k in ITEMS}
     judge, module = JudgeMasks(root, baselines, ("lv", "rv"), identity), _Module()
     judge.on_test_start(trainer, module)
-    _run(judge, lambda i: Calibration(1.0, 0.0, 0.5).predict(_logit(i)), module, trainer, "test")
+    _run(judge, lambda i: Calibration().predict(_logit(i), cases[i]), module, trainer, "test")
     return judge, module
 
 
@@ -174,7 +219,7 @@ def test_other_processes_store_their_maps_but_not_the_table(tmp_path: Path) -> N
 def test_a_mask_without_errors_leaves_its_auprc_empty(
     tmp_path: Path, rows_of: Callable[[Path], list[dict[str, str]]]
 ) -> None:
-    (constant,), batch, trainer, module = make_baselines([], True), _batch(0), _trainer(), _Module()
+    (constant,), batch, trainer, module = make_baselines([], ()), _batch(0), _trainer(), _Module()
     constant.fit(lambda: iter([judged_case(batch)]))
     batch["mask"] = batch["label"]
     judge = JudgeMasks(tmp_path, [constant], ("lv", "rv"), {ITEMS[0]: {"fold": 0}})

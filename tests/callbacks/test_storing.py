@@ -15,6 +15,12 @@ from torch import Tensor
 
 from whqa.callbacks.monitoring import MonitorSegmentation
 from whqa.callbacks.storing import StoreMasks
+from whqa.files import sha256
+from whqa.masks.faulty import faulty_masks
+from whqa.masks.opinion import OPINION, Opinion, encode
+from whqa.masks.plan import FAULTY_KINDS, MIXED_KINDS, has_entropy
+from whqa.masks.store import mask_digests, mask_path
+from whqa.modules.segmenter import Segmented
 
 STRUCTURES = ("lv", "rv")
 CASES = ("a", "b", "c")
@@ -49,6 +55,11 @@ def _mask(index: int, kind: int = 0) -> Tensor:
 
 def _outputs(index: int, kinds: tuple[str, ...] = ("final",)) -> dict[str, tuple[Tensor, Tensor]]:
     return {k: (_mask(index, i), torch.full((8, 9, 10), 0.1 * i)) for i, k in enumerate(kinds)}
+
+
+def _segmented(index: int, kinds: tuple[str, ...] = ("final",)) -> Segmented:
+    log_p = torch.randn(3, 8, 9, 10, generator=torch.Generator().manual_seed(index)).log_softmax(dim=0)
+    return Segmented(_outputs(index, kinds), log_p)
 
 
 def _one_hot(labels: Tensor) -> Tensor:
@@ -92,40 +103,81 @@ def test_an_epoch_forgets_the_last_one() -> None:
     assert seen[1] == module.logged["val/dice"] != seen[0]
 
 
+MADE = ("reference", *FAULTY_KINDS, *MIXED_KINDS)
+"""What is made of the label and the segmenter's masks."""
+
+
+def _store(directory: Path, kinds: tuple[str, ...], zero: bool = True, seed: int = 5) -> None:
+    store = StoreMasks(directory, STRUCTURES, FOLD, {c: c.upper() for c in CASES}, frozenset("c"), seed)
+    module = _Module(network=SimpleNamespace(n_sides=1), early_weights={} if "early" in kinds else None)
+    trainer = _trainer()
+    trainer.is_global_zero = zero
+    store.on_test_start(trainer, module)
+    # a padding sampler shows case a twice
+    for index in (0, 1, 2, 0):
+        store.on_test_batch_end(trainer, module, _segmented(index, kinds), _batch(index), index)
+    store.on_test_epoch_end(trainer, module)
+
+
 @pytest.mark.parametrize("early", [True, False])
 def test_masks_are_stored_with_their_maker_and_table(
     early: bool, tmp_path: Path, rows_of: Callable[[Path], list[dict[str, str]]]
 ) -> None:
     kinds = ("final", "side1", *(("early",) if early else ()))
-    store = StoreMasks(tmp_path / "0-1", STRUCTURES, FOLD, {c: c.upper() for c in CASES}, frozenset("c"))
-    module = _Module(network=SimpleNamespace(n_sides=1), early_weights={} if early else None)
-    store.on_test_start(_trainer(), module)
-    # a padding sampler shows case a twice
-    for index in (0, 1, 2, 0):
-        store.on_test_batch_end(_trainer(), module, _outputs(index, kinds), _batch(index), index)
-    store.on_test_epoch_end(_trainer(), module)
+    _store(tmp_path / "0-1", kinds)
     rows = rows_of(tmp_path / "0-1" / "cases.csv")
-    assert [(r["mask_kind"], r["case"]) for r in rows] == [(k, c) for k in kinds for c in CASES]
+    order = ["final", *MADE, "side1", *(("early",) if early else ())]
+    assert [(r["mask_kind"], r["case"]) for r in rows] == [(k, c) for k in order for c in CASES]
     for row in rows:
-        index, kind = CASES.index(row["case"]), kinds.index(row["mask_kind"])
-        with np.load(tmp_path / "0-1" / "masks" / row["case"] / f"{row['mask_kind']}.npz") as arrays:
-            np.testing.assert_array_equal(arrays["mask"], _mask(index, kind).numpy())
-            assert set(np.unique(arrays["entropy"])) == {round(25.5 * kind + 1e-9)}
+        index, kind = CASES.index(row["case"]), row["mask_kind"]
+        label = _batch(index)["label"][0].numpy()
+        with np.load(tmp_path / "0-1" / "masks" / row["case"] / f"{kind}.npz") as arrays:
+            mask = arrays["mask"]
             assert str(arrays["segmenter"]) == "0-1"
             assert bool(arrays["unseen"]) == (row["case"] != "c") == (row["unseen"] == "1")
-        wrong = (_mask(index, kind) != _batch(index)["label"][0]).float().mean()
-        assert float(row["error_rate"]) == pytest.approx(float(wrong), rel=1e-5)
+            assert ("entropy" in arrays) == has_entropy(kind) == (kind in kinds)
+            assert ("faults" in arrays) == (kind in FAULTY_KINDS + MIXED_KINDS)
+            if kind in kinds:
+                np.testing.assert_array_equal(mask, _mask(index, kinds.index(kind)).numpy())
+                assert set(np.unique(arrays["entropy"])) == {round(25.5 * kinds.index(kind) + 1e-9)}
+        assert float(row["error_rate"]) == pytest.approx((mask != label).mean(), rel=1e-5)
+        assert (float(row["error_rate"]) == 0) == np.array_equal(mask, label)
+        if kind == "reference":
+            np.testing.assert_array_equal(mask, label)
         assert (row["patient"], row["fold"]) == (row["case"].upper(), str(FOLD[row["case"]]))
-        assert bool(row["hd95_lv"]) == (row["mask_kind"] == "final")
+        assert bool(row["hd95_lv"]) == (kind == "final")
+
+
+def test_faulty_masks_are_those_of_their_case_and_seed(tmp_path: Path) -> None:
+    _store(tmp_path / "0", ("final", "side1"))
+    for index, case in enumerate(CASES):
+        label, own = _batch(index)["label"][0].numpy().astype(np.uint8), _outputs(index, ("final", "side1"))
+        masks = {kind: mask.numpy() for kind, (mask, _) in own.items()}
+        for kind, mask, faults in faulty_masks(case, label, masks, (2.0, 1.0, 1.0), STRUCTURES, 5):
+            with np.load(mask_path(tmp_path / "0", case, kind)) as arrays:
+                np.testing.assert_array_equal(arrays["mask"], mask)
+                assert str(arrays["faults"]) == faults
+
+
+def test_every_file_has_its_digest_opinions_too(tmp_path: Path) -> None:
+    _store(tmp_path / "0", ("final", "side1"))
+    digests = mask_digests(tmp_path / "0")
+    assert digests is not None
+    kinds = ("final", "side1", *MADE, OPINION)
+    assert set(digests) == {f"{case}/{kind}" for case in CASES for kind in kinds}
+    for name, digest in digests.items():
+        assert sha256(tmp_path / "0" / "masks" / f"{name}.npz") == digest
+    for index, case in enumerate(CASES):
+        path = mask_path(tmp_path / "0", case, OPINION)
+        codes = Opinion(case, path, "0").codes()
+        np.testing.assert_array_equal(codes, encode(_segmented(index).log_p))
+        with np.load(path) as arrays:
+            assert bool(arrays["unseen"]) == (case != "c")
+            assert str(arrays["segmenter"]) == "0"
 
 
 def test_only_the_first_process_writes_the_table(tmp_path: Path) -> None:
-    store = StoreMasks(tmp_path, STRUCTURES, FOLD, dict(FOLD), frozenset())
-    module = _Module(network=SimpleNamespace(n_sides=0), early_weights=None)
-    trainer = _trainer()
-    trainer.is_global_zero = False
-    store.on_test_start(trainer, module)
-    store.on_test_batch_end(trainer, module, _outputs(0), _batch(0), 0)
-    store.on_test_epoch_end(trainer, module)
+    _store(tmp_path, ("final", "side1"), zero=False)
     assert not (tmp_path / "cases.csv").exists()
-    assert [p.name for p in tmp_path.rglob("*.npz")] == ["final.npz"]
+    assert mask_digests(tmp_path) is None
+    assert {p.stem for p in tmp_path.rglob("*.npz")} == {"final", "side1", *MADE, OPINION}

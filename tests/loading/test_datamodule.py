@@ -294,11 +294,13 @@ def test_what_a_mask_comes_with(
     assert whole.extras(("a1", "final")) == {"entropy", "log_p", "ensemble"}
 
 
-def test_masks_with_novel_faults_are_judged_but_never_trained_on(cases: dict[str, Any], masks: list[MaskItem]) -> None:
+def test_masks_with_novel_faults_are_judged_but_neither_trained_nor_calibrated_on(
+    cases: dict[str, Any], masks: list[MaskItem]
+) -> None:
     novel = [replace(mask, kind="novel1") for mask in masks if mask.kind == "early"]
     data = _data(cases, (1,), masks=[*masks, *novel], validation_fraction=0.4)
-    assert {kind for _, kind in data.train_items} == {"final", "early"}
-    assert {kind for _, kind in data.val_items} == {kind for _, kind in data.test_items} == {"final", "early", "novel1"}
+    assert {kind for _, kind in data.train_items} == {kind for _, kind in data.val_items} == {"final", "early"}
+    assert {kind for _, kind in data.test_items} == {"final", "early", "novel1"}
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0.0), (0.25, 0.25), (0.5, 0.5), (1.0, 1.0)])
