@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from whqa.assessment import TrainedRun, load_run
+from whqa.judges.calibration import CorrectionRule
 
 
 @pytest.fixture(scope="module")
@@ -19,12 +20,12 @@ def run(judged: Path) -> TrainedRun:
 
 
 @pytest.fixture
-def correcting(monkeypatch: pytest.MonkeyPatch) -> Callable[[TrainedRun, float], TrainedRun]:
-    """Makes a run correct from an error probability on, as if that had helped all of its unseen masks."""
+def correcting(monkeypatch: pytest.MonkeyPatch) -> Callable[[TrainedRun, CorrectionRule | None], TrainedRun]:
+    """Makes a run correct by a rule, as if that had helped all of its unseen masks."""
 
-    def make(run: TrainedRun, threshold: float) -> TrainedRun:
+    def make(run: TrainedRun, rule: CorrectionRule | None) -> TrainedRun:
         for network in run.networks:
-            calibration = replace(network.module.calibration, correction=threshold)
+            calibration = replace(network.module.calibration, correction=rule)
             monkeypatch.setattr(network.module, "calibration", calibration)
         better = {f"dice_{key}_corrected": run.cases[f"dice_{key}"] + 0.1 for key in run.scheme.keys}
         return replace(run, cases=run.cases.assign(**better))

@@ -190,7 +190,7 @@ def _quality_without(root: Path, *keys: str) -> dict[str, Any]:
     [
         _changed_mask,
         lambda root: {"model": _model(root, sha256="b")},
-        lambda root: {"model": _model(root, scale=2.0)},
+        lambda root: {"model": _model(root, slope=2.0)},
         lambda root: {"options": replace(BARE, confidence=0.8)},
         lambda root: {"options": replace(BARE, modality="mr")},
         lambda root: {"options": replace(BARE, label_map=ACDC)},

@@ -15,6 +15,10 @@ import yaml
 
 from whqa.assessment.model import load_run
 from whqa.errors import InputError
+from whqa.files import sha256
+from whqa.judges.calibration import Calibration, read_calibration
+from whqa.modules.errormap import ErrorMapModule, in_channels, out_channels
+from whqa.networks.voxresnet import VoxResNet
 from whqa.structures import MMWHS
 
 
@@ -25,7 +29,8 @@ def run(judged: Path, tmp_path: Path) -> Path:
     target = tmp_path / "runs" / source.parent.name
     (target / "errormap").mkdir(parents=True)
     shutil.copy(source.parent / "folds.json", target)
-    shutil.copytree(source / "0", target / "errormap" / "0")
+    for stage in ("errormap", "segmenter"):
+        shutil.copytree(source.parent / stage / "0", target / stage / "0", ignore=shutil.ignore_patterns("masks"))
     # as older versions wrote it: it knows no digests of the files that the tests spoil
     (target / "errormap" / "0" / "COMPLETED").write_text("")
     return target
@@ -43,7 +48,58 @@ def test_a_run_is_what_was_trained(run: Path) -> None:
     saved = torch.load(run / "errormap/0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     for name, values in module.state_dict().items():
         torch.testing.assert_close(values, saved[name])
-    assert module.calibration.to_dict() == json.loads((run / "errormap/0/calibration.json").read_text())
+    assert module.calibration == read_calibration(run / "errormap/0/calibration.json")
+    assert found.networks[0].sha256 == sha256(run / "errormap/0/checkpoints/last.ckpt")
+
+
+def test_the_second_opinion_is_that_of_the_folds_own_segmenter(run: Path) -> None:
+    (network,) = load_run(run).networks
+    assert network.module.hears_opinion
+    assert network.segmenter is not None
+    assert not network.segmenter.training
+    saved = torch.load(run / "segmenter/0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    for name, values in network.segmenter.state_dict().items():
+        torch.testing.assert_close(values, saved[name])
+
+
+def test_without_its_segmenter_a_run_is_refused_in_one_line(run: Path) -> None:
+    path = run / "segmenter/0/checkpoints/last.ckpt"
+    path.write_bytes(b"nonsense")
+    for message in ("not a checkpoint of this network", "no such checkpoint; copy the whole run, or train"):
+        with pytest.raises(InputError, match=message) as caught:
+            load_run(run)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert "\n" not in str(caught.value)
+        path.unlink(missing_ok=True)
+
+
+def test_a_network_that_hears_no_opinion_needs_no_segmenter(run: Path) -> None:
+    path = run / "errormap/0/checkpoints/last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    inputs = ["image", "mask"]
+    channels = in_channels(inputs, 8), out_channels("label", inputs, 8)
+    module = ErrorMapModule(VoxResNet(*channels, width=4), n_classes=8, inputs=inputs, head="label", total_steps=1)
+    hyper = saved["hyper_parameters"] | {"inputs": inputs}
+    torch.save(saved | {"state_dict": module.state_dict(), "hyper_parameters": hyper}, path)
+    shutil.rmtree(run / "segmenter")
+    (network,) = load_run(run).networks
+    assert network.segmenter is None
+    assert network.module.seen == ("image", "mask")
+
+
+def test_a_run_of_an_older_version_is_refused_in_one_line(run: Path) -> None:
+    path = run / "errormap/0/checkpoints/last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    del saved["hyper_parameters"]["inputs"]
+    torch.save(saved, path)
+    with pytest.raises(InputError, match=r"last\.ckpt: trained by an older version.*; train again") as caught:
+        load_run(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_without_calibration_is_loaded(run: Path) -> None:
+    (run / "errormap/0/calibration.json").unlink()
+    assert load_run(run).networks[0].module.calibration == Calibration()
 
 
 def test_a_run_without_a_stored_scheme_is_known_by_its_structures(run: Path) -> None:

@@ -19,14 +19,17 @@ import whqa
 from whqa.assessment import TrainedRun, assess, load_run, write_assessment
 from whqa.assessment.ensemble import judge_mask
 from whqa.assessment.input_findings import InputFindings
+from whqa.assessment.inputs import read_inputs
+from whqa.assessment.run_grid import to_run_grid
 from whqa.assessment.verdict import verdict_of
 from whqa.contract.quality_json import QualityIndicator
 from whqa.data.formats.volume_files import read_grid
 from whqa.errors import InputError
+from whqa.judges.calibration import CorrectionRule
 from whqa.report.assessment_page import render_report, write_preview
 from whqa.structures import MMWHS
 
-Correcting = Callable[[TrainedRun, float], TrainedRun]
+Correcting = Callable[[TrainedRun, CorrectionRule | None], TrainedRun]
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +135,7 @@ def test_a_lost_mask_is_rejected_without_label_head_too(run: TrainedRun, case: t
         binary,
         {"volume": nothing, "heart": nothing},
         {},
+        [],
         lost=True,
         unfamiliar=False,
         outside=0.0,
@@ -150,7 +154,7 @@ def test_the_ensemble_is_the_mean_of_its_networks(run: TrainedRun) -> None:
     with torch.no_grad():
         for weight in other.module.parameters():
             weight.mul_(1.3)
-    other = type(other)(1, other.module, other.sha256, other.bf16)
+    other = replace(other, fold=1)
     both = judge_mask([one, other], image, mask, (8.0, 8.0, 8.0))
     alone = [judge_mask([n], image, mask, (8.0, 8.0, 8.0)) for n in (one, other)]
     np.testing.assert_allclose(
@@ -158,8 +162,46 @@ def test_the_ensemble_is_the_mean_of_its_networks(run: TrainedRun) -> None:
     )
     assert both.by_fold[0] == alone[0].by_fold[0]
     assert both.by_fold[1] == alone[1].by_fold[1]
-    assert both.other is not None
-    assert not (both.other == mask).any(), "another label than the mask's own"
+    assert both.others is not None
+    assert not both.others.gather(0, mask[None]).any(), "other labels than the mask's own"
+    torch.testing.assert_close(both.others.sum(dim=0), torch.ones(mask.shape))
+
+
+def test_each_network_hears_its_own_segmenter(run: TrainedRun) -> None:
+    rng = np.random.default_rng(0)
+    image = torch.from_numpy(rng.standard_normal((17, 16, 15))).float()
+    mask = torch.from_numpy(rng.integers(0, 8, (17, 16, 15)))
+    one, other = (replace(load_run(run.directory).networks[0], fold=fold) for fold in range(2))
+    assert other.segmenter is not None
+    with torch.no_grad():
+        for weight in other.segmenter.parameters():
+            weight.mul_(-1.5)
+        said = [network.segmenter.log_p(image).exp() for network in (one, other)]  # type: ignore[union-attr]
+    found = judge_mask([one, other], image, mask, (8.0, 8.0, 8.0))
+    alone = [judge_mask([network], image, mask, (8.0, 8.0, 8.0)) for network in (one, other)]
+    assert not torch.allclose(alone[0].probability, alone[1].probability, atol=1e-3)
+    torch.testing.assert_close(found.probability, (alone[0].probability + alone[1].probability) / 2)
+    for judgement, p in zip((*alone, found), (*said, said[0] + said[1]), strict=True):
+        assert judgement.opinion is not None
+        # where two labels are all but alike, what is stored of p may turn them
+        sure = p.topk(2, dim=0).values.diff(dim=0)[0].abs() > 0.05
+        assert sure.any()
+        assert torch.equal(judgement.opinion[sure], p.argmax(dim=0).to(torch.uint8)[sure])
+
+
+def test_the_dice_with_the_second_opinion_is_told(run: TrainedRun, case: tuple[Path, Path]) -> None:
+    options = dict.fromkeys(("modality", "label_map", "orientation", "name"))
+    read = read_inputs(*case, run, resample=False, **options)
+    on_grid = to_run_grid(read, run)
+    image, mask = torch.from_numpy(on_grid.image.astype(np.float32)), torch.from_numpy(on_grid.mask.astype(np.int64))
+    opinion = judge_mask(run.networks, image, mask, tuple(on_grid.geometry.spacing)).opinion
+    assert opinion is not None
+    structures = assess(*case, run).quality["structures"]
+    for index, key in enumerate(MMWHS.keys, start=1):
+        both = [on_grid.mask == index, opinion.numpy() == index]
+        size = sum(int(region.sum()) for region in both)
+        expected = 2 * int((both[0] & both[1]).sum()) / size if size else None
+        assert structures[key]["dice_opinion"] == pytest.approx(expected)
 
 
 def test_only_voxels_above_the_threshold_are_corrected_and_other_organs_stay(
@@ -169,10 +211,12 @@ def test_only_voxels_above_the_threshold_are_corrected_and_other_organs_stay(
     mask = nib.load(case[1])
     values = np.asanyarray(mask.dataobj).copy()
     values[0, 0, 0] = 7
-    found = assess(case[0], (values, mask.affine), correcting(run, 0.3), label_map=label_map)
+    rule = CorrectionRule(0.3, -2.0)
+    found = assess(case[0], (values, mask.affine), correcting(run, rule), label_map=label_map)
     changed = found.corrected != found.mask
     assert changed.any(), "an untrained network doubts much"
-    assert (found.error_probability[changed] >= 0.3).all()
+    # on the run's grid, of which the scan's voxels are parts
+    assert (found.error_probability[changed] >= 0.3).mean() > 0.8
     assert found.quality["correction"]["changed_voxels"] == changed.sum()
     assert found.corrected.max() <= 7
     assert found.corrected_values is not None
@@ -181,19 +225,24 @@ def test_only_voxels_above_the_threshold_are_corrected_and_other_organs_stay(
     np.testing.assert_array_equal(found.corrected_values[changed], MMWHS.to_values(found.corrected)[changed])
 
 
-def test_a_mask_is_left_alone_where_correction_did_not_help(run: TrainedRun, case: tuple[Path, Path]) -> None:
+def test_a_mask_is_left_alone_where_no_rule_helped(
+    run: TrainedRun, case: tuple[Path, Path], correcting: Correcting
+) -> None:
     dice = [f"dice_{key}" for key in run.scheme.keys]
     worse = run.cases.assign(**{f"{name}_corrected": run.cases[name] - 0.01 for name in dice})
-    found = assess(*case, TrainedRun(**{**vars(run), "cases": worse}))
+    found = assess(*case, replace(correcting(run, None), cases=worse))
     np.testing.assert_array_equal(found.corrected, found.mask)
     correction = found.quality["correction"]
     assert not correction["applied"]
     assert correction["changed_voxels"] == 0
-    assert correction["reason"].startswith("left alone")
+    assert correction["reason"] == "left alone: on held-back training cases no correction helped"
     final = run.cases[run.cases["mask_kind"] == "final"]
     assert correction["out_of_fold"]["final"]
     assert correction["out_of_fold"]["n"] == len(final)
-    assert correction["threshold"] is None or f"on {len(final)} of the run's own final masks" in correction["reason"]
+    assert correction["threshold"] is None
+    applied = assess(*case, correcting(run, CorrectionRule(0.9, 0.1))).quality["correction"]
+    assert applied["reason"].startswith("applied where another label has a probability of 0.9 and the structure's Dice")
+    assert f"on {len(final)} of the run's own final masks" in applied["reason"]
 
 
 def test_paths_and_arrays_and_orientations_say_the_same(run: TrainedRun, case: tuple[Path, Path]) -> None:

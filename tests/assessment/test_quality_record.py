@@ -15,7 +15,8 @@ import pytest
 
 from whqa.assessment import TrainedRun, assess, write_assessment
 from whqa.assessment.model import FoldNetwork
-from whqa.modules.errormap import ErrorMapModule
+from whqa.judges.calibration import CorrectionRule
+from whqa.modules.errormap import ErrorMapModule, in_channels
 from whqa.networks.voxresnet import VoxResNet
 from whqa.structures import MMWHS
 
@@ -31,8 +32,9 @@ def case(phantoms: Path) -> Case:
 
 def _binary(run: TrainedRun) -> TrainedRun:
     """The run as if its network had no label head."""
-    network = VoxResNet(in_channels=1 + run.scheme.n_classes, out_channels=1, width=4)
-    module = ErrorMapModule(network, n_classes=run.scheme.n_classes, head="binary", total_steps=1)
+    inputs, n = ("image", "mask"), run.scheme.n_classes
+    network = VoxResNet(in_channels(inputs, n), out_channels=1, width=4)
+    module = ErrorMapModule(network, n_classes=n, inputs=inputs, head="binary", total_steps=1)
     columns = [name for name in run.cases if name.endswith(("_predicted", "_corrected"))]
     cases = run.cases.assign(**dict.fromkeys(columns, np.nan), gain=np.nan)
     return replace(run, networks=(FoldNetwork(0, module.eval(), "0" * 64),), cases=cases)
@@ -77,7 +79,10 @@ def test_without_label_head(run: TrainedRun, case: Case, tmp_path: Path, unlike_
     assert unlike_contract(found, "quality.schema.json") == []
     assert found["model"]["head"] == "binary"
     assert found["correction"]["threshold"] is None
-    assert all(structure["reason"] for structure in found["structures"].values())
+    for structure in found["structures"].values():
+        assert structure["reason"]
+        assert structure["dice_opinion"] is None
+        assert structure["correction"]["reason"].startswith("left alone: the run's network has no label head")
 
 
 def test_a_lost_mask(run: TrainedRun, case: Case, tmp_path: Path, unlike_contract: Unlike) -> None:
@@ -93,13 +98,13 @@ def test_a_strange_mask_that_is_corrected(
     run: TrainedRun,
     case: Case,
     tmp_path: Path,
-    correcting: Callable[[TrainedRun, float], TrainedRun],
+    correcting: Callable[..., TrainedRun],
     unlike_contract: Unlike,
 ) -> None:
     mask = nib.load(case[1])
     values = np.asanyarray(mask.dataobj).copy()
     values[values == MMWHS.values["ao"]] = 0
-    judge = _of_many_cases(correcting(run, 0.0), tmp_path / "run")
+    judge = _of_many_cases(correcting(run, CorrectionRule(0.0, -2.0)), tmp_path / "run")
     found = _written(judge, case[0], (values, mask.affine), tmp_path / "out")
     assert unlike_contract(found, "quality.schema.json") == []
     assert found["out_of_distribution"]

@@ -31,7 +31,7 @@ from whqa.errors import plain_messages
 from whqa.loading.augmentation import Augmentation
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.masks.store import MaskItem, write_mask
-from whqa.modules.errormap import ErrorMapModule
+from whqa.modules.errormap import ErrorMapModule, in_channels, out_channels
 from whqa.modules.segmenter import SegmenterModule
 from whqa.networks.voxresnet import VoxResNet
 
@@ -84,7 +84,9 @@ def segmenter(width: int) -> pl.LightningModule:
 
 def errormap(width: int) -> pl.LightningModule:
     """As an experiment makes it."""
-    return ErrorMapModule(VoxResNet(9, 8, width=width), n_classes=8, head="label", total_steps=10_000)
+    inputs = ("image", "mask")
+    network = VoxResNet(in_channels(inputs, 8), out_channels("label", inputs, 8), width=width)
+    return ErrorMapModule(network, n_classes=8, inputs=inputs, head="label", total_steps=10_000)
 
 
 def loader(cases: dict[str, PreparedCase], patch: int, masks: Sequence[MaskItem] | None) -> Any:
@@ -95,6 +97,7 @@ def loader(cases: dict[str, PreparedCase], patch: int, masks: Sequence[MaskItem]
         Folds((tuple(names[1:]), (names[0],)), seed=0),
         (1,),
         masks=masks,
+        n_classes=8,
         patch=(patch,) * 3,
         batch_size=2,
         steps_per_epoch=STEPS,

@@ -15,13 +15,15 @@ import pytest
 from rich.console import Console
 
 from whqa.cv import cross_validate
+from whqa.masks.plan import MASK_KINDS, has_entropy, is_trained_on
 from whqa.structures import MMWHS
 
 Rows = list[dict[str, str]]
 Train = Callable[..., int]
 Tiny = Callable[[Path], list[str]]
 
-OWN = {"final", "side1", "side2", "side3", "side4", "early"}
+OWN = set(MASK_KINDS)
+WITH_ENTROPY = {kind for kind in OWN if has_entropy(kind)}
 
 
 def _write_predictions(root: Path) -> Path:
@@ -72,10 +74,10 @@ def test_another_programs_masks_are_judged_by_all_but_the_entropy(
     held_out = json.loads((study / "folds.json").read_text())["folds"][0]
     rows = rows_of(study / "errormap" / "0" / "cases.csv")
     methods = {r["method"] for r in rows}
-    assert methods == {"errormap", "constant", "boundary", "entropy"}
+    assert methods == {"errormap", "constant", "boundary", "entropy", "opinion"}
     found = sorted((r["case"], r["mask_kind"], r["method"]) for r in rows)
-    expected = [(c, k, m) for c in held_out for k in OWN for m in methods]
-    assert found == sorted(expected + [(c, "nnunet", m) for c in held_out for m in methods - {"entropy"}])
+    expected = [(c, k, m) for c in held_out for k in {*OWN, "nnunet"} for m in methods - {"entropy"}]
+    assert found == sorted(expected + [(c, k, "entropy") for c in held_out for k in WITH_ENTROPY])
     for row in (r for r in rows if r["mask_kind"] == "nnunet"):
         with np.load(study / "external" / "nnunet" / "masks" / row["case"] / "nnunet.npz") as arrays:
             assert sorted(arrays) == ["made_from", "mask", "segmenter", "unseen"]
@@ -90,8 +92,10 @@ def test_the_networks_baselines_know_the_kind(external: tuple[Path, list[str]]) 
     study, _ = external
     fitted = json.loads((study / "errormap" / "0" / "baselines.json").read_text())
     assert set(fitted["constant"]) >= {"acc_volume/nnunet", "acc_heart/nnunet", "acc_volume/final"}
-    assert {k for k in fitted["boundary"] if "/" in k} == {f"width_mm/{k}" for k in {*OWN, "nnunet"}}
-    assert {k for k in fitted["entropy"] if "/" in k} == {f"threshold/{k}" for k in OWN}
+    known = {kind for kind in OWN if is_trained_on(kind)}
+    assert {k for k in fitted["boundary"] if "/" in k} == {f"width_mm/{k}" for k in {*known, "nnunet"}}
+    assert {k for k in fitted["entropy"] if "/" in k} == {f"threshold/{k}" for k in WITH_ENTROPY}
+    assert fitted["opinion"]["rate"] is not None
     folds = json.loads((study / "folds.json").read_text())["folds"]
     accuracy = []
     for case in (*folds[1], *folds[2]):
@@ -124,10 +128,11 @@ def test_a_changed_prediction_is_noticed(
     ("left_out", "word", "says"),
     [
         (1, "folds=3", "'out_of_fold' judges masks of unseen cases only; state ++masks.external.nnunet.unseen=true"),
-        (0, "masks.kinds=[nnunett]", "no kind 'nnunett'; there are final, side1, side2, side3, side4, early, nnunet"),
+        (0, "masks.kinds=[nnunett]", f"no kind 'nnunett'; there are {', '.join(MASK_KINDS)}, nnunet"),
         (0, "+masks.external.nnunet.patern=x", "did you mean 'masks.external.nnunet.pattern'?"),
         (0, "+masks.external.final.root=x", "masks.external.final: choose another name"),
         (0, "+masks.external.other={root:/nowhere,unseen:true}", "/nowhere: data folder does not exist"),
+        (0, "masks.kinds=[nnunet] errormap.inputs=[opinion]", "it trains none; use errormap.inputs=[image,mask]"),
     ],
 )
 def test_what_is_wrong_with_another_programs_masks_is_said_in_one_line(
@@ -144,7 +149,7 @@ def test_what_is_wrong_with_another_programs_masks_is_said_in_one_line(
     _write_predictions(tmp_path)
     settings = _settings(tmp_path)
     words = settings[: len(settings) - left_out]
-    assert train(*tiny(tmp_path), *words, word, "stage=errormap", "fold=0") == 2
+    assert train(*tiny(tmp_path), *words, *word.split(), "stage=errormap", "fold=0") == 2
     err = capsys.readouterr().err
     assert says in err
     assert err.count("\n") == 1

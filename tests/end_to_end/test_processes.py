@@ -31,7 +31,7 @@ def test_a_sweep_makes_the_directories_that_single_runs_make(
 
 
 def test_two_processes_judge_as_one_does(judged: Path, tmp_path: Path, tiny: Tiny, rows_of: Read) -> None:
-    """Eleven masks on two processes: Lightning's sampler judges one of them twice, which must not count."""
+    """An odd number of masks on two processes: Lightning's sampler judges one of them twice, which must not count."""
     shutil.copytree(judged, tmp_path, dirs_exist_ok=True)
     run_dir = tmp_path / "runs" / "tiny" / "errormap" / "0"
     folds = json.loads((tmp_path / "runs" / "tiny" / "folds.json").read_text())["folds"]
@@ -41,7 +41,7 @@ def test_two_processes_judge_as_one_does(judged: Path, tmp_path: Path, tiny: Tin
     table.write_text("".join(x for x in lines if not (x.startswith(folds[0][0]) and ",side1," in x)))
     (table.parent / "COMPLETED").write_text("")
     before = [r for r in rows_of(run_dir / "cases.csv") if (r["case"], r["mask_kind"]) != (folds[0][0], "side1")]
-    assert len({(r["case"], r["mask_kind"]) for r in before}) == 11
+    assert len({(r["case"], r["mask_kind"]) for r in before}) % 2 == 1
     known = rows_of(run_dir / "features.csv")
     assert [(r["case"], r["mask_kind"]) for r in known] == [(c, k) for k in ("final", "reference") for c in folds[0]]
     for name in ("cases.csv", "features.csv"):

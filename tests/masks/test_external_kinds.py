@@ -25,6 +25,7 @@ from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.loading.sampling import quality_bins
 from whqa.masks.plan import ChosenKinds, choose_kinds, is_delivered
 from whqa.masks.store import MaskItem, write_mask
+from whqa.modules.volume_batches import judged_case
 from whqa.quality import ErrorPrediction
 
 FOLDS = Folds((("a", "b"), ("c", "d"), ("e",)), seed=0)
@@ -60,6 +61,7 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> list[MaskItem]:
 def _data(masks: list[MaskItem], **options: Any) -> WholeHeartDataModule:
     cases = {c: _Case(id=c, patient=c, shape=SHAPE, spacing=(2.0, 2.0, 3.0)) for c in "abcde"}
     settings: dict[str, Any] = {"patch": (4, 4, 4), "batch_size": 2, "steps_per_epoch": 4, "validation_fraction": 0.25}
+    settings["n_classes"] = 3
     return WholeHeartDataModule(cases, FOLDS, (0,), masks=masks, **settings | options)
 
 
@@ -74,13 +76,16 @@ def test_kinds_are_told_apart() -> None:
     assert [k for k in KINDS if is_delivered(k)] == ["final", "nnunet"]
 
 
-def test_half_of_the_training_goes_to_delivered_masks(masks: list[MaskItem]) -> None:
-    data = _data(masks)
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_a_share_of_the_training_goes_to_delivered_masks(masks: list[MaskItem], share: float) -> None:
+    data = _data(masks, delivered=share)
     bins = data.train_dataloader().sampler.bins
     assert bins is not None
-    assert bins[: len(bins) // 2] == quality_bins([data.masks[i].error_rate for i in data.train_items])  # type: ignore[index]
+    by_quality = quality_bins([data.masks[i].error_rate for i in data.train_items])  # type: ignore[index]
     delivered = [i for i, (_, kind) in enumerate(data.train_items) if kind != "early"]
-    assert bins[len(bins) // 2 :] == [delivered] * (len(bins) // 2)
+    n = round(share * len(bins))
+    assert bins[-n:] == [delivered] * n
+    assert sorted(bins[:-n]) == sorted(by_quality * ((len(bins) - n) // len(by_quality)))
 
 
 def test_without_final_masks_the_other_programs_are_delivered(masks: list[MaskItem]) -> None:
@@ -99,13 +104,13 @@ def test_volumes_have_entropy_where_there_is_one(masks: list[MaskItem]) -> None:
     assert found == dict.fromkeys(KINDS, 2)
     for case in data.judged(data.test_items):
         assert (case.entropy is None) == (case.kind == "nnunet")
-    assert [data.has_entropy(("a", kind)) for kind in KINDS] == [True, True, False]
+    assert [data.extras(("a", kind)) for kind in KINDS] == [{"entropy"}, {"entropy"}, set()]
 
 
 def _fitted(names: list[str], masks: list[MaskItem], path: Path, at_most: int = 100) -> dict[str, Baseline]:
     """What a run would judge the test masks with."""
     data = _data(masks)
-    baselines = make_baselines(names, with_entropy=any(map(data.has_entropy, fitting_items(data))))
+    baselines = make_baselines(names, set().union(*map(data.extras, fitting_items(data))))
     trainer: Any = SimpleNamespace(datamodule=data, is_global_zero=True)
     FitBaselines(path, baselines, at_most, seed=0).setup(trainer, SimpleNamespace(), "test")  # type: ignore[arg-type]
     assert json.loads(path.read_text()) == {b.name: b.parameters() for b in baselines}
@@ -129,7 +134,7 @@ def test_where_no_mask_has_entropy_its_baseline_is_left_out(tmp_path: Path, mask
 
 @pytest.mark.parametrize("stage", ["fit", "validate"])
 def test_nothing_is_fitted_before_the_test(stage: str, tmp_path: Path, masks: list[MaskItem]) -> None:
-    baselines = make_baselines(["boundary"], with_entropy=True)
+    baselines = make_baselines(["boundary"], {"entropy"})
     trainer: Any = SimpleNamespace(datamodule=_data(masks), is_global_zero=True)
     FitBaselines(tmp_path / "b.json", baselines, 100, seed=0).setup(trainer, SimpleNamespace(), stage)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
@@ -137,13 +142,13 @@ def test_nothing_is_fitted_before_the_test(stage: str, tmp_path: Path, masks: li
         baselines[1].predict(next(_data(masks).judged([("a", "final")])))
 
 
-def test_delivered_masks_share_nine_tenths_of_the_calibration(
+def test_another_programs_masks_weigh_as_much_as_any_other_family_in_the_calibration(
     tmp_path: Path, masks: list[MaskItem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, seen = _data(masks), {}
     monkeypatch.setattr(calibrating, "fit_calibration", lambda h, w, r: seen.update(weights=w) or Calibration())
     trainer = SimpleNamespace(datamodule=data, is_global_zero=True, state=SimpleNamespace(fn=TrainerFn.VALIDATING))
-    calibrate, module = Calibrate(tmp_path / "calibration.json", "dice"), SimpleNamespace()
+    calibrate, module = Calibrate(tmp_path / "calibration.json", "dice"), SimpleNamespace(judged=judged_case)
     calibrate.on_validation_epoch_start(trainer, module)  # type: ignore[arg-type]
     for index, batch in enumerate(data.val_dataloader()):
         outputs = SimpleNamespace(error_logit=torch.zeros(SHAPE), label_logits=None)
@@ -151,9 +156,7 @@ def test_delivered_masks_share_nine_tenths_of_the_calibration(
     calibrate.on_validation_epoch_end(trainer, module)  # type: ignore[arg-type]
     kinds = [kind for _, kind in data.val_items]
     assert sorted(kinds) == sorted(KINDS)
-    assert dict(zip(kinds, seen["weights"], strict=True)) == pytest.approx(
-        {"final": 0.45, "nnunet": 0.45, "early": 0.1}
-    )
+    assert seen["weights"] == [1, 1, 1]
     assert json.loads((tmp_path / "calibration.json").read_text())
 
 

@@ -15,7 +15,7 @@ from whqa.data.formats.volume_files import Volume
 from whqa.data.phantom import make_phantom
 from whqa.data.preprocess import Geometry, Preprocess, preprocess_image, preprocess_label
 from whqa.errors import InputError
-from whqa.results.familiarity import FAMILIES, MIN_CASES, better_than_own, load_features, unchecked, unfamiliar
+from whqa.results.familiarity import FAMILIES, MIN_CASES, load_features, unchecked, unfamiliar
 from whqa.results.features import feature_names, features
 from whqa.structures import MMWHS
 
@@ -107,18 +107,6 @@ def test_a_mask_like_the_references_is_no_stranger_to_a_run_of_poor_masks() -> N
     assert entry["message"].endswith("in the run's own cases it is 0.01 to 0.12.")
     few = known | {"reference share_pa": right[: MIN_CASES - 1]}
     assert unfamiliar({"share_pa": 0.1}, few)
-
-
-def test_a_mask_better_than_the_run_s_own_is_told_from_these() -> None:
-    known = _table(share_pa=np.linspace(0.01, 0.02, 30), components_pa=np.tile([4, 5, 6], 10), noise=[0.1] * 30)
-    right = {"share_pa": 0.1, "components_pa": 1.0, "noise": 9.0}
-    assert better_than_own(right, known) == []
-    known |= _table(**{"reference share_pa": np.linspace(0.08, 0.12, 30), "reference components_pa": [1] * 30})
-    first, second = better_than_own(right, known)
-    assert first == "The share of the pulmonary artery in the heart is 0.1; in the run's own cases it is 0.01 to 0.02."
-    assert second.startswith("The number of separate pieces of the pulmonary artery is 1; ")
-    assert better_than_own({"share_pa": 0.015, "components_pa": 5.0}, known) == []
-    assert better_than_own({"share_pa": 0.9, "components_pa": 99.0}, known) == [], "like neither"
 
 
 def test_the_strangest_comes_first_and_stands_for_its_topic() -> None:
