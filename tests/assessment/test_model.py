@@ -17,6 +17,7 @@ from whqa.assessment.model import load_run
 from whqa.errors import InputError
 from whqa.files import sha256
 from whqa.judges.calibration import Calibration, read_calibration
+from whqa.masks.run_state import stamp
 from whqa.modules.errormap import ErrorMapModule, in_channels, out_channels
 from whqa.networks.voxresnet import VoxResNet
 from whqa.structures import MMWHS
@@ -31,8 +32,8 @@ def run(judged: Path, tmp_path: Path) -> Path:
     shutil.copy(source.parent / "folds.json", target)
     for stage in ("errormap", "segmenter"):
         shutil.copytree(source.parent / stage / "0", target / stage / "0", ignore=shutil.ignore_patterns("masks"))
-    # as older versions wrote it: it knows no digests of the files that the tests spoil
-    (target / "errormap" / "0" / "COMPLETED").write_text("")
+        # as older versions wrote it: it knows no digests of the files that the tests spoil
+        (target / stage / "0" / "COMPLETED").write_text("")
     return target
 
 
@@ -48,7 +49,7 @@ def test_a_run_is_what_was_trained(run: Path) -> None:
     saved = torch.load(run / "errormap/0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     for name, values in module.state_dict().items():
         torch.testing.assert_close(values, saved[name])
-    assert module.calibration == read_calibration(run / "errormap/0/calibration.json")
+    assert module.calibration == read_calibration(run / "errormap/0/calibration.json", "")
     assert found.networks[0].sha256 == sha256(run / "errormap/0/checkpoints/last.ckpt")
 
 
@@ -65,12 +66,24 @@ def test_the_second_opinion_is_that_of_the_folds_own_segmenter(run: Path) -> Non
 def test_without_its_segmenter_a_run_is_refused_in_one_line(run: Path) -> None:
     path = run / "segmenter/0/checkpoints/last.ckpt"
     path.write_bytes(b"nonsense")
-    for message in ("not a checkpoint of this network", "no such checkpoint; copy the whole run, or train"):
-        with pytest.raises(InputError, match=message) as caught:
+    for message in ("not readable as a checkpoint", "no such file"):
+        with pytest.raises(
+            InputError, match=f"{message}.*; start this run anew: rm -r .*stage=segmenter fold=0"
+        ) as caught:
             load_run(run)
         assert str(caught.value).startswith(f"{path}: ")
         assert "\n" not in str(caught.value)
         path.unlink(missing_ok=True)
+
+
+def test_a_segmenter_that_is_not_as_its_run_wrote_it_is_refused(run: Path) -> None:
+    path = run / "segmenter/0/checkpoints/last.ckpt"
+    stamp(run / "segmenter/0")
+    load_run(run)
+    saved = torch.load(path, weights_only=True)
+    torch.save(saved | {"epoch": 99}, path)
+    with pytest.raises(InputError, match=r"segmenter/0/checkpoints/last\.ckpt: not as this run wrote it"):
+        load_run(run)
 
 
 def test_a_network_that_hears_no_opinion_needs_no_segmenter(run: Path) -> None:
@@ -99,6 +112,10 @@ def test_a_run_of_an_older_version_is_refused_in_one_line(run: Path) -> None:
 
 def test_a_run_without_calibration_is_loaded(run: Path) -> None:
     (run / "errormap/0/calibration.json").unlink()
+    path = run / "errormap/0/config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["errormap"]["validation_fraction"] = 0
+    path.write_text(yaml.safe_dump(config))
     assert load_run(run).networks[0].module.calibration == Calibration()
 
 

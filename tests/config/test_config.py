@@ -16,6 +16,7 @@ from whqa.config.precision import cpu_precision
 from whqa.config.run_name import run_name
 from whqa.config.words import check_overrides, compose_config
 from whqa.data.preprocess import Preprocess
+from whqa.errors import InputError
 from whqa.loading.augmentation import Augmentation
 from whqa.masks.plan import MaskPlan
 
@@ -71,6 +72,31 @@ def test_an_experiment_is_consistent(path: Path) -> None:
     assert cfg.errormap.validation_fraction > 0, "the error maps' calibration needs held-back training cases"
 
 
+@pytest.mark.parametrize(
+    ("words", "inputs"),
+    [
+        ([], None),
+        (["errormap=no_opinion"], ["image", "mask"]),
+        (["errormap=mask_withheld"], ["image"]),
+        (["experiment=phantom", "errormap=mask_withheld"], ["image"]),
+        (["errormap.inputs=[image,opinion]"], ["image", "opinion"]),
+    ],
+)
+def test_an_ablation_withholds_what_it_says_and_changes_nothing_else(
+    words: list[str], inputs: list[str] | None
+) -> None:
+    found = compose_config(words)
+    assert (found.errormap.inputs and [str(name) for name in found.errormap.inputs]) == inputs
+    whole = compose_config([word for word in words if not word.startswith("errormap")])
+    found.errormap.inputs = whole.errormap.inputs
+    assert found == whole
+
+
+def test_an_input_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InputError, match=r"errormap\.inputs"):
+        compose_config(["errormap.inputs=[image,masks]"])
+
+
 @pytest.mark.parametrize("stage", ["segmenter", "errormap"])
 @pytest.mark.parametrize("path", [p for p in GROUPS if p.parent.name == "network"], ids=_id)
 def test_a_network_is_made_for_both_stages(path: Path, stage: str) -> None:
@@ -112,6 +138,7 @@ def test_the_logger_and_callbacks_of_a_run_can_be_made(tmp_path: Path) -> None:
         (["+data.patient='(\\d+)'"], "demo,data.patient=_d+_"),
         (["segmenter.patch=[8,8,8]"], "demo,segmenter.patch=_8,8,8_"),
         (["~network.width"], "demo,~network.width"),
+        (["errormap=mask_withheld"], "demo,errormap=mask_withheld"),
         (
             ["+masks.external.nnunet.root=/p/q", "masks.kinds=[nnunet]"],
             "demo,masks.external.nnunet,masks.kinds=_nnunet_",

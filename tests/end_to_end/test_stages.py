@@ -222,7 +222,7 @@ def test_a_run_leaves_what_the_contract_names_and_nothing_half_written(judged: P
 
 
 def test_a_calibration_is_kept_and_meets_the_error_rates_of_the_masks_held_back(judged: Path) -> None:
-    found = read_calibration(_study(judged) / "errormap" / "0" / "calibration.json")
+    found = read_calibration(_study(judged) / "errormap" / "0" / "calibration.json", "")
     assert found.rate is not None
     assert len(found.rate.coefficients) == 6
     assert found.threshold is None

@@ -205,6 +205,7 @@ def _error_map_module(run_dir: Path, config: DictConfig, n_classes: int) -> Erro
 def _segmenter(errormap_dir: Path, config: DictConfig, n_classes: int) -> SegmenterModule:
     """The segmenter of an error-map network's own fold: what it says of a new scan is an opinion like those learned."""
     run_dir = errormap_dir.parent.parent / "segmenter" / errormap_dir.name
+    refuse_damaged([run_dir], trained_only=True)
     path, remedy = run_dir / LAST_CHECKPOINT, made_anew(run_dir)
     saved = read_weights(path, remedy, "state_dict")
     with reading(path, "a checkpoint of this network", remedy):
