@@ -69,6 +69,21 @@ def test_one_case_with_report_and_picture(run: Path, scans: Path, capsys: pytest
     assert printed.err == ""
 
 
+def test_what_was_said_is_printed_beside_the_truth(run: Path, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image, mask = _files(scans / "images")[0], _files(scans / "masks")[0]
+    options = ("--model", run, "-o", scans / "out", "--no-report")
+    assert _assess(image, mask, *options, "--reference", mask) == 0
+    *_, line, last = capsys.readouterr().out.splitlines()
+    assert last == str(scans / "out" / "quality.json")
+    quality = json.loads((scans / "out" / "quality.json").read_text())
+    assert line.startswith(f"said / true: QI over the heart {quality['qi']['heart']['value']:.3f}")
+    assert "volume" in line
+    assert " / 1.000;" in line
+    assert _assess(scans / "images", scans / "masks", *options, "--reference", mask) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == f"whqa assess: --reference {mask}: is the truth of one mask; IMAGE and MASK are folders or a table"
+
+
 def test_a_folder_with_one_corrupt_case(
     run: Path, scans: Path, phantoms: Path, capsys: pytest.CaptureFixture[str], rows_of: Read
 ) -> None:
