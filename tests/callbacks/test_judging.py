@@ -102,7 +102,7 @@ def test_validation_logs_the_numbers_of_sklearn_and_scipy() -> None:
 
 def test_calibration_waits_for_the_validation_after_the_training(tmp_path: Path) -> None:
     module = _Module(calibration=None)
-    calibrate = Calibrate(tmp_path / "calibration.json", "dice")
+    calibrate = Calibrate(tmp_path / "calibration.json", "dice", 10, 0)
     calibrate.on_validation_epoch_start(_trainer(), module)
     _run(calibrate, _raw, module, _trainer(), "validation")
     assert module.calibration is None
@@ -119,7 +119,7 @@ def test_calibration_weighs_families_of_masks_alike(tmp_path: Path, rule: Any) -
     assert module.calibration == read_calibration(tmp_path / "calibration.json", "") == expected
     # what a later test takes up
     module.calibration = None
-    Calibrate(tmp_path / "calibration.json", rule).setup(trainer, module, "test")
+    Calibrate(tmp_path / "calibration.json", rule, 10, 0).setup(trainer, module, "test")
     assert module.calibration == expected
     calibrate.path = tmp_path / "another.json"
     calibrate.setup(trainer, module, "test")
@@ -158,8 +158,8 @@ def test_other_processes_calibrate_but_write_nothing(tmp_path: Path) -> None:
 
 
 def _calibrated(root: Path, rule: Any, outputs: Callable[[int], Any], zero: bool = True) -> tuple[Calibrate, Any, Any]:
-    module = _Module(calibration=None, judged=judged_case)
-    trainer, calibrate = _trainer(TrainerFn.VALIDATING, zero), Calibrate(root / "calibration.json", rule)
+    module = _Module(calibration=None, judged=judged_case, hears_opinion=False)
+    trainer, calibrate = _trainer(TrainerFn.VALIDATING, zero), Calibrate(root / "calibration.json", rule, 10, 0)
     calibrate.on_validation_epoch_start(trainer, module)
     _run(calibrate, outputs, module, trainer, "validation")
     return calibrate, module, trainer

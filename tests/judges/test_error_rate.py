@@ -12,7 +12,7 @@ from scipy import ndimage
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from whqa.judges.error_rate import SMALLEST, STRENGTH, RateModel, fit_rate, rate_features
+from whqa.judges.error_rate import OF_OPINION, SMALLEST, STRENGTH, RateModel, between, fit_rate, rate_features
 from whqa.quality import JudgedCase
 
 Make = Callable[..., JudgedCase]
@@ -36,8 +36,8 @@ def _features_of_numpy(logit: np.ndarray, case: JudgedCase) -> np.ndarray:
         (1 - own)[heart].mean(),
         differs[heart].mean(),
         core.sum() / heart.sum(),
-        p[heart & ~differs].mean(),
-        p[differs].mean() if differs.any() else 0.0,
+        (1 - own)[heart & ~differs].mean(),
+        (1 - own)[differs].mean() if differs.any() else 0.0,
     ]
     return np.log(np.array(shares) + SMALLEST)
 
@@ -157,3 +157,22 @@ def test_one_mask_gives_its_own_rate() -> None:
 def test_extreme_masks_overflow_nothing() -> None:
     found = RateModel(0.0, (1.0,)).rate(np.array([[-2000.0], [0.0], [2000.0]]))
     np.testing.assert_array_equal(found, [0.0, 0.5, 1.0])
+
+
+def test_features_that_are_left_out_do_not_count() -> None:
+    x, y, w = _sample(n_features=6)
+    model, alone = (
+        fit_rate(list(x), y.tolist(), w.tolist(), OF_OPINION),
+        fit_rate(list(x[:, 1:]), y.tolist(), w.tolist()),
+    )
+    assert model is not None
+    assert alone is not None
+    assert model.coefficients[0] == 0
+    np.testing.assert_allclose(model.rate(x), alone.rate(x[:, 1:]), atol=1e-5)
+
+
+def test_the_odds_between_two_models_are_the_geometric_mean_of_theirs() -> None:
+    x, _, _ = _sample(n_features=3)
+    first, second = RateModel(-1.0, (0.5, 0.1, 0.0)), RateModel(0.3, (0.0, 0.2, -0.4))
+    odds = [p / (1 - p) for p in (first.rate(x), second.rate(x), between([first, second]).rate(x))]
+    np.testing.assert_allclose(odds[2], np.sqrt(odds[0] * odds[1]), rtol=1e-9)

@@ -12,7 +12,8 @@ from scipy.stats import spearmanr
 
 from whqa.errors import InputError
 from whqa.judges.calibration import MaskLogits, fit_calibration
-from whqa.judges.second_opinion import SMALLEST_P, SecondOpinion, doubt_logit, family_weights
+from whqa.judges.error_rate import OF_OPINION, fit_rate, rate_features
+from whqa.judges.second_opinion import SMALLEST_P, SecondOpinion, doubt_logit, family_weights, opinion_rate
 from whqa.masks.plan import MASK_KINDS
 from whqa.quality import JudgedCase
 
@@ -49,7 +50,7 @@ def test_p_rises_with_the_doubt_and_is_calibrated_like_the_network(heard: Make, 
     assert baseline.name == "its name"
     assert baseline.needs == {attribute}
     whole = [replace(case, log_p=getattr(case, attribute)) for case in cases]
-    expected = fit_calibration([MaskLogits.of(doubt_logit(case), case) for case in whole])
+    expected = fit_calibration([MaskLogits.of(doubt_logit(case), case) for case in whole], columns=OF_OPINION)
     assert baseline.parameters() == expected.to_dict()
     for case in whole:
         judged = replace(case, **{attribute: case.log_p, "log_p": case.log_p if attribute == "log_p" else None})
@@ -79,3 +80,15 @@ def test_families_of_masks_weigh_alike() -> None:
     everything = list(MASK_KINDS)
     # final, reference, corrupted, novel, mixed, unfinished
     assert sum(family_weights(everything)) == pytest.approx(6)
+
+
+def test_the_opinions_error_rates_are_a_regression_on_what_it_says_alone(heard: Make) -> None:
+    cases = [heard(seed, wrong) for seed, wrong in enumerate((0.0, 0.1, 0.4, 0.8))]
+    model = opinion_rate(iter(cases))
+    assert model is not None
+    features = [rate_features(torch.zeros(case.mask.shape), case) for case in cases]
+    rates = [float(case.error[case.heart].double().mean()) for case in cases]
+    expected = fit_rate(features, rates, [1.0] * 4, OF_OPINION)
+    assert expected is not None
+    np.testing.assert_allclose(model.rate(np.array(features)), expected.rate(np.array(features)), atol=1e-6)
+    assert model.coefficients[0] == 0, "no network is asked"

@@ -146,9 +146,12 @@ def test_another_programs_masks_weigh_as_much_as_any_other_family_in_the_calibra
     tmp_path: Path, masks: list[MaskItem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, seen = _data(masks), {}
-    monkeypatch.setattr(calibrating, "fit_calibration", lambda h, w, r: seen.update(weights=w) or Calibration())
+    monkeypatch.setattr(calibrating, "fit_calibration", lambda h, w, *_, **__: seen.update(weights=w) or Calibration())
     trainer = SimpleNamespace(datamodule=data, is_global_zero=True, state=SimpleNamespace(fn=TrainerFn.VALIDATING))
-    calibrate, module = Calibrate(tmp_path / "calibration.json", "dice"), SimpleNamespace(judged=judged_case)
+    calibrate, module = (
+        Calibrate(tmp_path / "calibration.json", "dice", 10, 0),
+        SimpleNamespace(judged=judged_case, hears_opinion=False),
+    )
     calibrate.on_validation_epoch_start(trainer, module)  # type: ignore[arg-type]
     for index, batch in enumerate(data.val_dataloader()):
         outputs = SimpleNamespace(error_logit=torch.zeros(SHAPE), label_logits=None)

@@ -12,12 +12,15 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 
+from whqa.callbacks.fitting import fitting_items, sample_of
 from whqa.callbacks.ranks import gather_by_index
 from whqa.files import write_json
 from whqa.judges.calibration import MaskLogits, corrected_by, fit_calibration, read_calibration
 from whqa.judges.correction import RULES, harmless_rule, other_probabilities, true_gains
-from whqa.judges.second_opinion import family_weights
+from whqa.judges.error_rate import RateModel
+from whqa.judges.second_opinion import family_weights, opinion_rate
 from whqa.judges.threshold_rule import ThresholdRule
+from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.metrics.per_case import FloatArray, mean_defined
 from whqa.metrics.segmentation import segmentation_dice
 from whqa.quality import stratum
@@ -28,11 +31,19 @@ class Calibrate(pl.Callback):
 
     Every family of masks (final, reference, corrupted, mixed, another program's ...) has the same weight, side outputs
     and early masks together one: what is judged in practice may be of any quality.
+
+    Args:
+        path: of calibration.json.
+        rule: of the threshold.
+        at_most: training masks on which the opinion's own error rates are fitted, see `opinion_rate`.
+        seed: of their draw.
     """
 
-    def __init__(self, path: Path, rule: ThresholdRule) -> None:
+    def __init__(self, path: Path, rule: ThresholdRule, at_most: int, seed: int) -> None:
         self.path = path
         self.rule = rule
+        self.at_most = at_most
+        self.seed = seed
         self.logits: dict[int, MaskLogits] = {}
         self.gains: dict[int, tuple[FloatArray, str]] = {}
         self.fitted = False
@@ -72,7 +83,9 @@ class Calibrate(pl.Callback):
         if not self.fitted:
             logits = gather_by_index(self.logits)
             weights = family_weights([items[i][1] for i in sorted(logits)])
-            calibration = fit_calibration([logits[i] for i in sorted(logits)], weights, self.rule)
+            known = [logits[i] for i in sorted(logits)]
+            further = self._opinion_rate(trainer.datamodule) if module.hears_opinion else None  # type: ignore[attr-defined]
+            calibration = fit_calibration(known, weights, self.rule, further=further)
             self.fitted = True
         else:
             gains = gather_by_index(self.gains)
@@ -83,3 +96,7 @@ class Calibrate(pl.Callback):
         module.calibration = calibration  # type: ignore[assignment]
         if trainer.is_global_zero:
             write_json(self.path, calibration.to_dict())
+
+    def _opinion_rate(self, data: WholeHeartDataModule) -> RateModel | None:
+        """On a sample of all training masks, the same on all processes."""
+        return opinion_rate(data.judged(sample_of(fitting_items(data), self.at_most, self.seed)))

@@ -47,9 +47,14 @@ class FitBaselines(pl.Callback):
         items = fitting_items(data)
         if isinstance(baseline, Constant):
             return items
-        order = np.random.default_rng(self.seed).permutation(len(items))
-        usable = [i for i in order if baseline.needs <= data.extras(items[i])]
-        return [items[i] for i in sorted(usable[: self.at_most])]
+        usable = [item for item in items if baseline.needs <= data.extras(item)]
+        return sample_of(usable, self.at_most, self.seed)
+
+
+def sample_of(items: Sequence[Item], at_most: int, seed: int) -> list[Item]:
+    """At most so many of them, drawn by the seed, in their order."""
+    order = np.random.default_rng(seed).permutation(len(items))
+    return [items[i] for i in sorted(order[:at_most])]
 
 
 def fitting_items(data: WholeHeartDataModule) -> list[Item]:

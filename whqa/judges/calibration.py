@@ -23,7 +23,7 @@ from scipy.special import expit, log_expit
 from torch import Tensor
 
 from whqa.files import read_json, reading
-from whqa.judges.error_rate import N_FEATURES, RateModel, fit_rate, rate_features
+from whqa.judges.error_rate import N_FEATURES, OF_NETWORK, RateModel, between, fit_rate, rate_features
 from whqa.judges.threshold import LEVELS
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.metrics.per_case import FloatArray
@@ -167,6 +167,8 @@ def fit_calibration(
     masks: Sequence[MaskLogits],
     weights: Sequence[float] | None = None,
     rule: ThresholdRule = ThresholdRule.expected,
+    columns: Sequence[int] = OF_NETWORK,
+    further: RateModel | None = None,
 ) -> Calibration:
     """Error rates, then the slope by maximum likelihood over the heart, then the rule's threshold.
 
@@ -174,14 +176,18 @@ def fit_calibration(
         masks: none at all leaves logits as they are, with tau = 0.5.
         weights: of the masks, all alike by default.
         rule: see above.
+        columns: features of the regression, see `whqa.judges.error_rate`.
+        further: a regression on other masks; the error rate lies between the two.
     """
     if not masks:
         return Calibration()
     share = np.ones(len(masks)) if weights is None else np.asarray(weights, np.float64)
     share = share / share.sum()
-    rate = fit_rate([m.features for m in masks], [m.rate for m in masks], share.tolist())
+    rate = fit_rate([m.features for m in masks], [m.rate for m in masks], share.tolist(), columns)
     if rate is None:
         return Calibration(threshold=None if rule == ThresholdRule.expected else 0.5)
+    if further is not None:
+        rate = between([rate, further])
     heart = np.stack([m.heart for m in masks])
     rates = rate.rate(np.stack([m.features for m in masks]))
     slope = _likeliest_slope(heart, rates, share)

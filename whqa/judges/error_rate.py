@@ -29,6 +29,8 @@ SMALLEST = 1e-3
 """Added to shares before their logarithm: smaller ones are alike."""
 N_FEATURES = (1, 6)
 """Without and with a second opinion."""
+OF_NETWORK, OF_OPINION = (0, 1, 2), (1, 2, 3, 4, 5)
+"""Features that the error-map network's regression uses, which has few masks to learn from, and the opinion's own."""
 STRENGTH = 50.0
 """Inverse of the ridge penalty, in masks."""
 
@@ -51,7 +53,7 @@ def rate_features(logit_DHW: Tensor, case: JudgedCase) -> FloatArray:
 
     The mean of sigmoid(logit); with a second opinion also the mean of 1 - p_S(M), the share of voxels where the
     opinion's most probable label is not the mask's, that share without seams (after an erosion by a voxel), and the
-    mean of sigmoid(logit) where the two agree and where they do not.
+    mean of 1 - p_S(M) where the two agree and where they do not.
 
     Args:
         logit_DHW: error logit, not calibrated.
@@ -61,29 +63,34 @@ def rate_features(logit_DHW: Tensor, case: JudgedCase) -> FloatArray:
         float64 (6,), or (1,) without an opinion.
     """
     heart = case.heart
-    probability = torch.sigmoid(logit_DHW.float())
-    values = [_mean(probability, heart)]
+    values = [_mean(torch.sigmoid(logit_DHW.float()), heart)]
     if case.log_p is not None:
-        own = case.log_p.gather(0, case.mask.long()[None])[0].exp()
+        doubt = 1 - case.log_p.gather(0, case.mask.long()[None])[0].exp()
         differs = (case.log_p.argmax(dim=0) != case.mask) & heart
         inner = ndimage.binary_erosion(differs.cpu().numpy())
         values += [
-            _mean(1 - own, heart),
+            _mean(doubt, heart),
             _mean(differs.float(), heart),
             float(inner.sum()) / max(1, int(heart.sum())),
-            _mean(probability, heart & ~differs),
-            _mean(probability, differs),
+            _mean(doubt, heart & ~differs),
+            _mean(doubt, differs),
         ]
     return np.log(np.array(values) + SMALLEST)
 
 
-def fit_rate(features: Sequence[FloatArray], rates: Sequence[float], weights: Sequence[float]) -> RateModel | None:
+def fit_rate(
+    features: Sequence[FloatArray],
+    rates: Sequence[float],
+    weights: Sequence[float],
+    columns: Sequence[int] | None = None,
+) -> RateModel | None:
     """The regression on masks with reference; None where all masks, or none, are wrong everywhere or nowhere.
 
     Args:
         features: of each mask, see `rate_features`.
         rates: true share of wrong voxels over the heart.
         weights: of the masks.
+        columns: features to use, None for all; the others get the coefficient 0.
     """
     x, y, w = np.array(features, np.float64), np.array(rates, np.float64), np.array(weights, np.float64)
     if not len(x) or not 0 < (w * y).sum() < w.sum():
@@ -91,6 +98,8 @@ def fit_rate(features: Sequence[FloatArray], rates: Sequence[float], weights: Se
     w = w * len(x) / w.sum()
     mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-9
     spread[spread < 1e-6] = np.inf
+    if columns is not None:
+        spread[[i for i in range(x.shape[1]) if i not in columns]] = np.inf
     z = (x - mean) / spread
     model = LogisticRegression(C=STRENGTH, max_iter=2000)
     with warnings.catch_warnings():
@@ -99,6 +108,12 @@ def fit_rate(features: Sequence[FloatArray], rates: Sequence[float], weights: Se
         model.fit(np.r_[z, z], np.r_[np.ones(len(z)), np.zeros(len(z))], sample_weight=np.r_[w * y, w * (1 - y)])
     slopes = model.coef_[0] / spread
     return RateModel(float(model.intercept_[0] - slopes @ mean), tuple(map(float, slopes)))
+
+
+def between(models: Sequence[RateModel]) -> RateModel:
+    """The model whose odds are the geometric mean of those of several ones with the same features."""
+    intercept = float(np.mean([model.intercept for model in models]))
+    return RateModel(intercept, tuple(map(float, np.mean([model.coefficients for model in models], axis=0))))
 
 
 def _mean(values: Tensor, region: Tensor) -> float:

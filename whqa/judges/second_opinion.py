@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from whqa.errors import InputError
 from whqa.judges.baseline import CaseSource
 from whqa.judges.calibration import Calibration, MaskLogits, fit_calibration
+from whqa.judges.error_rate import OF_OPINION, RateModel, fit_rate, rate_features
 from whqa.masks.plan import family
 from whqa.quality import ErrorPrediction, JudgedCase
 
@@ -43,7 +45,7 @@ class SecondOpinion:
             kinds.append(case.kind)
         if not masks:
             raise ValueError("no case to fit the opinion on")
-        self._calibration = fit_calibration(masks, family_weights(kinds))
+        self._calibration = fit_calibration(masks, family_weights(kinds), columns=OF_OPINION)
 
     def predict(self, case: JudgedCase) -> ErrorPrediction:
         """See `Baseline.predict`."""
@@ -61,6 +63,19 @@ class SecondOpinion:
     def parameters(self) -> dict[str, Any]:
         """The calibration."""
         return {} if self._calibration is None else self._calibration.to_dict()
+
+
+def opinion_rate(cases: Iterable[JudgedCase]) -> RateModel | None:
+    """The regression of error rates on what the opinion alone says of masks with reference.
+
+    No network has to be kept from these cases, for the opinion's segmenter has not seen them: there may be many.
+    """
+    features, rates, kinds = [], [], []
+    for case in cases:
+        features.append(rate_features(doubt_logit(case), case))
+        rates.append(float(case.error[case.heart].double().mean()))
+        kinds.append(case.kind)
+    return fit_rate(features, rates, family_weights(kinds), OF_OPINION)
 
 
 def doubt_logit(case: JudgedCase) -> Tensor:

@@ -96,7 +96,7 @@ def errormap_callbacks(study: Study, masks: Sequence[MaskItem], run_dir: Path, j
     scheme, identity = study.cohort.scheme, _identities(study, masks)
     return [
         MonitorErrorMap(),
-        Calibrate(run_dir / CALIBRATION, judging.rule),
+        Calibrate(run_dir / CALIBRATION, judging.rule, judging.baseline_masks, judging.seed),
         FitBaselines(run_dir / "baselines.json", judging.baselines, judging.baseline_masks, judging.seed),
         TrackRun(run_dir, scheme),
         JudgeMasks(run_dir, judging.baselines, scheme.keys, identity),
