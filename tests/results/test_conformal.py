@@ -1,4 +1,4 @@
-"""Intervals: against a plain reading of the method, and their coverage on simulated cohorts."""
+"""Intervals: against a plain reading of the method, and their coverage of perfect, good and bad masks."""
 
 from __future__ import annotations
 
@@ -8,79 +8,157 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whqa.results.conformal import OutOfFold, conformal_interval, held_out_intervals
+from whqa.results.conformal import NEIGHBOURHOOD, WIDENING, OutOfFold, belt_of, conformal_interval, held_out_intervals
+
+FOLDS = 5
 
 
-def _cohort(seed: int, n: int, masks: int = 1, folds: int = 5, noise: float = 0.2) -> OutOfFold:
-    """Quality 1 - x with x skewed, predicted with an error that grows with x; masks of one patient are alike."""
+def _cohort(seed: int, n: int = 40, perfect: int = 1, others: int = 8, folds: int = FOLDS) -> OutOfFold:
+    """Masks with no error at all among others of up to 40 % errors; false alarms of a patient hide which is which."""
     rng = np.random.default_rng(seed)
-    patient = np.repeat(np.arange(n), masks)
-    share = np.repeat(rng.beta(2, 12, n), masks)
-    error = np.repeat(rng.normal(0, noise, n), masks) * share
-    predicted = np.clip(1 - share, 0, 1)
-    final = np.ones(len(patient), bool) if masks == 1 else np.zeros(len(patient), bool)
-    return OutOfFold(patient % folds, patient.astype(object), predicted, np.clip(predicted + error, 0, 1), final)
+    share = np.concatenate([np.zeros((n, perfect)), np.exp(rng.uniform(-7, -0.9, (n, others)))], axis=1)
+    found = share * np.clip(rng.normal(0.85, 0.07, share.shape), 0, 1)
+    false = np.exp(rng.normal(-3, 0.3, (n, 1)) + rng.normal(0, 0.1, share.shape)) * (1 - share)
+    patient = np.repeat(np.arange(n), share.shape[1])
+    return OutOfFold(patient % folds, patient.astype(object), 1 - (found + false).ravel(), 1 - share.ravel())
 
 
-def test_one_mask_a_patient_and_one_fold_is_plain_split_conformal() -> None:
-    known = _cohort(0, 50, folds=1)
-    new = 0.9
+def _plain_interval(known: OutOfFold, predicted: float, confidence: float) -> tuple[float, float]:
+    """Every candidate truth tried by itself, patient by patient."""
+    offset = max(1e-3, np.median(1 - known.predicted))
+    scale = lambda x: np.log(offset + 1 - x)  # noqa: E731
+    people = np.unique(known.patient.astype(str))
+    candidates, belt = np.linspace(np.log(offset), np.log(1 + offset), 200), []
+    for y in candidates:
+        values, weights = [], []
+        for person in people:
+            rows = known.patient.astype(str) == person
+            distance = np.abs(scale(known.true[rows]) - y)
+            weight = np.exp(-distance / NEIGHBOURHOOD)
+            weights += list(weight / weight.sum())
+            values += list(scale(known.predicted[rows]) - scale(known.true[rows]) + y)
+        values, weights = np.array(values), np.array(weights)
+        middle = min(v for v in values if weights[values <= v].sum() >= len(people) / 2 - 1e-9)
+        belt.append((y, values, weights, middle))
+    best, worst = min(middle for *_, middle in belt), max(middle for *_, middle in belt)
+    value, usual = np.clip(scale(predicted), best, worst), []
+    for y, values, weights, middle in belt:
+        gaps, needed = np.abs(np.clip(values, best, worst) - middle), confidence * (len(people) + 1) - 1e-9
+        reach = min(g for g in gaps if weights[gaps <= g].sum() >= needed)
+        reach += WIDENING * np.abs(scale(known.true) - y).min()
+        usual.append((y, value >= middle - reach - 1e-12, value <= middle + reach + 1e-12))
+    worst_truth = max(y for y, not_too_good, _ in usual if not_too_good)
+    best_truth = min(y for y, _, not_too_bad in usual if not_too_bad)
+    return 1 + offset - np.exp(worst_truth), 1 + offset - np.exp(best_truth)
+
+
+@pytest.mark.parametrize("predicted", [0.55, 0.8, 0.93, 0.95])
+def test_every_truth_is_kept_of_which_the_prediction_is_usual(predicted: float) -> None:
+    known = _cohort(0, n=14, others=3)
+    found = conformal_interval(known, dict.fromkeys(range(FOLDS), predicted), 0.8)
+    assert found == pytest.approx(_plain_interval(known, predicted, 0.8), abs=1e-9)
+
+
+def test_masks_of_one_truth_and_one_a_patient_make_a_plain_conformal_interval() -> None:
+    rng = np.random.default_rng(2)
+    n = 50
+    known = OutOfFold(np.zeros(n, int), np.arange(n).astype(object), 0.9 + 0.01 * rng.standard_normal(n), np.ones(n))
+    belt = belt_of(known, 0.9)
+    assert belt is not None
     offset = np.median(1 - known.predicted)
-    scores = np.sort(np.abs(known.true - known.predicted) / (offset + 1 - known.predicted))
-    reach = scores[int(np.ceil(0.9 * 51)) - 1] * (offset + 1 - new)
-    assert conformal_interval(known, {0: new}) == pytest.approx((new - reach, min(1, new + reach)))
+    scaled = np.sort(np.log(offset + 1 - known.predicted))
+    middle = scaled[n // 2 - 1]
+    # better than the middle one counts as that one
+    reach = np.sort(np.maximum(scaled - middle, 0))[int(np.ceil(0.9 * (n + 1))) - 1]
+    assert belt.truth[0] == pytest.approx(np.log(offset))
+    assert (belt.middle[0], belt.reach[0]) == pytest.approx((middle, reach))
 
 
-def test_each_residual_goes_with_the_prediction_of_its_own_fold() -> None:
-    known = OutOfFold(
-        np.array([0] * 10 + [1] * 10),
-        np.arange(20).astype(object),
-        np.full(20, 0.5),
-        np.full(20, 0.6),
-        np.ones(20, bool),
-    )
-    found = conformal_interval(known, {0: 0.4, 1: 0.8})
-    assert found is not None
-    # scale is 0.5 + 1 - prediction, so 0.1 at 0.5 is 0.11 at 0.4 and 0.07 at 0.8
-    assert found == pytest.approx((0.4 - 0.11, 0.87))
-    only = conformal_interval(known, {1: 0.8})
-    assert only == pytest.approx((0.73, 0.87)), "rows of folds that do not judge are not used"
+@pytest.mark.parametrize("confidence", [0.9, 0.8])
+def test_perfect_good_and_bad_masks_are_covered_alike_whatever_their_mixture(confidence: float) -> None:
+    hits: dict[str, list[bool]] = {"perfect": [], "good": [], "bad": []}
+    widths: dict[str, list[float]] = {"perfect": [], "good": [], "bad": []}
+    for seed in range(12):
+        # one mask in nine is perfect where the intervals come from, all of some new patients are
+        belt = belt_of(_cohort(seed), confidence)
+        assert belt is not None
+        new = _cohort(1000 + seed, n=30, perfect=6)
+        low, high = belt.intervals(new.predicted)
+        hit = (low - 1e-9 <= new.true) & (new.true <= high + 1e-9)
+        for kind, rows in (
+            ("perfect", new.true == 1),
+            ("good", (new.true < 1) & (new.true > 0.95)),
+            ("bad", new.true < 0.85),
+        ):
+            hits[kind] += list(hit[rows])
+            widths[kind] += list((high - low)[rows])
+    assert np.mean(hits["perfect"]) == pytest.approx(confidence, abs=0.05)
+    assert all(np.mean(found) > confidence - 0.03 for found in hits.values())
+    assert np.mean(widths["perfect"]) < 0.05
+    assert np.mean(widths["bad"]) < 0.2
 
 
 def test_too_few_patients_give_no_interval() -> None:
-    assert conformal_interval(_cohort(0, 8, folds=1), {0: 0.9}, 0.9) is None
-    assert conformal_interval(_cohort(0, 9, folds=1), {0: 0.9}, 0.9) is not None
-    assert conformal_interval(_cohort(0, 8, masks=6, folds=1), {0: 0.9}, 0.9) is None, (
-        "masks of a patient are no patients"
-    )
+    assert conformal_interval(_cohort(0, 8, folds=1), {0: 0.9}) is None
+    assert conformal_interval(_cohort(0, 9, folds=1), {0: 0.9}) is not None
     assert conformal_interval(_cohort(0, 9, folds=1), {3: 0.9}) is None
+    assert conformal_interval(_cohort(0, 8, others=40, folds=1), {0: 0.9}) is None, "masks of a patient are no patients"
+    assert np.isnan(held_out_intervals(_cohort(0, 8))["hit"]).all()
 
 
 def test_intervals_lie_within_zero_and_one_and_widen_with_confidence() -> None:
     known = _cohort(1, 60)
-    predicted = dict.fromkeys(range(5), 0.99)
-    narrow, wide = conformal_interval(known, predicted, 0.8), conformal_interval(known, predicted, 0.95)
-    assert narrow is not None
-    assert wide is not None
-    assert 0 <= wide[0] <= narrow[0] <= 0.99 <= narrow[1] <= wide[1] <= 1
+    for level in (0.0, 0.4, 0.9, 1.0):
+        predicted = dict.fromkeys(range(FOLDS), level)
+        narrow, wide = conformal_interval(known, predicted, 0.8), conformal_interval(known, predicted, 0.95)
+        assert narrow is not None
+        assert wide is not None
+        assert 0 <= wide[0] <= narrow[0] <= narrow[1] <= wide[1] <= 1
 
 
-@pytest.mark.parametrize(("masks", "confidence"), [(1, 0.9), (6, 0.9), (1, 0.8)])
-def test_new_patients_are_covered_as_often_as_stated(masks: int, confidence: float) -> None:
-    hits = []
-    for seed in range(60):
-        known, new = _cohort(seed, 40, masks), _cohort(1000 + seed, 10)
-        for predicted, true in zip(new.predicted, new.true, strict=True):
-            found = conformal_interval(known, dict.fromkeys(range(5), float(predicted)), confidence)
-            assert found is not None
-            hits.append(found[0] - 1e-12 <= true <= found[1] + 1e-12)
-    assert np.mean(hits) == pytest.approx(confidence, abs=0.04)
+def test_what_is_predicted_better_is_never_said_to_be_worse() -> None:
+    belt = belt_of(_cohort(4), 0.9)
+    assert belt is not None
+    low, high = belt.intervals(np.linspace(0.5, 0.95, 100))
+    assert (np.diff(low) >= 0).all()
+    assert (np.diff(high) >= 0).all()
+
+
+def test_intervals_widen_beyond_all_that_is_known() -> None:
+    known = _cohort(5)
+    known = known.where(known.true > 0.8)
+    belt = belt_of(known, 0.9)
+    assert belt is not None
+    predicted = np.array([known.predicted.min(), 0.7, 0.6, 0.5, 0.4])
+    low, high = belt.intervals(predicted)
+    assert (np.diff(high - predicted) > 0.02).all()
+    assert (low < predicted).all()
+    # without perfect masks nothing rules out that a good one is perfect
+    known = known.where(known.true < 0.95)
+    belt = belt_of(known, 0.9)
+    assert belt is not None
+    predicted = np.array([known.predicted.max(), 0.98])
+    low, high = belt.intervals(predicted)
+    assert high == pytest.approx([1, 1], abs=0.02)
+    assert (low < predicted).all()
+
+
+def test_networks_speak_for_their_own_folds_and_their_ends_are_averaged() -> None:
+    known = _cohort(6)
+    found = conformal_interval(known, {0: 0.8, 1: 0.9})
+    part = known.where(known.fold < 2)
+    belt = belt_of(part, 0.9)
+    assert belt is not None
+    low, high = belt.intervals(np.array([0.8, 0.9]))
+    assert found == pytest.approx((low.mean(), high.mean()))
+    spoiled = replace(known, true=np.where(known.fold == 4, 0.0, known.true))
+    assert conformal_interval(spoiled, {0: 0.8, 1: 0.9}) == found, "rows of folds that do not judge are not used"
 
 
 def test_coverage_uses_the_other_folds_alone() -> None:
-    known = _cohort(3, 40)
+    known = _cohort(3, 60)
     found = held_out_intervals(known)
-    assert np.mean(found["hit"]) == pytest.approx(0.9, abs=0.1)
+    assert 0.87 < np.mean(found["hit"]) < 0.98
     spoiled = replace(known, true=np.where(known.fold == 2, 0.0, known.true))
     again = held_out_intervals(spoiled)
     np.testing.assert_array_equal(again["low"][known.fold == 2], found["low"][known.fold == 2])
@@ -88,25 +166,7 @@ def test_coverage_uses_the_other_folds_alone() -> None:
 
 
 def test_rows_without_a_value_are_left_out() -> None:
-    table = pd.DataFrame(
-        {
-            "fold": [0, 0, 1],
-            "patient": ["a", "b", "c"],
-            "mask_kind": ["final", "early", "final"],
-            "p": [0.5, None, 0.7],
-            "t": [0.5, 0.6, None],
-        }
-    )
+    table = pd.DataFrame({"fold": [0, 0, 1], "patient": ["a", "b", "c"], "p": [0.5, None, 0.7], "t": [0.5, 0.6, None]})
     found = OutOfFold.of(table, "p", "t")
     assert len(found) == 1
     assert found.patient.tolist() == ["a"]
-
-
-def test_a_mask_as_good_as_final_ones_is_compared_with_these() -> None:
-    final, other = _cohort(5, 40), _cohort(6, 40, masks=3, noise=0.8)
-    both = OutOfFold(*(np.concatenate(pair) for pair in zip(vars(final).values(), vars(other).values(), strict=True)))
-    good = dict.fromkeys(range(5), float(np.median(final.predicted)))
-    bad = dict.fromkeys(range(5), float(final.predicted.min()) - 0.01)
-    assert conformal_interval(both, good) == conformal_interval(final, good)
-    assert conformal_interval(both, bad) == conformal_interval(replace(both, final=np.zeros(len(both), bool)), bad)
-    assert conformal_interval(both, bad) != conformal_interval(final, bad)

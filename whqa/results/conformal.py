@@ -1,24 +1,42 @@
 """Intervals for what nobody can measure on a new mask: its true accuracy and the true Dice of each structure.
 
-Every fold's network has judged cases that it never saw, with the truth at hand. How far it was off there says how far
-it may be off on a new case: CV+ (Barber et al. 2021, Annals of Statistics 49(1), "Predictive inference with the
-jackknife+"), which for one fold alone is split conformal prediction. Residuals are divided by a scale that grows with
-the predicted share of errors, as bad masks are judged less precisely than good ones. A mask that is predicted to be as
-good as the segmenters' final masks is compared with these, one a patient; a worse one with masks of all kinds, which
-share their patient's weight. The guarantee (coverage of at least 1 - 2 alpha, close to 1 - alpha in practice) holds for
-cases like the run's own; what was measured stands in summary.json.
+Every fold's network has judged masks of cases that it never saw, with the truth at hand. For any candidate truth y
+these masks tell what is predicted of masks that truly are about y. The interval holds every y of which the prediction
+at hand is a usual one. This is conformal prediction conditional on the truth ("label-conditional" or Mondrian: Vovk,
+Gammerman & Shafer 2005, ch. 4), read as Neyman's confidence belt (1937), with residuals of cross-validation (CV+,
+Barber et al. 2021, Annals of Statistics 49(1)).
+
+Why on the truth, not on the prediction: an interval that is right for nine in ten masks of one prediction may be wrong
+for every perfect mask among them, as such are few. Given the truth it is right for perfect, good and bad masks alike,
+and so for any mixture of them, also one unlike the run's own. The price is width where the judge cannot tell masks
+apart.
+
+Every patient weighs the same, and of a patient's masks most that is closest to y, so that the belt is as local as the
+table is dense. Their predictions are shifted to y along the scale log(offset + 1 - x), on which errors of judging are
+about alike for good and bad masks. Where no mask of truth y is known, the belt widens with the distance to the nearest.
+A prediction better than the middle one of perfect masks says no more than that one (nor a worse one than the worst), so
+that chance rules out nothing at the ends (compare Feldman & Cousins 1998). The coverage that was measured fold by fold
+and stratum by stratum stands in summary.json.
+
+Libraries for this (crepes, MAPIE) know classes of rows, but neither patients nor a sliding neighbourhood in the truth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from whqa.metrics.per_case import FloatArray
+
+NEIGHBOURHOOD = 0.1
+"""Distance in truth, on the scale of `_scaled`, over which the weight of a mask falls to 1 / e of the nearest one's."""
+WIDENING = 0.5
+"""Of the distance to the nearest known truth: what the belt gains on both sides where no mask is known."""
+_CANDIDATES = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +47,12 @@ class OutOfFold:
         fold: of the network that predicted.
         patient: unit of exchangeability.
         predicted, true: the quantity.
-        final: whether the row is a segmenter's final mask.
     """
 
     fold: npt.NDArray[np.int64]
     patient: npt.NDArray[np.object_]
     predicted: FloatArray
     true: FloatArray
-    final: npt.NDArray[np.bool_]
 
     @classmethod
     def of(cls, table: pd.DataFrame, predicted: str, true: str) -> OutOfFold:
@@ -47,7 +63,6 @@ class OutOfFold:
             rows["patient"].to_numpy(object),
             rows[predicted].to_numpy(np.float64),
             rows[true].to_numpy(np.float64),
-            (rows["mask_kind"] == "final").to_numpy(bool),
         )
 
     def __len__(self) -> int:
@@ -55,13 +70,53 @@ class OutOfFold:
 
     def where(self, keep: npt.NDArray[np.bool_]) -> OutOfFold:
         """A part of the rows."""
-        return OutOfFold(self.fold[keep], self.patient[keep], self.predicted[keep], self.true[keep], self.final[keep])
+        return OutOfFold(self.fold[keep], self.patient[keep], self.predicted[keep], self.true[keep])
 
-    def comparable(self, predicted: float) -> OutOfFold:
-        """Final masks alone where one of them is predicted to be as bad as this, else masks of all kinds."""
-        if self.final.any() and predicted >= self.predicted[self.final].min():
-            return self.where(self.final)
-        return self
+
+@dataclass(frozen=True, eq=False)
+class ConfidenceBelt:
+    """For every candidate truth the predictions that are usual for it, on the scale of `_scaled`, where bad is high.
+
+    Attributes:
+        offset: of the scale.
+        truth: candidates, rising, (n,).
+        middle, reach: a usual prediction is at most `reach` from the `middle`, (n,).
+    """
+
+    offset: float
+    truth: FloatArray
+    middle: FloatArray
+    reach: FloatArray
+
+    def intervals(self, predicted: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Lowest and highest truth of which a prediction is usual, (m,) each, for predictions (m,)."""
+        value = np.clip(_scaled(predicted, self.offset), self.middle.min(), self.middle.max())
+        # worse truths are ruled out by a prediction that is too good for them, better ones by one that is too bad
+        worst = _last_below(self.truth, self.middle - self.reach, value)
+        best = -_last_below(-self.truth[::-1], -(self.middle + self.reach)[::-1], -value)
+        ends = np.sort([_unscaled(worst, self.offset), _unscaled(best, self.offset)], axis=0)
+        return ends[0], ends[1]
+
+
+def belt_of(known: OutOfFold, confidence: float) -> ConfidenceBelt | None:
+    """The belt of out-of-fold predictions; None where there are too few patients for this confidence."""
+    _, patient = np.unique(known.patient.astype(str), return_inverse=True)
+    n = int(patient.max()) + 1 if len(known) else 0
+    # the new patient counts as one of whom nothing is known
+    share = confidence * (n + 1) / n if n else 2.0
+    if share > 1 + 1e-12:
+        return None
+    offset = max(1e-3, float(np.median(1 - known.predicted)))
+    truth, predicted = _scaled(known.true, offset), _scaled(known.predicted, offset)
+    candidates = np.linspace(np.log(offset), np.log(1 + offset), _CANDIDATES)
+    distance = np.abs(truth - candidates[:, None])
+    weight = [_local_weights(d, patient) for d in distance]
+    shifted = predicted - truth + candidates[:, None]
+    middle = np.array([_quantile(s, w, 0.5) for s, w in zip(shifted, weight, strict=True)])
+    off = np.abs(np.clip(shifted, middle.min(), middle.max()) - middle[:, None])
+    reach = np.array([_quantile(o, w, share) for o, w in zip(off, weight, strict=True)])
+    reach += WIDENING * distance.min(axis=1)
+    return ConfidenceBelt(offset, candidates, middle, reach)
 
 
 def conformal_interval(
@@ -71,63 +126,62 @@ def conformal_interval(
 
     Args:
         known: out-of-fold predictions.
-        predicted: fold -> what that fold's network predicts for the new mask. Rows of other folds are not used.
+        predicted: fold -> what that fold's network predicts for the new mask. Rows of other folds are not used; the
+            ends are means over the networks.
         confidence: 1 - alpha.
 
     Returns:
         (low, high) within [0, 1]; None where there are too few patients for this confidence.
     """
-    known = known.where(np.isin(known.fold, list(predicted))).comparable(float(np.mean(list(predicted.values()))))
-    if not len(known):
+    belt = belt_of(known.where(np.isin(known.fold, list(predicted))), confidence)
+    if belt is None:
         return None
-    offset = _offset(known.predicted)
-    new = np.array([predicted[int(k)] for k in known.fold])
-    scaled = np.abs(known.true - known.predicted) / _scale(known.predicted, offset)
-    reach = scaled * _scale(new, offset)
-    weight = patient_shares(known.patient)
-    low, high = _upper_quantile(reach - new, weight, confidence), _upper_quantile(new + reach, weight, confidence)
-    if low is None or high is None:
-        return None
-    return max(0.0, -low), min(1.0, high)
+    low, high = belt.intervals(np.array(list(predicted.values()), np.float64))
+    return float(low.mean()), float(high.mean())
 
 
-def held_out_intervals(known: OutOfFold, confidence: float = 0.9) -> dict[str, npt.NDArray[np.float64]]:
-    """Measured without looking: each fold's masks get intervals from the residuals of the other folds.
+def held_out_intervals(known: OutOfFold, confidence: float = 0.9) -> dict[str, FloatArray]:
+    """Measured without looking: each fold's masks get intervals from the masks of the other folds.
 
     Returns:
         `low`, `high` of every row (nan where none could be given) and `hit`, whether the truth lies within (1, 0, nan).
     """
     low, high = np.full(len(known), np.nan), np.full(len(known), np.nan)
     for fold in np.unique(known.fold):
-        others = known.where(known.fold != fold)
-        # all residuals count as those of one network: the one that judges this fold
-        pooled = replace(others, fold=np.zeros(len(others), np.int64))
-        for i in np.flatnonzero(known.fold == fold):
-            found = conformal_interval(pooled, {0: float(known.predicted[i])}, confidence)
-            if found:
-                low[i], high[i] = found
-    inside = (known.true >= low - 1e-12) & (known.true <= high + 1e-12)
+        judged = known.fold == fold
+        belt = belt_of(known.where(~judged), confidence)
+        if belt:
+            low[judged], high[judged] = belt.intervals(known.predicted[judged])
+    inside = (known.true >= low - 1e-9) & (known.true <= high + 1e-9)
     return {"low": low, "high": high, "hit": np.where(np.isnan(low), np.nan, inside)}
 
 
-def patient_shares(patient: npt.NDArray[np.object_]) -> FloatArray:
-    """Every patient weighs one, shared by the patient's masks."""
-    _, inverse, count = np.unique(patient.astype(str), return_inverse=True, return_counts=True)
-    return 1.0 / count[inverse]
+def _scaled(x: FloatArray, offset: float) -> FloatArray:
+    return np.log(offset + 1 - np.clip(x, 0, 1))
 
 
-def _offset(predicted: FloatArray) -> float:
-    """The scale of a mask without any predicted error: the typical share of predicted errors."""
-    return max(1e-3, float(np.median(1 - predicted)))
+def _unscaled(value: FloatArray, offset: float) -> FloatArray:
+    return np.clip(1 + offset - np.exp(value), 0, 1)
 
 
-def _scale(predicted: FloatArray, offset: float) -> FloatArray:
-    return offset + np.clip(1 - predicted, 0, 1)
+def _local_weights(distance: FloatArray, patient: npt.NDArray[np.int64]) -> FloatArray:
+    """Weights (n,) that fall with the distance; those of each patient sum to 1, however far the patient's masks are."""
+    nearest = np.full(int(patient.max()) + 1, np.inf)
+    np.minimum.at(nearest, patient, distance)
+    weight = np.exp((nearest[patient] - distance) / NEIGHBOURHOOD)
+    return weight / np.bincount(patient, weights=weight)[patient]
 
 
-def _upper_quantile(values: FloatArray, weight: FloatArray, confidence: float) -> float | None:
-    """The smallest value with a share of at least `confidence`, the new patient counting as one at infinity."""
+def _quantile(values: FloatArray, weight: FloatArray, share: float) -> float:
+    """The smallest value up to which lies at least this share of the weight."""
     order = np.argsort(values, kind="stable")
-    share = np.cumsum(weight[order]) / (weight.sum() + 1)
-    place = int(np.searchsorted(share, confidence - 1e-12))
-    return float(values[order[place]]) if place < len(values) else None
+    cumulative = np.cumsum(weight[order])
+    place = int(np.searchsorted(cumulative, share * cumulative[-1] - 1e-9))
+    return float(values[order[min(place, len(values) - 1)]])
+
+
+def _last_below(truth: FloatArray, edge: FloatArray, value: FloatArray) -> FloatArray:
+    """The highest candidate whose edge is not above a value."""
+    # the lowest edge of this and all higher candidates never falls, so that it can be searched
+    rising = np.minimum.accumulate(edge[::-1])[::-1]
+    return truth[np.maximum(np.searchsorted(rising, value + 1e-12, side="right") - 1, 0)]

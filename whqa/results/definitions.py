@@ -54,8 +54,9 @@ SPLIT_DEFINITIONS: dict[str, str] = {
     "reference lack counts 1 there, as they agree: a structure that the correction invents costs 1 / (number of "
     "structures). By structure, only masks in which it has a Dice before and after count.",
     "intervals for Acc and Dice": "for the true Acc given QI and a structure's true Dice given the expected one, by "
-    "cross-conformal prediction (CV+, Barber et al. 2021). Measured: the masks of a fold got their intervals from "
-    "those of the other folds, all kinds together.",
+    "conformal prediction conditional on the truth: every truth is kept of which the prediction is a usual one, as the "
+    "masks of about that truth tell. So perfect, good and bad masks are covered alike, in whatever mixture they come. "
+    "Measured: the masks of a fold got their intervals from those of the other folds, all kinds together.",
     "place by QI": "1 for the mask with the lowest QI over the volume among those that somebody would use: the place "
     "at which it is met by who looks at the masks in this order.",
 }

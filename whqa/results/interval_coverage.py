@@ -14,7 +14,7 @@ import pandas as pd
 
 from whqa.contract.summary_json import Intervals
 from whqa.metrics.per_case import FloatArray
-from whqa.results.conformal import OutOfFold, conformal_interval, held_out_intervals
+from whqa.results.conformal import OutOfFold, belt_of, held_out_intervals
 from whqa.results.strata import interval_entries
 from whqa.results.tables import RunTables, view
 
@@ -54,9 +54,10 @@ def band(
 ) -> tuple[FloatArray, FloatArray]:
     """Lower and upper ends of the interval for Acc at each level of QI, from all rows of one method; nan for none."""
     known = OutOfFold.of(rows, f"qi_{region}", f"acc_{region}")
-    folds = [int(k) for k in np.unique(known.fold)]
-    ends = [conformal_interval(known, dict.fromkeys(folds, float(q)), confidence) or (np.nan, np.nan) for q in levels]
-    return np.array([low for low, _ in ends]), np.array([high for _, high in ends])
+    belt = belt_of(known, confidence)
+    if belt is None:
+        return np.full(len(levels), np.nan), np.full(len(levels), np.nan)
+    return belt.intervals(levels)
 
 
 def _quantities(tables: RunTables, rows: pd.DataFrame) -> list[tuple[str, str]]:
