@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,12 +21,12 @@ def run(judged: Path) -> TrainedRun:
 
 
 @pytest.fixture
-def correcting(monkeypatch: pytest.MonkeyPatch) -> Callable[[TrainedRun, CorrectionRule | None], TrainedRun]:
-    """Makes a run correct by a rule, as if that had helped all of its unseen masks."""
+def correcting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainedRun]:
+    """Makes a run correct by a rule, as if that had helped all of its unseen masks; more of its calibration by name."""
 
-    def make(run: TrainedRun, rule: CorrectionRule | None) -> TrainedRun:
+    def make(run: TrainedRun, rule: CorrectionRule | None, **more: Any) -> TrainedRun:
         for network in run.networks:
-            calibration = replace(network.module.calibration, correction=rule)
+            calibration = replace(network.module.calibration, correction=rule, **more)
             monkeypatch.setattr(network.module, "calibration", calibration)
         better = {f"dice_{key}_corrected": run.cases[f"dice_{key}"] + 0.1 for key in run.scheme.keys}
         return replace(run, cases=run.cases.assign(**better))

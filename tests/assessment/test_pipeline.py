@@ -29,7 +29,7 @@ from whqa.judges.calibration import CorrectionRule
 from whqa.report.assessment_page import render_report, write_preview
 from whqa.structures import MMWHS
 
-Correcting = Callable[[TrainedRun, CorrectionRule | None], TrainedRun]
+Correcting = Callable[..., TrainedRun]
 
 
 @pytest.fixture(scope="module")
@@ -215,8 +215,8 @@ def test_only_voxels_above_the_threshold_are_corrected_and_other_organs_stay(
     found = assess(case[0], (values, mask.affine), correcting(run, rule), label_map=label_map)
     changed = found.corrected != found.mask
     assert changed.any(), "an untrained network doubts much"
-    # on the run's grid, of which the scan's voxels are parts
-    assert (found.error_probability[changed] >= 0.3).mean() > 0.8
+    # on the run's grid; between its voxels P and the change are blended alike
+    assert found.error_probability[changed].min() >= 0.3 / 2
     assert found.quality["correction"]["changed_voxels"] == changed.sum()
     assert found.corrected.max() <= 7
     assert found.corrected_values is not None
@@ -339,8 +339,9 @@ def assess_affine(path: Path) -> np.ndarray:
 
 
 def test_a_network_without_numbers_is_refused(run: TrainedRun, case: tuple[Path, Path]) -> None:
-    broken = load_run(run.directory)
-    with torch.no_grad():
-        next(iter(broken.networks[0].module.parameters())).fill_(float("nan"))
-    with pytest.raises(InputError, match="network of fold 0 gives no numbers"):
-        assess(*case, broken)
+    for part, named in (("module", "error-map network"), ("segmenter", "segmenter")):
+        broken = load_run(run.directory)
+        with torch.no_grad():
+            next(iter(getattr(broken.networks[0], part).parameters())).fill_(float("nan"))
+        with pytest.raises(InputError, match=f"the {named} of fold 0 gives no numbers"):
+            assess(*case, broken)

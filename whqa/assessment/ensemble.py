@@ -178,16 +178,22 @@ def _each(
             log_p = None
             if network.segmenter is not None:
                 # as it was stored when the network learned from it
-                log_p = decode(torch.from_numpy(encode(network.segmenter.to(device).log_p(image[0, 0]))))
+                told = network.segmenter.to(device).log_p(image[0, 0])
+                _refuse_nan(told, f"segmenter of fold {network.fold}")
+                log_p = decode(torch.from_numpy(encode(told)))
                 batch["log_p"] = log_p[None].to(device)
                 network.segmenter.cpu()
             raw = module.raw(batch)
+            _refuse_nan(raw.error_logit, f"error-map network of fold {network.fold}")
             case = JudgedCase("", "", image_DHW, mask_DHW, None, None, spacing, log_p)
             found = module.calibration.predict(raw.error_logit.cpu(), case)
             others = None if raw.label_logits is None else other_probabilities(raw.label_logits.cpu(), mask_DHW)
-        if not torch.isfinite(found.probability).all():
-            raise InputError(f"the error-map network of fold {network.fold} gives no numbers (NaN); train it again")
         tau = module.calibration.threshold
         threshold = expected_dice_threshold(found.probability) if tau is None else tau
         yield _Said(found.probability, others, threshold, log_p)
         module.cpu()
+
+
+def _refuse_nan(values: Tensor, whose: str) -> None:
+    if values.isnan().any():
+        raise InputError(f"the {whose} gives no numbers (NaN); train it again")
