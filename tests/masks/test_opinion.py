@@ -151,7 +151,7 @@ def _older(directory: Path, path: Path) -> None:
         (_replace, "not what the segmenter wrote here; make it again: rm "),
         (_from_another, "of segmenter '2', expected '1'; make it again: rm "),
         (_seen, "the segmenter was trained on case c; its opinion must not be used here"),
-        (_missing, "no such mask; make it again: rm "),
+        (_missing, "no such file; make it again: rm "),
         (_damaged, "not readable as a mask"),
         (_older, "not what the segmenter wrote here; make it again: rm "),
     ],
