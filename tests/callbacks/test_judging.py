@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,9 +23,10 @@ from whqa.callbacks.monitoring import MonitorErrorMap
 from whqa.judges.calibration import Calibration, MaskLogits, fit_calibration, read_calibration
 from whqa.judges.correction import RULES, harmless_rule, other_probabilities, true_gains
 from whqa.judges.registry import make_baselines
+from whqa.judges.second_opinion import opinion_rate
 from whqa.modules.errormap import RawVerdict
 from whqa.modules.volume_batches import judged_case
-from whqa.quality import ErrorPrediction, stratum
+from whqa.quality import ErrorPrediction, JudgedCase, stratum
 
 SHAPE = (6, 7, 8)
 ITEMS = [("a", "final"), ("a", "early"), ("b", "final"), ("b", "early")]
@@ -124,6 +125,35 @@ def test_calibration_weighs_families_of_masks_alike(tmp_path: Path, rule: Any) -
     calibrate.path = tmp_path / "another.json"
     calibrate.setup(trainer, module, "test")
     assert module.calibration == expected
+
+
+def test_a_network_that_hears_an_opinion_also_asks_it_for_error_rates(tmp_path: Path) -> None:
+    def heard(index: int) -> JudgedCase:
+        said = 2.0 * torch.nn.functional.one_hot(_batch(index)["label"][0], 3).movedim(-1, 0).float()
+        noise = torch.randn(said.shape, generator=torch.Generator().manual_seed(index))
+        return replace(judged_case(_batch(index)), log_p=(said + noise).log_softmax(dim=0))
+
+    asked: list[tuple[str, str]] = []
+
+    def judged(items: Sequence[tuple[str, str]]) -> Iterator[JudgedCase]:
+        asked.extend(items)
+        return (heard(ITEMS.index(item)) for item in items)
+
+    trainer = _trainer(TrainerFn.VALIDATING)
+    trainer.datamodule.train_items, trainer.datamodule.val_items = ITEMS[:2], ITEMS
+    trainer.datamodule.judged = judged
+    module = _Module(calibration=None, hears_opinion=True, judged=lambda batch: heard(int(batch["index"][0])))
+    for at_most in (100, 3):
+        asked.clear()
+        calibrate = Calibrate(tmp_path / "calibration.json", "expected", at_most, 0)
+        calibrate.on_validation_epoch_start(trainer, module)
+        _run(calibrate, _raw, module, trainer, "validation")
+        assert len(asked) == min(at_most, len(ITEMS[:2] + ITEMS))
+        further = opinion_rate(judged(list(asked)))
+        masks = [MaskLogits.of(_logit(i), heard(i)) for i in range(4)]
+        expected = fit_calibration(masks, [0.5] * 4, "expected", further=further)
+        alone = fit_calibration(masks, [0.5] * 4, "expected")
+        assert module.calibration == expected != alone
 
 
 def test_a_second_loop_chooses_the_correction_of_calibrated_probabilities(tmp_path: Path) -> None:

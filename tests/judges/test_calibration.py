@@ -98,6 +98,21 @@ def test_the_mean_of_p_over_the_heart_is_the_rate_that_the_regression_expects(
         assert mean == pytest.approx(rate, abs=1e-3)
 
 
+def test_with_a_further_regression_the_rate_lies_between_the_two(heard: Make, logit_of: Logits) -> None:
+    judged = _judged(heard, logit_of)
+    masks = [MaskLogits.of(logit, case) for logit, case in judged]
+    further = RateModel(-4.0, (0.1, 0.0, -0.2, 0.0, 0.0, 0.3))
+    alone, both = fit_calibration(masks), fit_calibration(masks, further=further)
+    assert alone.rate is not None
+    assert both.rate is not None
+    for logit, case in judged:
+        features = rate_features(logit, case)[None]
+        one, other, rate = (float(m.rate(features)[0]) for m in (alone.rate, further, both.rate))
+        assert min(one, other) <= rate <= max(one, other)
+        mean = float(both.predict(logit, case).probability[case.heart].double().mean())
+        assert mean == pytest.approx(rate, abs=1e-3)
+
+
 def test_training_masks_keep_their_mean_error_rate(heard: Make, logit_of: Logits) -> None:
     judged = _judged(heard, logit_of)
     found = _fit(judged)
