@@ -113,11 +113,12 @@ class JudgedCase:
                     f"case {self.case}, mask {self.kind}: {name} {tuple(values.shape)} and mask "
                     f"{tuple(self.mask.shape)} differ in shape"
                 )
-        if self.log_p is not None and self.log_p.shape[1:] != self.mask.shape:
-            raise ValueError(
-                f"case {self.case}, mask {self.kind}: opinion {tuple(self.log_p.shape)} and mask "
-                f"{tuple(self.mask.shape)} differ in shape"
-            )
+        for said in (self.log_p, self.ensemble):
+            if said is not None and said.shape[1:] != self.mask.shape:
+                raise ValueError(
+                    f"case {self.case}, mask {self.kind}: opinion {tuple(said.shape)} and mask "
+                    f"{tuple(self.mask.shape)} differ in shape"
+                )
 
     @cached_property
     def heart(self) -> Tensor:

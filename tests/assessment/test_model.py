@@ -105,7 +105,9 @@ def test_a_run_of_an_older_version_is_refused_in_one_line(run: Path) -> None:
     saved = torch.load(path, weights_only=True)
     del saved["hyper_parameters"]["inputs"]
     torch.save(saved, path)
-    with pytest.raises(InputError, match=r"last\.ckpt: trained by an older version.*; train again") as caught:
+    with pytest.raises(
+        InputError, match=r"last\.ckpt: trained by an older version.*; start this run anew: rm "
+    ) as caught:
         load_run(run)
     assert "\n" not in str(caught.value)
 

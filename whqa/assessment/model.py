@@ -192,7 +192,7 @@ def _error_map_module(run_dir: Path, config: DictConfig, n_classes: int) -> Erro
     saved = read_weights(path, remedy, "state_dict")
     with reading(path, "a checkpoint of this network", remedy):
         options = config.errormap
-        head, inputs = str(options.get("head", "binary")), _inputs(path, saved)
+        head, inputs = str(options.get("head", "binary")), _inputs(path, saved, remedy)
         channels = in_channels(inputs, n_classes), out_channels(head, inputs, n_classes)
         network = make(config.network, in_channels=channels[0], out_channels=channels[1])
         module = ErrorMapModule(
@@ -215,10 +215,10 @@ def _segmenter(errormap_dir: Path, config: DictConfig, n_classes: int) -> Segmen
     return segmenter.eval()
 
 
-def _inputs(path: Path, saved: Mapping[str, Any]) -> list[str]:
+def _inputs(path: Path, saved: Mapping[str, Any], remedy: str) -> list[str]:
     known = saved.get("hyper_parameters", {}).get("inputs")
     if known is None:
-        raise InputError(f"{path}: trained by an older version, whose networks heard no second opinion; train again")
+        raise InputError(f"{path}: trained by an older version, whose networks heard no second opinion; {remedy}")
     return [str(name) for name in known]
 
 

@@ -55,7 +55,7 @@ class SecondOpinion:
         return self._calibration.predict(doubt_logit(heard), heard)
 
     def _hearing(self, case: JudgedCase) -> JudgedCase:
-        """The case with the opinion that this baseline goes by; what was found of it before is kept."""
+        """The case with the opinion that this baseline goes by."""
         if self._attribute == "log_p":
             return case
         return replace(case, log_p=getattr(case, self._attribute))
