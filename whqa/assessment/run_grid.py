@@ -82,8 +82,10 @@ def from_run_grid(
     changed = corrected_DHW != case.mask
     if changed.any():
         moved = restore_map(changed.astype(np.float32), geometry) >= 0.5
-        labels = restore_labels(np.where(changed, corrected_DHW, _nearest(corrected_DHW, changed)), geometry)
-        corrected = np.where(moved & ~inputs.other_organs, labels, corrected).astype(corrected.dtype)
+        before, after = (restore_labels(_nearest(labels, changed), geometry) for labels in (case.mask, corrected_DHW))
+        # a voxel of the run's grid may hold voxels of structures that are left alone
+        of_changed = (corrected == before) & ~inputs.other_organs
+        corrected = np.where(moved & of_changed, after, corrected).astype(corrected.dtype)
     return RestoredMaps(probability, probability >= judgement.map_threshold, corrected)
 
 
