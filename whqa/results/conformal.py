@@ -14,6 +14,7 @@ apart.
 Every patient weighs the same, and of a patient's masks most that is closest to y, so that the belt is as local as the
 table is dense. Their predictions are shifted to y along the scale log(offset + 1 - x), on which errors of judging are
 about alike for good and bad masks. Where no mask of truth y is known, the belt widens with the distance to the nearest.
+Networks differ: how far a mask is off is measured from the middle of the masks that the other folds' networks judged.
 A prediction better than the middle one of perfect masks says no more than that one (nor a worse one than the worst), so
 that chance rules out nothing at the ends (compare Feldman & Cousins 1998). The coverage that was measured fold by fold
 and stratum by stratum stands in summary.json.
@@ -113,7 +114,11 @@ def belt_of(known: OutOfFold, confidence: float) -> ConfidenceBelt | None:
     weight = [_local_weights(d, patient) for d in distance]
     shifted = predicted - truth + candidates[:, None]
     middle = np.array([_quantile(s, w, 0.5) for s, w in zip(shifted, weight, strict=True)])
-    off = np.abs(np.clip(shifted, middle.min(), middle.max()) - middle[:, None])
+    usual = np.repeat(middle[:, None], len(known), axis=1)
+    for fold in np.unique(known.fold) if len(np.unique(known.fold)) > 1 else ():
+        others = known.fold != fold
+        usual[:, ~others] = [[_quantile(s[others], w[others], 0.5)] for s, w in zip(shifted, weight, strict=True)]
+    off = np.abs(np.clip(shifted, middle.min(), middle.max()) - np.clip(usual, middle.min(), middle.max()))
     reach = np.array([_quantile(o, w, share) for o, w in zip(off, weight, strict=True)])
     reach += WIDENING * distance.min(axis=1)
     return ConfidenceBelt(offset, candidates, middle, reach)
