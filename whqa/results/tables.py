@@ -26,7 +26,6 @@ CONTRACT_COLUMNS = (
     *("case", "fold", "mask_kind", "method", "error_dice", "error_auprc"),
     *("acc_volume", "qi_volume", "acc_heart", "qi_heart"),
 )
-REFERENCE_KIND = "reference"
 FAULTY_FAMILIES = ("corrupted", "novel")
 """Mask kinds are "corrupted1", "corrupted2" ...: faults put into good masks, of kinds that training has or has not."""
 COUNT_COLUMNS = ("error_voxels", "predicted_voxels", "hit_voxels")
