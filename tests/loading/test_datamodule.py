@@ -303,23 +303,6 @@ def test_masks_with_novel_faults_are_judged_but_neither_trained_nor_calibrated_o
     assert {kind for _, kind in data.test_items} == {"final", "early", "novel1"}
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.0, 0.0), (0.25, 0.25), (0.5, 0.5), (1.0, 1.0)])
-def test_delivered_masks_have_their_share_of_the_patches(
-    cases: dict[str, Any], masks: list[MaskItem], share: float, expected: float
-) -> None:
-    # delivered masks are the worst by far, so that the bins by quality hold them apart
-    graded = [replace(m, error_rate=0.3 if m.kind == "final" else 0.001 * (i + 1)) for i, m in enumerate(masks)]
-    data = _data(cases, masks=graded, validation_fraction=0.0, delivered=share, batch_size=20, steps_per_epoch=20)
-    sampler = data.train_dataloader().sampler
-    drawn = [data.train_items[i][1] == "final" for i in sampler.items()]  # type: ignore[attr-defined]
-    quality = _data(
-        cases, masks=graded, validation_fraction=0.0, balance="quality", batch_size=20, steps_per_epoch=20
-    ).train_dataloader()
-    by_quality = np.mean([data.train_items[i][1] == "final" for i in quality.sampler.items()])  # type: ignore[attr-defined]
-    # beside their share they are drawn by their quality like any other mask
-    assert np.mean(drawn) == pytest.approx(expected + (1 - expected) * by_quality, abs=0.05)
-
-
 def test_workers_change_nothing(cases: dict[str, Any], masks: list[MaskItem]) -> None:
     alone, helped = (list(_data(cases, masks=masks, num_workers=n).train_dataloader()) for n in (0, 2))
     for a, b in zip(alone, helped, strict=True):

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +11,10 @@ import torch
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from whqa.errors import InputError
 from whqa.loading.augmentation import Augmentation
 from whqa.loading.brightness import brightness
 from whqa.loading.patches import MaskMemory, PatchDataset, VolumeMaps, cut, place_window
-from whqa.loading.sampling import PatchRequest, PatchSampler, quality_bins
+from whqa.loading.sampling import PatchRequest
 from whqa.masks.opinion import decode
 
 N_CLASSES = 4
@@ -179,85 +177,12 @@ def test_a_patch_touches_its_part_of_the_files_alone(tmp_path: Path) -> None:
     assert _resident(tmp_path / "image.npy") >= image.nbytes
 
 
-# -- augmentation
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_rotation_is_about_the_named_axis(axis: int) -> None:
-    limits = [0.0, 0.0, 0.0]
-    limits[axis] = 30.0
-    augmentation = Augmentation(rotate_deg=(limits[0], limits[1], limits[2]), scale=0.0, probability=1.0)
-    angles = []
-    for seed in range(50):
-        turn = Rotation.from_matrix(augmentation.draw_affine(np.random.default_rng(seed))).as_rotvec(degrees=True)
-        np.testing.assert_allclose(np.delete(turn, axis), 0, atol=1e-9)
-        angles.append(turn[axis])
-    assert -30 <= min(angles) < -20
-    assert 20 < max(angles) <= 30
-
-
-def test_affine_is_a_scaled_rotation_without_mirrors() -> None:
-    for seed in range(50):
-        affine = STRONG.draw_affine(np.random.default_rng(seed))
-        zoom = np.cbrt(np.linalg.det(affine))
-        assert 1 / 1.3 <= zoom <= 1 / 0.7
-        np.testing.assert_allclose(affine @ affine.T, zoom**2 * np.eye(3), atol=1e-12)
-
-
-def test_mirrors_only_the_named_axes() -> None:
-    augmentation = Augmentation(rotate_deg=(0, 0, 0), scale=0, flip=(1,))
-    diagonals = {tuple(np.diag(augmentation.draw_affine(np.random.default_rng(s)))) for s in range(20)}
-    assert diagonals == {(1.0, 1.0, 1.0), (1.0, -1.0, 1.0)}
-
-
 def test_mirrored_patch_is_a_reversed_slice() -> None:
     image, label = _volume()
     window = place_window(image.shape, (8, 9, 6), np.array([10, 11, 12]), np.diag([1.0, -1.0, 1.0]), (1, 2, 3))
     patch, (labels,) = cut(window, image, [label], outside=0)
     np.testing.assert_allclose(patch, image[6:14, 7:16, 9:15][:, ::-1].astype(np.float32), atol=1e-4)
     np.testing.assert_array_equal(labels, label[6:14, 7:16, 9:15][:, ::-1])
-
-
-def test_probability_zero_changes_nothing() -> None:
-    augmentation, image = Augmentation(probability=0.0), torch.randn(6, 6, 6)
-    rng = np.random.default_rng(0)
-    np.testing.assert_array_equal(augmentation.draw_affine(rng), np.eye(3))
-    torch.testing.assert_close(augmentation.change_intensity(image, rng), image, rtol=0, atol=0)
-
-
-def _only(**kwargs: float) -> Augmentation:
-    off = {"intensity_scale": 0.0, "intensity_shift": 0.0, "noise": 0.0, "gamma": 0.0}
-    return Augmentation(probability=1.0, **(off | kwargs))  # type: ignore[arg-type]
-
-
-def test_intensity_changes_stay_within_their_limits() -> None:
-    image = torch.randn(20, 20, 20)
-    before = image.clone()
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        contrast = _only(intensity_scale=0.2).change_intensity(image, rng)
-        assert 0.8 <= float(contrast.std() / image.std()) <= 1.2
-        assert float(contrast.mean()) == pytest.approx(float(image.mean()), abs=1e-5)
-        shift = _only(intensity_shift=0.3).change_intensity(image, rng) - image
-        assert float(shift.std()) < 1e-6
-        assert abs(float(shift.mean())) <= 0.3
-        noise = _only(noise=0.1).change_intensity(image, rng) - image
-        assert float(noise.std()) <= 0.104
-        gamma = _only(gamma=0.5).change_intensity(image, rng)
-        torch.testing.assert_close(torch.stack(gamma.aminmax()), torch.stack(image.aminmax()))
-        assert bool((gamma.flatten()[image.flatten().argsort()].diff() >= 0).all())
-    torch.testing.assert_close(image, before, rtol=0, atol=0)
-
-
-def test_wrong_settings_are_refused() -> None:
-    with pytest.raises(InputError, match=r"flip=\[3\]"):
-        Augmentation(flip=(3,))
-    with pytest.raises(InputError, match="three angles"):
-        Augmentation(rotate_deg=(10.0, 10.0))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"augmentation\.noise=nan: must be between 0 and 1"):
-        Augmentation(noise=float("nan"))
-    with pytest.raises(InputError, match=r"augmentation\.scale=-2: must be between 0 and 1"):
-        Augmentation(scale=-2.0)
 
 
 # -- where patches lie
@@ -321,9 +246,6 @@ def test_outside_is_the_darkest_of_the_image_and_background() -> None:
     patch = _dataset(_Case(image, label + 1), augmentation=None)[0]
     assert float(patch["image"][0, 0, 0, 0]) == float(image.min())
     assert int(patch["label"][0, 0, 0]) == 0
-
-
-# -- determinism
 
 
 def test_a_patch_depends_on_seed_epoch_and_position_alone() -> None:
@@ -473,80 +395,3 @@ def test_a_limited_number_of_files_is_open(tmp_path: Path) -> None:
         assert (label == ord(name)).all()
         mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if ".npy" in line}
         assert len([path for path in mapped if path.startswith(str(tmp_path))]) <= 4
-
-
-# -- order
-
-
-class _Sized(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    def __init__(self, n: int) -> None:
-        self.n = n
-
-    def __len__(self) -> int:
-        return self.n
-
-
-def test_all_items_come_before_any_comes_again() -> None:
-    sampler = PatchSampler(_Sized(5), batch_size=2, steps_per_epoch=6, bins=None, seed=0)
-    items = [r.item for r in sampler]
-    assert len(items) == len(sampler) == 12
-    assert sorted(items[:5]) == sorted(items[5:10]) == list(range(5))
-    assert [r.position for r in sampler] == list(range(12))
-
-
-def test_order_depends_on_seed_and_epoch_alone() -> None:
-    def order(seed: int, epoch: int) -> list[PatchRequest]:
-        sampler = PatchSampler(_Sized(7), 2, 5, None, seed)
-        sampler.set_epoch(epoch)
-        return list(sampler)
-
-    assert order(0, 3) == order(0, 3)
-    assert len({tuple(r.item for r in order(s, e)) for s, e in [(0, 0), (0, 1), (1, 0)]}) == 3
-
-
-def test_bad_masks_are_drawn_as_often_as_good_ones() -> None:
-    rates = [0.001] * 90 + [0.1] * 10
-    sampler = PatchSampler(_Sized(100), 2, 500, quality_bins(rates), seed=0)
-    items = sampler.items()
-    assert sum(rates[i] == 0.1 for i in items) == len(items) // 2
-    assert len(set(items)) == 100
-
-
-def test_quality_bins_hold_every_mask_once_in_order_of_quality() -> None:
-    rates = np.random.default_rng(0).lognormal(-4, 1, 200)
-    bins = quality_bins(rates)
-    assert len(bins) == 5
-    assert sorted(i for b in bins for i in b) == list(range(200))
-    limits = [(min(rates[b]), max(rates[b])) for b in bins]
-    assert all(a[1] <= b[0] for a, b in pairwise(limits))
-    ratios = np.diff(np.log([low for low, _ in limits[1:]]))
-    np.testing.assert_allclose(ratios, ratios.mean(), rtol=0.25)
-
-
-@pytest.mark.parametrize("rates", [[0.01], [0.0, 0.0, 0.0], [0.02] * 4])
-def test_quality_bins_of_equal_masks(rates: list[float]) -> None:
-    assert quality_bins(rates) == [list(range(len(rates)))]
-
-
-@pytest.mark.parametrize("world", [2, 4])
-def test_processes_share_every_batch(world: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = list(PatchSampler(_Sized(9), 4, 5, None, seed=1))
-    shares = []
-    for rank in range(world):
-        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-        monkeypatch.setattr(torch.distributed, "get_world_size", lambda *_: world)
-        monkeypatch.setattr(torch.distributed, "get_rank", lambda *_, rank=rank: rank)
-        sampler = PatchSampler(_Sized(9), 4, 5, None, seed=1)
-        shares.append(list(sampler))
-        assert len(shares[-1]) == len(sampler) == 20 // world
-    part = 4 // world
-    together = [r for step in range(5) for share in shares for r in share[step * part : (step + 1) * part]]
-    assert together == whole
-
-
-def test_batch_that_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda *_: 3)
-    monkeypatch.setattr(torch.distributed, "get_rank", lambda *_: 0)
-    with pytest.raises(InputError, match=r"a batch of 4 is shared by 3 processes; set segmenter\.batch_size"):
-        PatchSampler(_Sized(9), 4, 5, None, seed=1)
