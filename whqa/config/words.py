@@ -250,7 +250,8 @@ def _refuse_out_of_range(config: DictConfig) -> None:
         for path in [key] if key == "seed" else [f"{stage}.{key}" for stage in Stage]:
             value = OmegaConf.select(config, path)
             if value is not None and not (low <= value <= high and math.isfinite(value)):
-                limits = f"between {low:g} and {high:.12g}" if high < math.inf else f"a finite number, at least {low:g}"
+                limits = f"between {low:g} and {high:.12g}" if high < math.inf else f"at least {low:g}"
+                limits += ", and finite" if math.isinf(value) else ""
                 raise InputError(f"{path}={value}: must be {limits}")
 
 
