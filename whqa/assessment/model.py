@@ -7,7 +7,7 @@ config.yaml may name no other classes than the networks that whqa has.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -41,7 +41,7 @@ class FoldNetwork:
         fold: number of the fold that it never saw.
         module: in evaluation mode, calibrated.
         segmenter: of the same fold, which gives the second opinion; None where the network hears none.
-        sha256: of its checkpoint.
+        sha256: of its checkpoint; `segmenter_sha256` of that of the segmenter.
         bf16: whether it was trained in bf16 and may run in it.
     """
 
@@ -50,6 +50,7 @@ class FoldNetwork:
     sha256: str
     bf16: bool = False
     segmenter: SegmenterModule | None = None
+    segmenter_sha256: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,8 +184,13 @@ def _network(run_dir: Path, fold: int, config: DictConfig, n_classes: int) -> Fo
     module.calibration = _calibration(run_dir, config)
     trainer = config.get("trainer")
     bf16 = isinstance(trainer, DictConfig) and str(trainer.get("precision", "")).startswith("bf16")
-    segmenter = _segmenter(run_dir, config, n_classes) if module.hears_opinion else None
-    return FoldNetwork(fold, module, sha256(path), bf16, segmenter)
+    own = FoldNetwork(fold, module, sha256(path), bf16)
+    if not module.hears_opinion:
+        return own
+    # the segmenter of the same fold: what it says of a new scan is an opinion like those learned
+    place = run_dir.parent.parent / "segmenter" / run_dir.name
+    segmenter = _segmenter(place, config, n_classes)
+    return replace(own, segmenter=segmenter, segmenter_sha256=sha256(place / LAST_CHECKPOINT))
 
 
 def _error_map_module(run_dir: Path, config: DictConfig, n_classes: int) -> ErrorMapModule:
@@ -202,9 +208,7 @@ def _error_map_module(run_dir: Path, config: DictConfig, n_classes: int) -> Erro
     return module.eval()
 
 
-def _segmenter(errormap_dir: Path, config: DictConfig, n_classes: int) -> SegmenterModule:
-    """The segmenter of an error-map network's own fold: what it says of a new scan is an opinion like those learned."""
-    run_dir = errormap_dir.parent.parent / "segmenter" / errormap_dir.name
+def _segmenter(run_dir: Path, config: DictConfig, n_classes: int) -> SegmenterModule:
     refuse_damaged([run_dir], trained_only=True)
     path, remedy = run_dir / LAST_CHECKPOINT, made_anew(run_dir)
     saved = read_weights(path, remedy, "state_dict")

@@ -85,7 +85,7 @@ def correct(
         moved[mask_DHW[change].long()] = True
         moved[label[change].long()] = True
         touched |= moved
-        poor = moved[1:] & (gain < rule.gain)
+        poor = moved[1:] & ((gain < rule.gain) | (gain <= 0))
         if not poor.any():
             found = torch.where(moved[1:], gain, torch.where(touched[1:], 0.0, torch.nan))
             return corrected, found
