@@ -214,6 +214,8 @@ def test_all_runs_of_a_finished_study_are_skipped_and_the_summary_made(
         for fold in "012":
             directory = tmp_path / "runs" / "tiny" / stage / fold
             directory.mkdir(parents=True)
+            config = compose_config([*words, f"stage={stage}", f"fold={fold}"])
+            OmegaConf.save(config, directory / "config.yaml", resolve=True)
             (directory / "COMPLETED").touch()
     assert cross_validate(words, 1, _console()) == 0
     assert summarized == [tmp_path / "runs" / "tiny"]

@@ -254,6 +254,7 @@ def test_a_sweeper_hears_the_last_validation_and_no_number_of_the_test(
     )
     monkeypatch.setattr(Reported, "values", [])
     words = ["name=sweep", f"stage={stage}", f"runs_dir={tmp_path / 'runs'}", f"data_dir={tmp_path / 'data'}"]
+    OmegaConf.save(compose_config(words), run_dir / "config.yaml", resolve=True)
     assert train(*words, f"+hydra.callbacks.reported._target_={__name__}.Reported") == 0
     assert Reported.values == [figure]
 

@@ -65,14 +65,21 @@ def test_a_training_ends_well_whatever_wandb_does(
     tiny: Callable[[Path], list[str]],
 ) -> None:
     shutil.copytree(segmented, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setattr(wandb, "init", lambda **settings: Refusing())
-    monkeypatch.setattr(wandb, "run", Refusing())
-    for name in ("Image", "Table", "finish"):
-        monkeypatch.setattr(wandb, name, refuse)
-    # what Hydra checks the words with
-    monkeypatch.setattr("whqa.config.wandb_settings.options_of_init", lambda: ("project", "mode"))
-    with pytest.warns(UserWarning, match="^W&B: ") as told:
-        assert train(*tiny(tmp_path), "stage=errormap", "fold=0", "logger=wandb") == 0
+    with monkeypatch.context() as patch:
+
+        def init(**settings: Any) -> Refusing:
+            begun = Refusing()
+            patch.setattr(wandb, "run", begun)
+            return begun
+
+        patch.setattr(wandb, "run", None)
+        for name in ("Image", "Table", "finish"):
+            patch.setattr(wandb, name, refuse)
+        # what the words are checked with
+        patch.setattr("whqa.config.wandb_settings.options_of_init", lambda: ("project", "mode"))
+        patch.setattr(wandb, "init", init)
+        with pytest.warns(UserWarning, match="^W&B: ") as told:
+            assert train(*tiny(tmp_path), "stage=errormap", "fold=0", "logger=wandb") == 0
     assert len([w for w in told if "W&B" in str(w.message)]) == 1
     run_dir = tmp_path / "runs" / "tiny" / "errormap" / "0"
     assert (run_dir / "COMPLETED").exists()
@@ -236,6 +243,7 @@ def test_the_summary_run_has_the_settings_of_the_experiment(tmp_path: Path, monk
 
     monkeypatch.setattr(wandb, "init", init)
     config = {"stage": "errormap", "fold": "0", "runs_dir": "/x", "errormap": {"learning_rate": 0.25}, "seed": 3}
+    config |= {"data": {"n": 6}, "preprocess": {"centre": "heart"}, "network": {"width": 4}}
     (tmp_path / "errormap" / "0").mkdir(parents=True)
     OmegaConf.save(OmegaConf.create(config), tmp_path / "errormap" / "0" / "config.yaml")
     summary = {"cohort": {"name": "c"}, "plan": "nested", "environment": {}, "methods": {}, "segmentation": {}}

@@ -406,7 +406,8 @@ def test_summarize_logs_when_asked_with_the_settings_of_the_runs(
         with pytest.raises(SystemExit) as end:
             main(["summarize", str(tmp_path), *words])
         assert (end.value.code, asked) == (0, expected)
-    saved = "logger:\n  wandb:\n    _target_: x\n    project: hearts\n    mode: online\n    entity: lab\n"
+    saved = "stage: errormap\nfold: 0\nerrormap: {a: 1}\ndata: {a: 1}\npreprocess: {a: 1}\nnetwork: {a: 1}\n"
+    saved += "logger:\n  wandb:\n    _target_: x\n    project: hearts\n    mode: online\n    entity: lab\n"
     write_text(tmp_path / "errormap" / "0" / "config.yaml", saved)
     with pytest.raises(SystemExit):
         main(["summarize", str(tmp_path), "--wandb"])
