@@ -90,8 +90,11 @@ def test_fewer_cases_than_folds(refused: Callable[..., str]) -> None:
     assert "6 labelled patient(s) are fewer than 7 folds" in line
 
 
-def test_shapes_that_differ(refused: Callable[..., str], own: Path) -> None:
-    path = _spoil(own, "label", lambda a: a[:-1])
+def test_grids_that_differ(refused: Callable[..., str], own: Path) -> None:
+    path = _spoil(own, "label", lambda a: a)
+    label = nib.load(path)
+    finer = label.affine @ np.diag([0.9, 0.9, 0.9, 1.0])
+    nib.save(nib.Nifti1Image(np.asanyarray(label.dataobj), finer), path)
     line = refused()
     assert str(path) in line
     assert f"{CASE}_image.nii.gz" in line

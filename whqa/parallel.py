@@ -108,7 +108,8 @@ def _until_one_dies(
         while queue or under_way:
             try:
                 while queue and len(under_way) < jobs:
-                    under_way[pool.submit(_attempt, work, items[queue[0]])] = queue[0]
+                    with _interrupts_held():
+                        under_way[pool.submit(_attempt, work, items[queue[0]])] = queue[0]
                     queue.pop(0)
                 done, _ = wait(under_way, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -143,9 +144,20 @@ def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
                 os.environ[name] = value
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits, also for a process that is started meanwhile, until it can end in silence."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_child(parent: int) -> None:
     # Ctrl-C reaches every process of the terminal: a child ends at once and in silence
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.environ[PARENT] = str(parent)
     follow_parent()
 

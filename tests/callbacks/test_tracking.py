@@ -331,8 +331,8 @@ def test_a_real_run_mirrors_its_csv_files(
         name: [r["trainer/global_step"] for r in found.rows if any(k.startswith(name) for k in r)]
         for name in ("val/overlay/1/", "val/error_dice")
     }
-    # the last numbers are those of the calibration, which needs no pictures
-    assert steps["val/overlay/1/"] == steps["val/error_dice"][:-1]
+    # the last numbers are those of the calibration's two loops, which need no pictures
+    assert steps["val/overlay/1/"] == sorted(set(steps["val/error_dice"]))[:-1]
     assert len(steps["val/overlay/1/"]) == 2
     (table,) = run_dir.glob("wandb/offline-run-*/files/media/table/test/cases_*.table.json")
     logged = json.loads(table.read_text())

@@ -259,8 +259,10 @@ def _text(value: float) -> str:
 def _rows(path: Path) -> list[dict[str, str]]:
     with reading(path, "a table of features", made_again(path.parent)):
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, strict=True))
-        if not rows or any(name not in row or None in (*row, *row.values()) for row in rows for name in IDENTITY):
+            table = csv.DictReader(file, strict=True)
+            rows = list(table)
+        whole = set(IDENTITY) <= set(table.fieldnames or ())
+        if not whole or any(None in (*row, *row.values()) for row in rows):
             raise ValueError("a column is missing, or a row is not whole")
         return rows
 
