@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections import OrderedDict
 from fractions import Fraction
 from pathlib import Path
@@ -53,3 +54,18 @@ def test_a_write_that_fails_leaves_the_last_good_file(path: Path) -> None:
         write_weights(path, {"cannot be pickled": lambda: None})
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_disk_that_takes_a_part_only_is_named_and_the_last_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    write_weights(path, {"state_dict": {"w": torch.zeros(3)}})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match="too large") as caught:
+            write_weights(path, {"state_dict": {"w": torch.zeros(100_000)}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(path)
+    assert len(read_weights(path, "", "state_dict")["state_dict"]["w"]) == 3
+    assert list(tmp_path.iterdir()) == [path]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import warnings
@@ -21,8 +22,11 @@ def write_weights(path: Path, content: Any) -> None:
     Raises:
         OSError: the disk does not take it; `filename` is `path`.
     """
+    # torch's own writer hides what the disk says behind an error of its own
+    whole = io.BytesIO()
+    torch.save(content, whole)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
+        file.write(whole.getbuffer())
         file.flush()
         os.fsync(file.fileno())
 
