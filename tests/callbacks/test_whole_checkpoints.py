@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,10 @@ def test_the_last_checkpoint_outlives_a_failed_one(tmp_path: Path, monkeypatch: 
     path = tmp_path / "last.ckpt"
     WholeCheckpointIO().save_checkpoint({"epoch": 1}, path)
 
-    def half(checkpoint: Any, file: Any) -> None:
-        file.write(b"PK")
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", half)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left") as caught:
         WholeCheckpointIO().save_checkpoint({"epoch": 2}, path)
     assert caught.value.filename == str(path)
