@@ -32,8 +32,8 @@ def case(phantoms: Path) -> Case:
 
 @pytest.fixture
 def eager(run: TrainedRun, correcting: Callable[..., TrainedRun]) -> TrainedRun:
-    """A run that corrects whatever it can."""
-    return correcting(run, CorrectionRule(0.0, -2.0))
+    """A run that expects most voxels to be wrong, and corrects whatever it can."""
+    return correcting(run, CorrectionRule(0.0, 0.0), rate=RateModel(4.0, (0.0,) * 6))
 
 
 SCHEME: dict[str, Any] = {**MMWHS.values, "ignore": 9}
