@@ -36,7 +36,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         # nobody knows the temporary name, and what a disk says while it is written to comes without any
-        if error.filename in (None, str(temporary)) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        bare = error.errno is not None and error.filename is None
+        if bare or error.filename == str(temporary) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:

@@ -16,6 +16,7 @@ import pytest
 from whqa.assessment import TrainedRun, assess, write_assessment
 from whqa.assessment.model import FoldNetwork
 from whqa.judges.calibration import CorrectionRule
+from whqa.judges.error_rate import RateModel
 from whqa.modules.errormap import ErrorMapModule, in_channels
 from whqa.networks.voxresnet import VoxResNet
 from whqa.structures import MMWHS
@@ -104,7 +105,8 @@ def test_a_strange_mask_that_is_corrected(
     mask = nib.load(case[1])
     values = np.asanyarray(mask.dataobj).copy()
     values[values == MMWHS.values["ao"]] = 0
-    judge = _of_many_cases(correcting(run, CorrectionRule(0.0, -2.0)), tmp_path / "run")
+    doubtful = RateModel(4.0, (0.0,) * 6)
+    judge = _of_many_cases(correcting(run, CorrectionRule(0.0, 0.0), rate=doubtful), tmp_path / "run")
     found = _written(judge, case[0], (values, mask.affine), tmp_path / "out")
     assert unlike_contract(found, "quality.schema.json") == []
     assert found["out_of_distribution"]
