@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from whqa.assessment import TrainedRun, load_run
@@ -32,3 +34,15 @@ def correcting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainedRun]:
         return replace(run, cases=run.cases.assign(**better))
 
     return make
+
+
+@pytest.fixture(scope="module")
+def scan(phantoms: Path) -> nib.Nifti1Image:
+    """The scan of a phantom."""
+    return nib.load(next(phantoms.rglob("ct_train_1001_image.nii.gz")))
+
+
+@pytest.fixture(scope="module")
+def values(phantoms: Path) -> np.ndarray:
+    """Its label map in MMWHS's values, int16 (X, Y, Z)."""
+    return np.asanyarray(nib.load(next(phantoms.rglob("ct_train_1001_label.nii.gz"))).dataobj).astype(np.int16)

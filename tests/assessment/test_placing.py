@@ -17,16 +17,6 @@ from whqa.structures import MMWHS
 Array = np.ndarray
 
 
-@pytest.fixture(scope="module")
-def scan(phantoms: Path) -> nib.Nifti1Image:
-    return nib.load(next(phantoms.rglob("ct_train_1001_image.nii.gz")))
-
-
-@pytest.fixture(scope="module")
-def values(phantoms: Path) -> Array:
-    return np.asanyarray(nib.load(next(phantoms.rglob("ct_train_1001_label.nii.gz"))).dataobj).astype(np.int16)
-
-
 def _lost(path: Path, array: Array, scan: nib.Nifti1Image, identity: bool = False) -> Path:
     """A file that states nothing about the patient, or the identity."""
     image = nib.Nifti1Image(array, np.eye(4) if identity else None)

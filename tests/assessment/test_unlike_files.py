@@ -19,16 +19,6 @@ from whqa.structures import MMWHS, TOTALSEGMENTATOR_HIGHRES, TOTALSEGMENTATOR_V1
 Array = np.ndarray
 
 
-@pytest.fixture(scope="module")
-def scan(phantoms: Path) -> nib.Nifti1Image:
-    return nib.load(next(phantoms.rglob("ct_train_1001_image.nii.gz")))
-
-
-@pytest.fixture(scope="module")
-def values(phantoms: Path) -> Array:
-    return np.asanyarray(nib.load(next(phantoms.rglob("ct_train_1001_label.nii.gz"))).dataobj).astype(np.int16)
-
-
 def _saved(path: Path, array: Array, affine: Array, names: dict[int, str] | None = None) -> Path:
     image = nib.Nifti1Image(array, affine)
     if names:

@@ -21,16 +21,6 @@ from whqa.structures import MMWHS
 Array = np.ndarray
 
 
-@pytest.fixture(scope="module")
-def scan(phantoms: Path) -> nib.Nifti1Image:
-    return nib.load(next(phantoms.rglob("ct_train_1001_image.nii.gz")))
-
-
-@pytest.fixture(scope="module")
-def values(phantoms: Path) -> Array:
-    return np.asanyarray(nib.load(next(phantoms.rglob("ct_train_1001_label.nii.gz"))).dataobj).astype(np.int16)
-
-
 def _refused(run: TrainedRun, scan: nib.Nifti1Image, mask: object, label_map: object = None) -> str:
     with pytest.raises(InputError) as error:
         assess((scan.get_fdata(), scan.affine), mask, run, label_map=label_map)

@@ -71,17 +71,20 @@ def one_label_windows(labels_B1DHW: Tensor) -> Tensor:
     """Share of the windows around each voxel that hold one label alone, float32; windows end at the volume's edge."""
     highest = lowest = labels_B1DHW.float()
     total = torch.zeros_like(highest)
-    # a window of 5 is one of 3 over windows of 3
-    for _ in WINDOWS:
-        highest, lowest = _highest_of_3(highest), -_highest_of_3(-lowest)
+    for before, size in zip((1, *WINDOWS), WINDOWS, strict=False):
+        # a window of 5 is one of 3 over windows of 3
+        more = size - before + 1
+        highest, lowest = _highest(highest, more), -_highest(-lowest, more)
         total += highest == lowest
     return total / len(WINDOWS)
 
 
-def _highest_of_3(values_B1DHW: Tensor) -> Tensor:
-    """Maximum over windows of 3^3, axis by axis, which costs a third of the whole window."""
-    for size, padding in (((3, 1, 1), (1, 0, 0)), ((1, 3, 1), (0, 1, 0)), ((1, 1, 3), (0, 0, 1))):
-        values_B1DHW = F.max_pool3d(values_B1DHW, size, stride=1, padding=padding)
+def _highest(values_B1DHW: Tensor, size: int) -> Tensor:
+    """Maximum over windows of size^3, axis by axis, which costs a fraction of the whole window."""
+    for axis in range(3):
+        window, padding = [1, 1, 1], [0, 0, 0]
+        window[axis], padding[axis] = size, size // 2
+        values_B1DHW = F.max_pool3d(values_B1DHW, window, stride=1, padding=padding)
     return values_B1DHW
 
 
