@@ -149,8 +149,8 @@ def _older(directory: Path, path: Path) -> None:
     ("spoil", "message"),
     [
         (_replace, "not what the segmenter wrote here; make it again: rm "),
-        (_from_another, "of segmenter '2', expected '1'; make it again: rm "),
-        (_seen, "the segmenter was trained on case c; its opinion must not be used here"),
+        (_from_another, "made by segmenter '2', expected '1'; make it again: rm "),
+        (_seen, "segmenter '1' was trained on case c; its masks and opinions must not be used here"),
         (_missing, "no such file; make it again: rm "),
         (_damaged, "not readable as a mask"),
         (_older, "not what the segmenter wrote here; make it again: rm "),
@@ -175,7 +175,7 @@ def test_the_plan_in_sample_allows_seen_training_cases_but_no_seen_test_case(tmp
     directory = tmp_path / "segmenter" / "0"
     write_opinion(directory, "a", torch.from_numpy(_log_p(0)), unseen=False)
     _record(directory)
-    with pytest.raises(InputError, match="trained on case a; its opinion must not be used"):
+    with pytest.raises(InputError, match="trained on case a; its masks and opinions must not be used"):
         _collect(tmp_path, "in_sample", 0)
 
 

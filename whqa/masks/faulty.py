@@ -14,17 +14,17 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from scipy import ndimage
 
 from whqa.masks.corruption import HELD_OUT_FAULTS, SEEN_FAULTS, Labels, corrupt, draw_faults
+from whqa.masks.faults.fields import smooth_field
 from whqa.masks.plan import FAULTY_KINDS, MIXED_KINDS, is_trained_on
 
 ONE_FAULT = 0.6
 """Share of the faulty masks with one fault; the others have two or three."""
 MIXED_SHARE = (0.1, 0.9)
 """Of the volume that a mixed mask takes from the segmenter's."""
-REGION_MM = (9.0, 24.0)
-"""Standard deviation of the smoothing that makes a mixed mask's regions."""
+REGION_MM = (25.0, 65.0)
+"""Between the points of the random field that makes a mixed mask's regions."""
 
 
 def faulty_masks(
@@ -63,7 +63,6 @@ def faulty_masks(
 
 def mix(label: Labels, source: Labels, spacing: Sequence[float], rng: np.random.Generator) -> Labels:
     """`source` where a smooth random field is highest, `label` elsewhere."""
-    sigma = rng.uniform(*REGION_MM) / np.asarray(spacing, float)
-    field = ndimage.gaussian_filter(rng.standard_normal(label.shape), sigma, mode="nearest")
+    field = smooth_field(label.shape, np.asarray(spacing, float), rng.uniform(*REGION_MM), rng)
     share = rng.uniform(*MIXED_SHARE)
     return np.where(field >= np.quantile(field, 1 - share), source, label)

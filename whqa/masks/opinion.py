@@ -24,7 +24,7 @@ from whqa.errors import InputError
 from whqa.files import atomic_path, sha256
 from whqa.masks.plan import MaskPlan
 from whqa.masks.run_state import made_again
-from whqa.masks.store import mask_digests, mask_path, read_arrays
+from whqa.masks.store import mask_digests, mask_path, read_arrays, unseen_by_maker
 
 OPINION = "opinion"
 LOWEST_LOG_P = -10.0
@@ -113,13 +113,7 @@ def mean_opinion(opinions: Sequence[Opinion]) -> Tensor:
 
 def _opinion(segmenter_dir: Path, case: str, must_be_unseen: bool, digests: Mapping[str, str]) -> Opinion:
     path = mask_path(segmenter_dir, case, OPINION)
-    maker, unseen = read_arrays(path, "segmenter", "unseen")
+    unseen_by_maker(path, case, must_be_unseen)
     if sha256(path) != digests.get(f"{case}/{OPINION}"):
         raise InputError(f"{path}: not what the segmenter wrote here; {made_again(segmenter_dir)}")
-    if str(maker) != segmenter_dir.name:
-        raise InputError(
-            f"{path}: of segmenter {str(maker)!r}, expected {segmenter_dir.name!r}; {made_again(segmenter_dir)}"
-        )
-    if must_be_unseen and not bool(unseen):
-        raise InputError(f"{path}: the segmenter was trained on case {case}; its opinion must not be used here")
     return Opinion(case, path, segmenter_dir.name)

@@ -168,16 +168,28 @@ def _remade(directory: Path) -> str:
     return made_again(directory)
 
 
+def unseen_by_maker(path: Path, case: str, must_be_unseen: bool) -> bool:
+    """Whether the case was outside the training folds of the segmenter in whose directory this mask or opinion lies.
+
+    Raises:
+        InputError: the file is another segmenter's, or the case had been seen although that must not be.
+    """
+    segmenter_dir = path.parents[2]
+    maker, unseen = read_arrays(path, "segmenter", "unseen")
+    if str(maker) != segmenter_dir.name:
+        raise InputError(
+            f"{path}: made by segmenter {str(maker)!r}, expected {segmenter_dir.name!r}; {made_again(segmenter_dir)}"
+        )
+    if must_be_unseen and not bool(unseen):
+        raise InputError(
+            f"{path}: segmenter {str(maker)!r} was trained on case {case}; its masks and opinions must not be used here"
+        )
+    return bool(unseen)
+
+
 def _item(segmenter_dir: Path, name: str, row: dict[str, str], must_be_unseen: bool) -> MaskItem:
     path = mask_path(segmenter_dir, row["case"], row["mask_kind"])
-    segmenter, record = read_arrays(path, "segmenter", "unseen")
-    maker, unseen = str(segmenter), bool(record)
-    if maker != name:
-        raise InputError(f"{path}: made by segmenter {maker!r}, expected {name!r}; remove {segmenter_dir} and rerun")
-    if must_be_unseen and not unseen:
-        raise InputError(
-            f"{path}: segmenter {name!r} was trained on case {row['case']}; its masks must not be used here"
-        )
+    unseen = unseen_by_maker(path, row["case"], must_be_unseen)
     return MaskItem(
         row["case"], row["mask_kind"], path, name, unseen, float(row["error_rate"]), has_entropy(row["mask_kind"])
     )
