@@ -31,7 +31,7 @@ FLOORS = (
     "assessment",
     "study",
     "stages",
-    "summarize",
+    "summarize compare",
     "train cv",
     "cli",
     "__init__ __main__",  # the doors of the house: `whqa.assess` and `python -m whqa`

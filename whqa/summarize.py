@@ -31,6 +31,7 @@ from whqa.results.summary_entry import at_path, shown_views
 from whqa.results.tables import read_run
 
 ERRORS: Columns = (
+    ("lead", "lead", 3),
     ("AUPRC", "error_auprc", 3),
     ("AURC", "failure.aurc", 3),
     ("seconds", "seconds_per_case", 2),
@@ -44,7 +45,7 @@ QUALITY: Columns = (
     ("MAE heart", "heart.mae", 4),
     ("const.", "heart.mae_constant", 4),
 )
-WIDE = 124
+WIDE = 132
 
 
 def summarize(run_dir: Path, console: Console | None = None) -> Summary:
@@ -103,7 +104,9 @@ def _print(summary: Summary, run_dir: Path, console: Console) -> None:
     for line in (_segmentation(summary["segmentation"]), *_correction_and_intervals(summary), _confidences(summary)):
         console.print(line, highlight=False, soft_wrap=True)
     console.print(
-        "vol: whole crop; heart: mask's foreground + 10 mm; const.: MAE of the training mean of Acc", style="dim"
+        "lead: of the network in error Dice, mask by mask; vol: whole crop; heart: mask's foreground + 10 mm; "
+        "const.: MAE of the training mean of Acc",
+        style="dim",
     )
     for name in ("cases.csv", "summary.json", "summary.html"):
         console.print(escape(f"{run_dir / name}"), soft_wrap=True, highlight=False)

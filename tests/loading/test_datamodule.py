@@ -196,6 +196,21 @@ def test_wrong_settings_are_refused(cases: dict[str, Any], options: dict[str, An
         _data(cases, **options)
 
 
+def test_only_the_chosen_kinds_train_and_calibrate_all_are_tested(cases: dict[str, Any], masks: list[MaskItem]) -> None:
+    data = _data(cases, (1,), masks=masks, train_kinds=["unfinished"])
+    assert {kind for _, kind in (*data.train_items, *data.val_items)} == {"early"}
+    assert {case for case, _ in data.train_items} == set(data.train_cases)
+    assert {kind for _, kind in data.test_items} == {"final", "early"}
+
+
+@pytest.mark.parametrize("kinds", [["early"], ["final", "corrupted"], []])
+def test_kinds_to_train_on_that_there_are_not_are_refused(
+    cases: dict[str, Any], masks: list[MaskItem], kinds: list[str]
+) -> None:
+    with pytest.raises(InputError, match=r"errormap\.train_kinds=.*: must be some of final, unfinished"):
+        _data(cases, masks=masks, train_kinds=kinds)
+
+
 def test_a_kind_that_occurs_twice_is_refused(cases: dict[str, Any], masks: list[MaskItem]) -> None:
     with pytest.raises(InputError, match="twice"):
         _data(cases, masks=[*masks, masks[0]])

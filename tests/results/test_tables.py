@@ -260,11 +260,11 @@ def test_runs_of_an_older_version_are_told_and_summarized(run, capsys):
 
 
 def test_faulty_masks_are_parts_of_their_own_and_no_other_programs(tmp_path, write_run, unlike_contract):
-    kinds = ("final", "side1", "reference", "corrupted1", "corrupted2", "novel1")
+    kinds = ("final", "side1", "reference", "mixed1", "corrupted1", "corrupted2", "novel1")
     run = write_run(tmp_path / "demo", kinds=kinds)
     tables = read_run(run)
     assert tables.external == ()
-    assert tables.views == ("final", "corrupted", "novel", "all")
+    assert tables.views == ("final", "mixed", "corrupted", "novel", "all")
     output = io.StringIO()
     summary = summarize(run, Console(file=output, width=160))
     assert unlike_contract(summary, "summary.schema.json") == []
@@ -274,6 +274,9 @@ def test_faulty_masks_are_parts_of_their_own_and_no_other_programs(tmp_path, wri
         found = summary["methods"]["boundary"][part]
         assert found["n"] == len(theirs) == 12 * len(of_part)
         assert found["error_dice"]["mean"] == pytest.approx(theirs["error_dice"].mean())
+        network = rows[rows["mask_kind"].isin(of_part) & (rows["method"] == "errormap")]
+        lead = network["error_dice"].mean() - theirs["error_dice"].mean()
+        assert found["lead"]["mean"] == pytest.approx(lead)
         assert set(summary["intervals"][part]) == {"acc_volume", "acc_heart"}
     assert list(summary["methods"]["errormap"]["corrupted"]["by_kind"]) == ["corrupted1", "corrupted2"]
     assert " corrupted " in output.getvalue()

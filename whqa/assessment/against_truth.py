@@ -40,7 +40,7 @@ def said_and_true(assessment: Assessment, reference: Path) -> str:
         f"volume {_said(quality['qi']['volume'])} / {one_minus_mean(error):.3f}",
         f"error Dice {error_dice(torch.from_numpy(assessment.error_map), error):.3f}",
         "Dice "
-        + ", ".join(_dice(assessment, key, value) for key, value in zip(_keys(assessment), before, strict=True)),
+        + ", ".join(_dice(assessment, key, value) for key, value in zip(assessment.scheme.keys, before, strict=True)),
         f"mean Dice after correction {_gain(before, after)}",
         "changed " + (_changes(assessment, before, after) or "nothing"),
     ]
@@ -53,10 +53,6 @@ def _reference(assessment: Assessment, path: Path) -> torch.Tensor:
     if not same or not np.allclose(volume.affine, assessment.affine, atol=_SAME_PLACE):
         raise InputError(f"{path}: the reference does not lie on the grid of the image; leave --reference out")
     return torch.from_numpy(volume.array)
-
-
-def _keys(assessment: Assessment) -> tuple[str, ...]:
-    return assessment.scheme.keys
 
 
 def _said(qi: Mapping[str, object]) -> str:
@@ -83,4 +79,4 @@ def _gain(before: FloatArray, after: FloatArray) -> str:
 
 def _changes(assessment: Assessment, before: FloatArray, after: FloatArray) -> str:
     change = np.nan_to_num(after, nan=1.0) - np.nan_to_num(before, nan=1.0)
-    return ", ".join(f"{key} {c:+.3f}" for key, c in zip(_keys(assessment), change, strict=True) if abs(c) >= 5e-4)
+    return ", ".join(f"{key} {c:+.3f}" for key, c in zip(assessment.scheme.keys, change, strict=True) if abs(c) >= 5e-4)

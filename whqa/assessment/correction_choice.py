@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -54,14 +53,14 @@ class CorrectedMask:
 
 
 def correction_choice(run: TrainedRun) -> CorrectionChoice:
-    """What the run's networks chose on held-back training cases: the most careful of their rules."""
+    """Of the rules that the run's networks chose on held-back training cases the most careful; none if one has none."""
     if run.head != "label":
         return CorrectionChoice(f"left alone: {NO_LABELS}")
-    chosen = [n.module.calibration.correction for n in run.networks]
+    rules = [rule for n in run.networks if (rule := n.module.calibration.correction) is not None]
     measured = cast(MeasuredGain | None, measured_correction(run.cases, run.scheme.keys))
-    rule = _most_careful([one for one in chosen if one is not None]) if None not in chosen else None
-    if rule is None:
+    if len(rules) < len(run.networks):
         return CorrectionChoice("left alone: on held-back training cases no correction helped", None, measured)
+    rule = CorrectionRule(max(r.probability for r in rules), max(r.gain for r in rules))
     told = f"applied where another label has a probability of {rule.probability:g}"
     if rule.gain:
         told += f" and the structure's Dice is expected to gain {rule.gain:g}"
@@ -81,9 +80,3 @@ def corrected_mask(judgement: Judgement, mask_DHW: npt.NDArray[np.uint8], rule: 
         return CorrectedMask(mask_DHW, (float("nan"),) * n)
     labels, gains = correct(judgement.probability, judgement.others, torch.from_numpy(mask_DHW), rule)
     return CorrectedMask(labels.numpy(), tuple(gains.tolist()))
-
-
-def _most_careful(rules: Sequence[CorrectionRule]) -> CorrectionRule | None:
-    if not rules:
-        return None
-    return CorrectionRule(max(r.probability for r in rules), max(r.gain for r in rules))

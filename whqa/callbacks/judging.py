@@ -11,6 +11,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from whqa.callbacks.shuffled import Shuffled
 from whqa.files import atomic_path, write_rows
 from whqa.judges.baseline import Baseline
 from whqa.judges.constant import REGIONS, Constant
@@ -34,6 +35,7 @@ class JudgeMasks(pl.Callback):
             beside every row.
         structures: keys in index order.
         identity: (case, kind) -> columns that say what the row is about (fold, patient, modality, segmenter).
+        shuffled: the network itself, shown an input of another patient.
     """
 
     def __init__(
@@ -42,9 +44,10 @@ class JudgeMasks(pl.Callback):
         baselines: Sequence[Baseline],
         structures: Sequence[str],
         identity: Mapping[tuple[str, str], Mapping[str, Any]],
+        shuffled: Sequence[Shuffled] = (),
     ) -> None:
         self.dir = run_dir
-        self.baselines = tuple(baselines)
+        self.baselines, self.shuffled = tuple(baselines), tuple(shuffled)
         self.constant = next(b for b in baselines if isinstance(b, Constant))
         self.identity = identity
         self.dice_columns = tuple(f"dice_{s}" for s in structures)
@@ -56,7 +59,7 @@ class JudgeMasks(pl.Callback):
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """One table a method."""
         columns = (*JUDGE_COLUMNS, *self.structure_columns, *self.dice_columns, *self.label_columns, "seconds")
-        names = [NETWORK, *(b.name for b in self.baselines)]
+        names = [NETWORK, *(b.name for b in self.baselines), *(s.name for s in self.shuffled)]
         self.tables = {name: CaseTable(columns).to(module.device) for name in names}
 
     def on_test_batch_start(self, *args: Any) -> None:
@@ -80,6 +83,11 @@ class JudgeMasks(pl.Callback):
             started = time.perf_counter()
             prediction = baseline.predict(case)
             self._record(batch, baseline.name, case, prediction, time.perf_counter() - started, masks)
+        for one in self.shuffled:
+            started = time.perf_counter()
+            blind = one.predict(module, trainer.datamodule, batch)  # type: ignore[attr-defined, arg-type]
+            if blind is not None:
+                self._record(batch, one.name, case, blind, time.perf_counter() - started, masks)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Gather all ranks' rows, log the network's headline numbers, write the table once."""

@@ -1,4 +1,4 @@
-"""`whqa train | cv | summarize | assess | data ... | info`: thin wrappers around the functions that do the work."""
+"""`whqa train | cv | summarize | compare | assess | data ... | info`: thin wrappers around what does the work."""
 
 from __future__ import annotations
 
@@ -89,6 +89,16 @@ def _parser() -> argparse.ArgumentParser:
     summarize.epilog = "Example: whqa summarize runs/demo --reports 6"
     summarize.set_defaults(run=_summarize)
 
+    comparison = commands.add_parser(
+        "compare", help="finished experiments on the same folds: means, paired differences"
+    )
+    comparison.add_argument(
+        "directories", type=Path, nargs="+", metavar="DIR", help="runs/<experiment>; the first leads"
+    )
+    comparison.add_argument("--json", action="store_true", help="for machines")
+    comparison.epilog = "Example: whqa compare runs/demo runs/demo,errormap=mask_withheld"
+    comparison.set_defaults(run=_compare)
+
     add_assess_command(commands.add_parser("assess", help="a scan and its mask: what is wrong, how sure, what to do"))
 
     info = commands.add_parser("info", help="versions, device, experiments, networks, baselines, label schemes")
@@ -149,6 +159,20 @@ def _summarize(options: argparse.Namespace, overrides: list[str]) -> int:
     summary = summarize(options.directory)
     if options.wandb:
         log_summary(options.directory, summary, **options_of(options.directory))
+    return 0
+
+
+def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
+    from whqa.results.run_folds import folds_to_summarize
+
+    for path in options.directories:
+        folds_to_summarize(path.resolve())
+    from rich.console import Console
+
+    from whqa.compare import compare, print_comparison
+
+    found = compare(options.directories)
+    print(json.dumps(found, indent=2)) if options.json else print_comparison(found, Console())
     return 0
 
 

@@ -92,10 +92,16 @@ class SegmenterConfig(StageConfig):
 
 @dataclass
 class ErrorMapConfig(ErrorMapSettings, StageConfig):
-    """Stage two. `baseline_masks` is how many training masks at most band and entropy threshold are chosen on."""
+    """Stage two.
+
+    `baseline_masks` is how many training masks at most band and entropy threshold are chosen on, `train_kinds` and
+    `shuffled` are for ablations: see `whqa.loading.datamodule.WholeHeartDataModule` and `whqa.callbacks.shuffled`.
+    """
 
     balance: str = BALANCE
     delivered: float = DELIVERED
+    train_kinds: list[str] | None = None
+    shuffled: list[str] = field(default_factory=list)
     threshold: ThresholdRule = ThresholdRule.expected
     baselines: list[str] = field(default_factory=lambda: ["constant", "boundary", "entropy", "opinion", "ensemble"])
     baseline_masks: int = 200

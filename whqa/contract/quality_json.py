@@ -93,8 +93,8 @@ class QualityIndicator(TypedDict):
     """What the network says about the accuracy Acc in one region, the share of voxels whose label is right.
 
     Attributes:
-        value: QI, 1 minus the share of the region in the error map; null where the mask has no voxel on the run's grid.
-        soft: 1 - mean of the error probabilities, as `value` where they are calibrated; null together with it.
+        value: QI, 1 - mean of the calibrated error probabilities; null where the mask has no voxel on the run's grid.
+        soft: the same number as `value`, under the name that it has in summary.json; null together with it.
         interval: for the true Acc, of the confidence above; null where the run has too few unseen masks.
         reason: why one of them is null; null where none is.
     """

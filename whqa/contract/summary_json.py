@@ -155,6 +155,7 @@ class MethodNumbers(Breakdown):
         n: masks that it judged.
         error_dice: Dice of predicted and true error map, a mask, then averaged.
         error_auprc: average precision of the error probability, over masks that have an error.
+        lead: of the first method: how much higher its error Dice is, mask by mask, over masks that both judged.
         volume: QI and Acc over the whole preprocessed crop.
         heart: QI and Acc over the mask's foreground and 10 mm around it.
         volume_soft, heart_soft: the same for the soft QI (from probabilities); absent where the method gives none.
@@ -171,6 +172,7 @@ class MethodNumbers(Breakdown):
     n: int
     error_dice: PooledEntry
     error_auprc: Entry
+    lead: Entry
     volume: QualityAgainstAccuracy
     heart: QualityAgainstAccuracy
     volume_soft: NotRequired[QualityAgainstAccuracy]
@@ -244,8 +246,9 @@ class Summary(TypedDict):
         environment: what computed the summary.
         segmentation: the masks themselves.
         methods: method -> part -> numbers; parts are "final" (final masks), "all" (all mask kinds), the name of each
-            other program whose masks were judged, and "corrupted" and "novel" where good masks with faults of kinds
-            that training had or never had were judged. The first method is the error-map network.
+            other program whose masks were judged, "mixed" where references with some of the segmenter's errors were,
+            and "corrupted" and "novel" where good masks with faults of kinds that training had or never had were. The
+            first method is the error-map network.
         intervals: how often intervals held the truth.
     """
 

@@ -23,7 +23,7 @@ from whqa.loading.patch_settings import BALANCE, DELIVERED, Balance, PatchSettin
 from whqa.loading.patches import PatchDataset
 from whqa.loading.sampling import PatchSampler, quality_bins
 from whqa.masks.opinion import decode, mean_opinion
-from whqa.masks.plan import is_delivered, is_trained_on
+from whqa.masks.plan import family, is_delivered, is_trained_on
 from whqa.process import cpus
 from whqa.quality import JudgedCase
 
@@ -63,6 +63,8 @@ class WholeHeartDataModule(pl.LightningDataModule):
             so but for a share of `delivered` masks (final ones and other programs', `is_delivered`), "none" draws all
             masks alike. Without masks it has no meaning.
         delivered: see `balance`.
+        train_kinds: of the masks of training and validation cases, those that serve: mask kinds without number
+            (`whqa.masks.plan.family`); None takes all but those for the test alone.
 
     Attributes:
         train_cases, val_cases, test_cases: case ids.
@@ -70,7 +72,8 @@ class WholeHeartDataModule(pl.LightningDataModule):
             is "".
 
     Raises:
-        InputError: no case is left to train or to test on, or a case has no mask under judgement.
+        InputError: no case is left to train or to test on, a case has no mask under judgement, or there is no such kind
+            as one of `train_kinds`.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         num_workers: int | None = PatchSettings.num_workers,
         balance: Balance = BALANCE,
         delivered: float = DELIVERED,
+        train_kinds: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         # of the settings, for the messages: masks are judged in the second stage alone
@@ -119,9 +123,8 @@ class WholeHeartDataModule(pl.LightningDataModule):
             )
         self.val_cases = _validation_cases(available, cases, validation_fraction, seed, stage)
         self.train_cases = tuple(c for c in available if c not in self.val_cases)
-        # novel masks are for the test alone, the calibration must not know them either
-        self.train_items = [item for item in self._items(self.train_cases) if is_trained_on(item[1])]
-        self.val_items = [item for item in self._items(self.val_cases) if is_trained_on(item[1])]
+        self.train_items = _serving(self._items(self.train_cases), train_kinds)
+        self.val_items = _serving(self._items(self.val_cases), train_kinds)
         self.test_items = self._items(self.test_cases)
 
     def setup(self, stage: str) -> None:
@@ -167,6 +170,11 @@ class WholeHeartDataModule(pl.LightningDataModule):
         """
         return self._volumes(self.test_items)
 
+    def volumes(self, items: Sequence[Item]) -> Iterator[dict[str, Any]]:
+        """These (case, kind) pairs as in `test_dataloader`, without the axis of the batch."""
+        dataset = self._dataset(items)
+        return (dataset[i] for i in range(len(dataset)))
+
     def judged(self, items: Iterable[Item]) -> Iterator[JudgedCase]:
         """The masks of these (case, kind) pairs with image and reference, one at a time.
 
@@ -195,9 +203,10 @@ class WholeHeartDataModule(pl.LightningDataModule):
 
     def _volumes(self, items: Sequence[Item]) -> DataLoader[dict[str, Any]]:
         # Whole volumes are read in the main process: they take milliseconds, and copies between processes take memory.
-        return DataLoader(
-            VolumeDataset(self.cases, items, self.masks, self.opinions, self.ensembles, self.n_classes), batch_size=1
-        )
+        return DataLoader(self._dataset(items), batch_size=1)
+
+    def _dataset(self, items: Sequence[Item]) -> VolumeDataset:
+        return VolumeDataset(self.cases, items, self.masks, self.opinions, self.ensembles, self.n_classes)
 
     def _items(self, cases: Sequence[str]) -> list[Item]:
         if self.masks is None:
@@ -258,6 +267,18 @@ class VolumeDataset(Dataset[dict[str, Any]]):
             if self.ensembles is not None:
                 volume["ensemble"] = mean_opinion(self.ensembles[name])
         return volume | {"spacing": torch.tensor(case.spacing), "index": index, "case": name, "kind": kind}
+
+
+def _serving(items: Sequence[Item], kinds: Sequence[str] | None) -> list[Item]:
+    """The items whose masks may be learned from, and calibrated on: the calibration must not know others either."""
+    allowed = [item for item in items if is_trained_on(item[1])]
+    if kinds is None:
+        return allowed
+    there = dict.fromkeys(family(kind) for _, kind in allowed)
+    unknown = [kind for kind in kinds if kind not in there]
+    if there and (unknown or not kinds):
+        raise InputError(f"errormap.train_kinds={list(kinds)}: must be some of {', '.join(there)}")
+    return [item for item in allowed if family(item[1]) in kinds]
 
 
 def _refuse_balance(balance: str, delivered: float) -> None:

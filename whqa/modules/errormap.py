@@ -171,9 +171,9 @@ class ErrorMapModule(DeepSupervisionModule):
             labels = labels.scatter_add(1, mask_B1DHW, logits_BCDHW[:, self.n_classes :])
         return _error_logit(labels, mask_B1DHW), labels
 
-    def raw(self, batch: dict[str, Any]) -> RawVerdict:
-        """Uncalibrated outputs for a whole volume."""
-        final = self.forward_volume(self.inputs(batch))[0]
+    def raw(self, batch: dict[str, Any], shown: dict[str, Any] | None = None) -> RawVerdict:
+        """Uncalibrated outputs for a whole volume; the network sees the inputs of `shown`, None for the batch's own."""
+        final = self.forward_volume(self.inputs(batch if shown is None else shown))[0]
         log_p = batch["log_p"].float() if self.hears_opinion else None
         error_logit, label_logits = self.split(final, batch["mask"].long()[:, None], log_p)
         return RawVerdict(error_logit[0, 0], None if label_logits is None else label_logits[0])

@@ -13,6 +13,9 @@ DEFINITIONS: dict[str, str] = {
     "the mask's own P (rule expected: the map whose Dice P, calibrated on training cases, lets expect to be best).",
     "error Dice": "2|E∩Ê| / (|E|+|Ê|) a case, then averaged; 1 where a case has no error and none is predicted. "
     "Pooled: from voxel counts summed over all cases.",
+    "the network leads by": "the network's error Dice minus the method's, mask by mask, over masks that both judged. "
+    "mask_shuffled, image_shuffled: the network itself, shown the mask or the image of another patient of the fold; of "
+    "each family of mask kinds the first alone.",
     "error AUPRC": "average precision of P for E, a case, then averaged over the cases that have an error.",
     "Acc and QI": "Acc = 1 - mean(E). QI = 1 - mean(P) of a method whose P is calibrated (errormap, opinion, "
     'ensemble), 1 - mean(Ê) of any other; soft QI = 1 - mean(P). Each over a region. Region "volume": '
@@ -20,7 +23,8 @@ DEFINITIONS: dict[str, str] = {
     "PCC, Spearman, MAE": "Pearson and rank correlation of QI with Acc over masks, and the mean of |QI - Acc|. Beside "
     "each MAE stands that of a constant: the mean Acc of the training masks (of final masks where these are judged, of "
     "all kinds otherwise). The constant itself varies only between folds, so it has no correlation.",
-    "parts": "final: only the segmenter's final masks. corrupted, novel: reference labels and final masks with faults "
+    "parts": "final: only the segmenter's final masks. mixed: the reference with the segmenter's errors in some "
+    "regions. corrupted, novel: reference labels and final masks with faults "
     "put into them, of kinds that training had or never had. all: every kind, side outputs and early "
     "checkpoints as well; their wide range of quality alone raises PCC.",
     "strata": "masks apart by what they truly are: reference (no wrong voxel), then by mean Dice over structures mild "
@@ -48,8 +52,9 @@ DEFINITIONS: dict[str, str] = {
 SPLIT_DEFINITIONS: dict[str, str] = {
     "error Dice by structure": "error Dice among the voxels that the mask or the reference gives to the structure. A "
     "false alarm there counts for it, one in the background for none; a structure that neither has is left out.",
-    "correction": "the label head's most probable other label wherever the error probability is at least a threshold "
-    "that was chosen on held-back training cases; where nothing helped there, the mask is left alone. Gain: a mask's "
+    "correction": "the label head's most probable other label wherever it is probable enough, in structures whose Dice "
+    "is expected to gain enough; both thresholds are the best of those that, on held-back training cases, harm masks "
+    "of no quality. Where none is, the mask is left alone. Gain: a mask's "
     "mean Dice after minus before, both over the structures that have a Dice before or after. One that mask and "
     "reference lack counts 1 there, as they agree: a structure that the correction invents costs 1 / (number of "
     "structures). By structure, only masks in which it has a Dice before and after count.",

@@ -46,8 +46,17 @@ def method_numbers(tables: RunTables, intervals: Mapping[str, pd.DataFrame]) -> 
                 parts[masks] = _nothing(of_method, tables.structures, masks)
             else:
                 measured = {} if i else intervals
-                parts[masks] = _method_numbers(of_method, tables.structures, chosen, measured)
+                numbers = _method_numbers(of_method, tables.structures, chosen, measured)
+                first = rows[rows["method"] == tables.methods[0]]
+                parts[masks] = {**numbers, "lead": lead(first, of_method)} if i else numbers
     return methods
+
+
+def lead(first: pd.DataFrame, second: pd.DataFrame, column: str = "error_dice") -> Entry:
+    """How much higher a column of `first` is than of `second`, mask by mask, over masks that both have a value of."""
+    key = ["case", "mask_kind"]
+    both = first[[*key, "patient", column]].merge(second[[*key, column]], on=key, suffixes=("", "_second"))
+    return mean_entry(both[column] - both[f"{column}_second"], both["patient"], "no mask that both have judged")
 
 
 def segmentation_numbers(segmented: pd.DataFrame, structures: tuple[str, ...]) -> Segmentation:
@@ -77,8 +86,9 @@ def _method_numbers(
             "pooled": float(pooled[0]),
         },
         "error_auprc": mean_entry(rows["error_auprc"], rows["patient"], "no judged mask has an error"),
-        "volume": _quality_numbers(rows, "volume", "qi_volume"),
-        "heart": _quality_numbers(rows, "heart", "qi_heart"),
+        "lead": entry_of(math.nan, None, "it is the first method"),
+        "volume": quality_numbers(rows, "volume", "qi_volume"),
+        "heart": quality_numbers(rows, "heart", "qi_heart"),
         "failure": failure_numbers(rows, structures, chosen),
         "strata": strata_numbers(rows, structures, intervals),
         "reliability": reliability(rows),
@@ -87,9 +97,9 @@ def _method_numbers(
     }
     soft = {r: f"qi_soft_{r}" for r in REGIONS if f"qi_soft_{r}" in rows and rows[f"qi_soft_{r}"].notna().all()}
     if "volume" in soft:
-        found["volume_soft"] = _quality_numbers(rows, "volume", soft["volume"])
+        found["volume_soft"] = quality_numbers(rows, "volume", soft["volume"])
     if "heart" in soft:
-        found["heart_soft"] = _quality_numbers(rows, "heart", soft["heart"])
+        found["heart_soft"] = quality_numbers(rows, "heart", soft["heart"])
     return found
 
 
@@ -108,6 +118,7 @@ def _nothing(rows: pd.DataFrame, structures: tuple[str, ...], masks: str) -> Met
         "n": 0,
         "error_dice": {**null, "pooled": None},
         "error_auprc": null,
+        "lead": null,
         "volume": quality,
         "heart": quality,
         "failure": no_failure_numbers(reason),
@@ -118,7 +129,7 @@ def _nothing(rows: pd.DataFrame, structures: tuple[str, ...], masks: str) -> Met
     }
 
 
-def _quality_numbers(rows: pd.DataFrame, region: str, column: str) -> QualityAgainstAccuracy:
+def quality_numbers(rows: pd.DataFrame, region: str, column: str) -> QualityAgainstAccuracy:
     """Q: how well a QI column follows Acc of a region."""
     acc, constant = rows[f"acc_{region}"].to_numpy(float), rows[f"constant_{region}"].to_numpy(float)
     qi = rows[column].to_numpy(float)

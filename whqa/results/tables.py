@@ -21,13 +21,13 @@ from whqa.masks.store import read_index
 from whqa.results.run_folds import folds_to_summarize
 
 TEXT_COLUMNS = ("case", "patient", "mask_kind", "method", "modality", "segmenter")
-METHOD_ORDER = ("errormap", "constant", "boundary", "entropy", "opinion", "ensemble")
+METHOD_ORDER = ("errormap", "constant", "boundary", "entropy", "opinion", "ensemble", "mask_shuffled", "image_shuffled")
 CONTRACT_COLUMNS = (
     *("case", "fold", "mask_kind", "method", "error_dice", "error_auprc"),
     *("acc_volume", "qi_volume", "acc_heart", "qi_heart"),
 )
-FAULTY_FAMILIES = ("corrupted", "novel")
-"""Mask kinds are "corrupted1", "corrupted2" ...: faults put into good masks, of kinds that training has or has not."""
+MADE_FAMILIES = ("mixed", "corrupted", "novel")
+"""Mask kinds with a number ("corrupted1", ...) that are made from references and final masks, each family apart."""
 COUNT_COLUMNS = ("error_voxels", "predicted_voxels", "hit_voxels")
 CONSTANT_COLUMNS = ("constant_volume", "constant_heart", "constant_volume_kind", "constant_heart_kind")
 
@@ -76,13 +76,13 @@ class RunTables:
 
     @property
     def families(self) -> tuple[str, ...]:
-        """Those of `FAULTY_FAMILIES` that have masks."""
+        """Those of `MADE_FAMILIES` that have masks."""
         found = {family(kind) for kind in self.kinds}
-        return tuple(name for name in FAULTY_FAMILIES if name in found)
+        return tuple(name for name in MADE_FAMILIES if name in found)
 
     @property
     def views(self) -> tuple[str, ...]:
-        """What `view` takes: final masks, those of each other program, faulty ones, all kinds."""
+        """What `view` takes: final masks, those of each other program, made ones, all kinds."""
         return ("final", *self.external, *self.families, "all")
 
 
@@ -284,12 +284,12 @@ def _numbers(text: pd.DataFrame, stage: Path) -> pd.DataFrame:
 
 
 def view(judged: pd.DataFrame, masks: str) -> pd.DataFrame:
-    """The rows of one part of a table: "all" mask kinds, or those of one kind or of one of `FAULTY_FAMILIES`.
+    """The rows of one part of a table: "all" mask kinds, or those of one kind or of one of `MADE_FAMILIES`.
 
     Adds `constant_*` columns that fit the part: the training mean of Acc over masks of the kind where only these are
     judged, over all kinds otherwise. The constant baseline's QI is that mean.
     """
-    kinds = judged["mask_kind"].map(family) if masks in FAULTY_FAMILIES else judged["mask_kind"]
+    kinds = judged["mask_kind"].map(family) if masks in MADE_FAMILIES else judged["mask_kind"]
     rows = judged.copy() if masks == "all" else judged[kinds == masks].copy()
     for region in ("volume", "heart"):
         if masks != "all":

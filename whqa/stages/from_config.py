@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from whqa.callbacks.fitting import fitting_items
 from whqa.callbacks.history import CsvHistory, last_logged
+from whqa.callbacks.shuffled import make_shuffled
 from whqa.callbacks.wandb_run import finished_run
 from whqa.config.instantiate import make, of_run, plain
 from whqa.config.run_config import CONFIG, refuse_other_settings
@@ -142,11 +143,13 @@ def make_errormap(cfg: DictConfig, study: Study, run_dir: Path, imported: Sequen
         "n_classes": study.cohort.scheme.n_classes,
         "balance": options.balance,
         "delivered": options.delivered,
+        "train_kinds": options.train_kinds,
     }
     data = _data_module(cfg, study, (fold,), masks=masks, **more)
     there = frozenset[str]().union(*map(data.extras, fitting_items(data)))
     baselines = make_baselines(options.baselines, there)
-    judging = Judging(baselines, options.baseline_masks, options.threshold, options.overlays, cfg.seed)
+    shuffled = make_shuffled(options.shuffled)
+    judging = Judging(baselines, options.baseline_masks, options.threshold, options.overlays, cfg.seed, shuffled)
     callbacks = [
         *training_callbacks(run_dir, options.steps, options.freeze_norm, cfg.seed),
         *errormap_callbacks(study, masks, run_dir, judging),

@@ -20,6 +20,7 @@ from whqa.callbacks.judging import JudgeMasks
 from whqa.callbacks.monitoring import MonitorErrorMap, MonitorSegmentation
 from whqa.callbacks.overlays import Overlays
 from whqa.callbacks.recording import RecordFeatures
+from whqa.callbacks.shuffled import Shuffled
 from whqa.callbacks.storing import StoreMasks
 from whqa.callbacks.tracking import TrackRun
 from whqa.callbacks.training import FreezeNorm, KeepEarlyWeights, ProgressFile, RefuseDivergence, SeedSteps
@@ -58,6 +59,7 @@ class Judging:
         rule: how the error map follows from the network's probabilities.
         overlays: number of cases with pictures.
         seed: of the draw of training masks.
+        shuffled: inputs to exchange between patients, see `whqa.callbacks.shuffled`.
     """
 
     baselines: Sequence[Baseline]
@@ -65,6 +67,7 @@ class Judging:
     rule: ThresholdRule
     overlays: int
     seed: int
+    shuffled: Sequence[Shuffled] = ()
 
 
 def training_callbacks(run_dir: Path, total_steps: int, freeze_norm: float, seed: int) -> list[pl.Callback]:
@@ -99,7 +102,7 @@ def errormap_callbacks(study: Study, masks: Sequence[MaskItem], run_dir: Path, j
         Calibrate(run_dir / CALIBRATION, judging.rule, judging.baseline_masks, judging.seed),
         FitBaselines(run_dir / "baselines.json", judging.baselines, judging.baseline_masks, judging.seed),
         TrackRun(run_dir, scheme),
-        JudgeMasks(run_dir, judging.baselines, scheme.keys, identity),
+        JudgeMasks(run_dir, judging.baselines, scheme.keys, identity, judging.shuffled),
         RecordFeatures(run_dir, scheme.keys, identity),
         Overlays(run_dir / "figures", scheme, judging.overlays),
     ]

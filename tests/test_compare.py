@@ -1,0 +1,97 @@
+"""`whqa compare` on small written tables, against pandas."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from whqa.cli.commands import main
+from whqa.compare import compare, print_comparison
+from whqa.errors import InputError
+
+
+def _network(run: Path) -> pd.DataFrame:
+    rows = pd.concat([pd.read_csv(run / f"errormap/{k}/cases.csv", dtype={"case": str}) for k in range(3)])
+    return rows[rows["method"] == "errormap"].set_index(["case", "mask_kind"])
+
+
+@pytest.fixture
+def two(tmp_path: Path, write_run: Callable[..., Path]) -> tuple[Path, Path]:
+    """The second finds a tenth less of every error."""
+    first, second = (write_run(tmp_path / name, kinds=("final", "corrupted1")) for name in ("first", "second"))
+    for path in second.glob("errormap/*/cases.csv"):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table["error_dice"] = [f"{0.9 * float(value):.12g}" for value in table["error_dice"]]
+        table.to_csv(path, index=False)
+    return first, second
+
+
+def test_means_and_differences_mask_by_mask(two: tuple[Path, Path]) -> None:
+    found = compare(two)
+    assert list(found) == ["final", "corrupted", "all"]
+    for masks, kinds in (("final", ["final"]), ("corrupted", ["corrupted1"]), ("all", ["final", "corrupted1"])):
+        tables = [_network(run)["error_dice"].loc[:, kinds] for run in two]
+        first, second = (found[masks][str(run)] for run in two)
+        assert first["n"] == second["n"] == 12 * len(kinds)
+        assert first["error_dice"]["mean"] == pytest.approx(tables[0].mean())
+        assert second["error_dice"]["mean"] == pytest.approx(tables[1].mean())
+        assert second["lead"]["mean"] == pytest.approx((tables[0] - tables[1]).mean())
+        low, high = second["lead"]["ci95"] or (0, 0)
+        assert 0 < low < second["lead"]["mean"] < high
+        assert (first["lead"]["mean"], first["lead"]["reason"]) == (None, "it is the first experiment")
+        assert first["mae"]["mean"] == second["mae"]["mean"]
+
+
+def test_the_table_names_experiments_and_signs_differences(two: tuple[Path, Path]) -> None:
+    output = io.StringIO()
+    found = compare(two)
+    print_comparison(found, Console(file=output, width=200))
+    line = next(x for x in output.getvalue().splitlines() if "final" in x and "first" in x)
+    assert f"{found['final'][str(two[0])]['error_dice']['mean']:.3f}" in line
+    assert f"{found['final'][str(two[1])]['lead']['mean']:+.3f}" in output.getvalue()
+
+
+def test_command_prints_json(two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["compare", *map(str, two), "--json"])
+    assert left.value.code == 0
+    assert json.loads(capsys.readouterr().out) == compare(two)
+
+
+@pytest.mark.parametrize("key", ["patients", "folds", "cohort"])
+def test_other_data_are_refused(two: tuple[Path, Path], key: str) -> None:
+    path = two[1] / "folds.json"
+    folds = json.loads(path.read_text())
+    if key == "patients":
+        folds["patients"] = {case: f"p{case}" for case in folds["patients"]}
+    elif key == "folds":
+        folds["folds"] = [folds["folds"][k] for k in (1, 0, 2)]
+        for stage in ("segmenter", "errormap"):
+            _exchange(two[1] / stage / "0", two[1] / stage / "1")
+    else:
+        folds["cohort"]["name"] = "another"
+    path.write_text(json.dumps(folds))
+    with pytest.raises(InputError, match=f"second: other {key} than .*first; compare experiments of one cohort"):
+        compare(two)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    tables = [pd.read_csv(run / "cases.csv", dtype=str, keep_default_na=False) for run in (one, other)]
+    for run, table in zip((other, one), tables, strict=True):
+        table.assign(fold=run.name).to_csv(run / "cases.csv", index=False)
+    # a run of an older version, which keeps no record of its folds
+    for record in one.parents[1].glob("*/*/made_from.json"):
+        record.unlink()
+
+
+def test_one_experiment_is_nothing_to_compare(two: tuple[Path, Path]) -> None:
+    with pytest.raises(InputError, match="name two or more"):
+        compare(two[:1])
+    with pytest.raises(InputError, match="named twice"):
+        compare([*two, two[0]])

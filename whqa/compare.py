@@ -1,0 +1,128 @@
+"""Finished experiments side by side: `whqa compare runs/a runs/b ...`.
+
+The same folds, judged by other networks: each number of the error-map network as every experiment has it, and how far
+the first is ahead of the others in error Dice, mask by mask, over masks that both judged. Everything comes from the
+case tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from whqa.config.run_config import refuse_mixed_settings
+from whqa.contract.entries import Entry
+from whqa.errors import InputError
+from whqa.files import as_named
+from whqa.masks.made_from import runs_begun
+from whqa.report.numbers import show_entry, show_interval
+from whqa.results.breakdown import correction_numbers
+from whqa.results.statistics import lead, quality_numbers
+from whqa.results.summary_entry import entry_of, mean_entry
+from whqa.results.tables import RunTables, read_run, view
+
+HEADS = ("masks", "experiment", "n", "error Dice", "the first leads by", "PCC vol", "MAE vol", "correction")
+
+
+class Compared(TypedDict):
+    """One experiment's error-map network on one part of the masks; the keys mean what they do in summary.json.
+
+    Attributes:
+        n: masks that it judged.
+        error_dice: Dice of predicted and true error map, a mask, then averaged.
+        lead: how much higher the first experiment's error Dice is, mask by mask; null for the first.
+        pcc, mae: of QI and Acc over the whole crop.
+        gain: mean Dice of a mask by its correction.
+    """
+
+    n: int
+    error_dice: Entry
+    lead: Entry
+    pcc: Entry
+    mae: Entry
+    gain: Entry
+
+
+Comparison = dict[str, dict[str, Compared]]
+"""Part of the masks, as in summary.json -> experiment's directory -> numbers."""
+
+
+def compare(directories: Sequence[Path]) -> Comparison:
+    """What finished experiments on the same folds reach, and how far the first is ahead.
+
+    Args:
+        directories: runs/<experiment>, two or more; differences are to the first.
+
+    Raises:
+        InputError: fewer than two, one that is not finished, or one of another cohort or other folds.
+    """
+    directories = [as_named(path) for path in directories]
+    if len(directories) < 2:
+        raise InputError("name two or more finished experiments, such as runs/demo and runs/demo,seed=1")
+    twice = next((path for i, path in enumerate(directories) if path in directories[:i]), None)
+    if twice is not None:
+        raise InputError(f"{twice}: named twice; name each experiment once")
+    tables = [read_run(path) for path in directories]
+    for path, found in zip(directories, tables, strict=True):
+        refuse_mixed_settings(runs_begun(path))
+        _refuse_other_folds(directories[0], tables[0], path, found)
+    return {
+        masks: {str(path): _compared(tables[0], one, masks) for path, one in zip(directories, tables, strict=True)}
+        for masks in tables[0].views
+    }
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """The same as a table for people."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for head in HEADS:
+        table.add_column(head, justify="left" if head in HEADS[:2] else "right", no_wrap=head in HEADS[:2])
+    for masks, experiments in comparison.items():
+        for name, found in experiments.items():
+            cells = [
+                _cell(found["error_dice"], 3),
+                _cell(found["lead"], 3, signed=True),
+                _cell(found["pcc"], 3),
+                _cell(found["mae"], 4),
+                _cell(found["gain"], 3, signed=True),
+            ]
+            table.add_row(masks, escape(Path(name).name), str(found["n"]), *cells)
+        table.add_section()
+    console.print(table)
+    console.print(
+        "mean [95 % by patient] of the error-map network; differences mask by mask, over masks that both judged",
+        style="dim",
+    )
+
+
+def _compared(first: RunTables, other: RunTables, masks: str) -> Compared:
+    rows = view(other.of_first_method, masks)
+    quality = quality_numbers(rows, "volume", "qi_volume")
+    ahead = entry_of(float("nan"), None, "it is the first experiment")
+    return {
+        "n": len(rows),
+        "error_dice": mean_entry(rows["error_dice"], rows["patient"], "it judged no such mask"),
+        "lead": ahead if other is first else lead(view(first.of_first_method, masks), rows),
+        "pcc": quality["pcc"],
+        "mae": quality["mae"],
+        "gain": correction_numbers(rows, other.structures)["gain"],
+    }
+
+
+def _refuse_other_folds(first: Path, of_first: RunTables, path: Path, found: RunTables) -> None:
+    for key, what in (("cohort", "cohort"), ("patients", "patients"), ("folds", "folds")):
+        if found.folds[key] != of_first.folds[key]:
+            raise InputError(
+                f"{path}: other {what} than {first}; compare experiments of one cohort, with the same folds and seed"
+            )
+
+
+def _cell(entry: Entry, digits: int, signed: bool = False) -> str:
+    shown = show_interval(entry["ci95"], digits, signed)
+    return show_entry(entry, digits, signed) + (escape(f" [{shown}]") if shown else "")
