@@ -11,10 +11,16 @@ import yaml
 
 import whqa
 from whqa.assessment.model import NETWORKS
+from whqa.config.words import compose_config
 from whqa.judges.registry import BASELINES
+from whqa.masks.faults.fault_kinds import FAULTS
+from whqa.masks.plan import MASK_KINDS
+from whqa.results.strata import STRATA
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))))
+METHOD = (ROOT / "docs" / "method.md").read_text("utf-8")
 READERS = [
     path.stem
     for path in sorted((ROOT / "whqa" / "data" / "sources").glob("*.py"))
@@ -28,14 +34,14 @@ def texts_of(room: str) -> str:
     return "\n".join(path.read_text("utf-8") for path in (ROOT / "tests" / room).rglob("test_*.py"))
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("name", [*DOCUMENTS, "CHANGELOG.md"])
 def test_paths_that_a_document_names_exist(name: str) -> None:
     text = (ROOT / name).read_text("utf-8")
     paths = re.findall(r"(?<![\w/.])(?:whqa|conf|tests|docs|\.ci)/[\w./]*", text)
     assert [path for path in paths if not (ROOT / path.rstrip("./")).exists()] == []
 
 
-@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md", "docs/method.md"])
 def test_names_that_a_document_gives_to_a_file_are_in_it(name: str) -> None:
     text = (ROOT / name).read_text("utf-8")
     named = re.findall(r"`(\w+)`[^`.;]{0,60}?`((?:whqa|tests)/[\w/]+\.py)`", text)
@@ -44,9 +50,44 @@ def test_names_that_a_document_gives_to_a_file_are_in_it(name: str) -> None:
     assert missing == []
 
 
+def anchors(text: str) -> set[str]:
+    """What GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_between_the_documents_lead_somewhere(name: str) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", (ROOT / name).read_text("utf-8"))
+    for path, anchor in links:
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target.read_text("utf-8")), f"{path}#{anchor}"
+
+
+def test_settings_that_the_method_names_exist() -> None:
+    config = compose_config([])
+    named = re.findall(r"`(errormap|segmenter|masks|preprocess)\.(\w+)", METHOD)
+    assert named
+    assert [(group, key) for group, key in named if key not in config[group]] == []
+
+
+def test_defaults_that_the_method_states_are_those_of_the_configuration() -> None:
+    config = compose_config([])
+    stated = re.findall(r"\| `(errormap|segmenter|masks)\.(\w+)` \| `([^`]+)`(?= \|)", METHOD)
+    assert len(stated) > 10
+    assert [(group, key, text) for group, key, text in stated if yaml.safe_load(text) != config[group][key]] == []
+
+
+def test_the_method_explains_every_rival_stratum_and_kind_of_mask_and_fault() -> None:
+    kinds = [kind for kind in MASK_KINDS if kind.rstrip("0123456789") == kind or kind.endswith("1")]
+    missing = [name for name in (*BASELINES, *STRATA, *kinds, *FAULTS) if not re.search(rf"[`*]{name}[`*]", METHOD)]
+    assert missing == []
+
+
 def test_targets_that_the_documents_name_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE))
-    for name in ("README.md", "CONTRIBUTING.md", "docs/architecture.md"):
+    for name in DOCUMENTS:
         assert set(re.findall(r"`make ([a-z]+)", (ROOT / name).read_text("utf-8"))) <= targets, name
 
 

@@ -10,7 +10,7 @@ Definitions (I image, G reference labels, M mask under judgement, all of shape (
                          "heart":  the mask's foreground dilated by 10 mm; needs no reference, independent of the crop
 
 After Zhang & Chung, MICCAI 2019 (arXiv 1907.12244), which predicts E with a segmentation network and derives one QI a
-mask from it. The paper's full text was not at hand: Ω and tau are this project's reading, see README.
+mask from it. The paper's full text was not at hand: Ω and tau are this project's reading, see docs/method.md.
 """
 
 from __future__ import annotations
