@@ -60,7 +60,7 @@ def test_the_loss_is_dice_of_the_structures_plus_cross_entropy(module: Segmenter
     overlap = (2 * (probability * one_hot).sum(**sums) + 1e-5) / (probability + one_hot).sum(**sums).__add__(1e-5)
     cross_entropy = -(log_softmax(logits, axis=1) * one_hot).sum(axis=1).mean()
     expected = (1 - overlap[1:]).mean() + cross_entropy
-    got = module.loss(torch.from_numpy(logits).float(), torch.from_numpy(label)[:, None])
+    got = module.loss(torch.from_numpy(logits).float(), module.target({"label": torch.from_numpy(label)}))
     assert float(got) == pytest.approx(expected, rel=1e-5)
 
 

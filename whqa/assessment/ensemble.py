@@ -23,7 +23,7 @@ from whqa.judges.correction import expected_dice, other_probabilities
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.loading.brightness import brightness
 from whqa.masks.opinion import decode, encode
-from whqa.quality import ErrorPrediction, JudgedCase, heart_region
+from whqa.quality import ErrorPrediction, JudgedCase, heart_region, most_probable
 
 NO_LABELS = "the run's network has no label head; `whqa cv ... errormap.head=label name=...` trains one that has"
 LOST = "the mask has no voxel on the grid of the run"
@@ -117,7 +117,7 @@ def judge_mask(
         heart,
         by_fold,
         calibrated,
-        None if sums.opinion is None else sums.opinion.argmax(dim=0).to(torch.uint8),
+        None if sums.opinion is None else most_probable(sums.opinion).to(torch.uint8),
     )
 
 

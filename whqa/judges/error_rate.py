@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from whqa.metrics.per_case import FloatArray
-from whqa.quality import JudgedCase
+from whqa.quality import JudgedCase, most_probable
 
 SMALLEST = 1e-3
 """Added to shares before their logarithm: smaller ones are alike."""
@@ -66,7 +66,7 @@ def rate_features(logit_DHW: Tensor, case: JudgedCase) -> FloatArray:
     values = [_mean(torch.sigmoid(logit_DHW.float()), heart)]
     if case.log_p is not None:
         doubt = 1 - case.log_p.gather(0, case.mask.long()[None])[0].exp()
-        differs = (case.log_p.argmax(dim=0) != case.mask) & heart
+        differs = (most_probable(case.log_p) != case.mask) & heart
         inner = ndimage.binary_erosion(differs.cpu().numpy())
         values += [
             _mean(doubt, heart),

@@ -46,7 +46,8 @@ class DeepSupervisionModule(pl.LightningModule):
         learning_rate: peak of the one-cycle schedule.
         weight_decay: of AdamW.
         warmup: share of the steps in which the learning rate rises.
-        channels_last: keep weights and inputs in channels_last_3d (faster convolutions on CPUs and GPUs).
+        channels_last: keep weights and inputs in channels_last_3d, see `whqa.config.speed`.
+        fused: one kernel for the optimiser's step, see `whqa.config.speed`.
         max_voxels: volumes above this size are predicted in overlapping tiles.
     """
 
@@ -59,6 +60,7 @@ class DeepSupervisionModule(pl.LightningModule):
         weight_decay: float = OptimiserSettings.weight_decay,
         warmup: float = OptimiserSettings.warmup,
         channels_last: bool = OptimiserSettings.channels_last,
+        fused: bool = OptimiserSettings.fused,
         max_voxels: int = OptimiserSettings.max_voxels,
     ) -> None:
         super().__init__()
@@ -82,13 +84,19 @@ class DeepSupervisionModule(pl.LightningModule):
 
     def forward(self, inputs_BCDHW: Tensor) -> list[Tensor]:
         """Logits [final, side1, ...] of a patch."""
-        outputs: list[Tensor] = self.network(inputs_BCDHW.contiguous(memory_format=self.memory_format))
+        outputs: list[Tensor] = self.network(self._laid_out(inputs_BCDHW))
         return outputs
+
+    def _laid_out(self, inputs_BCDHW: Tensor) -> Tensor:
+        """In the network's memory format; rounded first to what the first convolution rounds to, half to move."""
+        kind = self.device.type
+        if torch.is_autocast_enabled(kind):
+            inputs_BCDHW = inputs_BCDHW.to(torch.get_autocast_dtype(kind))
+        return inputs_BCDHW.contiguous(memory_format=self.memory_format)
 
     def forward_volume(self, inputs_BCDHW: Tensor) -> list[Tensor]:
         """Logits [final, side1, ...], float32, of a whole volume of any size."""
-        volume = inputs_BCDHW.contiguous(memory_format=self.memory_format)
-        return forward_volume(self.network, volume, self.max_voxels)
+        return forward_volume(self.network, self._laid_out(inputs_BCDHW), self.max_voxels)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One optimiser step on a batch of patches."""
@@ -102,7 +110,11 @@ class DeepSupervisionModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW and a one-cycle learning rate, stepped every batch."""
         optimiser = torch.optim.AdamW(
-            self.parameters(), lr=self.hparams["learning_rate"], weight_decay=self.hparams["weight_decay"]
+            self.parameters(),
+            lr=self.hparams["learning_rate"],
+            weight_decay=self.hparams["weight_decay"],
+            # None leaves the choice to torch
+            fused=True if self.hparams["fused"] else None,
         )
         total = max(4, self.total_steps)
         schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from monai.losses import DiceLoss
 from torch import Tensor, nn
 
 from whqa.errors import InputError
@@ -32,9 +31,10 @@ from whqa.judges.calibration import Calibration
 from whqa.judges.correction import correct, expected_dice, other_probabilities
 from whqa.modules.base import DeepSupervisionModule
 from whqa.modules.evidence import evidence, evidence_channels
+from whqa.modules.losses import other_and_own, soft_dice
 from whqa.modules.training_settings import ErrorMapSettings, Head, Input
 from whqa.modules.volume_batches import judged_case
-from whqa.quality import ErrorPrediction, JudgedCase
+from whqa.quality import ErrorPrediction, JudgedCase, most_probable
 
 
 class RawVerdict(NamedTuple):
@@ -103,7 +103,6 @@ class ErrorMapModule(DeepSupervisionModule):
         self.label_weight = label_weight
         self.dice_weight = dice_weight
         self.register_buffer("positive_weight", torch.tensor(float(positive_weight)), persistent=False)
-        self.dice = DiceLoss(sigmoid=True, batch=True)
         self.calibration = Calibration()
         if self.hears_opinion:
             for layer in self.network.classifiers:
@@ -148,14 +147,28 @@ class ErrorMapModule(DeepSupervisionModule):
         labels, log_p = target
         mask, label = labels[:, :1], labels[:, 1:]
         error = (mask != label).float()
-        error_logit, label_logits = self.split(logits, mask, log_p)
+        error_logit, missed = self._logits_of_loss(logits, mask, label, log_p)
         pos_weight: Tensor = self.positive_weight  # type: ignore[assignment]
         value = F.binary_cross_entropy_with_logits(error_logit, error, pos_weight=pos_weight)
         if self.dice_weight:
-            value = value + self.dice_weight * self.dice(error_logit, error)
-        if label_logits is not None and self.label_weight:
-            value = value + self.label_weight * _other_cross_entropy(label_logits, mask, label)
+            value = value + self.dice_weight * soft_dice(error_logit, error)
+        if missed is not None and self.label_weight:
+            value = value + self.label_weight * (missed * error).sum() / error.sum().clamp(min=1)
         return value
+
+    def _logits_of_loss(
+        self, logits_BCDHW: Tensor, mask_B1DHW: Tensor, label_B1DHW: Tensor, log_p_BCDHW: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Error logit as in `split`, and with a label head the cross entropy of the label over the others where wrong."""
+        if self.head == "binary":
+            return self.split(logits_BCDHW, mask_B1DHW, log_p_BCDHW)
+        labels = logits_BCDHW[:, : self.n_classes]
+        if log_p_BCDHW is not None:
+            labels = labels + log_p_BCDHW
+        other, own, right = other_and_own(labels, mask_B1DHW, label_B1DHW)
+        if Input.mask in self.seen:
+            own = own + logits_BCDHW[:, self.n_classes :].flatten(2)
+        return (other - own).view_as(mask_B1DHW), (other - right).view_as(mask_B1DHW)
 
     def split(
         self, logits_BCDHW: Tensor, mask_B1DHW: Tensor, log_p_BCDHW: Tensor | None
@@ -201,7 +214,7 @@ class ErrorMapModule(DeepSupervisionModule):
         return ErrorPrediction(
             found.probability,
             found.error_map,
-            others.argmax(dim=0).to(torch.uint8),
+            most_probable(others).to(torch.uint8),
             expected_dice(found.probability, others, case.mask),
             corrected,
             found.calibrated,
@@ -215,9 +228,3 @@ def _error_logit(label_logits_BCDHW: Tensor, mask_B1DHW: Tensor) -> Tensor:
 
 def _without(logits_BCDHW: Tensor, mask_B1DHW: Tensor) -> Tensor:
     return logits_BCDHW.scatter(1, mask_B1DHW, torch.finfo(logits_BCDHW.dtype).min)
-
-
-def _other_cross_entropy(label_logits: Tensor, mask: Tensor, label: Tensor) -> Tensor:
-    wrong = mask != label
-    log_others = _without(label_logits, mask).log_softmax(dim=1).gather(1, label)
-    return -torch.where(wrong, log_others, 0.0).sum() / wrong.sum().clamp(min=1)

@@ -6,10 +6,11 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-from monai.losses import DiceCELoss
 from torch import Tensor, nn
 
 from whqa.modules.base import DeepSupervisionModule
+from whqa.modules.losses import Labels, dice_cross_entropy
+from whqa.quality import most_probable
 
 
 class Segmented(NamedTuple):
@@ -37,7 +38,6 @@ class SegmenterModule(DeepSupervisionModule):
 
     def __init__(self, network: nn.Module, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
-        self.dice_ce = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False, batch=True)
         self.early_weights: dict[str, Tensor] | None = None
 
     def inputs(self, batch: dict[str, Any]) -> Tensor:
@@ -45,15 +45,13 @@ class SegmenterModule(DeepSupervisionModule):
         image: Tensor = batch["image"]
         return image
 
-    def target(self, batch: dict[str, Any]) -> Tensor:
-        """Reference labels (B, 1, D, H, W)."""
-        label: Tensor = batch["label"][:, None]
-        return label
+    def target(self, batch: dict[str, Any]) -> Labels:
+        """The reference."""
+        return Labels(batch["label"])
 
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, target: Labels) -> Tensor:
         """Dice over the structures, pooled over the batch, plus cross entropy."""
-        value: Tensor = self.dice_ce(logits, target)
-        return value
+        return dice_cross_entropy(logits, target)
 
     def masks(self, batch: dict[str, Any]) -> Segmented:
         """Masks of all kinds of a whole volume, and what the final one follows from.
@@ -92,4 +90,4 @@ def mask_and_entropy(logits_CDHW: Tensor) -> tuple[Tensor, Tensor]:
     """Most probable label uint8 (D, H, W) and softmax entropy / log(C + 1) float32 (D, H, W)."""
     log_p = torch.log_softmax(logits_CDHW.float(), dim=0)
     entropy = -(log_p.exp() * log_p).sum(dim=0) / math.log(len(log_p))
-    return log_p.argmax(dim=0).to(torch.uint8), entropy
+    return most_probable(log_p).to(torch.uint8), entropy

@@ -21,6 +21,7 @@ class OptimiserSettings:
     weight_decay: float = 1e-4
     warmup: float = 0.1
     channels_last: bool = True
+    fused: bool = True
     max_voxels: int = 8_000_000
 
 

@@ -1,0 +1,115 @@
+"""Losses of label logits with their gradients written out.
+
+Autograd keeps and walks a chain of full-size tensors for each of a network's five outputs; the gradients below need the
+softmax alone. On one thread of an AVX512-BF16 CPU a segmenter's five losses of 2 x 40^3 voxels, there and back, take 14
+instead of 50 ms of a step of 150, an error-map network's of 2 x 32^3 take 13 instead of 37 of 145.
+
+Shape suffixes: B batch, C all C + 1 labels, N voxels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+SMOOTH = 1e-5
+
+
+class Labels:
+    """The reference as the losses of all outputs need it, made once.
+
+    Args:
+        label_BDHW: int64.
+    """
+
+    def __init__(self, label_BDHW: Tensor) -> None:
+        self.index_B1N = label_BDHW.flatten(1)[:, None]
+        self._one_hot = torch.empty(0)
+
+    def one_hot(self, n_classes: int) -> Tensor:
+        """1 at each voxel's label, 0 elsewhere: float32 (B, C, N)."""
+        if not self._one_hot.numel():
+            n, _, voxels = self.index_B1N.shape
+            nothing = torch.zeros(n, n_classes, voxels, device=self.index_B1N.device)
+            self._one_hot = nothing.scatter_(1, self.index_B1N, 1.0)
+        return self._one_hot
+
+
+def soft_dice(logits: Tensor, error: Tensor) -> Tensor:
+    """1 - soft Dice of sigmoid(logits) with a map of zeros and ones, over all voxels of the batch."""
+    p = torch.sigmoid(logits)
+    return 1 - (2 * (p * error).sum() + SMOOTH) / (p.sum() + error.sum() + SMOOTH)
+
+
+def dice_cross_entropy(logits_BCDHW: Tensor, labels: Labels) -> Tensor:
+    """Mean cross entropy plus the mean of 1 - soft Dice over the structures, each pooled over the batch; float32.
+
+    It is MONAI's DiceCELoss(to_onehot_y=True, softmax=True, include_background=False, batch=True).
+    """
+    loss: Tensor = _DiceCrossEntropy.apply(
+        logits_BCDHW.float().flatten(2).contiguous(), labels.index_B1N, labels.one_hot(logits_BCDHW.shape[1])
+    )
+    return loss
+
+
+def other_and_own(logits_BCDHW: Tensor, mask_B1DHW: Tensor, label_B1DHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """logsumexp over all labels but the mask's, the logit of the mask's and that of the reference's: each (B, 1, N)."""
+    one, own, right = _OtherAndOwn.apply(
+        logits_BCDHW.flatten(2).contiguous(), mask_B1DHW.flatten(2), label_B1DHW.flatten(2)
+    )
+    return one, own, right
+
+
+class _DiceCrossEntropy(torch.autograd.Function):
+    """With p the softmax, o the one-hot reference, n voxels, D_c = (2 sum(p_c o_c) + SMOOTH) / (sum(p_c + o_c) + SMOOTH).
+
+    The derivative of the Dice term by p_c is a_c o_c + b_c with a_c = -2 / (C size_c), b_c = D_c / (C size_c), which goes
+    through the softmax.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits_BCN: Tensor, index_B1N: Tensor, one_hot_BCN: Tensor) -> Tensor:
+        log_p = logits_BCN.log_softmax(dim=1)
+        cross_entropy = -log_p.gather(1, index_B1N).mean()
+        p = log_p.exp_()
+        hit = (p * one_hot_BCN).sum(dim=(0, 2))
+        size = p.sum(dim=(0, 2)) + one_hot_BCN.sum(dim=(0, 2)) + SMOOTH
+        dice = (2 * hit + SMOOTH) / size
+        ctx.save_for_backward(p, index_B1N, dice, size)
+        loss: Tensor = cross_entropy + (1 - dice[1:]).mean()
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        p, index, dice, size = ctx.saved_tensors
+        per_voxel = 1 / index.numel()
+        share = 1 / ((len(size) - 1) * size)
+        share[0] = 0
+        of_label, of_all = -2 * share, dice * share
+        own = p.gather(1, index).mul_(of_label.index_select(0, index.flatten()).view_as(index))
+        mean = (of_all @ p)[:, None].add_(own)
+        found = (of_all[:, None] + per_voxel - mean).mul_(p)
+        return found.scatter_add_(1, index, own.sub_(per_voxel)).mul_(grad), None, None
+
+
+class _OtherAndOwn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits_BCN: Tensor, mask_B1N: Tensor, label_B1N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        own, right = logits_BCN.gather(1, mask_B1N), logits_BCN.gather(1, label_B1N)
+        lowest = torch.finfo(logits_BCN.dtype).min
+        highest = logits_BCN.scatter(1, mask_B1N, lowest).amax(dim=1, keepdim=True)
+        # MKL's exp is many times slower where its argument is out of range
+        q = (logits_BCN - highest).clamp_(max=0).exp_().scatter_(1, mask_B1N, 0.0)
+        total = q.sum(dim=1, keepdim=True)
+        ctx.save_for_backward(q.div_(total), mask_B1N, label_B1N)
+        return total.log_().add_(highest), own, right
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_other: Tensor, of_own: Tensor, of_right: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        q, mask, label = ctx.saved_tensors
+        return (q * of_other).scatter_add_(1, mask, of_own).scatter_add_(1, label, of_right), None, None
