@@ -197,6 +197,46 @@ def test_runs_share_the_cores_unless_the_user_says_otherwise(monkeypatch: pytest
     assert run_environment(2)["OMP_NUM_THREADS"] == "3"
 
 
+@pytest.mark.parametrize(
+    ("plan", "jobs", "alone"),
+    [
+        (MaskPlan("out_of_fold", 3), 2, {"segmenter/2", "errormap/2"}),
+        (MaskPlan("out_of_fold", 4), 3, {"segmenter/3", "errormap/3"}),
+        (MaskPlan("out_of_fold", 3), 3, set()),
+        (MaskPlan("out_of_fold", 2), 1, {"segmenter/0", "segmenter/1", "errormap/0", "errormap/1"}),
+    ],
+)
+def test_a_run_that_is_alone_takes_all_cores(
+    graph: Callable[..., Graph], tmp_path: Path, plan: MaskPlan, jobs: int, alone: set[str]
+) -> None:
+    made = graph(plan, jobs=jobs)
+    assert made.beside.keys() == {run.name for run in made.runs}
+    assert {name for name, beside in made.beside.items() if beside == 1} == alone
+    assert max(made.beside.values()) == jobs
+    # what had been done before a start must not change with how many threads a run computes
+    (tmp_path / "segmenter" / "0").mkdir(parents=True)
+    (tmp_path / "segmenter" / "0" / "COMPLETED").touch()
+    assert graph(plan, jobs=jobs).beside == made.beside
+
+
+def test_a_run_is_started_with_the_threads_of_its_place_in_the_graph(
+    graph: Callable[..., Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
+    threads = []
+
+    def start(command: list[str], env: dict[str, str], **options: object) -> object:
+        threads.append(env["OMP_NUM_THREADS"])
+        return object()
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    made = graph(jobs=2)
+    for run in made.runs:
+        made.start(run)
+    assert threads == ["3", "3", "6", "3", "3", "6"]
+
+
 def test_all_runs_of_a_finished_study_are_skipped_and_the_summary_made(
     tmp_path: Path, phantoms: Path, tiny: Callable[[Path], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

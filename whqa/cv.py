@@ -26,6 +26,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from whqa.config.instantiate import of_run
 from whqa.config.run_name import run_name
+from whqa.config.speed import jobs_by_default
 from whqa.config.words import compose_config
 from whqa.errors import InputError
 from whqa.masks.plan import choose_kinds
@@ -81,6 +82,9 @@ class Graph:
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.beside = at_work_beside(self.runs, self.jobs)
+
     def ready(self) -> list[Run]:
         """Runs that can start now."""
         complete = {r.name for r in self.runs if r.complete}
@@ -102,7 +106,7 @@ class Graph:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=run_environment(self.jobs),
+                env=run_environment(self.beside.get(run.name, self.jobs)),
                 start_new_session=True,
             )
 
@@ -127,19 +131,37 @@ class Graph:
                 process.wait(timeout=10)
 
 
-def run_environment(jobs: int) -> dict[str, str]:
-    """Environment of a run: its share of the cores, a quiet allocator, and whom to follow into the grave.
+def run_environment(beside: int) -> dict[str, str]:
+    """Environment of a run: its share of the cores while `beside` runs are at work, and whom to follow into the grave.
 
-    Two processes that each use all cores wait for each other in spinning threads; and glibc returns and refetches the
-    large buffers of 3-D convolutions at every step unless told to keep them.
+    Why the cores are shared, `whqa.config.speed` says.
     """
-    threads = str(max(1, cpus() // max(1, jobs)))
-    defaults = {
-        "OMP_NUM_THREADS": threads,
-        "MALLOC_MMAP_THRESHOLD_": str(2**32),
-        "MALLOC_TRIM_THRESHOLD_": str(2**33),
-    }
+    defaults = {"OMP_NUM_THREADS": str(max(1, cpus() // max(1, beside)))}
     return defaults | dict(os.environ) | {PARENT: str(os.getpid())}
+
+
+def at_work_beside(runs: Sequence[Run], jobs: int) -> dict[str, int]:
+    """By a run's name, how many runs at most are at work at a time while it is, itself among them.
+
+    It follows from the graph alone, as if all runs of a stage took equally long: neither the clock nor what had been
+    done before may decide with how many threads a run computes, for sums in another order differ in the last digit.
+    """
+    most: dict[str, int] = {}
+    ends: dict[str, float] = {}
+    done: set[str] = set()
+    now, waiting = 0.0, list(runs)
+    while waiting or ends:
+        ready = [run for run in waiting if run.needs <= done][: jobs - len(ends)]
+        waiting = [run for run in waiting if run not in ready]
+        ends |= {run.name: now + run.work for run in ready}
+        if not ends:
+            break
+        most |= {name: max(most.get(name, 0), len(ends)) for name in ends}
+        now = min(ends.values())
+        finished = {name for name, end in ends.items() if end <= now * (1 + 1e-9)}
+        done |= finished
+        ends = {name: end for name, end in ends.items() if name not in finished}
+    return most
 
 
 def _work_of(options: Any) -> float:
@@ -164,12 +186,12 @@ def plan_runs(cfg: Any, experiment_dir: Path, plan: Any) -> list[Run]:
     return runs
 
 
-def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None = None) -> int:
+def cross_validate(overrides: Sequence[str], jobs: int | None = None, console: Console | None = None) -> int:
     """Run what is missing of an experiment's cross-validation, then summarise it.
 
     Args:
         overrides: Hydra overrides, e.g. ["experiment=demo"].
-        jobs: runs side by side.
+        jobs: runs side by side; None leaves it to `whqa.config.speed`.
 
     Returns:
         0, or 1 where a run failed (each is named with its log).
@@ -182,7 +204,7 @@ def cross_validate(overrides: Sequence[str], jobs: int, console: Console | None 
     if chosen:
         raise InputError(f"{chosen[0]}: cross-validation runs all stages and folds; use `whqa train` for one of them")
     cfg = compose_config(overrides)
-
+    jobs = jobs or jobs_by_default(cfg.trainer.get("accelerator"))
     # seconds of torch, which a wrong word never costs
     from whqa.callbacks.mirror import usable_mode
     from whqa.callbacks.summary_run import log_summary
@@ -229,6 +251,14 @@ def work_through(graph: Graph, console: Console) -> None:
     except KeyboardInterrupt:
         graph.stop()
         raise
+    _say_time(graph.runs, console)
+
+
+def _say_time(runs: Sequence[Run], console: Console) -> None:
+    from whqa.callbacks.phases import time_spent
+
+    if line := time_spent(run.directory for run in runs):
+        console.print(line, highlight=False)
 
 
 def name_failures(graph: Graph, console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -17,11 +18,40 @@ from whqa.errors import InputError
 
 PARENT = "WHQA_PARENT"
 WAIT_S = 15.0
+KEEP_MEMORY = "WHQA_KEEP_MEMORY"
+# of <malloc.h>
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _LARGEST = -1, -3, -4, 2**31 - 1
 
 
 def cpus() -> int:
     """How many CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def keeps_memory() -> bool:
+    """Whether `keep_memory` has something to do: there is glibc, and nobody who settled its allocator otherwise."""
+    settled = any(name in os.environ for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"))
+    return os.environ.get(KEEP_MEMORY) != "0" and not settled and hasattr(ctypes.CDLL(None), "mallopt")
+
+
+def keep_memory() -> None:
+    """Tell glibc to keep freed memory for the next allocation of this process, whatever its size."""
+    if not keeps_memory():
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    # older versions take no threshold above 32 MiB
+    if not mallopt(_M_MMAP_THRESHOLD, _LARGEST):
+        mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, _LARGEST)
+
+
+def seconds_since_start() -> float:
+    """Wall time since this process was started; 0.0 where the system does not tell."""
+    try:
+        ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError, IndexError):
+        return 0.0
 
 
 def is_first_rank() -> bool:

@@ -74,8 +74,34 @@ def heart_region(mask: Tensor, spacing: Sequence[float], margin_mm: float = HEAR
         return torch.ones(mask.shape, dtype=torch.bool, device=mask.device)
     box = _dilated_box(foreground, [int(np.ceil(margin_mm / s)) for s in spacing])
     region = np.zeros(foreground.shape, dtype=bool)
-    region[box] = ndimage.distance_transform_edt(~foreground[box], sampling=spacing) <= margin_mm
+    region[box] = _dilated(foreground[box], spacing, margin_mm)
     return torch.from_numpy(region).to(mask.device)
+
+
+def _dilated(foreground: np.ndarray, spacing: Sequence[float], margin_mm: float) -> np.ndarray:
+    """All voxels at most so far from the foreground: runs along W, laid around it. A tenth of a distance transform."""
+    reach = [int(np.ceil(margin_mm / s)) for s in spacing]
+    d, h, w = (np.square(np.arange(-r, r + 1) * s) for r, s in zip(reach, spacing, strict=True))
+    inside = np.sqrt(d[:, None, None] + h[None, :, None] + w) <= margin_mm
+    runs = [foreground]
+    for step in range(1, reach[2] + 1):
+        longer = runs[-1].copy()
+        for offset in (step, -step):
+            here, there = _overlap(offset, foreground.shape[2])
+            longer[:, :, here] |= foreground[:, :, there]
+        runs.append(longer)
+    found = np.zeros_like(foreground)
+    for i, j in np.argwhere(inside.any(axis=2)):
+        (to_d, from_d), (to_h, from_h) = (
+            _overlap(int(at) - r, n) for at, r, n in zip((i, j), reach[:2], foreground.shape[:2], strict=True)
+        )
+        found[to_d, to_h] |= runs[np.count_nonzero(inside[i, j]) // 2][from_d, from_h]
+    return found
+
+
+def _overlap(offset: int, n: int) -> tuple[slice, slice]:
+    """Where n voxels moved by an offset come to lie, and which of them do."""
+    return slice(max(0, offset), max(0, n + min(0, offset))), slice(max(0, -offset), max(0, n - max(0, offset)))
 
 
 def _dilated_box(foreground: np.ndarray, margin: Sequence[int]) -> tuple[slice, ...]:

@@ -9,6 +9,7 @@ import interpolation
 import loading
 import parts
 import preparing
+import steps
 import waiting
 from rich.console import Console
 
@@ -16,7 +17,7 @@ from rich.console import Console
 def main() -> None:
     """All tables, a few minutes."""
     console = Console(width=max(110, Console().width))
-    for module in (preparing, interpolation, loading, waiting, parts):
+    for module in (preparing, interpolation, loading, steps, waiting, parts):
         module.print_table(console)
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from sklearn.metrics import average_precision_score
 from timing import REPEATS, median_seconds
 
-from whqa.config.precision import cpu_precision
+from whqa.config.speed import cpu_precision
 from whqa.metrics.error_detection import average_precision
 from whqa.metrics.segmentation import segmentation_dice
 from whqa.modules.inference import forward_volume

@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from whqa.config.precision import cpu_precision
+from whqa.config.speed import cpu_precision
 from whqa.data.cache import Cache
 from whqa.data.folds import Folds
 from whqa.data.phantom import phantom_cohort

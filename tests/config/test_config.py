@@ -12,8 +12,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from whqa.config.instantiate import config_dir, differences
-from whqa.config.precision import cpu_precision
 from whqa.config.run_name import run_name
+from whqa.config.speed import cpu_precision
 from whqa.config.words import check_overrides, compose_config
 from whqa.data.preprocess import Preprocess
 from whqa.errors import InputError

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from whqa.modules.base import DeepSupervisionModule, side_weight
 from whqa.modules.errormap import ErrorMapModule, in_channels, out_channels
-from whqa.modules.losses import Labels, dice_cross_entropy, other_and_own, soft_dice
+from whqa.modules.losses import TrueLabels, dice_cross_entropy, other_and_own, soft_dice
 from whqa.modules.segmenter import SegmenterModule
 from whqa.networks.voxresnet import SideOutput, VoxResNet
 
@@ -31,7 +31,7 @@ def _logits_and_label(lacking: bool = False) -> tuple[Tensor, Tensor]:
 def test_dice_and_cross_entropy_are_monais_and_so_are_their_gradients(lacking: bool) -> None:
     logits, label = _logits_and_label(lacking)
     ours, theirs = logits.float().requires_grad_(), logits.clone().requires_grad_()
-    mine, expected = dice_cross_entropy(ours, Labels(label)), MONAI(theirs, label[:, None])
+    mine, expected = dice_cross_entropy(ours, TrueLabels(label)), MONAI(theirs, label[:, None])
     torch.testing.assert_close(mine.double(), expected, rtol=1e-5, atol=1e-6)
     (3 * mine).backward()
     (3 * expected).backward()
@@ -56,7 +56,7 @@ def test_logits_far_apart_have_finite_losses_and_gradients() -> None:
     logits, label = _logits_and_label()
     far = (1e4 * logits.float()).requires_grad_()
     other, own, right = other_and_own(far, label[:, None], label[:, None])
-    (dice_cross_entropy(far, Labels(label)) + (other - own - right).sum()).backward()
+    (dice_cross_entropy(far, TrueLabels(label)) + (other - own - right).sum()).backward()
     assert bool(far.grad.isfinite().all())  # type: ignore[union-attr]
 
 
@@ -107,8 +107,8 @@ def _plain_loss(stage: str, output: Tensor, batch: dict[str, Any]) -> Tensor:
     missed = -others.gather(1, label[:, None])[wrong[:, None]].mean()
     logit = torch.logit(p_error)
     entropy = F.binary_cross_entropy(p_error, wrong[:, None].to(p_error))
-    value = entropy + DiceLoss(sigmoid=True, batch=True)(logit, wrong[:, None].to(p_error)) + missed
-    return value
+    dice: Tensor = DiceLoss(sigmoid=True, batch=True)(logit, wrong[:, None].to(p_error))
+    return entropy + dice + missed
 
 
 def _losses(stage: str, plain: bool) -> list[float]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from whqa.assessment.model import FoldNetwork
-from whqa.config.precision import cpu_precision
+from whqa.config.speed import cpu_precision
 from whqa.errors import InputError
 from whqa.judges.calibration import expected_dice_threshold
 from whqa.judges.correction import expected_dice, other_probabilities

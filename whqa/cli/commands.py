@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("train", help="one stage of one fold through Hydra: whqa train experiment=demo fold=0")
 
     cv = commands.add_parser("cv", help="full cross-validation: whqa cv experiment=demo --jobs 2")
-    cv.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
+    cv.add_argument("--jobs", type=int, help="runs side by side (default: one a CPU, at most 4; 1 on a GPU)")
     cv.add_argument("--config-dir", metavar="DIR", help="groups of your own, such as DIR/experiment/mine.yaml")
     cv.epilog = (
         "KEY=VALUE settings follow. The same command resumes where it stopped and ends with the summary. "
@@ -134,7 +134,7 @@ def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
 
     if options.config_dir is not None:
         overrides = [search_path(options.config_dir), *overrides]
-    if options.jobs < 1:
+    if options.jobs is not None and options.jobs < 1:
         raise InputError(f"--jobs {options.jobs}: must be at least 1")
     return cross_validate(overrides, options.jobs)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from whqa.config.instantiate import config_dir
+from whqa.config.speed import Choice, choices
 from whqa.judges.registry import BASELINES
 from whqa.masks.plan import MASK_KINDS
 from whqa.results.environment import environment
@@ -17,6 +18,7 @@ def info() -> dict[str, Any]:
     groups = {d.name: _options(d) for d in sorted(config_dir().iterdir()) if d.is_dir() and d.name != "hydra"}
     return {
         "environment": environment(),
+        "speed": {name: choice._asdict() for name, choice in choices().items()},
         "configuration": str(config_dir()),
         **groups,
         "baselines": sorted(BASELINES),
@@ -44,5 +46,7 @@ def _short(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(str(v) for v in value)
     if isinstance(value, dict):
+        if value.keys() == set(Choice._fields):
+            return "{value}: {why}; otherwise by {off}".format_map(value)
         return ", ".join(f"{k} {v}" for k, v in value.items())
     return str(value)

@@ -13,8 +13,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from whqa.config.precision import cpu_precision
 from whqa.config.run_name import run_name
+from whqa.config.speed import cpu_precision
 from whqa.config.wandb_settings import wandb_defaults
 from whqa.data.preprocess_settings import Preprocess
 from whqa.judges.threshold_rule import ThresholdRule

@@ -66,30 +66,49 @@ def correct(
         that was expected but too small (or out of reach, for the other structure's sake) as 0, nan where nothing was to
         change.
     """
-    n_structures = others_CDHW.shape[0] - 1
     if rule is None:
-        return mask_DHW, torch.full((n_structures,), torch.nan, dtype=torch.float64)
-    share, label = others_CDHW.max(dim=0)
-    label = label.to(mask_DHW.dtype)
-    may_change = probability_DHW * share >= rule.probability
-    sizes = _expected_sizes(probability_DHW, others_CDHW, mask_DHW)
-    before = _absent_counts_one(_dice(mask_DHW, 1 - probability_DHW.double(), sizes))
-    allowed = torch.ones(n_structures + 1, dtype=torch.bool, device=mask_DHW.device)
-    touched = torch.zeros_like(allowed)
-    while True:
-        change = may_change & allowed[mask_DHW.long()] & allowed[label.long()]
-        corrected = torch.where(change, label, mask_DHW)
-        right = torch.where(change, probability_DHW * share, 1 - probability_DHW).double()
-        gain = _absent_counts_one(_dice(corrected, right, sizes)) - before
-        moved = torch.zeros_like(allowed)
-        moved[mask_DHW[change].long()] = True
-        moved[label[change].long()] = True
-        touched |= moved
-        poor = moved[1:] & ((gain < rule.gain) | (gain <= 0))
-        if not poor.any():
-            found = torch.where(moved[1:], gain, torch.where(touched[1:], 0.0, torch.nan))
-            return corrected, found
-        allowed[1:] &= ~poor
+        return mask_DHW, torch.full((len(others_CDHW) - 1,), torch.nan, dtype=torch.float64)
+    return _Changes(probability_DHW, others_CDHW, mask_DHW).by(rule)
+
+
+class _Changes:
+    """What may change in one mask; what rules have in common is computed once."""
+
+    def __init__(self, probability_DHW: Tensor, others_CDHW: Tensor, mask_DHW: Tensor) -> None:
+        share, label = others_CDHW.max(dim=0)
+        self.mask, self.label, self.n_classes = mask_DHW, label.to(mask_DHW.dtype), len(others_CDHW)
+        self.of_label, self.of_mask = probability_DHW * share, 1 - probability_DHW
+        self.sizes = _expected_sizes(probability_DHW, others_CDHW, mask_DHW)
+        self.before = _absent_counts_one(_dice(mask_DHW, self.of_mask.double(), self.sizes))
+        self._made: dict[tuple[float, tuple[bool, ...]], tuple[Tensor, Tensor, Tensor]] = {}
+
+    def by(self, rule: CorrectionRule) -> tuple[Tensor, Tensor]:
+        """See `correct`."""
+        allowed = torch.ones(self.n_classes, dtype=torch.bool, device=self.mask.device)
+        touched = torch.zeros_like(allowed)
+        while True:
+            corrected, gain, moved = self._change(rule.probability, allowed)
+            touched |= moved
+            poor = moved[1:] & ((gain < rule.gain) | (gain <= 0))
+            if not poor.any():
+                found = torch.where(moved[1:], gain, torch.where(touched[1:], 0.0, torch.nan))
+                return corrected, found
+            allowed[1:] &= ~poor
+
+    def _change(self, least: float, allowed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The mask with all changes between allowed labels, expected gains (C,), labels that a voxel left or joined."""
+        key = least, tuple(allowed.tolist())
+        if key not in self._made:
+            own, new = self.mask.long(), self.label.long()
+            change = (self.of_label >= least) & allowed[own] & allowed[new]
+            corrected = torch.where(change, self.label, self.mask)
+            right = torch.where(change, self.of_label, self.of_mask).double()
+            gain = _absent_counts_one(_dice(corrected, right, self.sizes)) - self.before
+            moved = torch.zeros_like(allowed)
+            moved[own[change]] = True
+            moved[new[change]] = True
+            self._made[key] = corrected, gain, moved
+        return self._made[key]
 
 
 def true_gains(
@@ -106,11 +125,16 @@ def true_gains(
     """
     n_classes = others_CDHW.shape[0]
     before = np.nan_to_num(segmentation_dice(mask_DHW, reference_DHW, n_classes), nan=1.0)
-    rows = []
+    changes, rows = _Changes(probability_DHW, others_CDHW, mask_DHW), []
+    known: list[tuple[Tensor, list[float]]] = []
     for rule in rules:
-        corrected, _ = correct(probability_DHW, others_CDHW, mask_DHW, rule)
-        after = np.nan_to_num(segmentation_dice(corrected, reference_DHW, n_classes), nan=1.0)
-        rows.append([*(after - before), float((corrected != mask_DHW).double().mean())])
+        corrected, _ = changes.by(rule)
+        row = next((row for mask, row in known if mask is corrected), None)
+        if row is None:
+            after = np.nan_to_num(segmentation_dice(corrected, reference_DHW, n_classes), nan=1.0)
+            row = [*(after - before), float((corrected != mask_DHW).double().mean())]
+            known.append((corrected, row))
+        rows.append(row)
     return np.array(rows)
 
 

@@ -181,15 +181,14 @@ class WholeHeartDataModule(pl.LightningDataModule):
         Raises:
             InputError: the data module has no masks, or not this one.
         """
+        latest = LatestCase(self.cases, self.opinions, self.ensembles)
         for name, kind in items:
             if self.masks is None or (name, kind) not in self.masks:
                 raise InputError(f"case {name}: no mask of kind {kind!r} is under judgement")
             case = self.cases[name]
             mask, entropy = self.masks[name, kind].load()
             doubt = None if entropy is None else torch.from_numpy(entropy)
-            image, label = _volume(case)
-            log_p = None if self.opinions is None else decode(torch.from_numpy(self.opinions[name].codes()))
-            every = None if self.ensembles is None else mean_opinion(self.ensembles[name])
+            image, label, log_p, every = latest.of(name)
             yield JudgedCase(name, kind, image, torch.from_numpy(mask), label, doubt, case.spacing, log_p, every)
 
     def extras(self, item: Item) -> frozenset[str]:
@@ -233,6 +232,33 @@ class WholeHeartDataModule(pl.LightningDataModule):
         return bins * (share.denominator - share.numerator) + [delivered] * (share.numerator * len(bins))
 
 
+class LatestCase:
+    """What all masks of a case share, read once, as masks come case by case; nobody may write into it.
+
+    Args:
+        cases: by id.
+        opinions, ensembles: only those of judged masks; see `WholeHeartDataModule`.
+    """
+
+    def __init__(
+        self,
+        cases: Mapping[str, PreparedCase],
+        opinions: Mapping[str, Opinion] | None,
+        ensembles: Mapping[str, Sequence[Opinion]] | None,
+    ) -> None:
+        self.cases, self.opinions, self.ensembles = cases, opinions, ensembles
+        self._name = ""
+        self._found: tuple[Tensor, Tensor, Tensor | None, Tensor | None] | None = None
+
+    def of(self, name: str) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Image float32 and label uint8 (D, H, W), log p_S and the mean of several, each (C + 1, D, H, W) or None."""
+        if self._found is None or self._name != name:
+            log_p = None if self.opinions is None else decode(torch.from_numpy(self.opinions[name].codes()))
+            every = None if self.ensembles is None else mean_opinion(self.ensembles[name])
+            self._name, self._found = name, (*_volume(self.cases[name]), log_p, every)
+        return self._found
+
+
 class VolumeDataset(Dataset[dict[str, Any]]):
     """Whole prepared volumes, with their mask under judgement where `masks` are given; see `test_dataloader`."""
 
@@ -246,7 +272,7 @@ class VolumeDataset(Dataset[dict[str, Any]]):
         n_classes: int,
     ) -> None:
         self.cases, self.items, self.masks = cases, list(items), masks
-        self.opinions, self.ensembles, self.n_classes = opinions, ensembles, n_classes
+        self.n_classes, self._latest = n_classes, LatestCase(cases, opinions, ensembles)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -254,7 +280,7 @@ class VolumeDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         name, kind = self.items[index]
         case = self.cases[name]
-        image, label = _volume(case)
+        image, label, log_p, ensemble = self._latest.of(name)
         volume: dict[str, Any] = {"image": image[None], "label": label.long()}
         if self.masks is not None:
             mask, entropy = self.masks[name, kind].load()
@@ -262,10 +288,10 @@ class VolumeDataset(Dataset[dict[str, Any]]):
             volume["brightness"] = torch.from_numpy(brightness(image.numpy(), mask, case.spacing, self.n_classes))
             if entropy is not None:
                 volume["entropy"] = torch.from_numpy(entropy)
-            if self.opinions is not None:
-                volume["log_p"] = decode(torch.from_numpy(self.opinions[name].codes()))
-            if self.ensembles is not None:
-                volume["ensemble"] = mean_opinion(self.ensembles[name])
+            if log_p is not None:
+                volume["log_p"] = log_p
+            if ensemble is not None:
+                volume["ensemble"] = ensemble
         return volume | {"spacing": torch.tensor(case.spacing), "index": index, "case": name, "kind": kind}
 
 

@@ -159,7 +159,7 @@ class ErrorMapModule(DeepSupervisionModule):
     def _logits_of_loss(
         self, logits_BCDHW: Tensor, mask_B1DHW: Tensor, label_B1DHW: Tensor, log_p_BCDHW: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Error logit as in `split`, and with a label head the cross entropy of the label over the others where wrong."""
+        """Error logit as in `split`; of a label head also the label's cross entropy over the others, where wrong."""
         if self.head == "binary":
             return self.split(logits_BCDHW, mask_B1DHW, log_p_BCDHW)
         labels = logits_BCDHW[:, : self.n_classes]

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 SMOOTH = 1e-5
 
 
-class Labels:
+class TrueLabels:
     """The reference as the losses of all outputs need it, made once.
 
     Args:
@@ -44,7 +44,7 @@ def soft_dice(logits: Tensor, error: Tensor) -> Tensor:
     return 1 - (2 * (p * error).sum() + SMOOTH) / (p.sum() + error.sum() + SMOOTH)
 
 
-def dice_cross_entropy(logits_BCDHW: Tensor, labels: Labels) -> Tensor:
+def dice_cross_entropy(logits_BCDHW: Tensor, labels: TrueLabels) -> Tensor:
     """Mean cross entropy plus the mean of 1 - soft Dice over the structures, each pooled over the batch; float32.
 
     It is MONAI's DiceCELoss(to_onehot_y=True, softmax=True, include_background=False, batch=True).
@@ -64,10 +64,10 @@ def other_and_own(logits_BCDHW: Tensor, mask_B1DHW: Tensor, label_B1DHW: Tensor)
 
 
 class _DiceCrossEntropy(torch.autograd.Function):
-    """With p the softmax, o the one-hot reference, n voxels, D_c = (2 sum(p_c o_c) + SMOOTH) / (sum(p_c + o_c) + SMOOTH).
+    """p softmax, o one-hot labels, D_c = (2 sum(p_c o_c) + SMOOTH) / size_c, size_c = sum(p_c + o_c) + SMOOTH.
 
-    The derivative of the Dice term by p_c is a_c o_c + b_c with a_c = -2 / (C size_c), b_c = D_c / (C size_c), which goes
-    through the softmax.
+    The derivative of the Dice term by p_c is a_c o_c + b_c with a_c = -2 / (C size_c), b_c = D_c / (C size_c); then it
+    goes through the softmax.
     """
 
     @staticmethod

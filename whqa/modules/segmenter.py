@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from whqa.modules.base import DeepSupervisionModule
-from whqa.modules.losses import Labels, dice_cross_entropy
+from whqa.modules.losses import TrueLabels, dice_cross_entropy
 from whqa.quality import most_probable
 
 
@@ -45,11 +45,11 @@ class SegmenterModule(DeepSupervisionModule):
         image: Tensor = batch["image"]
         return image
 
-    def target(self, batch: dict[str, Any]) -> Labels:
+    def target(self, batch: dict[str, Any]) -> TrueLabels:
         """The reference."""
-        return Labels(batch["label"])
+        return TrueLabels(batch["label"])
 
-    def loss(self, logits: Tensor, target: Labels) -> Tensor:
+    def loss(self, logits: Tensor, target: TrueLabels) -> Tensor:
         """Dice over the structures, pooled over the batch, plus cross entropy."""
         return dice_cross_entropy(logits, target)
 

@@ -36,7 +36,7 @@ from whqa.masks.store import MaskItem, collect_masks
 from whqa.modules.errormap import ErrorMapModule, in_channels, out_channels
 from whqa.modules.segmenter import SegmenterModule
 from whqa.modules.training_settings import ErrorMapSettings, Input, OptimiserSettings
-from whqa.process import is_first_rank
+from whqa.process import is_first_rank, keep_memory
 from whqa.stages.running import (
     Judging,
     StageRun,
@@ -68,6 +68,7 @@ def run_stage(cfg: DictConfig, run_dir: Path) -> float | None:
     Raises:
         InputError: bad data, a missing predecessor, or a directory with a run of other settings or data.
     """
+    keep_memory()
     if is_first_rank():
         refuse_damaged([run_dir], trained_only=not cfg.fit)
     refuse_other_settings(cfg, run_dir)

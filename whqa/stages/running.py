@@ -19,6 +19,7 @@ from whqa.callbacks.fitting import FitBaselines
 from whqa.callbacks.judging import JudgeMasks
 from whqa.callbacks.monitoring import MonitorErrorMap, MonitorSegmentation
 from whqa.callbacks.overlays import Overlays
+from whqa.callbacks.phases import SECONDS, ClockPhases
 from whqa.callbacks.recording import RecordFeatures
 from whqa.callbacks.shuffled import Shuffled
 from whqa.callbacks.storing import StoreMasks
@@ -73,6 +74,7 @@ class Judging:
 def training_callbacks(run_dir: Path, total_steps: int, freeze_norm: float, seed: int) -> list[pl.Callback]:
     """What both stages need while they train."""
     return [
+        ClockPhases(run_dir / SECONDS),
         SeedSteps(seed),
         FreezeNorm(freeze_norm, total_steps),
         RefuseDivergence(),

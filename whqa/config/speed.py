@@ -1,0 +1,74 @@
+"""What is chosen for a machine's sake: precision, memory format, optimiser, threads, allocator; `whqa info` prints it.
+
+Measured on one thread of an AVX512-BF16 CPU (Zen 5), VoxResNet of width 16, two patches of 40^3; `make bench` measures
+it anew. Each choice has the words that turn it off.
+
+    bf16-mixed         where the CPU multiplies bf16 natively (AVX512-BF16, AMX); elsewhere it would be emulated
+    channels_last_3d   what oneDNN's and cuDNN's convolutions take without copying; in either precision
+    fused AdamW        one kernel for all parameters: 0.8 instead of 2.2 ms of a step of 110
+    threads            a run's share of the cores while others run beside it: two processes that each use all cores
+                       wait for each other in spinning threads; a run that is alone takes them all
+    kept memory        glibc returns and refetches the buffers of 3-D convolutions at every step unless told to keep
+                       them: a tenth of a step
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from whqa.modules.training_settings import OptimiserSettings
+from whqa.process import KEEP_MEMORY, cpus, keeps_memory
+
+
+class Choice(NamedTuple):
+    """What was chosen, why, and the words that choose otherwise."""
+
+    value: str
+    why: str
+    off: str
+
+
+def cpu_precision() -> str:
+    """bf16-mixed where the CPU multiplies bf16 natively (AVX512-BF16, AMX), else plain float32."""
+    return "bf16-mixed" if _native_bf16() else "32-true"
+
+
+def choices() -> dict[str, Choice]:
+    """By name, for training on this machine's CPU; imports torch."""
+    bf16 = ", ".join(_native_bf16()) or "no AVX512-BF16, no AMX"
+    settings = OptimiserSettings()
+    return {
+        "precision": Choice(cpu_precision(), f"the CPU has {bf16}", "trainer.precision=32-true"),
+        "memory_format": Choice(
+            "channels_last_3d" if settings.channels_last else "contiguous",
+            "convolutions take it without copies",
+            "segmenter.channels_last=false errormap.channels_last=false",
+        ),
+        "optimiser": Choice(
+            "fused AdamW" if settings.fused else "AdamW",
+            "one kernel for all parameters",
+            "segmenter.fused=false errormap.fused=false",
+        ),
+        "threads": Choice(
+            f"{cpus()} shared by the runs that are at work at a time",
+            f"this process may use {cpus()} CPUs",
+            "OMP_NUM_THREADS=1 in the environment",
+        ),
+        "allocator": Choice(
+            "keeps memory" if keeps_memory() else "the system's",
+            "buffers of convolutions are used again at every step" if keeps_memory() else "not glibc, or turned off",
+            f"{KEEP_MEMORY}=0 in the environment",
+        ),
+    }
+
+
+def jobs_by_default(accelerator: str | None) -> int:
+    """Runs of a cross-validation side by side: one a CPU, for memory's sake four at most; one at a time on a GPU."""
+    return min(4, cpus()) if accelerator in (None, "cpu") else 1
+
+
+def _native_bf16() -> list[str]:
+    import torch
+
+    checks = {"AVX512-BF16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}
+    return [name for name, check in checks.items() if getattr(torch.cpu, check, bool)()]
