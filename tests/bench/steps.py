@@ -2,8 +2,8 @@
 
     python tests/bench/steps.py [--json FILE] [--large]
 
-Ours is what an experiment takes on this machine (`whqa info`); plain is float32, contiguous, AdamW as torch makes it, the
-published side outputs and MONAI's loss. Both take turns in one process of one thread; CPU seconds count.
+Ours is what an experiment takes on this machine (`whqa info`); plain is float32, contiguous, AdamW as torch makes it,
+the published side outputs and MONAI's loss. Both take turns in one process of one thread; CPU seconds count.
 """
 
 from __future__ import annotations
