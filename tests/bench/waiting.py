@@ -31,8 +31,8 @@ from whqa.errors import plain_messages
 from whqa.loading.augmentation import Augmentation
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.masks.store import MaskItem, write_mask
-from whqa.modules.errormap import ErrorMapModule, in_channels, out_channels
-from whqa.modules.segmenter import SegmenterModule
+from whqa.modules.errormap import in_channels, out_channels
+from whqa.modules.lightning import ErrorMapTraining, SegmenterTraining
 from whqa.networks.voxresnet import VoxResNet
 
 if TYPE_CHECKING:
@@ -79,14 +79,14 @@ class InTurn:
 
 def segmenter(width: int) -> pl.LightningModule:
     """As an experiment makes it."""
-    return SegmenterModule(VoxResNet(1, 8, width=width), total_steps=10_000)
+    return SegmenterTraining(VoxResNet(1, 8, width=width), total_steps=10_000)
 
 
 def errormap(width: int) -> pl.LightningModule:
     """As an experiment makes it."""
     inputs = ("image", "mask")
     network = VoxResNet(in_channels(inputs, 8), out_channels("label", inputs, 8), width=width)
-    return ErrorMapModule(network, n_classes=8, inputs=inputs, head="label", total_steps=10_000)
+    return ErrorMapTraining(network, n_classes=8, inputs=inputs, head="label", total_steps=10_000)
 
 
 def loader(cases: dict[str, PreparedCase], patch: int, masks: Sequence[MaskItem] | None) -> Any:

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -271,3 +272,38 @@ def test_the_help_is_quick(capsys: pytest.CaptureFixture[str]) -> None:
     assert done.returncode == 0
     assert "IMAGE" in done.stdout
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_a_batch_gives_the_same_whatever_the_number_of_processes(
+    run: Path, scans: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The second case is corrupt: it fails in its own process, and the others are judged."""
+    told = []
+    for jobs in ("1", "2"):
+        out = scans / jobs
+        assert _assess(scans / "images", scans / "masks", "--model", run, "-o", out, "--no-report", "--jobs", jobs) == 1
+        printed = capfd.readouterr()
+        told.append((printed.out.replace(str(out), "OUT"), printed.err))
+    assert told[0] == told[1]
+    files = sorted(p.relative_to(scans / "1") for p in (scans / "1").rglob("*") if p.is_file())
+    assert files == sorted(p.relative_to(scans / "2") for p in (scans / "2").rglob("*") if p.is_file())
+    for file in files:
+        one, two = ((scans / jobs / file).read_bytes() for jobs in ("1", "2"))
+        if file.name == "quality.json":
+            one, two = (json.dumps(json.loads(text) | {"seconds": None}).encode() for text in (one, two))
+        assert one == two, file
+
+
+def test_jobs_below_one_are_refused(run: Path, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _assess(scans / "images", scans / "masks", "--model", run, "-o", scans / "out", "--jobs", "0") == 2
+    assert capsys.readouterr().err == "whqa assess: --jobs 0: must be at least 1\n"
+
+
+def test_judging_needs_none_of_what_only_training_needs() -> None:
+    """Each of these takes from half a second to two seconds to import."""
+    code = (
+        "import sys, whqa.assessment.pipeline, whqa.assessment.batch, whqa.report.assessment_page;"
+        "print(sorted({'pytorch_lightning', 'torchmetrics', 'monai', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -8,14 +8,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score
 
 from whqa.metrics.error_detection import (
-    ErrorMapAUPRC,
-    ErrorMapDice,
     average_precision,
     dice_of_counts,
     error_counts,
     error_dice,
     error_dice_by_structure,
 )
+from whqa.metrics.over_cases import ErrorMapAUPRC, ErrorMapDice
 
 
 @pytest.mark.parametrize("seed", range(4))

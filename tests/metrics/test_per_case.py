@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from whqa.metrics.error_detection import ErrorMapDice
-from whqa.metrics.per_case import CaseTable, mean_defined
+from whqa.metrics.arrays import mean_defined
+from whqa.metrics.over_cases import ErrorMapDice
+from whqa.metrics.per_case import CaseTable
 
 
 def test_rows_come_back_in_order_of_index_and_once() -> None:

@@ -11,11 +11,14 @@ import torch.distributed
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from whqa.metrics.correlation import QIAccuracyCorrelation
-from whqa.metrics.error_detection import ErrorMapAUPRC, ErrorMapDice
+from whqa.metrics.over_cases import (
+    ErrorMapAUPRC,
+    ErrorMapDice,
+    HausdorffDistance95,
+    QIAccuracyCorrelation,
+    SegmentationDice,
+)
 from whqa.metrics.per_case import CaseTable
-from whqa.metrics.segmentation import SegmentationDice
-from whqa.metrics.surface import HausdorffDistance95
 from whqa.metrics.verdict_row import JUDGE_COLUMNS, judge
 from whqa.quality import ErrorPrediction, JudgedCase
 

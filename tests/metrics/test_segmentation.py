@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 from monai.metrics import compute_hausdorff_distance
+from scipy import ndimage
+from scipy.spatial.distance import cdist
 
-from whqa.metrics.segmentation import SegmentationDice, paired_mean_dice, segmentation_dice
-from whqa.metrics.surface import HausdorffDistance95, hd95_mm, volume_diagonal_mm
+from whqa.metrics.over_cases import HausdorffDistance95, SegmentationDice
+from whqa.metrics.segmentation import paired_mean_dice, segmentation_dice
+from whqa.metrics.surface import hd95_mm, volume_diagonal_mm
 
 
 def blobs(seed: int, n_classes: int, shape: tuple[int, int, int] = (14, 12, 10)) -> torch.Tensor:
@@ -50,6 +53,24 @@ def test_hd95_is_monais(seed: int, spacing: tuple[float, float, float]) -> None:
     one_hot = [torch.nn.functional.one_hot(m, 4).movedim(-1, 0)[None] for m in (mask, reference)]
     expected = compute_hausdorff_distance(*one_hot, percentile=95, spacing=spacing)[0].numpy()
     np.testing.assert_allclose(hd95_mm(mask, reference.to(torch.uint8), spacing, 4), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("apart", [1, 4, 20])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.5, 0.7, 8.0)])
+def test_hd95_of_near_and_far_surfaces_is_its_definition(apart: int, spacing: tuple[float, float, float]) -> None:
+    """Surfaces by scipy's erosion, distances of all pairs of voxels; part of the mask is where it should be."""
+    reference = torch.zeros(12, 14, 40, dtype=torch.uint8)
+    reference[2:9, 3:10, 2:12] = 1
+    reference[0:5, 0:4, 20:40] = 2
+    mask = torch.roll(reference, apart, dims=2)
+    mask[:6] = reference[:6]
+    expected = []
+    for label in (1, 2):
+        both = [np.pad((m == label).numpy(), 1) for m in (mask, reference)]
+        a, b = (np.argwhere(m & ~ndimage.binary_erosion(m)) * spacing for m in both)
+        distance = cdist(a, b)
+        expected.append(max(np.percentile(distance.min(axis=k), 95) for k in (0, 1)))
+    np.testing.assert_allclose(hd95_mm(mask, reference, spacing, 3), expected, rtol=1e-12)
 
 
 def test_hd95_of_a_shifted_box_in_mm() -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from whqa.modules.base import DeepSupervisionModule, deep_supervision, side_weight
+from whqa.modules.base import deep_supervision, side_weight
+from whqa.modules.lightning import DeepSupervisionTraining
 
 
 class _Toy(nn.Module):
@@ -71,7 +72,7 @@ def test_the_gradient_of_every_output_arrives() -> None:
 
 
 def test_the_optimiser_is_adamw_on_a_one_cycle_schedule() -> None:
-    module = DeepSupervisionModule(_Toy(), total_steps=20, learning_rate=0.01, weight_decay=0.2, warmup=0.25)
+    module = DeepSupervisionTraining(_Toy(), total_steps=20, learning_rate=0.01, weight_decay=0.2, warmup=0.25)
     made = module.configure_optimizers()
     optimiser, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     assert made["lr_scheduler"]["interval"] == "step"
@@ -89,7 +90,7 @@ def test_the_optimiser_is_adamw_on_a_one_cycle_schedule() -> None:
 
 
 def test_hyperparameters_are_plain_so_that_checkpoints_load_safely() -> None:
-    module = DeepSupervisionModule(_Toy(), total_steps=20)
+    module = DeepSupervisionTraining(_Toy(), total_steps=20)
     assert all(isinstance(v, int | float | bool) for v in module.hparams.values())
     assert "network" not in module.hparams
 
@@ -100,6 +101,6 @@ def test_the_memory_format_changes_nothing_but_speed(channels_last: bool) -> Non
     network = _Toy()
     x = torch.randn(1, 1, 3, 4, 5)
     expected = [o.detach().clone() for o in network(x)]
-    module = DeepSupervisionModule(network, total_steps=2, channels_last=channels_last)
+    module = DeepSupervisionTraining(network, total_steps=2, channels_last=channels_last)
     for got, want in zip(module(x), expected, strict=True):
         torch.testing.assert_close(got, want)

@@ -20,6 +20,7 @@ from whqa.judges.second_opinion import doubt_logit
 from whqa.loading.brightness import brightness
 from whqa.modules.errormap import ErrorMapModule, Head, in_channels, out_channels
 from whqa.modules.evidence import evidence
+from whqa.modules.lightning import ErrorMapTraining
 from whqa.modules.volume_batches import judged_case
 from whqa.networks.monai_networks import dynunet
 from whqa.networks.voxresnet import VoxResNet
@@ -270,7 +271,9 @@ def test_a_label_head_also_corrects(rule: CorrectionRule | None) -> None:
 
 
 def test_settings_are_kept_in_the_checkpoint_without_the_network() -> None:
-    module = _module(positive_weight=2.0)
+    network = _module().network
+    module = ErrorMapTraining(network, n_classes=4, inputs=None, head="binary", positive_weight=2.0, total_steps=10)
     assert module.hparams["positive_weight"] == 2.0
+    assert module.hparams["inputs"] == list(EVERYTHING)
     assert "network" not in module.hparams
     assert "positive_weight" not in module.state_dict()

@@ -11,8 +11,8 @@ import torch
 from whqa.contract.quality_json import Assessment
 from whqa.data.formats.volume_files import read_label, voxel_sizes
 from whqa.errors import InputError
+from whqa.metrics.arrays import FloatArray
 from whqa.metrics.error_detection import error_dice
-from whqa.metrics.per_case import FloatArray
 from whqa.metrics.segmentation import paired_mean_dice, segmentation_dice
 from whqa.quality import error_map, heart_region, one_minus_mean
 

@@ -1,4 +1,4 @@
-"""Many masks, one after the other: a folder a case, a table and a page that lists the worst first.
+"""Many masks, several at a time: a folder a case, a table and a page that lists the worst first.
 
     <out>/<case>/...           files of the contract (`whqa.assessment.writing`), then request.json: what was asked for
     <out>/assessments.csv      one row a case, in the order of the input
@@ -6,24 +6,32 @@
 
 A case whose request.json asks for the same is kept, so that a stopped batch goes on where it stopped. A case that
 fails leaves no files but a line in the table and on standard error.
+
+Each case is judged with one thread, so that its numbers do not depend on how many are judged beside it; a process that
+has done its case goes on with the next one, which is read while others compute.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.progress import track
+import torch
 
 from whqa.assessment.batch_case import AssessOptions, BatchCase
 from whqa.assessment.batch_table import write_table
 from whqa.assessment.inputs import InputFile
 from whqa.assessment.kept_cases import kept_quality, request_record, run_record
-from whqa.assessment.model import TrainedRun
+from whqa.assessment.model import TrainedRun, load_run
 from whqa.assessment.output_folder import (
     INDEX,
     REQUEST,
@@ -38,14 +46,39 @@ from whqa.assessment.pairs import Pair, Pairs
 from whqa.assessment.pipeline import assess
 from whqa.assessment.writing import write_assessment
 from whqa.contract.quality_json import Assessment
-from whqa.errors import InputError
+from whqa.errors import InputError, plain_messages
 from whqa.files import as_named, write_json, write_text
+from whqa.parallel import in_processes
+from whqa.process import cpus
 
 Judge = Callable[..., Assessment]
+# Of one case at work: a scan of 160^3 takes 0.8 GB, one of 512 x 512 x 300 some more than this.
+_BYTES_AT_WORK = 2 << 30
+
+
+class _Asked(NamedTuple):
+    """One case: its files, its folder, how it is to be judged."""
+
+    pair: Pair
+    folder: Path
+    options: AssessOptions
+
+
+def usual_jobs() -> int:
+    """As many cases at a time as there are CPUs, and memory for; one where a GPU computes."""
+    if torch.cuda.is_available():
+        return 1
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(cpus(), memory // _BYTES_AT_WORK))
 
 
 def assess_many(
-    pairs: Pairs, model: TrainedRun, out: Path, options: AssessOptions | None = None, judge: Judge = assess
+    pairs: Pairs,
+    model: TrainedRun,
+    out: Path,
+    options: AssessOptions | None = None,
+    judge: Judge = assess,
+    jobs: int = 1,
 ) -> list[BatchCase]:
     """Judge every pair, then write the table and the page; failures are told on standard error as they come.
 
@@ -54,30 +87,29 @@ def assess_many(
         model: a loaded run.
         out: output folder; nothing is written elsewhere.
         options: how.
-        judge: makes an assessment of one pair.
+        judge: makes an assessment of one pair; with several jobs a module's function.
+        jobs: cases at a time, each in a process of its own; the results are the same for any number.
 
     Raises:
-        InputError: the output folder cannot be made, or is a file.
+        InputError: the output folder cannot be made, or is a file; `jobs` below 1.
+        KeyboardInterrupt: after the processes are stopped; what was done is kept.
     """
     options = options or AssessOptions()
     make_folder(out)
     for name in (TABLE, INDEX):
         if (out / name).is_dir():
             raise InputError(f"{out / name}: is a folder, where a file is to be written; choose another -o")
-    run = run_record(model)
     cases = [_failed(BatchCase(name), line) for name, line in pairs.problems]
     folders = folder_names(pair.name for pair in pairs.found)
-    console = Console(file=sys.stderr)
-    work = track(
-        list(zip(pairs.found, folders, strict=True)),
-        description="assessing",
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    for pair, folder in work:
-        settings = replace(options, modality=pair.modality or options.modality)
-        cases.append(_judged_or_kept(pair, out / folder, model, settings, judge, run))
+    asked = [
+        _Asked(pair, out / folder, replace(options, modality=pair.modality or options.modality))
+        for pair, folder in zip(pairs.found, folders, strict=True)
+    ]
+    alone = min(jobs, len(asked)) <= 1
+    loaded = (lambda: model) if alone else partial(_loaded, model.directory, model.folds)
+    work = partial(_case, loaded=loaded, judge=judge, run=run_record(model))
+    for one, outcome in zip(asked, in_processes(work, asked, jobs, "assessing"), strict=True):
+        cases.append(_failed(_empty(one), str(outcome)) if isinstance(outcome, Exception) else outcome)
     write_table(out / TABLE, cases, model.scheme.keys)
     from whqa.report.batch_page import render_index  # jinja2
 
@@ -85,10 +117,57 @@ def assess_many(
     return cases
 
 
-def _judged_or_kept(
-    pair: Pair, folder: Path, model: TrainedRun, options: AssessOptions, judge: Judge, run: Mapping[str, Any]
-) -> BatchCase:
-    case = BatchCase(pair.name, pair, folder.name, report=options.report)
+@cache
+def _loaded(directory: Path, folds: tuple[int, ...]) -> TrainedRun:
+    """The run in this process; what is already done needs none."""
+    return load_run(directory, folds)
+
+
+def _empty(asked: _Asked) -> BatchCase:
+    return BatchCase(asked.pair.name, asked.pair, asked.folder.name, report=asked.options.report)
+
+
+def _case(asked: _Asked, loaded: Callable[[], TrainedRun], judge: Judge, run: Mapping[str, Any]) -> BatchCase:
+    if multiprocessing.parent_process() is None:
+        with _one_thread():
+            return _judged_or_kept(asked, loaded, judge, run)
+    plain_messages()
+    with _one_thread(), _stopped_tidily():
+        return _judged_or_kept(asked, loaded, judge, run)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _stopped_tidily() -> Iterator[None]:
+    """A child that is stopped removes the file that it is writing, then ends in silence."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        for name in before:
+            signal.signal(name, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {name: signal.signal(name, stop) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        os._exit(130)
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def _judged_or_kept(asked: _Asked, loaded: Callable[[], TrainedRun], judge: Judge, run: Mapping[str, Any]) -> BatchCase:
+    pair, folder, options = asked
+    case = _empty(asked)
     image, mask = InputFile(pair.image), InputFile(pair.mask)
     try:
         if folder.parent.resolve() not in folder.resolve().parents:
@@ -102,7 +181,7 @@ def _judged_or_kept(
         assessment = judge(
             image,
             mask,
-            model,
+            loaded(),
             modality=options.modality,
             label_map=options.label_map,
             confidence=options.confidence,
@@ -128,5 +207,5 @@ def _judged_or_kept(
 def _failed(case: BatchCase, line: str) -> BatchCase:
     text = f"whqa assess: {case.name}: {line}"
     # names come from files, and a terminal obeys what is not printable
-    print("".join(c if c.isprintable() else "?" for c in text), file=sys.stderr)
+    print("".join(c if c.isprintable() else "?" for c in text), file=sys.stderr, flush=True)
     return replace(case, error=line, report=False)

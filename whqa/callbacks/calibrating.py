@@ -21,7 +21,7 @@ from whqa.judges.error_rate import RateModel
 from whqa.judges.second_opinion import family_weights, opinion_rate
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.loading.datamodule import WholeHeartDataModule
-from whqa.metrics.per_case import FloatArray, mean_defined
+from whqa.metrics.arrays import FloatArray, mean_defined
 from whqa.metrics.segmentation import segmentation_dice
 from whqa.quality import stratum
 

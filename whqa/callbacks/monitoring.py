@@ -7,10 +7,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from whqa.metrics.correlation import QIAccuracyCorrelation
-from whqa.metrics.error_detection import ErrorMapAUPRC, ErrorMapDice
-from whqa.metrics.segmentation import SegmentationDice
-from whqa.metrics.surface import HausdorffDistance95
+from whqa.metrics.over_cases import (
+    ErrorMapAUPRC,
+    ErrorMapDice,
+    HausdorffDistance95,
+    QIAccuracyCorrelation,
+    SegmentationDice,
+)
 from whqa.modules.volume_batches import spacing_of
 from whqa.quality import one_minus_mean
 

@@ -16,8 +16,9 @@ from whqa.masks.faulty import faulty_masks
 from whqa.masks.opinion import OPINION, write_opinion
 from whqa.masks.plan import FAULTY_KINDS, MIXED_KINDS
 from whqa.masks.store import MASKS_RECORD, mask_path, write_mask
+from whqa.metrics.arrays import FloatArray
 from whqa.metrics.mask_row import mask_columns, measure_mask
-from whqa.metrics.per_case import CaseTable, FloatArray
+from whqa.metrics.per_case import CaseTable
 from whqa.modules.volume_batches import spacing_of
 
 

@@ -53,6 +53,9 @@ def add_assess_command(parser: argparse.ArgumentParser) -> None:
         "--reference", type=Path, metavar="LABEL", help="its true label map: print what was said beside it"
     )
     parser.add_argument("--preview", metavar="PNG", help="also one picture of this name in DIR")
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="cases of a batch side by side, of one thread each (default: all CPUs)"
+    )
     parser.add_argument("--no-report", dest="report", action="store_false", help="no report.html")
     parser.epilog = (
         "a table has the columns image and mask, and name and modality if you like; files in two folders are matched "
@@ -67,6 +70,8 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
         raise InputError(NO_MODEL)
     if not 0.5 <= options.confidence <= 0.999:
         raise InputError(f"--confidence {options.confidence:g}: must be between 0.5 and 0.999")
+    if options.jobs is not None and options.jobs < 1:
+        raise InputError(f"--jobs {options.jobs}: must be at least 1")
     preview = _preview(options.preview)
     pairs = _pairs(options)
     from whqa.assessment.label_map import parse_label_map
@@ -162,11 +167,11 @@ def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Assess
 
 
 def _assess_many(options: argparse.Namespace, pairs: Pairs, model: TrainedRun, settings: AssessOptions) -> int:
-    from whqa.assessment.batch import assess_many
+    from whqa.assessment.batch import assess_many, usual_jobs
     from whqa.assessment.output_folder import INDEX, TABLE, refuse_overwriting
 
     refuse_overwriting((options.out / TABLE, options.out / INDEX), (options.image,))
-    cases = assess_many(pairs, model, options.out, settings)
+    cases = assess_many(pairs, model, options.out, settings, jobs=options.jobs or usual_jobs())
     for case in cases:
         if case.quality is not None:
             print(_line(case.name, case.quality))

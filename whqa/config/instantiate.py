@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +38,25 @@ def differences(saved: DictConfig, current: DictConfig) -> list[str]:
     ignored = {"name", "fit", "runs_dir", "cache_dir", "data_dir", "trainer", "callbacks", "logger"}
     if current.stage == Stage.segmenter:
         ignored |= {"errormap", "masks"}
-    flat_saved, flat_current, known = (
-        dict(_leaves(c, ignored)) for c in (saved, current, OmegaConf.structured(Config))
-    )
+    flat_saved, flat_current = (dict(_leaves(plain(c), ignored)) for c in (saved, current))
+    known = dict(_leaves(_all_settings(), ignored))
     later = known.keys() - (flat_saved.keys() & flat_current.keys())
     keys = (flat_saved.keys() | flat_current.keys()) - later
     return sorted(k for k in keys if flat_saved.get(k) != flat_current.get(k))
 
 
-def _leaves(config: DictConfig, ignored: set[str], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in OmegaConf.to_container(config, resolve=True).items():  # type: ignore[union-attr]
+@cache
+def _all_settings() -> dict[str, Any]:
+    return plain(OmegaConf.structured(Config))
+
+
+def _leaves(config: Mapping[str, Any], ignored: set[str], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in config.items():
         path = prefix + str(key)
         if path in ignored or path == "data.root" or path.endswith(".num_workers"):
             continue
         if isinstance(value, dict):
-            yield from _leaves(OmegaConf.create(value), ignored, f"{path}.")
+            yield from _leaves(value, ignored, f"{path}.")
         elif EXTERNAL_ROOT.match(path):
             yield path, "anywhere"  # the masks themselves are compared, see whqa.masks.external
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -42,7 +42,7 @@ def refuse_other_settings(cfg: DictConfig, run_dir: Path) -> None:
         InputError: they differ in what decides the result.
     """
     if has_begun(run_dir):
-        changed = _differences(run_dir, cfg)
+        changed = _differences(run_dir, read_run_config(run_dir), cfg)
         if changed:
             raise InputError(
                 f"{run_dir}: holds a run with other settings ({', '.join(changed[:_NAMED])}); "
@@ -56,9 +56,9 @@ def refuse_mixed_settings(run_dirs: Sequence[Path]) -> None:
     Raises:
         InputError: they do; names the runs and the settings in which they differ from most others.
     """
-    kept = [path for path in run_dirs if (path / CONFIG).is_file()]
-    standards = [path for path in kept if path.parent.name == "errormap"] or kept
-    found = [_unlike(kept, read_run_config(path)) for path in standards]
+    kept = {path: read_run_config(path) for path in run_dirs if (path / CONFIG).is_file()}
+    standards = [path for path in kept if path.parent.name == "errormap"] or list(kept)
+    found = [_unlike(kept, kept[path]) for path in standards]
     stale = min(found, key=len, default={})
     if stale:
         names = ", ".join(f"{path.parent.name}/{path.name}" for path in stale)
@@ -69,12 +69,13 @@ def refuse_mixed_settings(run_dirs: Sequence[Path]) -> None:
         )
 
 
-def _unlike(run_dirs: Sequence[Path], standard: DictConfig) -> dict[Path, list[str]]:
-    changed = {path: _differences(path, of_run(standard, path.parent.name, path.name)) for path in run_dirs}
+def _unlike(saved: Mapping[Path, DictConfig], standard: DictConfig) -> dict[Path, list[str]]:
+    changed = {
+        path: _differences(path, own, of_run(standard, path.parent.name, path.name)) for path, own in saved.items()
+    }
     return {path: keys for path, keys in changed.items() if keys}
 
 
-def _differences(run_dir: Path, current: DictConfig) -> list[str]:
-    saved = read_run_config(run_dir)
+def _differences(run_dir: Path, saved: DictConfig, current: DictConfig) -> list[str]:
     with reading(run_dir / CONFIG, "the settings of a run", made_anew(run_dir)):
         return differences(saved, current)

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit
 from torch import Tensor
 
@@ -26,7 +25,7 @@ from whqa.files import read_json, reading
 from whqa.judges.error_rate import N_FEATURES, OF_NETWORK, RateModel, between, fit_rate, rate_features
 from whqa.judges.threshold import LEVELS
 from whqa.judges.threshold_rule import ThresholdRule
-from whqa.metrics.per_case import FloatArray
+from whqa.metrics.arrays import FloatArray
 from whqa.quality import ErrorPrediction, JudgedCase
 
 CALIBRATION = "calibration.json"
@@ -221,6 +220,8 @@ def _offsets(slope: float, counts: FloatArray, rates: FloatArray) -> FloatArray:
 
 
 def _likeliest_slope(heart: FloatArray, rates: FloatArray, share: FloatArray) -> float:
+    from scipy.optimize import minimize_scalar  # a fifth of a second, and only a training fits
+
     size = np.maximum(heart.sum(axis=(1, 2)), 1)
     weight = (share / size)[:, None]
 

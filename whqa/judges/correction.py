@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from whqa.judges.calibration import CorrectionRule
-from whqa.metrics.per_case import FloatArray
+from whqa.metrics.arrays import FloatArray
 from whqa.metrics.segmentation import segmentation_dice
 
 TRACE = 0.01

@@ -18,11 +18,9 @@ import numpy as np
 import torch
 from scipy import ndimage
 from scipy.special import expit
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from whqa.metrics.per_case import FloatArray
+from whqa.metrics.arrays import FloatArray
 from whqa.quality import JudgedCase, most_probable
 
 SMALLEST = 1e-3
@@ -92,6 +90,10 @@ def fit_rate(
         weights: of the masks.
         columns: features to use, None for all; the others get the coefficient 0.
     """
+    # half a second, and only a training fits
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     x, y, w = np.array(features, np.float64), np.array(rates, np.float64), np.array(weights, np.float64)
     if not len(x) or not 0 < (w * y).sum() < w.sum():
         return None

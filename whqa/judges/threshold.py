@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from whqa.metrics.per_case import FloatArray
+from whqa.metrics.arrays import FloatArray
 
 LEVELS = 1024
 

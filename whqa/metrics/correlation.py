@@ -6,14 +6,10 @@ Pairs with a nan are left out. Correlations are nan for fewer than three pairs o
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
-from torch import Tensor
 
-from whqa.metrics.per_case import CaseMetric, FloatArray
+from whqa.metrics.arrays import FloatArray
 
 
 def finite_pairs(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -62,6 +58,8 @@ def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     >>> round(spearman([0.7, 0.8, 0.9], [0.1, 0.2, 0.9]), 9)
     1.0
     """
+    from scipy.stats import rankdata  # a third of a second
+
     a, b = finite_pairs(x, y)
     return pearson(rankdata(a), rankdata(b))
 
@@ -88,30 +86,3 @@ def mae_constant(accuracy: npt.ArrayLike, constant: float | npt.ArrayLike | None
     if constant is None:
         constant = float(np.nanmean(truth)) if np.isfinite(truth).any() else float("nan")
     return mae(np.broadcast_to(np.asarray(constant, dtype=np.float64), truth.shape), truth)
-
-
-class QIAccuracyCorrelation(CaseMetric):
-    """PCC, Spearman and MAE between QI and Acc over cases, and the constant predictor's MAE.
-
-    Args:
-        constant: training mean of Acc; None takes the mean over the evaluated cases (see `mae_constant`).
-    """
-
-    def __init__(self, constant: float | None = None, **kwargs: Any) -> None:
-        super().__init__(("qi", "acc"), **kwargs)
-        self.constant = constant
-
-    def update(self, index: int | Tensor, qi: float | Tensor, acc: float | Tensor) -> None:
-        """Add one case."""
-        self.record(index, {"qi": qi, "acc": acc})
-
-    def compute(self) -> dict[str, Tensor]:
-        """Scalars "pcc", "spearman", "mae", "mae_constant"."""
-        columns = self.columns()
-        qi, acc = columns["qi"], columns["acc"]
-        return {
-            "pcc": self.scalar(pearson(qi, acc)),
-            "spearman": self.scalar(spearman(qi, acc)),
-            "mae": self.scalar(mae(qi, acc)),
-            "mae_constant": self.scalar(mae_constant(acc, self.constant)),
-        }

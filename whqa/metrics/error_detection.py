@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from whqa.metrics.per_case import CaseMetric, FloatArray, mean_defined
+from whqa.metrics.arrays import FloatArray
 from whqa.metrics.segmentation import confusion
 
 
@@ -136,39 +135,3 @@ def _sort(values: Tensor) -> Tensor:
     array = values.detach().numpy().copy()
     array.sort()
     return torch.from_numpy(array)
-
-
-class ErrorMapDice(CaseMetric):
-    """Dice of predicted error maps, mean over cases."""
-
-    higher_is_better = True
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(("error", "predicted", "hit"), **kwargs)
-
-    def update(self, index: int | Tensor, predicted: Tensor, true: Tensor) -> None:
-        """Add one case: bool maps of one shape."""
-        self.record(index, vars(error_counts(predicted, true)))
-
-    def compute(self) -> Tensor:
-        """Scalar; nan without any case."""
-        columns = self.columns()
-        counts = [columns[name] for name in ("error", "predicted", "hit")]
-        return self.scalar(mean_defined([dice_of_counts(*row) for row in zip(*counts, strict=True)]))
-
-
-class ErrorMapAUPRC(CaseMetric):
-    """Mean over cases of the average precision of error probabilities; cases without a wrong voxel are left out."""
-
-    higher_is_better = True
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(("auprc",), **kwargs)
-
-    def update(self, index: int | Tensor, probability: Tensor, true: Tensor) -> None:
-        """Add one case: float and bool maps of one shape."""
-        self.record(index, {"auprc": average_precision(probability, true)})
-
-    def compute(self) -> Tensor:
-        """Scalar; nan where no case has an error."""
-        return self.scalar(mean_defined(self.columns()["auprc"]))

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from whqa.metrics.arrays import FloatArray
 from whqa.metrics.correlation import finite_pairs
-from whqa.metrics.per_case import FloatArray
 
 
 def risk_coverage(confidence: npt.ArrayLike, risk: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-FloatArray = npt.NDArray[np.float64]
+from whqa.metrics.arrays import FloatArray
 
 
 class CaseMetric(Metric):
@@ -79,14 +79,3 @@ class CaseTable(CaseMetric):
         """
         columns = self.columns()
         return columns | {"index": columns["index"].astype(np.int64)}
-
-
-def mean_defined(values: npt.ArrayLike) -> float:
-    """Mean without nan; nan where nothing is left.
-
-    >>> mean_defined([1.0, float("nan"), 2.0])
-    1.5
-    """
-    array = np.asarray(values, dtype=np.float64)
-    defined = array[~np.isnan(array)]
-    return float(defined.mean()) if defined.size else float("nan")

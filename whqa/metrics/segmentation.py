@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from whqa.metrics.per_case import CaseMetric, FloatArray, mean_defined
+from whqa.metrics.arrays import FloatArray
 
 
 def segmentation_dice(mask: Tensor, reference: Tensor, n_classes: int) -> FloatArray:
@@ -74,34 +71,3 @@ def confusion(mask: Tensor, reference: Tensor, n_classes: int) -> np.ndarray:
     small = torch.uint8 if n_classes <= 15 else torch.int64
     pair = mask.to(small) * n_classes + reference.to(small)
     return torch.bincount(pair.flatten(), minlength=n_classes**2).reshape(n_classes, n_classes).cpu().numpy()
-
-
-class SegmentationDice(CaseMetric):
-    """Dice per structure, mean over cases.
-
-    Args:
-        structures: keys in index order (structure i + 1 is structures[i]).
-    """
-
-    higher_is_better = True
-
-    def __init__(self, structures: Sequence[str], **kwargs: Any) -> None:
-        super().__init__(tuple(f"dice_{key}" for key in structures), **kwargs)
-
-    def update(self, index: int | Tensor, mask: Tensor, reference: Tensor) -> None:
-        """Add one case: labels (D, H, W)."""
-        dice = segmentation_dice(mask, reference, len(self.column_names) + 1)
-        self.record(index, dict(zip(self.column_names, dice, strict=True)))
-
-    def compute(self) -> dict[str, Tensor]:
-        """Scalars: "dice_<structure>", and "dice", the mean over cases of each case's mean over its structures."""
-        return mean_by_structure(self, "dice", self.column_names)
-
-
-def mean_by_structure(metric: CaseMetric, name: str, keys: Sequence[str]) -> dict[str, Tensor]:
-    """The mean over cases of each column of `keys`, and under `name` of each case's mean of them; nan is left out."""
-    columns = metric.columns()
-    table = np.stack([columns[key] for key in keys], axis=1)
-    overall = mean_defined([mean_defined(row) for row in table])
-    by_structure = {key: metric.scalar(mean_defined(columns[key])) for key in keys}
-    return {name: metric.scalar(overall)} | by_structure

@@ -1,4 +1,4 @@
-"""What both LightningModules share: a deeply supervised network, its loss and its optimiser.
+"""What both stages share: a deeply supervised network and its loss, without Lightning, which judging can do without.
 
 Shape suffixes: B batch, C classes or channels, DHW space (axes R, A, S of the cache grid).
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
@@ -37,8 +36,8 @@ def deep_supervision(outputs: list[Tensor], target: Any, loss: Loss, weight: flo
     return total
 
 
-class DeepSupervisionModule(pl.LightningModule):
-    """AdamW with a one-cycle schedule around a network that returns [final logits, side logits...].
+class DeepSupervisionModule(nn.Module):
+    """A network that returns [final logits, side logits...], with what its training is told.
 
     Args:
         network: maps (B, C_in, D, H, W) to a list of (B, C_out, D, H, W).
@@ -64,8 +63,9 @@ class DeepSupervisionModule(pl.LightningModule):
         max_voxels: int = OptimiserSettings.max_voxels,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["network"])
         self.total_steps = total_steps
+        self.learning_rate, self.weight_decay, self.warmup = learning_rate, weight_decay, warmup
+        self.fused = fused
         self.memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
         self.network = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.max_voxels = max_voxels
@@ -89,7 +89,7 @@ class DeepSupervisionModule(pl.LightningModule):
 
     def _laid_out(self, inputs_BCDHW: Tensor) -> Tensor:
         """In the network's memory format; rounded first to what the first convolution rounds to, half to move."""
-        kind = self.device.type
+        kind = inputs_BCDHW.device.type
         if torch.is_autocast_enabled(kind):
             inputs_BCDHW = inputs_BCDHW.to(torch.get_autocast_dtype(kind))
         return inputs_BCDHW.contiguous(memory_format=self.memory_format)
@@ -97,31 +97,3 @@ class DeepSupervisionModule(pl.LightningModule):
     def forward_volume(self, inputs_BCDHW: Tensor) -> list[Tensor]:
         """Logits [final, side1, ...], float32, of a whole volume of any size."""
         return forward_volume(self.network, self._laid_out(inputs_BCDHW), self.max_voxels)
-
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """One optimiser step on a batch of patches."""
-        outputs = self(self.inputs(batch))
-        weight = side_weight(self.global_step, self.total_steps)
-        with torch.autocast(self.device.type, enabled=False):
-            loss = deep_supervision(outputs, self.target(batch), self.loss, weight)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["index"]))
-        return loss
-
-    def configure_optimizers(self) -> Any:
-        """AdamW and a one-cycle learning rate, stepped every batch."""
-        optimiser = torch.optim.AdamW(
-            self.parameters(),
-            lr=self.hparams["learning_rate"],
-            weight_decay=self.hparams["weight_decay"],
-            # None leaves the choice to torch
-            fused=True if self.hparams["fused"] else None,
-        )
-        total = max(4, self.total_steps)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser,
-            max_lr=self.hparams["learning_rate"],
-            total_steps=total,
-            # torch divides by (warm-up steps - 1)
-            pct_start=max(self.hparams["warmup"], 2 / total),
-        )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

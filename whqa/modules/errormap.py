@@ -96,7 +96,6 @@ class ErrorMapModule(DeepSupervisionModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
-        self.save_hyperparameters(ignore=["network"])
         self.n_classes = n_classes
         self.seen = tuple(map(str, inputs or Input))
         self.head = head
@@ -191,11 +190,11 @@ class ErrorMapModule(DeepSupervisionModule):
         error_logit, label_logits = self.split(final, batch["mask"].long()[:, None], log_p)
         return RawVerdict(error_logit[0, 0], None if label_logits is None else label_logits[0])
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> RawVerdict:  # type: ignore[override]
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> RawVerdict:
         """Uncalibrated outputs for a whole volume; callbacks calibrate and measure them."""
         return self.raw(batch)
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> ErrorPrediction:  # type: ignore[override]
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> ErrorPrediction:
         """Calibrated prediction for a whole volume; callbacks store and measure it."""
         return self.predict(self.raw(batch), self.judged(batch))
 

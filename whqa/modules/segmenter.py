@@ -81,7 +81,7 @@ class SegmenterModule(DeepSupervisionModule):
         """Masks of a whole volume; callbacks turn them into numbers."""
         return {"final": mask_and_entropy(self.forward_volume(self.inputs(batch))[0][0])}
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> Segmented:  # type: ignore[override]
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> Segmented:
         """Masks of all kinds of a whole volume and the opinion behind them; callbacks store and measure them."""
         return self.masks(batch)
 

@@ -17,7 +17,7 @@ from whqa.report.viewer import OPACITY, Viewer, ViewerUnavailableError, viewer_o
 from whqa.results.mean_dice import expected_mean_dice
 
 PREVIEW_DPI = 120
-# Of pictures and volumes; the viewer's script and the texts are another 1.2 MB.
+# Of pictures and volumes; the viewer's script and the texts are another 1.3 MB.
 PAGE_BYTES = 13_500_000
 _PREVIEW_COLUMNS = 110
 _PLANE_DPI, _PICTURE_BYTES = 140, 600_000

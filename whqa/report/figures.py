@@ -33,6 +33,8 @@ MARKERS: Mapping[str, str] = _MARKERS | {k: _MARKERS.get(k) or _MARKERS[family(k
 """Of every kind of mask, and of every family of kinds."""
 OTHERS = "X*pHd8"
 BAND = "#dcebf5"
+# Twice as fast as PIL's 6, files of a tenth more.
+_PNG_LEVEL = 3
 Band = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]
 """Levels of QI with the lower and upper ends of the interval for Acc there."""
 _ABOVE: dict[str, Any] = {
@@ -61,7 +63,7 @@ def png(figure: Figure, dpi: float = 130) -> bytes:
     with warnings.catch_warnings():
         # names may be in a script that the font lacks: boxes stand for them
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", pil_kwargs={"compress_level": _PNG_LEVEL})
     return buffer.getvalue()
 
 

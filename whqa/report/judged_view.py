@@ -29,6 +29,8 @@ MARGIN_MM = 15.0
 _SEEN_FROM = 0.05
 _WINDOW_VOXELS = 4_000_000
 CHANGED = "#56B4E9"
+# Of a picture of one slice, in inches.
+_PANEL_WIDTH, _PANEL_EDGE, _PANEL_TITLE = 3.9, 0.04, 0.25
 _COUNTED_FROM = {2: "feet", 1: "back", 0: "left"}
 
 
@@ -190,13 +192,21 @@ def _image(axis: Axes, view: JudgedView, axis_index: int, at: Sequence[int]) -> 
     slices.show_plane(axis, view.image, axis_index, at, view.spacing, view.window)
 
 
-def _panels(view: JudgedView, axis_index: int, n: int) -> tuple[Figure, npt.NDArray[Any]]:
-    """Panels below one another, as tall as the slice is."""
-    width = 3.9
+def _panels(view: JudgedView, axis_index: int, n: int) -> tuple[Figure, list[Axes]]:
+    """Panels below one another, as tall as the slice is, each with room for a title.
+
+    Their places are known beforehand: a layout that is found from what is drawn takes as long as the drawing.
+    """
     ratio = view.spacing[_up(axis_index)] * view.mask.shape[_up(axis_index)]
     ratio /= view.spacing[_across(axis_index)] * view.mask.shape[_across(axis_index)]
-    figure = slices.new_figure(width, n * (width * min(max(ratio, 0.1), 3.0) + 0.25))
-    return figure, figure.subplots(n, 1)
+    inner = _PANEL_WIDTH - 2 * _PANEL_EDGE
+    tall = inner * min(max(ratio, 0.1), 3.0)
+    row = tall + _PANEL_TITLE
+    height = n * row + _PANEL_EDGE
+    figure = slices.new_figure(_PANEL_WIDTH, height, layout=None)
+    places = [(_PANEL_EDGE + (n - 1 - k) * row) / height for k in range(n)]
+    width = inner / _PANEL_WIDTH
+    return figure, [figure.add_axes((_PANEL_EDGE / _PANEL_WIDTH, y, width, tall / height)) for y in places]
 
 
 def _titled(axes: Iterable[Axes], titles: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ radiological convention: the patient's right on the left, up is anterior (axial)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.colors
 import matplotlib.lines
@@ -143,9 +143,9 @@ def box_around(seen: npt.NDArray[np.bool_], margin: Sequence[int]) -> tuple[slic
     return tuple(box)
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure in inches with its own Agg canvas."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """An empty figure in inches with its own Agg canvas; without a layout, axes are placed by hand."""
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 

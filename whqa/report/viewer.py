@@ -8,7 +8,6 @@ The page works without it: where the package or the text is missing, `ViewerUnav
 from __future__ import annotations
 
 import base64
-import gzip
 import importlib.metadata
 import importlib.util
 import math
@@ -23,6 +22,7 @@ import matplotlib.colors
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from isal import igzip
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
@@ -39,6 +39,8 @@ OPACITY = {"mask": 0.45, "error": 0.85}
 ERROR_SCALE = ((0.0, PREDICTED_ERROR, 0.2), (0.5, PREDICTED_ERROR, 0.8), (1.0, "#C8006E", 1.0))
 # Probabilities in the page are whole percents.
 _PERCENT = 100
+# ISA-L's smallest; zlib at 9 makes the script a tenth smaller in twenty times the time.
+_GZIP_LEVEL = 3
 
 
 class ViewerUnavailableError(Exception):
@@ -90,7 +92,7 @@ def viewer_of(view: JudgedView, corrected: bool, budget: int = BUDGET_BYTES) -> 
 
 @lru_cache(maxsize=1)
 def niivue_script() -> str:
-    """NiiVue's module as base64 of gzip: 1.1 MB instead of 2.4.
+    """NiiVue's module as base64 of gzip: 1.2 MB instead of 2.4.
 
     Raises:
         ViewerUnavailableError: ipyniivue is not installed, or carries its script in another way.
@@ -102,7 +104,7 @@ def niivue_script() -> str:
     if file is None or not file.is_file():
         raise ViewerUnavailableError(f"The Python package {PACKAGE}, which carries the viewer's script, is missing.")
     module = embedded_module(file.read_text(encoding="utf-8"))
-    return _base64(gzip.compress(module.encode(), 9, mtime=0))
+    return _base64(igzip.compress(module.encode(), _GZIP_LEVEL, mtime=0))
 
 
 def embedded_module(widget: str) -> str:
@@ -192,7 +194,7 @@ def _nifti(array: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], slope:
     image = nib.Nifti1Image(np.asfortranarray(array), affine)
     image.header.set_slope_inter(slope, inter)
     image.header.set_xyzt_units("mm")
-    return _base64(gzip.compress(image.to_bytes(), 6, mtime=0))
+    return _base64(igzip.compress(image.to_bytes(), _GZIP_LEVEL, mtime=0))
 
 
 def _base64(data: bytes) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from whqa.metrics.per_case import FloatArray
+from whqa.metrics.arrays import FloatArray
 
 N_RESAMPLES = 1000
 SEED = 20190712

@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from whqa.metrics.per_case import FloatArray
+from whqa.metrics.arrays import FloatArray
 
 NEIGHBOURHOOD = 0.1
 """Distance in truth, on the scale of `_scaled`, over which the weight of a mask falls to 1 / e of the nearest one's."""
@@ -111,15 +111,15 @@ def belt_of(known: OutOfFold, confidence: float) -> ConfidenceBelt | None:
     truth, predicted = _scaled(known.true, offset), _scaled(known.predicted, offset)
     candidates = np.linspace(np.log(offset), np.log(1 + offset), _CANDIDATES)
     distance = np.abs(truth - candidates[:, None])
-    weight = [_local_weights(d, patient) for d in distance]
+    weight = np.stack([_local_weights(d, patient) for d in distance])
     shifted = predicted - truth + candidates[:, None]
-    middle = np.array([_quantile(s, w, 0.5) for s, w in zip(shifted, weight, strict=True)])
+    middle = _quantiles(shifted, weight, 0.5)
     usual = np.repeat(middle[:, None], len(known), axis=1)
     for fold in np.unique(known.fold) if len(np.unique(known.fold)) > 1 else ():
         others = known.fold != fold
-        usual[:, ~others] = [[_quantile(s[others], w[others], 0.5)] for s, w in zip(shifted, weight, strict=True)]
+        usual[:, ~others] = _quantiles(shifted[:, others], weight[:, others], 0.5)[:, None]
     off = np.abs(np.clip(shifted, middle.min(), middle.max()) - np.clip(usual, middle.min(), middle.max()))
-    reach = np.array([_quantile(o, w, share) for o, w in zip(off, weight, strict=True)])
+    reach = _quantiles(off, weight, share)
     reach += WIDENING * distance.min(axis=1)
     return ConfidenceBelt(offset, candidates, middle, reach)
 
@@ -177,12 +177,13 @@ def _local_weights(distance: FloatArray, patient: npt.NDArray[np.int64]) -> Floa
     return weight / np.bincount(patient, weights=weight)[patient]
 
 
-def _quantile(values: FloatArray, weight: FloatArray, share: float) -> float:
-    """The smallest value up to which lies at least this share of the weight."""
-    order = np.argsort(values, kind="stable")
-    cumulative = np.cumsum(weight[order])
-    place = int(np.searchsorted(cumulative, share * cumulative[-1] - 1e-9))
-    return float(values[order[min(place, len(values) - 1)]])
+def _quantiles(values: FloatArray, weight: FloatArray, share: float) -> FloatArray:
+    """The smallest value of each row up to which lies at least this share of the row's weight: (m, n) twice -> (m,)."""
+    order = np.argsort(values, axis=1, kind="stable")
+    cumulative = np.cumsum(np.take_along_axis(weight, order, axis=1), axis=1)
+    place = (cumulative < share * cumulative[:, -1:] - 1e-9).sum(axis=1)
+    last = np.minimum(place, values.shape[1] - 1)[:, None]
+    return np.take_along_axis(values, np.take_along_axis(order, last, axis=1), axis=1)[:, 0]
 
 
 def _last_below(truth: FloatArray, edge: FloatArray, value: FloatArray) -> FloatArray:

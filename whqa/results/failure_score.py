@@ -22,7 +22,7 @@ from whqa.contract.entries import Entry
 from whqa.contract.summary_json import ChosenConfidence, FailureDetection, StructureFailure
 from whqa.masks.plan import is_delivered
 from whqa.metrics import failure
-from whqa.metrics.per_case import FloatArray
+from whqa.metrics.arrays import FloatArray
 from whqa.results import bootstrap
 from whqa.results.mean_dice import mean_dice
 from whqa.results.summary_entry import entry_of

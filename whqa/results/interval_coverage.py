@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from whqa.contract.summary_json import Intervals
-from whqa.metrics.per_case import FloatArray
+from whqa.metrics.arrays import FloatArray
 from whqa.results.conformal import OutOfFold, belt_of, held_out_intervals
 from whqa.results.strata import interval_entries
 from whqa.results.tables import RunTables, view

@@ -16,7 +16,7 @@ from whqa.contract.entries import Entry, Spread
 from whqa.contract.summary_json import MethodNumbers, PerStructure, QualityAgainstAccuracy, Segmentation
 from whqa.judges.constant import REGIONS
 from whqa.metrics import correlation
-from whqa.metrics.per_case import FloatArray
+from whqa.metrics.arrays import FloatArray
 from whqa.results import bootstrap
 from whqa.results.breakdown import breakdown
 from whqa.results.failure_score import ChosenScore, choose_score, failure_numbers, no_failure_numbers

@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta
+from scipy.special import betaincinv
 
-from whqa.metrics.per_case import FloatArray
+from whqa.metrics.arrays import FloatArray
 from whqa.quality import LOWEST_DICE
 
 Decision = Literal["accept", "review", "reject"]
@@ -112,6 +112,6 @@ def _share(bad: npt.NDArray[np.bool_], patient: npt.NDArray[np.object_]) -> Mapp
         return {"n": 0, "bad": 0, "rate": None, "ci95": None}
     people = np.unique(patient.astype(str))
     k, n = float(sum(bad[patient.astype(str) == p].mean() for p in people)), len(people)
-    low = float(beta.ppf(0.025, k, n - k + 1)) if k > 0 else 0.0
-    high = float(beta.ppf(0.975, k + 1, n - k)) if k < n else 1.0
+    low = float(betaincinv(k, n - k + 1, 0.025)) if k > 0 else 0.0
+    high = float(betaincinv(k + 1, n - k, 0.975)) if k < n else 1.0
     return {"n": len(bad), "bad": int(bad.sum()), "rate": k / n, "ci95": [low, high]}

@@ -33,8 +33,8 @@ from whqa.masks.opinion import Opinion, collect_ensembles, collect_opinions
 from whqa.masks.plan import SegmenterJob, fold_name, parse_fold
 from whqa.masks.run_state import COMPLETED, LAST_CHECKPOINT, is_complete, refuse_damaged, stamp
 from whqa.masks.store import MaskItem, collect_masks
-from whqa.modules.errormap import ErrorMapModule, in_channels, out_channels
-from whqa.modules.segmenter import SegmenterModule
+from whqa.modules.errormap import in_channels, out_channels
+from whqa.modules.lightning import ErrorMapTraining, SegmenterTraining
 from whqa.modules.training_settings import ErrorMapSettings, Input, OptimiserSettings
 from whqa.process import is_first_rank, keep_memory
 from whqa.stages.running import (
@@ -116,7 +116,7 @@ def make_segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> StageRun:
     options, job = cfg.segmenter, _segmenter_job(cfg.fold, study)
     write_made_from(run_dir, MadeFrom(study.made_from))
     network = make(cfg.network, in_channels=1, out_channels=study.cohort.scheme.n_classes)
-    module = SegmenterModule(network, total_steps=options.steps, **_settings(options, OptimiserSettings))
+    module = SegmenterTraining(network, total_steps=options.steps, **_settings(options, OptimiserSettings))
     data = _data_module(cfg, study, job.held_out, test_folds=job.masks_of)
     callbacks = [
         *training_callbacks(run_dir, options.steps, options.freeze_norm, cfg.seed),
@@ -176,7 +176,7 @@ def _opinions(cfg: DictConfig, study: Study, fold: int) -> dict[str, Opinion] | 
     return None
 
 
-def _errormap_module(cfg: DictConfig, study: Study, with_opinion: bool) -> ErrorMapModule:
+def _errormap_module(cfg: DictConfig, study: Study, with_opinion: bool) -> ErrorMapTraining:
     options, n_classes = cfg.errormap, study.cohort.scheme.n_classes
     head = str(options.head)
     there = [name for name in Input if with_opinion or name != Input.opinion]
@@ -184,7 +184,7 @@ def _errormap_module(cfg: DictConfig, study: Study, with_opinion: bool) -> Error
     network = make(
         cfg.network, in_channels=in_channels(inputs, n_classes), out_channels=out_channels(head, inputs, n_classes)
     )
-    return ErrorMapModule(
+    return ErrorMapTraining(
         network,
         n_classes=n_classes,
         total_steps=options.steps,

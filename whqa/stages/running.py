@@ -34,8 +34,7 @@ from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.masks.plan import SegmenterJob
 from whqa.masks.run_state import EARLY_WEIGHTS, LAST_CHECKPOINT
 from whqa.masks.store import MaskItem
-from whqa.modules.errormap import ErrorMapModule
-from whqa.modules.segmenter import SegmenterModule
+from whqa.modules.lightning import ErrorMapTraining, SegmenterTraining
 from whqa.modules.weights import read_weights
 from whqa.study import Study
 
@@ -45,7 +44,7 @@ class StageRun:
     """One stage of one fold as objects; `directory` is runs/<experiment>/<stage>/<fold>."""
 
     directory: Path
-    module: SegmenterModule | ErrorMapModule
+    module: SegmenterTraining | ErrorMapTraining
     data: WholeHeartDataModule
     trainer: pl.Trainer
 
