@@ -5,6 +5,8 @@ Tables of one thread count CPU seconds, which other work on the machine changes 
 
 from __future__ import annotations
 
+import assessing
+import case_metrics
 import interpolation
 import loading
 import parts
@@ -17,7 +19,7 @@ from rich.console import Console
 def main() -> None:
     """All tables, a few minutes."""
     console = Console(width=max(110, Console().width))
-    for module in (preparing, interpolation, loading, steps, waiting, parts):
+    for module in (preparing, interpolation, loading, steps, waiting, parts, case_metrics, assessing):
         module.print_table(console)
 
 
