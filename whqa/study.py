@@ -21,10 +21,10 @@ from whqa.data.folds import Folds, load_or_make_folds, make_folds
 from whqa.data.prepare import prepare_cohort
 from whqa.data.preprocess import Preprocess
 from whqa.data.sources.checks import checked
-from whqa.masks.external import ExternalMethod, refuse_seen
+from whqa.masks.external import ExternalMethod, choose_methods, refuse_seen
 from whqa.masks.importing import Imported, import_masks
 from whqa.masks.made_from import Cases, Masks, cases_record, refuse_other_cases, segmenter_masks, unknown_origin
-from whqa.masks.plan import ChosenKinds, MaskPlan, choose_kinds
+from whqa.masks.plan import ChosenKinds, MaskPlan
 from whqa.process import is_first_rank
 
 
@@ -89,9 +89,7 @@ def chosen_kinds(cfg: DictConfig) -> tuple[ChosenKinds, list[ExternalMethod]]:
     Raises:
         InputError: a kind or a program's name or settings are not valid, or the mask plan forbids its masks.
     """
-    methods = [ExternalMethod(name, **vars(settings)) for name, settings in external_settings(cfg.masks).items()]
-    chosen = choose_kinds(cfg.masks.kinds, [method.name for method in methods])
-    methods = [method for method in methods if method.name in chosen.external]
+    chosen, methods = choose_methods(cfg.masks.kinds, external_settings(cfg.masks))
     refuse_seen(methods, MaskPlan(cfg.masks.plan, cfg.folds))
     return chosen, methods
 
@@ -99,8 +97,30 @@ def chosen_kinds(cfg: DictConfig) -> tuple[ChosenKinds, list[ExternalMethod]]:
 def import_external(cfg: DictConfig, study: Study, jobs: int = 1) -> list[Imported]:
     """Masks of all programs that the experiment judges, on the cache grid; what is missing is made in `jobs` processes.
 
+    Says on standard error whose second opinion the networks hear, where that may surprise.
+
     Raises:
         InputError: see `chosen_kinds` and `whqa.masks.importing.import_masks`.
     """
     _, methods = chosen_kinds(cfg)
+    note = _opinion_note(cfg)
+    if note and is_first_rank():
+        print(f"note: {note}", file=sys.stderr)
     return [import_masks(m, study.directory, study.cohort, study.folds, study.cases, jobs) for m in methods]
+
+
+def _opinion_note(cfg: DictConfig) -> str:
+    chosen, methods = chosen_kinds(cfg)
+    stated = [name for name, of_method in external_settings(cfg.masks).items() if of_method.probabilities is not None]
+    if chosen.needs_segmenters and stated:
+        return (
+            f"masks.external.{stated[0]}.probabilities are not used: the experiment's own segmenters give the second "
+            f"opinion on all masks; with masks.kinds=[{stated[0]}] it has none"
+        )
+    speaks = any(method.probabilities is not None for method in methods)
+    if chosen.needs_segmenters or speaks or cfg.errormap.inputs is not None:
+        return ""
+    return (
+        "no second opinion: there are no segmenters, and no probabilities of another program "
+        f"(+{methods[0]}.probabilities=FOLDER); the networks hear image and mask alone"
+    )

@@ -132,7 +132,16 @@ def test_a_changed_prediction_is_noticed(
         (0, "+masks.external.nnunet.patern=x", "did you mean 'masks.external.nnunet.pattern'?"),
         (0, "+masks.external.final.root=x", "masks.external.final: choose another name"),
         (0, "+masks.external.other={root:/nowhere,unseen:true}", "/nowhere: data folder does not exist"),
-        (0, "masks.kinds=[nnunet] errormap.inputs=[opinion]", "it trains none; use errormap.inputs=[image,mask]"),
+        (
+            0,
+            "masks.kinds=[nnunet] errormap.inputs=[opinion]",
+            "it trains none; use errormap.inputs=[image,mask], or state +masks.external.nnunet.probabilities=FOLDER",
+        ),
+        (
+            0,
+            "masks.kinds=[nnunet] +masks.external.nnunet.probabilities=/nowhere",
+            "/nowhere: data folder does not exist",
+        ),
     ],
 )
 def test_what_is_wrong_with_another_programs_masks_is_said_in_one_line(
@@ -157,13 +166,20 @@ def test_what_is_wrong_with_another_programs_masks_is_said_in_one_line(
 
 
 def test_other_programs_masks_alone_need_no_segmenter(
-    phantoms: Path, tmp_path: Path, train: Train, tiny: Tiny, rows_of: Callable[[Path], Rows], unlike_contract: Any
+    phantoms: Path,
+    tmp_path: Path,
+    train: Train,
+    tiny: Tiny,
+    rows_of: Callable[[Path], Rows],
+    unlike_contract: Any,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copytree(phantoms, tmp_path, dirs_exist_ok=True)
     _write_predictions(tmp_path)
     words = [*tiny(tmp_path), *_settings(tmp_path), "masks.kinds=[nnunet]", "folds=2", "errormap.steps=12"]
     for fold in range(2):
         assert train(*words, "stage=errormap", f"fold={fold}") == 0
+        assert "note: no second opinion: there are no segmenters, and no" in capsys.readouterr().err
     # all runs that the cross-validation wants are there: it only sums up
     assert cross_validate(words, 1, Console(file=io.StringIO())) == 0
     study = tmp_path / "runs" / "tiny"

@@ -164,6 +164,14 @@ def preprocess_label(volume: Volume, geometry: Geometry) -> npt.NDArray[np.uint8
     return interpolate_labels(_reoriented(volume, geometry), geometry.lines())
 
 
+def preprocess_map(volume: Volume, geometry: Geometry) -> npt.NDArray[np.float32]:
+    """A map, such as a probability, on the grid of its preprocessed image: (D, H, W), 0 outside the scan.
+
+    Voxels weigh as in `preprocess_label`.
+    """
+    return interpolate(_reoriented(volume, geometry), geometry.lines(), kernel="narrow")
+
+
 def lost_voxels(volume: Volume, geometry: Geometry) -> dict[int, float]:
     """For each label index of a label map on the original grid: the share of its voxels that the crop cuts away."""
     array = _reoriented(volume, geometry)

@@ -12,10 +12,13 @@ from pathlib import Path
 
 from whqa.data.case import Case, Cohort
 from whqa.data.folds import Folds
+from whqa.data.formats.file_names import stem
+from whqa.data.formats.volume_files import CLASS_MAP_ENDINGS
 from whqa.data.sources.checks import existing_folder
+from whqa.data.sources.listing import same_file
 from whqa.errors import InputError
 from whqa.masks.external_settings import ExternalSettings
-from whqa.masks.plan import MASK_KINDS, MaskPlan
+from whqa.masks.plan import MASK_KINDS, ChosenKinds, MaskPlan, choose_kinds
 from whqa.masks.store import MaskItem
 from whqa.structures import STRUCTURES, LabelScheme, label_scheme
 
@@ -37,6 +40,8 @@ class ExternalMethod:
             (TotalSegmentator). Where two overlap, the later one wins.
         unseen: the user's word that the program had not seen a case, its reference that is, when it made its mask.
         partial: whether cases may lack a mask.
+        probabilities: folder of the program's softmax, one file a case, named as the case or its mask; the second
+            opinion where the experiment has no segmenters. None where there is none.
 
     Raises:
         InputError: a bad name, pattern or scheme.
@@ -49,6 +54,7 @@ class ExternalMethod:
     parts: Mapping[str, str] = field(default_factory=dict)
     unseen: bool = ExternalSettings.unseen
     partial: bool = ExternalSettings.partial
+    probabilities: str | Path | None = ExternalSettings.probabilities
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or self.name.lower() in _RESERVED:
@@ -62,6 +68,8 @@ class ExternalMethod:
             raise InputError(f"{self}.pattern={self.pattern}: must hold one *, which stands for the case id")
         if self.parts and self.scheme is not None:
             raise InputError(f"{self}: parts name the structures themselves; leave scheme out")
+        if self.probabilities is not None:
+            self._refuse_opinion()
         if self.scheme is not None:
             try:
                 object.__setattr__(self, "scheme", label_scheme(self.scheme))
@@ -70,6 +78,15 @@ class ExternalMethod:
 
     def __str__(self) -> str:
         return f"masks.external.{self.name}"
+
+    def _refuse_opinion(self) -> None:
+        if self.parts:
+            raise InputError(f"{self}: binary masks (parts) have no classes; leave {self}.probabilities out")
+        if not self.unseen:
+            raise InputError(
+                f"{self}.probabilities: a second opinion must come from a model that had not seen the cases' "
+                f"references; state ++{self}.unseen=true if {self.name} had not, or leave them out"
+            )
 
     def scheme_for(self, cohort: Cohort) -> LabelScheme:
         """The label scheme of the files, once it is known to fit the cohort's structures.
@@ -126,6 +143,67 @@ def predictions(method: ExternalMethod, cohort: Cohort) -> list[Case]:
         remedy = f"or set ++{method}.partial=true" if found else f"or correct {method}.pattern, now {method.pattern}"
         raise InputError(
             f"{missing[0]}: no such mask, as of {len(missing)} of {len(cohort.cases)} cases; add them, {remedy}"
+        )
+    return found
+
+
+def choose_methods(
+    kinds: Collection[str] | None, settings: Mapping[str, ExternalSettings]
+) -> tuple[ChosenKinds, list[ExternalMethod]]:
+    """Which masks are judged, and the programs among them; at most one of these gives the second opinion.
+
+    Own segmenters speak of masks of every kind, so beside them the programs' probabilities have no use and are dropped.
+
+    Args:
+        kinds: `masks.kinds`.
+        settings: `masks.external`.
+
+    Raises:
+        InputError: a kind or a program's name or settings are not valid, or two programs have probabilities and there
+            are no segmenters.
+    """
+    methods = [ExternalMethod(name, **vars(of_method)) for name, of_method in settings.items()]
+    chosen = choose_kinds(kinds, [method.name for method in methods])
+    methods = [method for method in methods if method.name in chosen.external]
+    if chosen.needs_segmenters:
+        return chosen, [replace(method, probabilities=None) for method in methods]
+    speaking = [method for method in methods if method.probabilities is not None]
+    if len(speaking) > 1:
+        raise InputError(
+            f"{speaking[0]}.probabilities and {speaking[1]}.probabilities: one program gives the second opinion on all "
+            "masks; leave all but one out"
+        )
+    return chosen, methods
+
+
+def probability_files(method: ExternalMethod, cases: Sequence[Case]) -> dict[str, Path]:
+    """The file with the program's softmax of each case, by case.
+
+    Args:
+        method: with `probabilities`.
+        cases: of the cohort, with the program's mask in place of their reference.
+
+    Raises:
+        InputError: the folder or a file is missing, or a case has several.
+    """
+    root = existing_folder(method.probabilities, f"a folder with the probabilities of {method.name}")
+    found: dict[str, Path] = {}
+    missing = []
+    for case in cases:
+        mask = Path(method.pattern.replace("*", case.id))
+        stems = dict.fromkeys((mask.parent / stem(mask.name), Path(case.id)))
+        paths = [root / f"{bare}{ending}" for bare in stems for ending in CLASS_MAP_ENDINGS]
+        there = [path for path in paths if path.is_file() and not (case.label and same_file(path, case.label))]
+        if len(there) > 1:
+            raise InputError(f"{there[0]} and {there[1].name} are both probabilities of case {case.id}; remove one")
+        if there:
+            found[case.id] = there[0]
+        else:
+            missing.append(paths[0])
+    if missing:
+        raise InputError(
+            f"{missing[0]}: no such probabilities, as of {len(missing)} of {len(cases)} cases; add them (nnU-Net "
+            f"writes them with --save_probabilities), or leave {method}.probabilities out"
         )
     return found
 

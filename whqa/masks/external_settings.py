@@ -16,3 +16,4 @@ class ExternalSettings:
     parts: dict[str, str] = field(default_factory=dict)
     unseen: bool = False
     partial: bool = False
+    probabilities: str | None = None

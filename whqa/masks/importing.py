@@ -1,7 +1,9 @@
-"""Another program's masks on the cache grid, stored as the segmenters' own are.
+"""Another program's masks on the cache grid, stored as the segmenters' own are, and its softmax as an opinion.
 
     runs/<experiment>/external/<method>/masks/<case>/<method>.npz    as `whqa.masks.store` has them, without entropy
+                                                     opinion.npz     see `whqa.masks.external_opinion`
                                         cases.csv                    index as a segmenter's, with two digests a mask
+                                                                     and one of its opinion
 
 They serve every fold, as training masks and as test masks. A mask is made again as soon as its prediction, the image,
 the reference, the settings or the code that they pass through change (`made_from`); an error-map network remembers
@@ -22,32 +24,48 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from whqa.data.alignment import on_lattice_of
 from whqa.data.cache import PreparedCase
 from whqa.data.case import Case, Cohort
 from whqa.data.folds import Folds
-from whqa.data.formats.volume_files import Volume, read_grid, read_label
+from whqa.data.formats.volume_files import Volume, read_class_maps, read_grid, read_label
 from whqa.data.preprocess import preprocess_label
 from whqa.errors import InputError
 from whqa.files import sha256, write_rows
-from whqa.masks.external import ExternalMethod, predictions
+from whqa.masks import external_opinion
+from whqa.masks.external import ExternalMethod, predictions, probability_files
+from whqa.masks.external_opinion import agreement, labels_of_classes, log_probabilities, structures_of_classes
+from whqa.masks.opinion import OPINION, Opinion, encode, index_digests, write_opinion
 from whqa.masks.store import MaskItem, mask_path, read_arrays, read_index, write_mask
 from whqa.metrics.mask_row import mask_columns, measure_mask
 from whqa.parallel import in_processes
 from whqa.structures import LabelScheme
 
 Row = Mapping[str, Any]
+AGREEMENT = 0.9
+"""Of each structure: a mask is its program's most probable labels but for what was mended afterwards."""
+KEPT = 0.5
+"""Of all that is most probably a structure: what a program leaves in its mask at least."""
 _PART = LabelScheme("binary mask", {"structure": 1}, aliases={255: "structure"})
 
 
 @dataclass(frozen=True)
 class Imported:
-    """The masks of one method: `items` a case each, `digests` "<case>/<method>" -> SHA-256 of the mask's voxels."""
+    """The masks of one method.
+
+    Attributes:
+        name: of the method.
+        items: a case each.
+        digests: "<case>/<method>" -> SHA-256 of the mask's voxels, "<case>/opinion" -> that of the opinion's.
+        opinions: by case, where the method gives them.
+    """
 
     name: str
     items: tuple[MaskItem, ...]
     digests: Mapping[str, str]
+    opinions: Mapping[str, Opinion]
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,7 @@ class _Task:
     """One mask to bring in: `case` has the program's files in place of its reference."""
 
     case: Case
+    probabilities: Path | None
     prepared: PreparedCase
     fold: int
     made_from: str
@@ -68,7 +87,9 @@ def import_masks(
     cases: Mapping[str, PreparedCase],
     jobs: int = 1,
 ) -> Imported:
-    """Bring a method's masks to the cache grid of their cases; those that are there already are kept.
+    """Bring a method's masks to the cache grid of their cases, with its probabilities where it states any.
+
+    What is there already is kept.
 
     Args:
         method: whose masks.
@@ -79,13 +100,15 @@ def import_masks(
         jobs: processes side by side.
 
     Raises:
-        InputError: a mask is missing, bad, not on its image's grid or holds unknown values, or no mask is there at all.
+        InputError: a mask is missing, bad, not on its image's grid or holds unknown values, or no mask is there at all;
+            or probabilities are missing or bad, or are not those of their mask.
     """
     place = experiment_dir / "external" / method.name
-    scheme = method.scheme_for(cohort)
+    scheme, predicted = method.scheme_for(cohort), predictions(method, cohort)
+    softmax = {} if method.probabilities is None else probability_files(method, predicted)
     tasks = [
-        _task(method, case, cohort, scheme, cases[case.id], folds.fold_of(case.id))
-        for case in predictions(method, cohort)
+        _task(method, case, softmax.get(case.id), cohort, scheme, cases[case.id], folds.fold_of(case.id))
+        for case in predicted
     ]
     known = _known_rows(place)
     missing = [task for task in tasks if not _is_sound(method, place, task, known)]
@@ -101,12 +124,12 @@ def import_masks(
         # read back, so that the first run and all later ones see the same digits
         table = _known_rows(place)
         rows = [table[task.case.id] for task in tasks]
-    digests = {f"{row['case']}/{method.name}": row["mask_sha256"] for row in rows}
-    return Imported(method.name, tuple(_item(method, place, row) for row in rows), digests)
+    opinions = {case: Opinion(case, mask_path(place, case, OPINION), method.name) for case in softmax}
+    return Imported(method.name, tuple(_item(method, place, row) for row in rows), index_digests(place), opinions)
 
 
-def _on_cache_grid(case: Case, cohort: Cohort, scheme: LabelScheme, prepared: PreparedCase) -> np.ndarray:
-    """Indices of the cohort's scheme, uint8 (D, H, W)."""
+def _on_image_grid(case: Case, cohort: Cohort, scheme: LabelScheme) -> Volume:
+    """Indices of the cohort's scheme, uint8 (X, Y, Z)."""
     image = read_grid(case.image, cohort.spacing_rule)
     keys = cohort.scheme.keys
     whole: Volume | None = None
@@ -116,7 +139,34 @@ def _on_cache_grid(case: Case, cohort: Cohort, scheme: LabelScheme, prepared: Pr
         array = labels if whole is None else np.where(labels != 0, labels, whole.array)
         whole = Volume(array, label.affine, path)
     assert whole is not None
-    return preprocess_label(whole, prepared.geometry)
+    return whole
+
+
+def _opinion(method: ExternalMethod, task: _Task, mask: Volume, scheme: LabelScheme, cohort: Cohort) -> Tensor:
+    """log p_S (C + 1, D, H, W), once it is known to be of the mask's program.
+
+    Raises:
+        InputError: it is not, or cannot be read.
+    """
+    case, keys = task.case, cohort.scheme.keys
+    assert task.probabilities is not None
+    assert case.label is not None
+    grids = [read_grid(path, cohort.spacing_rule) for path in (case.label, case.image)]
+    maps = read_class_maps(task.probabilities, grids, cohort.spacing_rule)
+    remedy = f"say what it stands for in ++{method}.scheme, if it is another organ by ignore:[...]"
+    structures = structures_of_classes(maps, scheme, keys, remedy)
+    shares = agreement(labels_of_classes(maps, structures, grids[1]), mask.array, cohort.scheme.n_classes)
+    least = np.nan_to_num(shares, nan=1.0)
+    if least[0] < KEPT or (least[1:] < AGREEMENT).any():
+        worst = 0 if least[0] < KEPT else 1 + int(least[1:].argmin())
+        what = f"structure {keys[worst - 1]}" if worst else "all structures"
+        raise InputError(
+            f"{task.probabilities}: case {case.id}: its most probable labels and the mask {case.label} have only "
+            f"{100 * least[worst]:.0f} % of {what} in common; they are of another prediction, or their axes or classes "
+            f"stand in another order than (class, z, y, x) and the label values; give those that {method.name} wrote "
+            f"with this mask, or leave {method}.probabilities out"
+        )
+    return log_probabilities(maps, structures, cohort.scheme.n_classes, grids[1], task.prepared.geometry)
 
 
 def _files(case: Case, scheme: LabelScheme, keys: Sequence[str]) -> Iterator[tuple[np.ndarray, Path, LabelScheme]]:
@@ -133,7 +183,13 @@ def _indices(of_file: Sequence[str], keys: Sequence[str]) -> np.ndarray:
 
 
 def _task(
-    method: ExternalMethod, case: Case, cohort: Cohort, scheme: LabelScheme, prepared: PreparedCase, fold: int
+    method: ExternalMethod,
+    case: Case,
+    probabilities: Path | None,
+    cohort: Cohort,
+    scheme: LabelScheme,
+    prepared: PreparedCase,
+    fold: int,
 ) -> _Task:
     """With a digest of everything that the stored mask follows from; the case's directory is named by the rest."""
     followed = {
@@ -146,17 +202,22 @@ def _task(
         "unseen": method.unseen,
         "fold": fold,
     }
+    if probabilities is not None:
+        followed["probabilities"] = [sha256(probabilities), sha256(Path(external_opinion.__file__))]
     digest = hashlib.sha256(json.dumps(followed, sort_keys=True, default=sorted).encode()).hexdigest()
-    return _Task(case, prepared, fold, digest[:16])
+    return _Task(case, probabilities, prepared, fold, digest[:16])
 
 
 def _is_sound(method: ExternalMethod, place: Path, task: _Task, known: Mapping[str, Row]) -> bool:
-    row = known.get(task.case.id)
+    row, case = known.get(task.case.id), task.case.id
     try:
-        stored = str(read_arrays(mask_path(place, task.case.id, method.name), "made_from")[0])
+        stored = str(read_arrays(mask_path(place, case, method.name), "made_from")[0])
+        codes = None if task.probabilities is None else read_arrays(mask_path(place, case, OPINION), "log_p")[0]
     except InputError:
         return False
-    return row is not None and row["made_from"] == stored == task.made_from
+    if row is None or not row["made_from"] == stored == task.made_from:
+        return False
+    return codes is None or _digest(codes) == row.get("opinion_sha256")
 
 
 def _known_rows(place: Path) -> dict[str, Row]:
@@ -171,7 +232,9 @@ def _known_rows(place: Path) -> dict[str, Row]:
 def _bring(method: ExternalMethod, place: Path, cohort: Cohort, scheme: LabelScheme, task: _Task) -> Row:
     """Make and store one mask; its row of the index."""
     case, structures = task.case, cohort.scheme.keys
-    mask = _on_cache_grid(case, cohort, scheme, task.prepared)
+    labels = _on_image_grid(case, cohort, scheme)
+    mask = preprocess_label(labels, task.prepared.geometry)
+    opinion = {} if task.probabilities is None else _keep_opinion(method, place, cohort, scheme, task, labels)
     path = mask_path(place, case.id, method.name)
     write_mask(path, mask, None, method.name, method.unseen, made_from=np.array(task.made_from))
     reference = torch.from_numpy(np.array(task.prepared.label()))
@@ -184,9 +247,23 @@ def _bring(method: ExternalMethod, place: Path, cohort: Cohort, scheme: LabelSch
         "segmenter": method.name,
         "unseen": int(method.unseen),
         **{column: numbers[column] for column in mask_columns(structures)},
-        "mask_sha256": hashlib.sha256(mask.tobytes()).hexdigest(),
+        "mask_sha256": _digest(mask),
+        **opinion,
         "made_from": task.made_from,
     }
+
+
+def _keep_opinion(
+    method: ExternalMethod, place: Path, cohort: Cohort, scheme: LabelScheme, task: _Task, labels: Volume
+) -> Row:
+    """Make and store the opinion on one case; what the row of its mask says of it."""
+    log_p = _opinion(method, task, labels, scheme, cohort)
+    write_opinion(place, task.case.id, log_p, method.unseen)
+    return {"opinion_sha256": _digest(encode(log_p))}
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
 
 
 def _item(method: ExternalMethod, place: Path, row: Row) -> MaskItem:

@@ -20,8 +20,9 @@ from whqa.data.cache import PreparedCase
 from whqa.data.folds import Folds
 from whqa.errors import InputError
 from whqa.files import read_json, reading, write_json
+from whqa.masks.opinion import index_digests
 from whqa.masks.run_state import has_begun, is_complete, made_anew
-from whqa.masks.store import mask_digests, read_index
+from whqa.masks.store import mask_digests
 
 MADE_FROM = "made_from.json"
 _NAMED = 5
@@ -153,9 +154,9 @@ def unknown_origin(experiment_dir: Path) -> str:
 def _external_masks(experiment_dir: Path) -> dict[str, Mapping[str, str]]:
     found: dict[str, Mapping[str, str]] = {}
     for place in (path.parent for path in (experiment_dir / "external").glob("*/cases.csv")):
-        rows = read_index(place)
-        if all("mask_sha256" in row for row in rows):
-            found[place.name] = {f"{row['case']}/{place.name}": row["mask_sha256"] for row in rows}
+        digests = index_digests(place)
+        if digests:
+            found[place.name] = digests
     return found
 
 

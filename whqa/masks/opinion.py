@@ -1,5 +1,7 @@
 """A second opinion: the softmax p_S of a segmenter that has not seen the case, kept beside its masks.
 
+In an experiment without segmenters another program's may stand for it, see `whqa.masks.external_opinion`.
+
     runs/<experiment>/segmenter/<name>/masks/<case>/opinion.npz
         log_p              uint8 (C + 1, D, H, W)   round(-log p_S * 25.5): steps of 0.039, so p_S is known to 2 %;
                                                     what is below e^-10 = 0.00005 counts as that
@@ -24,7 +26,7 @@ from whqa.errors import InputError
 from whqa.files import atomic_path, sha256
 from whqa.masks.plan import MaskPlan
 from whqa.masks.run_state import made_again
-from whqa.masks.store import mask_digests, mask_path, read_arrays, unseen_by_maker
+from whqa.masks.store import mask_digests, mask_path, read_arrays, read_index, unseen_by_maker
 
 OPINION = "opinion"
 LOWEST_LOG_P = -10.0
@@ -55,14 +57,15 @@ class Opinion:
         return read_arrays(self.path, "log_p")[0]
 
 
-def write_opinion(segmenter_dir: Path, case: str, log_p_CDHW: Tensor, unseen: bool) -> None:
-    """Keep a segmenter's opinion on a case, whole or not at all."""
+def write_opinion(segmenter_dir: Path, case: str, log_p_CDHW: Tensor, unseen: bool, **more: np.ndarray) -> None:
+    """Keep a segmenter's opinion on a case, whole or not at all; `more` are further arrays by name."""
     with atomic_path(mask_path(segmenter_dir, case, OPINION)) as temporary:
         np.savez_compressed(
             temporary,
             log_p=encode(log_p_CDHW),
             segmenter=np.array(segmenter_dir.name),
             unseen=np.array(unseen),
+            **more,  # type: ignore[arg-type]
         )
 
 
@@ -103,6 +106,17 @@ def collect_ensembles(
         places = [experiment_dir / "segmenter" / job.name for job in unseen]
         found[case] = tuple(_opinion(place, case, True, mask_digests(place) or {}) for place in places)
     return found
+
+
+def index_digests(directory: Path) -> dict[str, str]:
+    """Digests of another program's masks and opinions by its index: "<case>/<kind>" or "<case>/opinion" -> SHA-256.
+
+    Raises:
+        InputError: as `read_index`.
+    """
+    rows = read_index(directory)
+    found = {f"{row['case']}/{row['mask_kind']}": row["mask_sha256"] for row in rows if "mask_sha256" in row}
+    return found | {f"{row['case']}/{OPINION}": row["opinion_sha256"] for row in rows if row.get("opinion_sha256")}
 
 
 def mean_opinion(opinions: Sequence[Opinion]) -> Tensor:

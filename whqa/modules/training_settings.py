@@ -37,7 +37,8 @@ class Input(StrEnum):
 class ErrorMapSettings:
     """Inputs, head and loss of the error-map network, see `whqa.modules.errormap.ErrorMapModule`.
 
-    `inputs` null takes all that there are: a run without segmenters of its own has no opinion.
+    `inputs` null takes all that there are: a run without segmenters of its own has an opinion only where another
+    program's probabilities are given (`masks.external.<name>.probabilities`).
     """
 
     inputs: list[Input] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -136,8 +136,9 @@ def make_errormap(cfg: DictConfig, study: Study, run_dir: Path, imported: Sequen
     makers = {mask.segmenter for mask in masks}
     digests = {maker: known for maker, known in masks_now(study, imported).items() if maker in makers}
     write_made_from(run_dir, MadeFrom(study.made_from, digests))
-    opinions = _opinions(cfg, study, fold)
-    several = None if opinions is None else collect_ensembles(study.directory, study.plan, study.folds, fold)
+    own = chosen_kinds(cfg)[0].needs_segmenters
+    opinions = collect_opinions(study.directory, study.plan, study.folds, fold) if own else _told(cfg, study, imported)
+    several = collect_ensembles(study.directory, study.plan, study.folds, fold) if own else None
     more = {
         "opinions": opinions,
         "ensembles": several,
@@ -160,20 +161,26 @@ def make_errormap(cfg: DictConfig, study: Study, run_dir: Path, imported: Sequen
     )
 
 
-def _opinions(cfg: DictConfig, study: Study, fold: int) -> dict[str, Opinion] | None:
-    """On every case, where the experiment has segmenters.
+def _told(cfg: DictConfig, study: Study, imported: Sequence[Imported]) -> Mapping[str, Opinion] | None:
+    """The opinion of another program on every case, in an experiment without segmenters; None where none gives any.
 
     Raises:
-        InputError: the error-map network shall hear opinions, and there are no segmenters.
+        InputError: the error-map network shall hear opinions, and there are none; or a case lacks one.
     """
-    if chosen_kinds(cfg)[0].needs_segmenters:
-        return collect_opinions(study.directory, study.plan, study.folds, fold)
-    if Input.opinion in (cfg.errormap.inputs or ()):
+    speaking = next((one for one in imported if one.opinions), None)
+    told = None if speaking is None else speaking.opinions
+    silent = [] if told is None else [case for case in study.cases if case not in told]
+    if speaking is not None and silent:
+        raise InputError(
+            f"case {silent[0]}: no second opinion, as of {len(silent)} case(s) without a mask of {speaking.name}; add "
+            f"mask and probabilities, or leave masks.external.{speaking.name}.probabilities out"
+        )
+    if told is None and Input.opinion in (cfg.errormap.inputs or ()):
         raise InputError(
             "errormap.inputs: opinion is that of the experiment's own segmenters, and with these masks.kinds it trains "
-            "none; use errormap.inputs=[image,mask]"
+            f"none; use errormap.inputs=[image,mask], or state +masks.external.{imported[0].name}.probabilities=FOLDER"
         )
-    return None
+    return told
 
 
 def _errormap_module(cfg: DictConfig, study: Study, with_opinion: bool) -> ErrorMapTraining:

@@ -21,6 +21,7 @@ from isal import igzip
 
 from whqa.data.formats import itk
 from whqa.data.formats.advice import python_line, written_beside
+from whqa.data.formats.class_maps import CLASS_MAP_ENDINGS, ClassMaps, class_maps_in_memory, read_class_maps
 from whqa.data.formats.foreign import describe_foreign, refuse_folder
 from whqa.data.formats.label_names import label_names
 from whqa.data.formats.label_values import WholeLabels, is_ordinary, labels_in_memory
@@ -44,12 +45,15 @@ from whqa.files import atomic_path
 from whqa.structures import LabelScheme
 
 __all__ = [
+    "CLASS_MAP_ENDINGS",
+    "ClassMaps",
     "Grid",
     "HeaderConflictWarning",
     "LayeredLabels",
     "SpacingRule",
     "Volume",
     "by_affine",
+    "class_maps_in_memory",
     "corner_distance",
     "describe_foreign",
     "doubts",
@@ -60,6 +64,7 @@ __all__ = [
     "label_names",
     "label_values",
     "python_line",
+    "read_class_maps",
     "read_grid",
     "read_image",
     "read_label",
