@@ -50,6 +50,7 @@ OF_A_FOLDER, OF_AN_EXPERIMENT = {"data check", "data preview"}, {"cv", "train", 
 NOT_PRINTED = {
     "whqa.config.words": OF_A_FOLDER | {"data prepare"},  # whose settings begin with data.; it takes those of cv
     "whqa.config.mistakes": OF_A_FOLDER,
+    "whqa.masks.external": {"assess", "summarize"},  # as were the settings of other programs
     "whqa.masks.plan": {"assess", "summarize", "info", "data prepare"},  # a finished run's plan was accepted
     "whqa.config.run_config": {"assess", "summarize"},  # which compare the runs with each other alone
     "whqa.modules.errormap": {"assess", "summarize"},  # as were the settings of its network
@@ -61,14 +62,17 @@ NOT_PRINTED = {
     "whqa.data.formats.nifti_placement": {"assess", "summarize", "info", "data phantom"},  # in words of their own
     "whqa.config.wandb_settings": OF_A_FOLDER,  # which log nothing
     # the masks of its reports are in memory, with the scheme of their cohort
-    **{f"whqa.assessment.{m}": {"summarize"} for m in ("inputs", "mask_labels", "placing", "unlike_labels")},
+    **{
+        f"whqa.assessment.{m}": {"summarize"}
+        for m in ("inputs", "mask_labels", "placing", "unlike_labels", "told_opinion")
+    },
     "whqa.parallel": {"train", "data phantom"},  # in one process; files that were just written
     "whqa.report.cohort_sheets": {"data phantom"},  # it shows all
 }
 # An option of the commands that read a folder, a setting of those that run an experiment: a message names both.
 EITHER = {"--source", "data"}
 # Options of other programs that a message shows in a command of theirs.
-OF_OTHERS = {"--task"}  # TotalSegmentator
+OF_OTHERS = {"--task", "--save"}  # TotalSegmentator; nnU-Net's --save_probabilities
 # What a placeholder stands for: key=value itself, and parts of --label-map.
 PLACEHOLDERS = {"key", "lv", "rv", "myo", "ignore"}
 CONFIGURATIONS = sorted((ROOT / "conf").rglob("*.yaml"))

@@ -102,6 +102,7 @@ def _quality(values: dict[str, Any], decision: str, correct: bool) -> dict[str, 
             "checkpoints": {"0": "2" * 64, "1": "3" * 64, "2": "4" * 64},
             "modality": "ct",
         },
+        "opinion": {"source": "segmenters", "program": None, "path": None, "sha256": None},
         "qi": {
             "volume": {"value": 0.981, "soft": 0.98, "interval": [0.972, 0.99], "reason": None},
             "heart": {"value": 0.912, "soft": 0.9, "interval": [0.861, 0.951], "reason": None},

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import matplotlib.image
@@ -66,6 +67,22 @@ def undrawn(monkeypatch):
 @pytest.mark.parametrize("options", [{}, {"decision": "accept", "correct": False}])
 def test_the_pages_are_tested_with_what_a_real_file_may_hold(assessed, unlike_contract, options):
     assert unlike_contract(assessed(**options).quality, "quality.schema.json") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("segmenters", "what the run's own segmenters would have drawn."),
+        ("probabilities", f"what is most probable to {HOSTILE}, whose probabilities were given."),
+        (None, "Second opinion: no second opinion was heard."),
+    ],
+)
+def test_the_page_says_whose_second_opinion_was_heard(assessed, undrawn, given, says):
+    judged = assessed()
+    source = {"source": given, "program": HOSTILE if given == "probabilities" else None, "path": None, "sha256": None}
+    page = Page(render_report(replace(judged, quality=judged.quality | {"opinion": source if given else None})))
+    assert says in page.text()
+    assert ("Second opinion" in page.text("h3")) is (given is not None)
 
 
 def test_nothing_is_loaded_from_elsewhere(html):

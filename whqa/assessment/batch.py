@@ -169,11 +169,13 @@ def _judged_or_kept(asked: _Asked, loaded: Callable[[], TrainedRun], judge: Judg
     pair, folder, options = asked
     case = _empty(asked)
     image, mask = InputFile(pair.image), InputFile(pair.mask)
+    softmax = None if pair.probabilities is None else InputFile(pair.probabilities)
+    given = [path for path in (pair.image, pair.mask, pair.probabilities) if path is not None]
     try:
         if folder.parent.resolve() not in folder.resolve().parents:
             raise InputError(f"{folder}: leads out of {folder.parent}; remove this link")
-        refuse_overwriting((folder / name for name in (*options.outputs, REQUEST)), (pair.image, pair.mask))
-        request = request_record(pair.name, image, mask, options, run)
+        refuse_overwriting((folder / name for name in (*options.outputs, REQUEST)), given)
+        request = request_record(pair.name, image, mask, softmax, options, run)
         kept = kept_quality(folder, request)
         if kept is not None:
             return replace(case, quality=kept, kept=True)
@@ -187,6 +189,7 @@ def _judged_or_kept(asked: _Asked, loaded: Callable[[], TrainedRun], judge: Judg
             confidence=options.confidence,
             resample=options.resample,
             orientation=options.orientation,
+            **({} if softmax is None else {"probabilities": softmax}),
             name=pair.name,
         )
         preview = folder / options.preview if options.preview else None

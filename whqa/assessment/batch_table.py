@@ -18,8 +18,10 @@ def write_table(path: Path, cases: Iterable[BatchCase], structures: Sequence[str
         cases: in the order of the rows.
         structures: keys of those that the run judges.
     """
+    cases = list(cases)
+    softmax = ["probabilities"] if any(case.pair and case.pair.probabilities for case in cases) else []
     columns = [
-        *("name", "image", "mask", "modality", "folder", "status", "decision", "score"),
+        *("name", "image", "mask", *softmax, "modality", "folder", "status", "decision", "score"),
         *(f"qi_{region}{end}" for region in ("volume", "heart") for end in ("", "_low", "_high")),
         *(f"dice_{s}_{end}" for s in structures for end in ("expected", "low", "high")),
         *(f"volume_ml_{s}{end}" for s in structures for end in ("", "_corrected")),
@@ -39,6 +41,7 @@ def table_row(case: BatchCase) -> dict[str, Any]:
         # absolute, because the table of the input lies elsewhere
         row |= {"image": case.pair.image.absolute(), "mask": case.pair.mask.absolute()}
         row |= {"modality": case.pair.modality}
+        row |= {"probabilities": case.pair.probabilities.absolute()} if case.pair.probabilities else {}
     if case.quality is None:
         return row | {"status": "failed"}
     quality = case.quality

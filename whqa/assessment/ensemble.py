@@ -84,7 +84,11 @@ class Judgement:
 
 
 def judge_mask(
-    networks: Sequence[FoldNetwork], image_DHW: Tensor, mask_DHW: Tensor, spacing: tuple[float, float, float]
+    networks: Sequence[FoldNetwork],
+    image_DHW: Tensor,
+    mask_DHW: Tensor,
+    spacing: tuple[float, float, float],
+    told_CDHW: Tensor | None = None,
 ) -> Judgement:
     """Let every network judge the mask, each with the second opinion of its own fold's segmenter.
 
@@ -93,6 +97,7 @@ def judge_mask(
         image_DHW: normalised, float32.
         mask_DHW: label indices, int64.
         spacing: mm along D, H, W.
+        told_CDHW: log p_S of another program, where the run has no segmenters.
 
     Raises:
         InputError: a network gives NaN.
@@ -101,7 +106,7 @@ def judge_mask(
     calibrated = all(n.module.calibration.rate is not None for n in networks)
     sums = _Sums(networks, image_DHW)
     by_fold: dict[int, FoldNumbers] = {}
-    for network, said in zip(networks, _each(networks, image_DHW, mask_DHW, spacing), strict=True):
+    for network, said in zip(networks, _each(networks, image_DHW, mask_DHW, spacing, told_CDHW), strict=True):
         by_fold[network.fold] = _numbers(said, mask_DHW, heart, calibrated)
         sums.add(said)
     probability, others = sums.probability / len(networks), sums.others
@@ -128,7 +133,7 @@ class _Sums:
         first, n_classes = networks[0], networks[0].module.n_classes
         self.probability = torch.zeros_like(image_DHW)
         self.labels = torch.zeros(n_classes, *image_DHW.shape) if first.module.corrects else None
-        self.opinion = torch.zeros(n_classes, *image_DHW.shape) if first.segmenter is not None else None
+        self.opinion = torch.zeros(n_classes, *image_DHW.shape) if first.module.hears_opinion else None
         self.thresholds: list[float] = []
 
     def add(self, said: _Said) -> None:
@@ -163,7 +168,11 @@ class _Said(NamedTuple):
 
 
 def _each(
-    networks: Sequence[FoldNetwork], image_DHW: Tensor, mask_DHW: Tensor, spacing: tuple[float, float, float]
+    networks: Sequence[FoldNetwork],
+    image_DHW: Tensor,
+    mask_DHW: Tensor,
+    spacing: tuple[float, float, float],
+    told_CDHW: Tensor | None,
 ) -> Iterator[_Said]:
     """What every network says; one network at a time is on the device."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -175,14 +184,15 @@ def _each(
     for network in networks:
         module = network.module.to(device)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=fast and network.bf16):
-            log_p = None
+            told = told_CDHW
             if network.segmenter is not None:
-                # as it was stored when the network learned from it
                 told = network.segmenter.to(device).log_p(image[0, 0])
                 _refuse_nan(told, f"segmenter of fold {network.fold}")
-                log_p = decode(torch.from_numpy(encode(told)))
-                batch["log_p"] = log_p[None].to(device)
                 network.segmenter.cpu()
+            # as it was stored when the network learned from it
+            log_p = None if told is None else decode(torch.from_numpy(encode(told)))
+            if log_p is not None:
+                batch["log_p"] = log_p[None].to(device)
             raw = module.raw(batch)
             _refuse_nan(raw.error_logit, f"error-map network of fold {network.fold}")
             case = JudgedCase("", "", image_DHW, mask_DHW, None, None, spacing, log_p)

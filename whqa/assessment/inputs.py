@@ -77,6 +77,7 @@ class Inputs:
         image_file, mask_file: where they come from; None for what was given as an array.
         warnings: for the user.
         findings: what is odd about image and mask, before any network has seen them.
+        mask_place: grid of the mask's file, before the mask was brought to the image's.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Inputs:
     mask_file: InputFile | None
     warnings: tuple[str, ...]
     findings: InputFindings
+    mask_place: Grid | Volume
 
     @property
     def voxel_ml(self) -> float:
@@ -157,6 +159,7 @@ def read_inputs(
         mask_file,
         told,
         findings,
+        next(iter(own.values())),
     )
 
 

@@ -1,6 +1,6 @@
 """Which folders of an earlier call hold exactly what is asked for, so that a stopped batch goes on where it stopped.
 
-request.json beside a verdict says what it was made from: digests of both files, the settings, the run. A folder is kept
+request.json beside a verdict says what it was made from: digests of the files, the settings, the run. A folder is kept
 where that is what is asked for now, and nothing in it is missing or damaged.
 """
 
@@ -36,7 +36,12 @@ def run_record(model: TrainedRun) -> dict[str, Any]:
 
 
 def request_record(
-    name: str, image: InputFile, mask: InputFile, options: AssessOptions, run: Mapping[str, Any]
+    name: str,
+    image: InputFile,
+    mask: InputFile,
+    probabilities: InputFile | None,
+    options: AssessOptions,
+    run: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Everything that decides the content of a case's folder; `run` is from `run_record`.
 
@@ -47,6 +52,7 @@ def request_record(
     return {
         "image": image.sha256,
         "mask": mask.sha256,
+        "probabilities": probabilities and probabilities.sha256,
         "name": name,
         "modality": options.modality,
         "label_map": scheme

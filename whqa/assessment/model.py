@@ -22,13 +22,15 @@ from whqa.data.preprocess import Preprocess
 from whqa.errors import InputError
 from whqa.files import reading, sha256
 from whqa.judges.calibration import CALIBRATION, Calibration, read_calibration
+from whqa.masks.external import choose_methods
+from whqa.masks.external_settings import ExternalSettings
 from whqa.masks.run_state import LAST_CHECKPOINT, is_complete, made_again, made_anew, refuse_damaged
 from whqa.modules.errormap import ErrorMapModule, in_channels, out_channels
 from whqa.modules.segmenter import SegmenterModule
 from whqa.modules.weights import read_weights
 from whqa.results.case_table import case_table
 from whqa.results.run_folds import folds_of_model
-from whqa.structures import SCHEMES, LabelScheme
+from whqa.structures import SCHEMES, LabelScheme, label_scheme
 
 NETWORKS = ("whqa.networks.voxresnet.VoxResNet", "whqa.networks.monai_networks.dynunet")
 
@@ -40,7 +42,7 @@ class FoldNetwork:
     Attributes:
         fold: number of the fold that it never saw.
         module: in evaluation mode, calibrated.
-        segmenter: of the same fold, which gives the second opinion; None where the network hears none.
+        segmenter: of the same fold, which gives the second opinion; None where another program does, or nobody.
         sha256: of its checkpoint; `segmenter_sha256` of that of the segmenter.
         bf16: whether it was trained in bf16 and may run in it.
     """
@@ -51,6 +53,14 @@ class FoldNetwork:
     bf16: bool = False
     segmenter: SegmenterModule | None = None
     segmenter_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class OpinionProgram:
+    """Another program whose softmax is the second opinion: its name in the run, and the values of its classes."""
+
+    name: str
+    scheme: LabelScheme
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +76,7 @@ class TrainedRun:
         spacing_rule: what holds where a header's pixdim and affine disagree.
         cohort, plan: names.
         cases: the error-map network's rows of the case tables of all loaded folds, see `case_table`.
+        opinion_program: whose softmax the networks hear; None where the run's own segmenters speak, or nobody.
     """
 
     directory: Path
@@ -77,6 +88,7 @@ class TrainedRun:
     cohort: str
     plan: str
     cases: pd.DataFrame
+    opinion_program: OpinionProgram | None = None
 
     @property
     def head(self) -> str:
@@ -115,7 +127,8 @@ def load_run(directory: str | Path, folds: Sequence[int] | None = None) -> Train
     scheme = _scheme(directory, record)
     configs = {k: _config(path) for k, path in run_dirs.items()}
     refuse_mixed_settings(list(run_dirs.values()))
-    networks = tuple(_network(path, k, configs[k], scheme.n_classes) for k, path in run_dirs.items())
+    program = _opinion_program(run_dirs[wanted[0]], configs[wanted[0]], scheme)
+    networks = tuple(_network(path, k, configs[k], scheme.n_classes, program) for k, path in run_dirs.items())
     return TrainedRun(
         directory,
         networks,
@@ -126,6 +139,7 @@ def load_run(directory: str | Path, folds: Sequence[int] | None = None) -> Train
         str(record["cohort"]["name"]),
         str(record["plan"]),
         case_table(directory, wanted, scheme.keys),
+        program if networks[0].module.hears_opinion else None,
     )
 
 
@@ -178,14 +192,31 @@ def _preprocess(directory: Path, config: DictConfig) -> Preprocess:
         raise InputError(f"{directory}: settings of the preprocessing are not readable ({error})") from None
 
 
-def _network(run_dir: Path, fold: int, config: DictConfig, n_classes: int) -> FoldNetwork:
+def _opinion_program(run_dir: Path, config: DictConfig, scheme: LabelScheme) -> OpinionProgram | None:
+    """The program whose probabilities the run states, if it has no segmenters."""
+    masks = config.get("masks")
+    if masks is None:
+        return None
+    with reading(run_dir / CONFIG, "the settings of a run", made_anew(run_dir)):
+        if not isinstance(masks, DictConfig) or "${" in OmegaConf.to_yaml(masks, resolve=False):
+            raise ValueError("its masks are no plain values")
+        stated: Any = OmegaConf.to_container(masks)
+        settings = {name: ExternalSettings(**given) for name, given in (stated.get("external") or {}).items()}
+        _, methods = choose_methods(stated.get("kinds"), settings)
+    found = next((method for method in methods if method.probabilities is not None), None)
+    return None if found is None else OpinionProgram(found.name, label_scheme(found.scheme or scheme))
+
+
+def _network(
+    run_dir: Path, fold: int, config: DictConfig, n_classes: int, program: OpinionProgram | None
+) -> FoldNetwork:
     path = run_dir / LAST_CHECKPOINT
     module = _error_map_module(run_dir, config, n_classes)
     module.calibration = _calibration(run_dir, config)
     trainer = config.get("trainer")
     bf16 = isinstance(trainer, DictConfig) and str(trainer.get("precision", "")).startswith("bf16")
     own = FoldNetwork(fold, module, sha256(path), bf16)
-    if not module.hears_opinion:
+    if not module.hears_opinion or program is not None:
         return own
     # the segmenter of the same fold: what it says of a new scan is an opinion like those learned
     place = run_dir.parent.parent / "segmenter" / run_dir.name

@@ -12,13 +12,13 @@ import csv
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 from whqa.assessment.structure_files import PARTS, is_structure_folder, structure_folders
 from whqa.data.formats.file_names import IMAGE_WORDS, MASK_WORDS, case_name, stem
-from whqa.data.formats.volume_files import describe_foreign
+from whqa.data.formats.volume_files import CLASS_MAP_ENDINGS, describe_foreign
 from whqa.data.sources.listing import list_files, same_file
 from whqa.errors import InputError
 
@@ -29,12 +29,20 @@ _OTHER_CHANNEL = re.compile(r"_(?!0000)\d{4}$")
 
 @dataclass(frozen=True)
 class Pair:
-    """One image with a mask of it; `modality` is None where the run's is meant."""
+    """One image with a mask of it.
+
+    Attributes:
+        name: of the case.
+        image, mask: files; the mask may be a folder of structure files.
+        modality: None where the run's is meant.
+        probabilities: file with a program's softmax, or None.
+    """
 
     name: str
     image: Path
     mask: Path
     modality: str | None = None
+    probabilities: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -81,9 +89,9 @@ def pairs_of_folders(images: Path, masks: Path) -> Pairs:
 
 
 def pairs_of_table(path: Path) -> Pairs:
-    """Read a CSV table with the columns image and mask, and name and modality where it has them; others are ignored.
+    """Read a CSV table with the columns image and mask, and name, modality and probabilities where it has them.
 
-    Paths are relative to the table's folder. Commas, semicolons or tabs separate.
+    Other columns are ignored. Paths are relative to the table's folder. Commas, semicolons or tabs separate.
 
     Raises:
         InputError: not readable, or a column is missing, or no row.
@@ -101,10 +109,50 @@ def pairs_of_table(path: Path) -> Pairs:
         elif modality not in (None, "ct", "mr"):
             problems.append((name, f"{path}: line {number}: modality {modality!r} must be ct or mr"))
         else:
-            found.append(Pair(name, _beside(path, image), _beside(path, mask), modality))
+            softmax = _beside(path, row["probabilities"]) if row.get("probabilities") else None
+            found.append(Pair(name, _beside(path, image), _beside(path, mask), modality, softmax))
     if not rows:
         raise InputError(f"{path}: has no rows; write one line with image and mask for each case")
     return Pairs(tuple(found), tuple(problems))
+
+
+def with_probabilities(pairs: Pairs, place: Path) -> Pairs:
+    """The same pairs with a program's softmax each, named as the mask, the case or the image.
+
+    Args:
+        pairs: that have none; those that a table names are kept.
+        place: folder of the files.
+
+    Raises:
+        InputError: no such folder, or not one of the cases has any.
+    """
+    if not place.is_dir():
+        raise InputError(f"{place}: no such folder; give the one that holds the probabilities of all cases")
+    problems, found = list(pairs.problems), []
+    for pair in pairs.found:
+        there = [pair.probabilities] if pair.probabilities else _probabilities_of(pair, place)
+        if len(there) == 1:
+            found.append(replace(pair, probabilities=there[0]))
+        elif there:
+            problems.append((pair.name, f"{there[0]} and {there[1].name} are both its probabilities; remove one"))
+        else:
+            problems.append((pair.name, f"{pair.mask}: no probabilities of this name in {place}, such as a .npz"))
+    if pairs.found and not found:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise InputError(f"{place}: no probabilities of any case; {problems[-1][1]}{more}")
+    return Pairs(tuple(found), tuple(problems))
+
+
+def _probabilities_of(pair: Pair, place: Path) -> list[Path]:
+    """The files by the first name of which there are any."""
+    called = _called(pair.mask)
+    for bare in (stem(called), case_name(called), pair.name, stem(pair.image.name), case_name(pair.image.name)):
+        paths = [place / f"{bare}{ending}" for ending in CLASS_MAP_ENDINGS]
+        given = [path for path in paths if not same_file(path, pair.mask) and not same_file(path, pair.image)]
+        there = [path for path in given if path.is_file()]
+        if there:
+            return there
+    return []
 
 
 def _unreadable(folder: Path) -> list[tuple[str, str]]:

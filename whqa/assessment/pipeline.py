@@ -2,6 +2,7 @@
 
     inputs             image and mask are read, and checked against each other and the run
     run_grid           to the grid that the networks see; at the end the maps come back
+    told_opinion       what another program says of the scan, in a run without segmenters
     ensemble           every fold's network judges the mask
     likeness           are scan and mask like the run's own?
     correction_choice  is the mask corrected?
@@ -21,12 +22,13 @@ import numpy as np
 import torch
 
 from whqa.assessment.correction_choice import corrected_mask, correction_choice
-from whqa.assessment.ensemble import LOST, judge_mask
+from whqa.assessment.ensemble import LOST, Judgement, judge_mask
 from whqa.assessment.inputs import read_inputs
 from whqa.assessment.likeness import likeness_to
 from whqa.assessment.model import TrainedRun, load_run
 from whqa.assessment.quality_record import Findings, Moments, quality_record
-from whqa.assessment.run_grid import from_run_grid, to_run_grid
+from whqa.assessment.run_grid import CaseOnGrid, from_run_grid, to_run_grid
+from whqa.assessment.told_opinion import ToldOpinion, check_told, told_opinion
 from whqa.contract.quality_json import Assessment, QualityJson
 from whqa.errors import InputError
 from whqa.structures import LabelScheme
@@ -47,46 +49,51 @@ def assess(
     confidence: float = 0.9,
     resample: bool = False,
     orientation: str | None = None,
+    probabilities: Any = None,
     name: str | None = None,
 ) -> Assessment:
     """Judge one mask of one image.
 
     Args:
         image: path, nibabel image, or (array (X, Y, Z), affine (4, 4) voxel -> RAS mm).
-        mask: the same, of label values, or a folder with one binary file a structure. Where it lies on the image's
-            lattice, its axes are turned, and it is padded or cut, to the image's grid.
+        mask: the same, of label values, or a folder of structure files; turned, padded or cut to the image's grid.
         model: runs/<experiment>, or what `load_run` made of it.
         modality: "ct" or "mr"; needed only where the run was trained on both.
         label_map: which value of the mask stands for which structure: a scheme, its name, or structure -> value(s).
             None: by the names in the mask's file where it has any, else the values of the run's training cohort.
         confidence: of the intervals, between 0.5 and 0.999.
         resample: bring a mask of another grid to the image's, each voxel with the nearest label.
-        orientation: "LPS" or the like: the sides that the array's axes point to, for files and nibabel images whose
-            header does not know them.
+        orientation: sides that the array's axes point to, such as "LPS", where a header does not know them.
+        probabilities: of the program that a run without segmenters learned with: nnU-Net's .npz, a NIfTI file with one
+            volume a class, or an array (class, z, y, x), on the grid of the mask's file or of the image.
         name: of the case; by default that of the image file.
 
     Raises:
-        InputError: a file is bad, image and mask do not lie on one grid, or the run cannot be used.
+        InputError: a file is bad or missing, image and mask do not lie on one grid, or the run cannot be used.
     """
     if not 0.5 <= confidence <= 0.999:
         raise InputError(f"confidence {confidence:g}: must be between 0.5 and 0.999")
     started = time.perf_counter()
     run = model if isinstance(model, TrainedRun) else load_run(model)
+    check_told(run, probabilities)
     inputs = read_inputs(
         image, mask, run, modality=modality, label_map=label_map, resample=resample, orientation=orientation, name=name
     )
     read = time.perf_counter()
     case = to_run_grid(inputs, run)
-    judgement = judge_mask(
-        run.networks, torch.from_numpy(case.image), torch.from_numpy(case.mask.astype(np.int64)), case.geometry.spacing
-    )
+    told = told_opinion(probabilities, inputs, case, run)
+    judgement = _judgement(run, case, told)
     judged = time.perf_counter()
-    likeness = likeness_to(run, case, inputs.modality)
     choice = correction_choice(run).unless(LOST if judgement.lost else None)
     corrected = corrected_mask(judgement, case.mask, choice.rule)
     maps = from_run_grid(inputs, case, judgement, corrected.labels)
-    found = Findings(inputs, case, judgement, likeness, choice, corrected, maps)
+    found = Findings(inputs, case, told, judgement, likeness_to(run, case, inputs.modality), choice, corrected, maps)
     return _assessment(run, found, quality_record(run, found, confidence, Moments(started, read, judged)))
+
+
+def _judgement(run: TrainedRun, case: CaseOnGrid, told: ToldOpinion | None) -> Judgement:
+    image, mask = torch.from_numpy(case.image), torch.from_numpy(case.mask.astype(np.int64))
+    return judge_mask(run.networks, image, mask, case.geometry.spacing, None if told is None else told.log_p)
 
 
 def _assessment(run: TrainedRun, found: Findings, quality: QualityJson) -> Assessment:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, cast
 
 import nibabel as nib
@@ -17,7 +17,9 @@ from whqa.assessment.likeness import Likeness
 from whqa.assessment.model import TrainedRun
 from whqa.assessment.places import wrong_places
 from whqa.assessment.run_grid import CaseOnGrid, RestoredMaps, outside_share
+from whqa.assessment.told_opinion import ToldOpinion
 from whqa.assessment.verdict import verdict_of
+from whqa.contract.provenance import OpinionSource
 from whqa.contract.quality_json import (
     Correction,
     GivenImage,
@@ -50,6 +52,7 @@ class Findings:
 
     inputs: Inputs
     case: CaseOnGrid
+    told: ToldOpinion | None
     judgement: Judgement
     likeness: Likeness
     choice: CorrectionChoice
@@ -63,6 +66,7 @@ def quality_record(run: TrainedRun, found: Findings, confidence: float, moments:
     outside = outside_share(inputs, found.case.geometry)
     qi = quality_indicators(run, found.judgement, confidence)
     structures = _structures(run, found, confidence)
+    doubts = () if found.told is None else found.told.doubts
     places = wrong_places(found.maps.probability, inputs.mask.array, run.scheme.keys, inputs.voxel_ml)
     return {
         "case": inputs.name,
@@ -70,6 +74,7 @@ def quality_record(run: TrainedRun, found: Findings, confidence: float, moments:
         "image": _image(inputs),
         "mask": _mask(inputs.mask_file),
         "model": _run(run, inputs),
+        "opinion": _opinion(run, found.told),
         "error_map": {
             "threshold": found.judgement.map_threshold,
             "rule": "expected" if found.judgement.rule == ThresholdRule.expected else "dice",
@@ -78,7 +83,7 @@ def quality_record(run: TrainedRun, found: Findings, confidence: float, moments:
         "structures": structures,
         "places": places,
         "outside": {"mask_share": outside},
-        "warnings": [*inputs.warnings, *_told_outside(outside, found.case), *likeness.warnings],
+        "warnings": [*inputs.warnings, *doubts, *_told_outside(outside, found.case), *likeness.warnings],
         "out_of_distribution": likeness.unfamiliar,
         "correction": _correction(found),
         "verdict": verdict_of(
@@ -89,7 +94,7 @@ def quality_record(run: TrainedRun, found: Findings, confidence: float, moments:
             lost=found.judgement.lost,
             unfamiliar=bool(likeness.unfamiliar),
             outside=outside,
-            findings=inputs.findings,
+            findings=replace(inputs.findings, mask=(*inputs.findings.mask, *doubts)),
         ),
         "versions": environment(),
         "seconds": {
@@ -104,6 +109,14 @@ def _mask(file: InputFile | None) -> GivenMask:
     if file is None:
         return {"path": None, "sha256": None}
     return {"path": str(file.path), "sha256": file.sha256}
+
+
+def _opinion(run: TrainedRun, told: ToldOpinion | None) -> OpinionSource | None:
+    if told is not None:
+        return {"source": "probabilities", "program": told.program, **_mask(told.file)}
+    if not run.networks[0].module.hears_opinion:
+        return None
+    return {"source": "segmenters", "program": None, "path": None, "sha256": None}
 
 
 def _image(inputs: Inputs) -> GivenImage:

@@ -25,6 +25,7 @@ from whqa.data.preprocess import Preprocess, heart_of, preprocess_image, restore
 from whqa.data.reading import read_case
 from whqa.errors import InputError
 from whqa.files import as_named
+from whqa.masks.opinion import OPINION, Opinion
 from whqa.masks.plan import MASK_KINDS
 from whqa.masks.store import mask_path, read_arrays
 from whqa.results.tables import read_run
@@ -62,11 +63,19 @@ def _write(run_dir: Path, run: TrainedRun, cohort: Cohort, row: dict[str, Any]) 
         others,
         modality=case.modality,
         label_map=cohort.scheme,
+        probabilities=_stored_opinion(run_dir, run, case.id),
         name=report_name(case.id, kind),
     )
     out = run_dir / "reports" / report_name(case.id, kind)
     write_assessment(assessment, out)
     return out
+
+
+def _stored_opinion(run_dir: Path, run: TrainedRun, case: str) -> Opinion | None:
+    program = run.opinion_program
+    if program is None:
+        return None
+    return Opinion(case, mask_path(run_dir / "external" / program.name, case, OPINION), program.name)
 
 
 def _on_own_grid(

@@ -41,6 +41,13 @@ def add_assess_command(parser: argparse.ArgumentParser) -> None:
         help="label values of the mask: a scheme of `whqa info`, lv=1,myo=2+5,ignore=7, a JSON or YAML file with such "
         "pairs, or nnU-Net's dataset.json (default: by the names in its file, else those of the run)",
     )
+    parser.add_argument(
+        "--probabilities",
+        type=Path,
+        metavar="PATH",
+        help="softmax of the program that a run without segmenters learned with: nnU-Net's .npz, or the folder of "
+        "them, matched by name",
+    )
     parser.add_argument("--resample", action="store_true", help="bring a mask of another grid to the image's (nearest)")
     parser.add_argument(
         "--orientation",
@@ -58,8 +65,8 @@ def add_assess_command(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-report", dest="report", action="store_false", help="no report.html")
     parser.epilog = (
-        "a table has the columns image and mask, and name and modality if you like; files in two folders are matched "
-        "by name; a second call goes on where the first one stopped. "
+        "a table has the columns image and mask, and name, modality and probabilities if you like; files in two "
+        "folders are matched by name; a second call goes on where the first one stopped. "
         "Example: whqa assess scan.nii.gz mask.nii.gz --model runs/demo -o out"
     )
     parser.set_defaults(run=_assess)
@@ -89,6 +96,7 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
         options.modality, scheme, options.confidence, options.report, preview, options.resample, axes
     )
     model = load_run(options.model, options.fold)
+    _check_told(options, pairs, model)
     if options.reference is not None and pairs is not None:
         raise InputError(
             f"--reference {options.reference}: is the truth of one mask; IMAGE and MASK are folders or a table"
@@ -96,6 +104,14 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
     if pairs is None:
         return _assess_one(options, model, settings)
     return _assess_many(options, pairs, model, settings)
+
+
+def _check_told(options: argparse.Namespace, pairs: Pairs | None, model: TrainedRun) -> None:
+    """Whether the run takes or lacks probabilities, before a case is read."""
+    from whqa.assessment.told_opinion import check_told
+
+    of_pairs = () if pairs is None else (pair.probabilities for pair in pairs.found)
+    check_told(model, options.probabilities or next(filter(None, of_pairs), None))
 
 
 def _preview(name: str | None) -> str | None:
@@ -114,19 +130,26 @@ def _pairs(options: argparse.Namespace) -> Pairs | None:
     image, mask = options.image, options.mask
     if not image.exists():
         raise InputError(f"{image}: no such file or folder")
-    from whqa.assessment.pairs import pairs_of_folders, pairs_of_table
+    from whqa.assessment.pairs import pairs_of_folders, pairs_of_table, with_probabilities
+
+    def told(pairs: Pairs) -> Pairs:
+        return pairs if options.probabilities is None else with_probabilities(pairs, options.probabilities)
 
     if mask is None:
         if image.suffix.lower() != ".csv":
             raise InputError(f"{image}: MASK is missing; only a CSV table of pairs stands alone")
-        return pairs_of_table(image)
+        return told(pairs_of_table(image))
     if not mask.exists():
         raise InputError(f"{mask}: no such file or folder")
     if image.is_dir() and not mask.is_dir():
         from whqa.data.formats.volume_files import describe_foreign
 
         raise InputError(f"{image}: not a volume but {describe_foreign(image)}")
-    return pairs_of_folders(image, mask) if image.is_dir() else None
+    if image.is_dir():
+        return told(pairs_of_folders(image, mask))
+    if options.probabilities is not None and not options.probabilities.is_file():
+        raise InputError(f"{options.probabilities}: no such file; give the probabilities of {image}")
+    return None
 
 
 def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: AssessOptions) -> int:
@@ -136,7 +159,8 @@ def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Assess
     from whqa.assessment.writing import write_assessment
 
     out = options.out
-    refuse_overwriting((out / name for name in settings.outputs), (options.image, options.mask))
+    given = [path for path in (options.image, options.mask, options.probabilities) if path is not None]
+    refuse_overwriting((out / name for name in settings.outputs), given)
     with new_folder(out):
         assessment = assess(
             options.image,
@@ -147,6 +171,7 @@ def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Assess
             confidence=settings.confidence,
             resample=settings.resample,
             orientation=settings.orientation,
+            probabilities=options.probabilities,
         )
         preview = out / settings.preview if settings.preview else None
         # only now: a call that fails leaves what an earlier one wrote

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 
 class Commit(TypedDict):
@@ -42,3 +42,19 @@ class Environment(TypedDict):
     device: str
     platform: str
     git: Commit
+
+
+class OpinionSource(TypedDict):
+    """Who gave the second opinion that the networks heard.
+
+    Attributes:
+        source: "segmenters" of the run, or "probabilities" of another program that were given with the mask.
+        program: whose they are, as the run calls it; null for the run's segmenters.
+        path: of the probabilities, as it was given; null for an array and for the run's segmenters.
+        sha256: digest of the file; null for an array and for the run's segmenters.
+    """
+
+    source: Literal["segmenters", "probabilities"]
+    program: str | None
+    path: str | None
+    sha256: str | None

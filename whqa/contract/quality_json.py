@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from whqa.contract.json_schema import Ends, Keyword
-from whqa.contract.provenance import Environment
+from whqa.contract.provenance import Environment, OpinionSource
 from whqa.structures import LabelScheme
 
 Share = Annotated[float, Keyword("minimum", 0), Keyword("maximum", 1)]
@@ -317,6 +317,7 @@ class QualityJson(TypedDict):
         image: the scan.
         mask: under judgement.
         model: the run that judged.
+        opinion: whose second opinion its networks heard; null where they hear none.
         error_map: its threshold.
         qi: how right the mask looks, by region.
         structures: key such as "lv" -> what is known of it, in the order of the run's scheme.
@@ -336,6 +337,7 @@ class QualityJson(TypedDict):
     image: GivenImage
     mask: GivenMask
     model: JudgingRun
+    opinion: OpinionSource | None
     error_map: ErrorMapThreshold
     qi: Regions
     structures: dict[str, JudgedStructure]

@@ -65,6 +65,7 @@ def render_report(assessment: Assessment) -> str:
         # whole percents, as the slider has them
         errors_from=min(1.0, round(quality["error_map"]["threshold"], 2)),
         error_map=wording.error_map_words(quality),
+        opinion=wording.opinion_words(quality),
         headline=wording.HEADLINES[quality["verdict"]["decision"]],
         wrong=wording.what_is_wrong(quality),
         sure=wording.how_sure(quality),
@@ -179,7 +180,10 @@ def _picture(figure: Figure, alt: str, caption: str) -> dict[str, str]:
 
 def _provenance(quality: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """What was judged, by what, with which versions: titles with lines of name and value."""
-    parts = (("image", "Image"), ("mask", "Mask"), ("model", "Model"), ("versions", "Versions"), ("seconds", "Seconds"))
+    parts = (
+        *(("image", "Image"), ("mask", "Mask"), ("model", "Model"), ("opinion", "Second opinion")),
+        *(("versions", "Versions"), ("seconds", "Seconds")),
+    )
     return [(title, _lines(quality[key])) for key, title in parts if quality.get(key)]
 
 

@@ -73,6 +73,16 @@ def how_sure(quality: QualityJson) -> list[str]:
     return [s for s in sentences if s]
 
 
+def opinion_words(quality: Mapping[str, Any]) -> str:
+    """What the column of the second opinion compares the mask with."""
+    given = quality.get("opinion")
+    if not given:
+        return "no second opinion was heard"
+    if given["source"] == "segmenters":
+        return "overlap of the mask with what the run's own segmenters would have drawn"
+    return f"overlap of the mask with what is most probable to {given['program']}, whose probabilities were given"
+
+
 def error_map_words(quality: QualityJson) -> str:
     """From which probability on a voxel counts as wrong, and why from there."""
     threshold, rule = quality["error_map"]["threshold"], quality["error_map"]["rule"]
