@@ -84,7 +84,7 @@ class _DiceCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         p, index, dice, size = ctx.saved_tensors
         per_voxel = 1 / index.numel()
         share = 1 / ((len(size) - 1) * size)
@@ -110,6 +110,6 @@ class _OtherAndOwn(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_other: Tensor, of_own: Tensor, of_right: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, of_other: Tensor, of_own: Tensor, of_right: Tensor) -> tuple[Tensor, None, None]:
         q, mask, label = ctx.saved_tensors
         return (q * of_other).scatter_add_(1, mask, of_own).scatter_add_(1, label, of_right), None, None
