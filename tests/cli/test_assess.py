@@ -88,7 +88,7 @@ def test_what_was_said_is_printed_beside_the_truth(run: Path, scans: Path, capsy
 def test_a_folder_with_one_corrupt_case(
     run: Path, scans: Path, phantoms: Path, capsys: pytest.CaptureFixture[str], rows_of: Read
 ) -> None:
-    words = (scans / "images", scans / "masks", "--model", run, "-o", scans / "out", "--no-report")
+    words = (scans / "images", scans / "masks", "--model", run, "-o", scans / "out", "--no-report", "--jobs", "1")
     before = _digests(scans / "images", scans / "masks")
     assert _assess(*words) == 1
     printed = capsys.readouterr()
