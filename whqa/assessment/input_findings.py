@@ -13,6 +13,7 @@ from whqa.data.findings.anatomy import label_findings, measure
 from whqa.data.findings.finding import Finding
 from whqa.data.findings.grid import grid_findings, place_findings, stack_axis
 from whqa.data.findings.intensity import blood_findings, intensity_findings
+from whqa.data.findings.neighbours import neighbour_findings
 from whqa.data.findings.sides import flips, says_nothing
 from whqa.data.formats.volume_files import Grid, Volume
 
@@ -89,5 +90,7 @@ def _of_mask(mask: Volume, keys: tuple[str, ...]) -> Iterator[Finding]:
     stack = stack_axis(mask.affine)
     measured = measure(mask.array, mask.affine, keys, stack)
     yield from label_findings(measured, keys)
+    if stack is None:
+        yield from neighbour_findings(mask.array, mask.affine, keys, measured)
     if not says_nothing(mask.affine, stack, tuple(measured)):
         yield from flips({key: structure.centroid for key, structure in measured.items()})

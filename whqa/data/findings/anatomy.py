@@ -48,7 +48,8 @@ _PART_SHARE, _PART_ML = 0.05, 0.5
 # The great vessels leave every scan; a chamber should not.
 _WALL_MM = 25.0
 _CHAMBERS = ("lv", "rv", "la", "ra", "myo")
-_EDGE_SHARE = 0.02
+EDGE_SHARE = 0.02
+"""From this share of its voxels at the scan's edge on, a chamber may be cut."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def _beyond(what: str, structures: Sequence[Measured], normal: tuple[float, floa
 
 def cut_structures(measured: Mapping[str, Measured]) -> Iterator[Finding]:
     """Chambers that lie at the scan's edge with 2 % of their voxels or more."""
-    touching = [key for key in _CHAMBERS if key in measured and measured[key].edge_share >= _EDGE_SHARE]
+    touching = [key for key in _CHAMBERS if key in measured and measured[key].edge_share >= EDGE_SHARE]
     if touching:
         message = f"{', '.join(touching)} at the edge of the scan, which may cut part of the heart off; see a preview"
         yield Finding("note", "cut-structure", message)

@@ -18,6 +18,7 @@ from whqa.data.findings.duplicates import Fingerprint, duplicate_findings, finge
 from whqa.data.findings.finding import Finding
 from whqa.data.findings.grid import grid_findings, oblique_degrees, orientation, place_findings, stack_axis
 from whqa.data.findings.intensity import blood_findings, intensity_findings
+from whqa.data.findings.neighbours import neighbour_findings
 from whqa.data.findings.sides import Stack, flips, odd_stacks, says_nothing, stack_of
 from whqa.data.formats.volume_files import Grid, Volume, read_grid, read_image, voxel_sizes
 from whqa.data.reading import read_reference
@@ -180,6 +181,8 @@ def _reference_findings(
     measured = measure(reference.array, reference.affine, keys, stack)
     checked.volumes_ml = {key: structure.volume_ml for key, structure in measured.items()}
     yield from label_findings(measured, keys)
+    if stack is None:
+        yield from neighbour_findings(reference.array, reference.affine, keys, measured)
     centroids = {key: structure.centroid for key, structure in measured.items()}
     if stack is not None and says_nothing(reference.affine, stack, tuple(measured)):
         checked.stack = stack_of(reference.array, reference.affine, keys, centroids, stack)
