@@ -24,6 +24,7 @@ from whqa.data.points import POINTS, structure_points
 from whqa.data.prepare import prepare_cohort
 from whqa.data.preprocess import Preprocess, preprocess_image, preprocess_label
 from whqa.errors import InputError
+from whqa.files import sha256
 from whqa.structures import ACDC, LabelScheme
 
 SETTINGS = Preprocess((2.0, 2.0, 2.0))
@@ -170,7 +171,7 @@ def test_young_files_are_hashed_each_time(tmp_path: Path) -> None:
     mine = cohort(tmp_path / "data")
     cache = Cache(tmp_path / "cache", SETTINGS)
     cache.prepare(mine, mine.cases[0])
-    assert not (tmp_path / "cache" / "hashes").exists()
+    assert not any(cache._remembered(path) for path in mine.cases[0].files)
     assert cache.find(mine, mine.cases[0]) is None
 
 
@@ -345,7 +346,7 @@ def test_what_is_not_an_entry_is_neither_counted_nor_removed(tmp_path: Path) -> 
     assert {p.name for p in (tmp_path / "cache").iterdir()} >= {"thesis", "runs", "ct_train_1001-draft"}
 
 
-@pytest.mark.parametrize("damage", ["remove", "shorten", "record"])
+@pytest.mark.parametrize("damage", ["remove", "shorten", "record", "noise"])
 def test_a_damaged_entry_is_made_again(tmp_path: Path, damage: str) -> None:
     mine = cohort(tmp_path / "data")
     cache = Cache(tmp_path / "cache", SETTINGS)
@@ -356,10 +357,39 @@ def test_a_damaged_entry_is_made_again(tmp_path: Path, damage: str) -> None:
         image.unlink()
     elif damage == "shorten":
         image.write_bytes(image.read_bytes()[:-10])
+    elif damage == "noise":
+        values = np.load(image)
+        values[2] = np.random.default_rng(0).normal(size=values[2].shape)
+        np.save(image, values)
     else:
         (prepared.directory / "case.json").write_text("{")
     np.testing.assert_array_equal(cache.prepare(mine, mine.cases[0]).image(), expected)
     assert entries(tmp_path / "cache") == [prepared.directory.name]
+
+
+def test_arrays_are_read_for_their_digest_only_where_they_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with the date set back."""
+    mine = cohort(tmp_path / "data")
+    cache = Cache(tmp_path / "cache", SETTINGS)
+    prepared = cache.prepare(mine, mine.cases[0])
+    expected, image = np.array(prepared.image()), prepared.directory / "image.npy"
+    monkeypatch.setattr("whqa.data.cache._SETTLED_S", -1.0)
+    read: list[str] = []
+
+    def count(path: Path) -> str:
+        read.append(path.name)
+        return sha256(path)
+
+    monkeypatch.setattr("whqa.data.cache.sha256", count)
+    cache.prepare(mine, mine.cases[0])
+    assert "image.npy" not in read
+    before = image.stat()
+    image.write_bytes(image.read_bytes()[:-50] + bytes(50))
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    np.testing.assert_array_equal(cache.prepare(mine, mine.cases[0]).image(), expected)
+    assert "image.npy" in read
 
 
 def test_several_workers_at_once(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ leaves nothing that is taken for an entry.
     <directory>/<case id>-<digest>/image.npy    float16 (D, H, W), C order
                                    label.npy    uint8   (D, H, W), C order, of labelled cases
                                    points.npy   int16   (n, 4), voxels of each structure to centre patches on
-                                   case.json    geometry, smallest value, what the crop cut away
+                                   case.json    geometry, smallest value, what the crop cut away, SHA-256 of the arrays
     <directory>/hashes/<digest>                 SHA-256 of a file by (path, size, times), so that it is read once
     <directory>/locks/<case id>-<digest>        held while the entry is made, so that no two processes make it
 """
@@ -57,15 +57,8 @@ _SETTLED_S = 2.0
 _ENTRY = re.compile(r"(\.[0-9a-f]{8}\.)?.+-[0-9a-f]{16}")
 # The modules that decide what the arrays are.
 _FORMATS = (
-    "volume",
-    "stream",
-    "nifti_header",
-    "nifti_placement",
-    "volume_files",
-    "itk_header",
-    "itk",
-    "label_values",
-    "file_names",
+    *("volume", "stream", "nifti_header", "nifti_placement", "volume_files"),
+    *("itk_header", "itk", "label_values", "file_names"),
 )
 _MAKERS = (
     *(f"data/formats/{name}" for name in _FORMATS),
@@ -154,14 +147,16 @@ class Cache:
         digests = self._digests(case)
         place = self._place(cohort, case, digests)
         prepared = _prepared(place, case, digests)
-        if prepared is not None:
+        if prepared is not None and self._unchanged(place):
             return prepared, False
         with exclusive(self.directory / "locks" / place.name, wait) as ours:
             if not ours:
                 return None
             prepared = _prepared(place, case, digests)
-            if prepared is not None:
+            if prepared is not None and self._unchanged(place):
                 return prepared, False
+            if prepared is not None:
+                shutil.rmtree(place, ignore_errors=True)
             _remove_leftovers(place)
             self._make(place, cohort, case)
             prepared = _prepared(place, case, digests)
@@ -220,6 +215,12 @@ class Cache:
         digest = hashlib.sha256(json.dumps(followed, sort_keys=True).encode()).hexdigest()[:16]
         return self.directory / f"{case.id}-{digest}"
 
+    def _unchanged(self, place: Path) -> bool:
+        """Whether the arrays of an entry hold what was written; they are read only where they changed since."""
+        # entries of earlier versions do not say
+        known: dict[str, str] = (_read_record(place) or {}).get("sha256", {})
+        return all(self._hash(place / name) == digest for name, digest in known.items())
+
     def _hash(self, path: Path) -> str:
         remembered = self._remembered(path)
         if remembered is not None:
@@ -266,7 +267,10 @@ class Cache:
         if self._place(cohort, case, self._digests(case)) != place:
             raise InputError(f"{case.image}: this file or its label map changed while it was read; run again")
         minimum = float(arrays["image.npy"].min())
-        _write_entry(place, arrays, {"geometry": geometry.to_dict(), "minimum": minimum, "lost": lost})
+        digests = _write_entry(place, arrays, {"geometry": geometry.to_dict(), "minimum": minimum, "lost": lost})
+        for name, digest in digests.items():
+            with suppress(OSError):
+                write_text(self._memo(place / name)[0], digest)
 
 
 @functools.cache
@@ -325,23 +329,27 @@ def _prepared_label(
     return array, lost
 
 
-def _write_entry(place: Path, arrays: dict[str, npt.NDArray[Any]], record: dict[str, Any]) -> None:
+def _write_entry(place: Path, arrays: dict[str, npt.NDArray[Any]], record: dict[str, Any]) -> dict[str, str]:
+    """Digests of the arrays as they were written."""
     temporary = place.parent / f".{uuid.uuid4().hex[:8]}.{place.name}"
     try:
         temporary.mkdir(parents=True)
         for name, array in arrays.items():
             np.save(temporary / name, array)
         sizes = {name: (temporary / name).stat().st_size for name in arrays}
-        write_json(temporary / "case.json", {**record, "bytes": sizes})
+        digests = {name: sha256(temporary / name) for name in arrays}
+        write_json(temporary / "case.json", {**record, "bytes": sizes, "sha256": digests})
         if place.exists() and _read_record(place) is None:
             # somebody removed files from the entry: it is of no use to anyone
             shutil.rmtree(place, ignore_errors=True)
         os.rename(temporary, place)
+        return digests
     except OSError as error:
         # where the file system has no locks another process may have been first; anything else is a real failure
         if _read_record(place) is None:
             why = error.strerror or error
             raise InputError(f"{place}: cannot be written ({why}); make room, or choose another cache_dir") from None
+        return {}
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
