@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from importlib.resources import files
@@ -50,6 +51,15 @@ TINY = (
         )
     ),
 )
+
+
+@pytest.fixture(autouse=True)
+def hearing() -> Iterator[None]:
+    """An interrupted command ignores Ctrl-C from then on, as does Lightning; whoever runs the tests shall not."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
 
 RUN_KINDS = ("final", "side1", "side2", "side3", "side4", "early")
 RUN_METHODS = ("errormap", "constant", "boundary", "entropy")

@@ -177,6 +177,46 @@ def test_a_signal_stops_the_children(graph: Callable[..., Graph], tmp_path: Path
     assert _order(tmp_path) == ["segmenter/0"]
 
 
+_INTERRUPTED = """
+import os, signal, sys
+from whqa.process import sigterm_interrupts
+try:
+    with sigterm_interrupts():
+        exec("import os; os.kill(os.getpid(), signal.SIGINT)")
+except KeyboardInterrupt:
+    os.kill(os.getpid(), signal.SIGINT)
+    print("last words", flush=True)
+    sys.exit(130)
+"""
+
+
+def test_a_second_ctrl_c_does_not_cut_the_last_words_nor_the_exit_code(tmp_path: Path) -> None:
+    """As a module: there CPython ends itself by SIGINT after an interrupt within exec()."""
+    (tmp_path / "interrupted.py").write_text(_INTERRUPTED)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-m", "interrupted"],
+        env=os.environ | {"PYTHONPATH": path},
+        # pytest may itself have been started to ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "last words\n", "")
+
+
+def test_a_process_that_shall_ignore_sigterm_goes_on_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with sigterm_interrupts():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_progress_counts_complete_and_running_runs(tmp_path: Path) -> None:
     run = Run("segmenter", "0", tmp_path, work=100)
     assert run.done == 0.0
@@ -313,7 +353,7 @@ def test_a_child_whose_parent_died_before_it_looked_ends_too(noted: bool) -> Non
     assert alone.returncode == 1
     rank = "os.environ['LOCAL_RANK'] = '1'\n"
     further = subprocess.run([sys.executable, "-c", program + rank + "follow_parent()"], timeout=600, check=False)
-    assert further.returncode == 0
+    assert further.returncode == 1
     gone.wait()
 
 

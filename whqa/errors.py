@@ -34,10 +34,14 @@ def plain_messages() -> None:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # set here, the level of "pytorch_lightning" itself would be set back when it is imported
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
+    # what whqa's metrics log is the same in every process of a run
+    warnings.filterwarnings("ignore", message=".*recommended to use `self.log.*in distributed setting.*")
+    warnings.filterwarnings("ignore", message=".*Grad strides do not match bucket view strides.*")
     warnings.formatwarning = _one_line
 
 

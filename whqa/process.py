@@ -107,14 +107,26 @@ def _acquire(descriptor: int, directory: Path) -> None:
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Within it SIGTERM ends the work as Ctrl-C does, with KeyboardInterrupt; for the main thread."""
+    """Within it SIGTERM ends the work as Ctrl-C does, with KeyboardInterrupt; for the main thread.
+
+    From that interrupt on Ctrl-C is ignored: pressed twice, it would end the process in the middle of its last words.
+    A process that was started to ignore SIGTERM goes on to.
+    """
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = signal.getsignal(signal.SIGTERM)
+    if previous != signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # where it came within exec(), of which imports are full, CPython would end by SIGINT whatever the exit code is,
+        # until another one ends well
+        exec("")
+        raise
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -125,8 +137,8 @@ def follow_parent() -> None:
     if not parent.isdigit():
         return
     if os.getppid() != int(parent):
-        # a further process of the run, which lives as long as the first; or the parent died before we came here
-        if is_first_rank() and _is_gone(parent):
+        # started by torchrun or a shell in between; or the parent died before we came here
+        if _is_gone(parent):
             os._exit(1)
         return
 

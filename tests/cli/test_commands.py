@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from lightning_fabric.strategies.launchers.subprocess_script import _basic_subprocess_cmd
 
 import whqa
 from whqa.cli.commands import main
@@ -78,6 +79,36 @@ def test_mistakes_end_with_2_and_say_which(
     assert cause in err.splitlines()[-1], err
     assert not list(tmp_path.rglob("*.nii.gz"))
     assert not list(tmp_path.rglob("COMPLETED"))
+
+
+@pytest.mark.parametrize("spec", [None, object()], ids=["script", "module"])
+def test_the_further_processes_of_a_run_are_started_as_the_first(spec: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is `whqa train` or `python -m whqa train`, whose first word Lightning's command would lack."""
+    found: list[list[str]] = []
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr("whqa.train.main", lambda: found.append([*_basic_subprocess_cmd()]))
+    main(["train", "experiment=demo", "trainer=ddp_sim"])
+    assert found == [[sys.executable, "-m", "whqa.train", "experiment=demo", "trainer=ddp_sim"]]
+
+
+def test_ctrl_c_while_the_commands_are_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "import sys; sys.argv = ['whqa', 'info']; sys.modules['whqa.cli.commands'] = Stop(); main()"
+    setup = (
+        "from whqa.cli import main\nclass Stop:\n    def __getattr__(self, name):\n        raise KeyboardInterrupt\n"
+    )
+    command = [sys.executable, "-c", setup + program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "whqa: stopped\n")
+
+
+def test_lightning_says_nothing_of_its_own_while_it_is_imported_late() -> None:
+    program = (
+        "from whqa.errors import plain_messages; plain_messages(); import pytorch_lightning as pl; "
+        "pl.Trainer(accelerator='cpu', logger=False, enable_checkpointing=False)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600, check=True)
+    assert done.stderr == ""
 
 
 def test_an_interrupted_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:

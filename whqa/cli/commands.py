@@ -123,7 +123,8 @@ def _overrides(options: argparse.Namespace, extra: list[str]) -> list[str]:
 def _train(arguments: list[str]) -> None:
     import whqa.train
 
-    # Lightning starts the other processes of a DDP run as `python <argv[0]> <arguments>`.
+    # Lightning starts the other processes of a DDP run as `python -m <module of __main__> <arguments>`.
+    sys.modules["__main__"].__spec__ = whqa.train.__spec__
     sys.argv = [str(Path(whqa.train.__file__).resolve()), *arguments]
     whqa.train.main()
 

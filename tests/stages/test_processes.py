@@ -1,0 +1,60 @@
+"""The further processes of a DDP run: deaf to Ctrl-C, gone when the first is, and no crash where they are ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+
+from whqa.process import PARENT
+from whqa.stages.processes import lead
+
+_CHILD = """
+import os, signal, sys
+deaf = all(signal.getsignal(n) == signal.SIG_IGN for n in (signal.SIGINT, signal.SIGTERM))
+print(deaf, os.environ["WHQA_PARENT"], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pl.Trainer:
+    """Of two processes, the further one of which prints what it finds and waits for the end of its input."""
+    made = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, default_root_dir=tmp_path)
+    launcher = made.strategy.launcher
+
+    def start() -> None:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        launcher.procs = [subprocess.Popen([sys.executable, "-c", _CHILD], **pipes)]
+
+    monkeypatch.setattr(launcher, "_call_children_scripts", start)
+    lead(made)
+    return made
+
+
+def test_further_processes_hear_no_signal_and_follow_the_first(trainer: pl.Trainer) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    launcher = trainer.strategy.launcher
+    launcher._call_children_scripts()
+    (process,) = launcher.procs
+    assert process.stdout.readline().decode().split() == ["True", str(os.getpid())]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process.send_signal(number)
+    assert process.poll() is None
+    watched = launcher.procs
+    launcher.kill(signal.SIGKILL)
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    assert watched == [], "Lightning's watch would take its end for a crash and kill the first process as well"
+    process.stdin.close()
+    process.stdout.close()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert PARENT not in os.environ
+
+
+def test_a_run_of_one_process_is_left_alone(tmp_path: Path) -> None:
+    lead(pl.Trainer(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path))

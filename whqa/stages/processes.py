@@ -1,0 +1,63 @@
+"""The further processes of a DDP run on one machine, which Lightning starts: the first one alone answers for all."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytorch_lightning as pl
+from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+
+from whqa.process import PARENT
+
+
+def lead(trainer: pl.Trainer) -> None:
+    """Let the first process alone hear Ctrl-C and SIGTERM, and the others end when it does, however that is.
+
+    A terminal's Ctrl-C reaches all of them. Where another one ends first, Lightning kills the first with SIGKILL, which
+    leaves it no word and the exit code of a crash.
+    """
+    launcher = trainer.strategy.launcher
+    if not isinstance(launcher, _SubprocessScriptLauncher):
+        return
+    start = launcher._call_children_scripts
+
+    def start_followers() -> None:
+        with _deaf(), _followed():
+            start()
+
+    def kill(signum: int) -> None:
+        processes = list(launcher.procs)
+        # emptied, so that Lightning's watch over them does not take their end for a crash
+        launcher.procs.clear()
+        for process in processes:
+            process.send_signal(signum)
+
+    launcher._call_children_scripts = start_followers  # type: ignore[method-assign]
+    launcher.kill = kill  # type: ignore[method-assign]
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Signals that are ignored meanwhile; processes that are started then ignore them for good."""
+    heard = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in heard.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _followed() -> Iterator[None]:
+    """Processes that are started meanwhile follow this one, see `whqa.process.follow_parent`."""
+    before = os.environ.get(PARENT)
+    os.environ[PARENT] = str(os.getpid())
+    try:
+        yield
+    finally:
+        os.environ.pop(PARENT)
+        if before is not None:
+            os.environ[PARENT] = before
