@@ -123,6 +123,26 @@ def test_a_truncated_volume_inside_a_sound_gzip(refused: Callable[..., str], own
     assert str(path) in refused()
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("fold=7", "segmenter.steps=5", "network.strides=[[2,2]]", "network._target_=whqa.nowhere.Net"),
+        *("trainer.precision=7", "trainer.devices=0", "trainer.accelerator=abacus", "errormap.baselines=[luck]"),
+        *("network.width=0", "folds=1", "preprocess.ct_window=[400,-100]", "data.root=null", "masks.kinds=[]"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_before_any_scan_is_read(
+    word: str, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reading(*args: object) -> None:
+        raise AssertionError("scans are read")
+
+    monkeypatch.setattr("whqa.stages.from_config.make_study", reading)
+    line = refused(word)
+    assert word.split("=")[0].split(".")[0] in line
+    assert line.count("\n") == 1
+
+
 def test_an_unknown_label_value(refused: Callable[..., str], own: Path) -> None:
     path = _spoil(own, "label", lambda a: np.where(a == 500, 77, a))
     line = refused()
@@ -146,13 +166,13 @@ def test_an_unknown_label_value(refused: Callable[..., str], own: Path) -> None:
         (["segmenter.patch=[0,16,16]"], "patch=[0, 16, 16]"),
         (["segmenter.batch_size=0"], "batch_size=0"),
         (["segmenter.validation_fraction=1.5"], "validation_fraction=1.5"),
-        (["preprocess.centre=hart"], "centre 'hart'"),
-        (["preprocess.spacing=[-1,1,1]"], "must be positive"),
+        (["preprocess.centre=hart"], "preprocess.centre=hart: must be one of"),
+        (["preprocess.spacing=[-1,1,1]"], "must be 3 numbers, each between"),
         (["data.modality=pet"], "pet"),
         (["data.modality=mr"], "mr"),
         (["network.width=many"], "network.width=many: must be a whole number"),
         (["network.strides=3"], "network.strides=3: must be a list"),
-        (["network.strides=[[2,2]]"], "network: strides must be three triples"),
+        (["network.strides=[[2,2]]"], "network.strides=[[2, 2]]: must be three triples"),
         (["+network.depht=3"], "depht"),
         (["+data.rute=3"], "rute"),
         (["trainer.precision=7"], "trainer: "),

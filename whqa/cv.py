@@ -206,20 +206,16 @@ def cross_validate(overrides: Sequence[str], jobs: int | None = None, console: C
     cfg = compose_config(overrides)
     jobs = jobs or jobs_by_default(cfg.trainer.get("accelerator"))
     # seconds of torch, which a wrong word never costs
-    from whqa.callbacks.mirror import usable_mode
     from whqa.callbacks.summary_run import log_summary
     from whqa.config.run_config import refuse_other_settings
-    from whqa.config.wandb_settings import wandb_defaults, wandb_options
     from whqa.masks.made_from import refuse_other_masks
-    from whqa.study import chosen_kinds, import_external, make_study, masks_now
+    from whqa.stages.from_config import refuse_unmakeable
+    from whqa.study import import_external, make_study, masks_now
     from whqa.summarize import summarize
 
-    tracked = wandb_options(cfg)
-    if tracked:
-        # asked once, not once a run
-        tracked["mode"] = os.environ["WANDB_MODE"] = usable_mode(tracked.get("mode") or wandb_defaults()["mode"])
+    tracked = _tracking(cfg)
     experiment_dir = Path(cfg.runs_dir) / run_name(cfg.name, overrides)
-    chosen_kinds(cfg)  # what is wrong there shows before all scans are read
+    refuse_unmakeable(cfg)
     study = make_study(cfg, experiment_dir, jobs)
     runs = plan_runs(cfg, experiment_dir, study.plan)
     refuse_damaged(run.directory for run in runs)
@@ -236,6 +232,17 @@ def cross_validate(overrides: Sequence[str], jobs: int | None = None, console: C
     if tracked:
         log_summary(experiment_dir, summary, **tracked)
     return 0
+
+
+def _tracking(cfg: Any) -> dict[str, Any]:
+    """W&B's options, with the mode that works here, asked once for all runs; empty without W&B."""
+    from whqa.callbacks.mirror import usable_mode
+    from whqa.config.wandb_settings import wandb_defaults, wandb_options
+
+    tracked = dict(wandb_options(cfg) or {})
+    if tracked:
+        tracked["mode"] = os.environ["WANDB_MODE"] = usable_mode(tracked.get("mode") or wandb_defaults()["mode"])
+    return tracked
 
 
 def work_through(graph: Graph, console: Console) -> None:

@@ -207,7 +207,7 @@ def test_a_changed_file_or_setting_is_done_again_and_nothing_else(
 def test_bad_words_end_with_2(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for more, cause in (
         (["--jobs", "0"], "--jobs 0: must be at least 1"),
-        (["preprocess.centre=lung"], "preprocess: centre 'lung' must be one of image, tissue, heart"),
+        (["preprocess.centre=lung"], "preprocess.centre=lung: must be one of image, tissue, heart"),
         (["preprocess.sapcing=[1,1,1]"], "did you mean 'preprocess.spacing'?"),
     ):
         assert run(root, *more) == 2

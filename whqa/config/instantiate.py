@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -78,9 +79,18 @@ def make(config: DictConfig, **arguments: Any) -> Any:
         # by name: importing Lightning takes seconds, which a command that only reads files should not cost
         of_trainer = type(cause).__name__ == "MisconfigurationException"
         if of_trainer or isinstance(cause, TypeError | ValueError | OmegaConfBaseException):
-            first = str(cause).splitlines()[0]
-            raise InputError(f"{config._get_full_key(None)}: {first}") from error
+            raise InputError(_of_setting(config, str(cause).splitlines()[0])) from error
+        if error.__cause__ is None or isinstance(cause, ImportError | AttributeError):
+            # there is no such target
+            said = str(cause).splitlines()[0].partition(", set env var")[0]
+            raise InputError(f"{config._get_full_key(None)}: {said}") from error
         raise
+
+
+def _of_setting(config: DictConfig, said: str) -> str:
+    """A target that names its argument names a setting."""
+    named = re.match(r"(\w+)=", said)
+    return f"{config._get_full_key(None)}{'.' if named and named[1] in config else ': '}{said}"
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

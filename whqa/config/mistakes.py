@@ -13,6 +13,8 @@ from typing import Any
 
 from hydra.errors import MissingConfigException
 
+from whqa.config.limits import wanted
+
 # Of Hydra's grammar, where it meets a character that it has another use for.
 _NO_GRAMMAR = ("LexerNoViableAlt", "extraneous input", "mismatched input", "token recognition error")
 _IN_QUOTES = r"""'patient="(\d+)"'"""
@@ -49,6 +51,10 @@ def explain(error: BaseException, known_keys: Callable[[], Sequence[str]]) -> st
     missing = re.search(r"Could not override '([^']+)'", text)
     if missing:
         return _unknown_key(missing.group(1), known_keys())
+    merged = re.match(r"Error merging override ([\w.]+)=(.*)", text)
+    if merged and wanted(merged[1]):
+        default = "; leave it out for the default" if merged[2] == "null" else ""
+        return f"{merged[1]}={merged[2]}: must be {wanted(merged[1])}{default}"
     cause = error.__cause__
     reason = str(cause).splitlines()[0] if cause and str(cause) else ""
     first = text.splitlines()[0] if text else type(error).__name__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +12,15 @@ from typing import Any, get_type_hints
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import IntervalSweep, Override, OverrideType, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from whqa.config.instantiate import config_dir
+from whqa.config.limits import plain_value, refuse_out_of_range
 from whqa.config.mistakes import SET_BY_WHQA, explain, leaves, nearest, trainer_parameters
-from whqa.config.schema import CPU_PRECISION, Config, Stage
+from whqa.config.schema import CPU_PRECISION, Config
 from whqa.config.wandb_settings import check_wandb, wandb_options
 from whqa.errors import InputError
 from whqa.masks.external_settings import ExternalSettings
@@ -29,16 +30,6 @@ _OPTIONS_WITH_VALUE = {
     *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name"),
     *("-cd", "--config-dir", "-e", "--experimental-rerun", "-i", "--info"),
 }
-# Of the seed and of the settings of both stages; what else is wrong, the objects made from it say themselves.
-_RANGES: dict[str, tuple[float, float]] = {
-    "seed": (0, 2**32 - 1),
-    **dict.fromkeys(("steps", "steps_per_epoch", "batch_size", "validate_every"), (1, math.inf)),
-    **dict.fromkeys(("max_voxels", "baseline_masks"), (1, math.inf)),
-    "learning_rate": (1e-12, math.inf),
-    **dict.fromkeys(("weight_decay", "num_workers", "overlays"), (0, math.inf)),
-    **dict.fromkeys(("dice_weight", "positive_weight", "label_weight"), (0, math.inf)),
-    **dict.fromkeys(("warmup", "early", "foreground", "freeze_norm"), (0, 1)),
-}
 # Types that may stand where the first of them is the default's, and what to call them.
 _KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
     ((bool,), "true or false"),
@@ -46,6 +37,10 @@ _KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
     ((float, int), "a number"),
     ((list,), "a list"),
 )
+_UNTYPED = ("data.", "network.", "trainer.")
+# Lightning takes numbers, words and lists of them.
+_ANY_KIND = {"trainer.devices", "trainer.deterministic"}
+_IMPORTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _NO_CHECK = {"-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion"}
 _SWEEPS = {"-m", "--multirun", "--experimental-rerun"}
 # Hydra's own places: files of other runs are found by names that these would change.
@@ -145,6 +140,7 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
         return _known_keys(overrides)
 
     _refuse_places(overrides)
+    _refuse_no_options(overrides)
     try:
         config = compose("config", overrides=list(overrides))
         _refuse_unresolvable_of_hydra(overrides)
@@ -160,8 +156,9 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
     _refuse_unknown_of_trainer(config)
     _refuse_unresolvable(config)
     _refuse_unknown_of_wandb(config)
-    _refuse_out_of_range(config)
+    _refuse_unmakeable(config)
     _refuse_no_place(config)
+    refuse_out_of_range(config)
     external_settings(config.masks)
     return config
 
@@ -176,6 +173,39 @@ def _refuse_places(overrides: Sequence[str]) -> None:
                 f"{override}: a run's directory follows from its settings, so that every stage finds the others; "
                 "choose runs_dir=... and name=..."
             )
+
+
+def _refuse_no_options(overrides: Sequence[str]) -> None:
+    """Hydra takes a number or null for an option as a mistake of its own, and an empty list for no group at all."""
+    for override in _parsed(overrides):
+        group, words = override.key_or_group, override.value()
+        if override.type == OverrideType.DEL or not (group and (config_dir() / group).is_dir()) or group == "hydra":
+            continue
+        named = words if isinstance(words, list) and words else [words]
+        if not all(isinstance(one, str | dict | QuotedString) for one in named):
+            options = ", ".join(sorted(path.stem for path in (config_dir() / group).glob("*.yaml")))
+            raise InputError(f"{override.input_line}: choose one of {options}, or leave it out")
+
+
+def _refuse_unmakeable(config: DictConfig) -> None:
+    """What `instantiate` shall make must say of what."""
+    for group in ("data", "network", "trainer"):
+        _refuse_no_target(group, plain_value(config, group), f"choose one with {group}=...")
+    for group in ("callbacks", "logger"):
+        for name, one in (plain_value(config, group) or {}).items():
+            remedy = "leave it out" if name == "checkpoint" else f"~{group}.{name} takes it out"
+            _refuse_no_target(f"{group}.{name}", one, remedy)
+
+
+def _refuse_no_target(key: str, made: Any, remedy: str) -> None:
+    if not isinstance(made, dict):
+        raise InputError(f"{key}={'null' if made is None else made}: must be a mapping with {key}._target_; {remedy}")
+    target = made.get("_target_")
+    if not isinstance(target, str) or not _IMPORTED.fullmatch(target):
+        raise InputError(
+            f"{key}._target_={'null' if target is None else target}: must be the dotted name of a class or function; "
+            f"{remedy}"
+        )
 
 
 def _refuse_sweep(parsed: Sequence[Override], arguments: Sequence[str]) -> None:
@@ -224,35 +254,21 @@ def _refuse_unresolvable(config: DictConfig) -> None:
 
 
 def _refuse_wrong_types(config: DictConfig, overrides: Sequence[str]) -> None:
-    """The schema leaves `data` and `network` to their targets: there a value must be of the kind of its default."""
-    changed = [o.split("=", 1)[0] for o in overrides if o.startswith(("data.", "network."))]
+    """The schema leaves these groups to their targets: there a value must be of the kind of its default."""
+    changed = [o.split("=", 1)[0] for o in overrides if o.startswith(_UNTYPED) and o.partition("=")[0] not in _ANY_KIND]
     if not changed:
         return
-    default = compose("config", overrides=[o for o in overrides if not o.startswith(("data.", "network."))])
+    default = compose("config", overrides=[o for o in overrides if not o.startswith(_UNTYPED)])
     for key in changed:
-        before, now = (_raw(c, key) for c in (default, config))
-        if now is None or str(now).startswith("${"):
+        before, now = (plain_value(c, key) for c in (default, config))
+        if str(OmegaConf.select(config, key, throw_on_resolution_failure=False)).startswith("${"):
+            continue
+        if now is None and not key.startswith(("data.", "network.")):
+            # of Lightning's, null is the default of many
             continue
         for types, kind in _KINDS:
             if type(before) is types[0] and type(now) not in types:
-                raise InputError(f"{key}={now}: must be {kind}, as {before} is")
-
-
-def _raw(config: DictConfig, key: str) -> Any:
-    value: Any = OmegaConf.to_container(config)
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
-
-
-def _refuse_out_of_range(config: DictConfig) -> None:
-    for key, (low, high) in _RANGES.items():
-        for path in [key] if key == "seed" else [f"{stage}.{key}" for stage in Stage]:
-            value = OmegaConf.select(config, path)
-            if value is not None and not (low <= value <= high and math.isfinite(value)):
-                limits = f"between {low:g} and {high:.12g}" if high < math.inf else f"at least {low:g}"
-                limits += ", and finite" if math.isinf(value) else ""
-                raise InputError(f"{path}={value}: must be {limits}")
+                raise InputError(f"{key}={'null' if now is None else now}: must be {kind}, as {before} is")
 
 
 def _refuse_taken_away(config: DictConfig) -> None:
@@ -274,6 +290,11 @@ def _refuse_no_place(config: DictConfig) -> None:
     for key in ("runs_dir", "data_dir", "cache_dir"):
         if not str(OmegaConf.select(config, key)).strip():
             raise InputError(f"{key}=: must be a folder; leave it out for the default")
+    for key, what in (("data.root", "a folder"), ("data.name", "a name")):
+        value = OmegaConf.select(config, key, throw_on_missing=False, default="x")
+        if not isinstance(value, str) or not value.strip():
+            quoted = isinstance(value, int | float) and f"; quotes inside the quotes make it one: '{key}=\"{value}\"'"
+            raise InputError(f"{key}={'null' if value is None else value}: must be {what}{quoted or ''}")
 
 
 def _refuse_unresolvable_of_hydra(overrides: Sequence[str]) -> None:

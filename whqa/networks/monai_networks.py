@@ -71,8 +71,10 @@ def dynunet(
         n_sides: deep supervision heads, fewer than strides.
 
     Raises:
-        ValueError: `n_sides` is not in 1 .. len(strides) - 1.
+        ValueError: `strides` are no triples, or `n_sides` is not in 1 .. len(strides) - 1.
     """
+    if any(len(s) != 3 or min(s) < 1 for s in strides):
+        raise ValueError(f"strides={strides}: must be triples of whole numbers from 1 on")
     from monai.networks.nets import DynUNet  # seconds of import that the other networks do not need
 
     if not 1 <= n_sides < len(strides):

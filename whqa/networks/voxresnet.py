@@ -84,7 +84,7 @@ class VoxResNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(strides) != 3 or any(len(s) != 3 or min(s) < 1 for s in strides):
-            raise ValueError(f"strides must be three triples of positive numbers, got {strides}")
+            raise ValueError(f"strides={strides}: must be three triples of whole numbers from 1 on")
         self.stem = nn.Sequential(
             nn.Conv3d(in_channels, width, 3, padding=1, bias=False),
             nn.BatchNorm3d(width),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -30,13 +31,14 @@ from whqa.masks.external import refuse_bare
 from whqa.masks.importing import Imported
 from whqa.masks.made_from import MadeFrom, refuse_other_masks, write_made_from
 from whqa.masks.opinion import Opinion, collect_ensembles, collect_opinions
-from whqa.masks.plan import SegmenterJob, fold_name, parse_fold
+from whqa.masks.plan import MaskPlan, SegmenterJob, fold_name, parse_fold
 from whqa.masks.run_state import COMPLETED, LAST_CHECKPOINT, is_complete, refuse_damaged, stamp
 from whqa.masks.store import MaskItem, collect_masks
 from whqa.modules.errormap import in_channels, out_channels
 from whqa.modules.lightning import ErrorMapTraining, SegmenterTraining
 from whqa.modules.training_settings import ErrorMapSettings, Input, OptimiserSettings
 from whqa.process import is_first_rank, keep_memory
+from whqa.stages.processes import lead
 from whqa.stages.running import (
     Judging,
     StageRun,
@@ -72,6 +74,7 @@ def run_stage(cfg: DictConfig, run_dir: Path) -> float | None:
     if is_first_rank():
         refuse_damaged([run_dir], trained_only=not cfg.fit)
     refuse_other_settings(cfg, run_dir)
+    refuse_unmakeable(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     study = make_study(cfg, run_dir.parent.parent)
     imported = import_external(cfg, study) if cfg.stage == Stage.errormap else []
@@ -105,6 +108,31 @@ def _validated(cfg: DictConfig, run_dir: Path) -> float | None:
             f"{stage}.steps / {stage}.steps_per_epoch"
         )
     return found
+
+
+def refuse_unmakeable(cfg: DictConfig) -> None:
+    """Make network, trainer and baselines once without a use for them: what is wrong shows before any scan is read.
+
+    Raises:
+        InputError: one of them cannot be made of its settings, there is no such fold, or a training does
+            not end with an epoch.
+    """
+    MaskPlan(cfg.masks.plan, cfg.folds)
+    chosen_kinds(cfg)
+    parse_fold(cfg.fold, cfg.folds)
+    for stage, options in ((stage, cfg[stage]) for stage in Stage):
+        if options.steps % options.steps_per_epoch:
+            raise InputError(
+                f"{stage}.steps={options.steps} is not a multiple of {stage}.steps_per_epoch="
+                f"{options.steps_per_epoch}; a run is saved and resumed between epochs"
+            )
+    # no memory, whatever the width
+    with torch.device("meta"):
+        make(cfg.network, in_channels=1, out_channels=2)
+    make_baselines(cfg.errormap.baselines, ())
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    make(cfg.trainer, logger=False, enable_checkpointing=False, plugins=None)
+    torch.use_deterministic_algorithms(deterministic)
 
 
 def make_segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> StageRun:
@@ -253,15 +281,10 @@ def _data_module(cfg: DictConfig, study: Study, held_out: tuple[int, ...], **kwa
 def _trainer(cfg: DictConfig, run_dir: Path, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
     """Its own callbacks first; Lightning moves those that save checkpoints behind all others."""
     options = cfg[str(cfg.stage)]
-    if options.steps % options.steps_per_epoch:
-        raise InputError(
-            f"{cfg.stage}.steps={options.steps} is not a multiple of {cfg.stage}.steps_per_epoch="
-            f"{options.steps_per_epoch}; a run is saved and resumed between epochs"
-        )
     places = {"checkpoint": {"dirpath": str(run_dir / LAST_CHECKPOINT.parent)}}
     loggers = [CsvHistory(run_dir / METRICS)]
     loggers += [make(c, run_dir=str(run_dir), stage=str(cfg.stage)) for c in cfg.logger.values()]
-    return make(
+    trainer: pl.Trainer = make(
         cfg.trainer,
         max_epochs=options.steps // options.steps_per_epoch,
         check_val_every_n_epoch=options.validate_every,
@@ -270,6 +293,8 @@ def _trainer(cfg: DictConfig, run_dir: Path, callbacks: Sequence[pl.Callback]) -
         callbacks=[*(make(c, **places.get(name, {})) for name, c in cfg.callbacks.items()), *callbacks],
         logger=loggers,
     )
+    lead(trainer)
+    return trainer
 
 
 def _stamp(cfg: DictConfig, run_dir: Path) -> None:
