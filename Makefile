@@ -12,7 +12,7 @@ TORCH ?= torch==2.13.0
 export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs cv summary sweep bench clean
+.PHONY: help setup demo test lint format docs cv status summary sweep bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ docs: setup ## draw the diagram in docs/architecture.md from the imports
 
 cv: setup ## full cross-validation, resumed where it stopped: make cv EXP=acdc JOBS=2 ARGS="data.root=..."
 	@$(BIN)/whqa cv experiment=$(EXP) $(ARGS) --jobs $(JOBS)
+
+status: setup ## what has become of every run, also while they run: make status, make status EXP=demo ARGS=--watch
+	@$(BIN)/whqa status $(if $(filter-out file default,$(origin EXP)),runs/$(EXP)) $(ARGS)
 
 summary: setup ## table and page of a finished experiment again: make summary EXP=demo
 	@$(BIN)/whqa summarize runs/$(EXP)

@@ -37,6 +37,7 @@ FILES = {
 ANSWERED_BY = {
     "assess": ("assess", {"_assess", "_preview", "_pairs", "_assess_one", "_assess_many"}),
     "summarize": ("commands", {"_summarize"}),
+    "status": ("status", {"_status"}),
     "info": ("commands", {"_info"}),
     "train": ("commands", {"_train"}),
     "cv": ("commands", {"_cv", "_train"}),

@@ -23,6 +23,7 @@ from whqa.config.words import compose_config
 from whqa.cv import Graph, Run, cross_validate, name_failures, plan_runs, run_environment, work_through
 from whqa.errors import InputError
 from whqa.masks.plan import MaskPlan
+from whqa.masks.run_state import noted_failure
 from whqa.process import sigterm_interrupts
 
 # Writes down when it began, does as told, leaves the stamp: `stub.py ROOT FAILING stage=... fold=...`
@@ -148,6 +149,17 @@ def test_a_run_that_ends_without_its_stamp_has_failed(graph: Callable[..., Graph
     made = graph(failing="segmenter/1!")
     work_through(made, _console())
     assert made.failed == {"segmenter/1": 0}
+
+
+def test_a_run_that_is_killed_cannot_say_so_itself(graph: Callable[..., Graph], tmp_path: Path) -> None:
+    made = graph(failing="segmenter/0*", jobs=1)
+    (run,) = (r for r in made.runs if r.name == "segmenter/0")
+    made.start(run)
+    made.running[run.name].kill()
+    made.running[run.name].wait()
+    made.reap()
+    assert made.failed == {"segmenter/0": -signal.SIGKILL}
+    assert noted_failure(run.directory) == "ended by signal 9 (Killed)"
 
 
 def test_logs_of_several_attempts_follow_each_other(graph: Callable[..., Graph], tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ needs are complete. A failed run is named at the end together with its log; what
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -30,13 +29,12 @@ from whqa.config.speed import jobs_by_default
 from whqa.config.words import compose_config
 from whqa.errors import InputError
 from whqa.masks.plan import choose_kinds
-from whqa.masks.run_state import is_complete, refuse_damaged
+from whqa.masks.run_state import LOG, is_complete, last_log_line, note_failure, refuse_damaged
 from whqa.process import PARENT, cpus
+from whqa.results.run_progress import share_done
 
 POLL_S = 0.3
 LINE_EVERY_S = 20.0
-TRAINING_SHARE = {"segmenter": 0.85, "errormap": 0.6}
-"""Of a run's time; the rest goes into masks, calibration and judging."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +60,7 @@ class Run:
     @property
     def done(self) -> float:
         """Share of the work that is done, 0 to 1."""
-        if self.complete:
-            return 1.0
-        # of no matter what it holds
-        with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
-            told, share = json.loads((self.directory / "progress.json").read_text()), TRAINING_SHARE[self.stage]
-            done = float(told["done"])
-            return share * done if told["phase"] == "training" else share + (1 - share) * done
-        return 0.0
+        return 1.0 if self.complete else share_done(self.directory)
 
 
 @dataclass
@@ -100,7 +91,7 @@ class Graph:
     def start(self, run: Run) -> None:
         """Start one run in its own process; what it prints goes to train.log in its directory."""
         run.directory.mkdir(parents=True, exist_ok=True)
-        with (run.directory / "train.log").open("ab") as log:
+        with (run.directory / LOG).open("ab") as log:
             self.running[run.name] = subprocess.Popen(
                 [*self.command, f"stage={run.stage}", f"fold={run.fold}"],
                 stdin=subprocess.DEVNULL,
@@ -120,6 +111,9 @@ class Graph:
             run = next(r for r in self.runs if r.name == name)
             if code != 0 or not run.complete:
                 self.failed[name] = code
+            if code < 0 and -code not in (signal.SIGINT, signal.SIGTERM):
+                # it had no time to say so itself
+                note_failure(run.directory, f"ended by signal {-code} ({signal.strsignal(-code)})")
 
     def stop(self) -> None:
         """End all processes; they resume from their last checkpoint the next time."""
@@ -175,15 +169,9 @@ def plan_runs(cfg: Any, experiment_dir: Path, plan: Any) -> list[Run]:
     Where only masks of other programs are judged (`masks.kinds`), no segmenter is needed.
     """
     own = choose_kinds(cfg.masks.kinds, list(cfg.masks.external)).needs_segmenters
-    runs = [
-        Run("segmenter", job.name, experiment_dir / "segmenter" / job.name, _work_of(cfg.segmenter))
-        for job in (plan.segmenters if own else ())
-    ]
-    for fold in range(plan.n_folds):
-        needs = frozenset(f"segmenter/{name}" for name in (plan.needed_by(fold) if own else ()))
-        directory = experiment_dir / "errormap" / str(fold)
-        runs.append(Run("errormap", str(fold), directory, _work_of(cfg.errormap), needs))
-    return runs
+    work = {stage: _work_of(cfg[stage]) for stage in ("segmenter", "errormap")}
+    graph = [(*name.split("/"), needs) for name, needs in plan.graph(own).items()]
+    return [Run(stage, fold, experiment_dir / stage / fold, work[stage], needs) for stage, fold, needs in graph]
 
 
 def cross_validate(overrides: Sequence[str], jobs: int | None = None, console: Console | None = None) -> int:
@@ -271,19 +259,13 @@ def _say_time(runs: Sequence[Run], console: Console) -> None:
 def name_failures(graph: Graph, console: Console) -> None:
     """Say which runs failed, why, where their logs are, and which runs still wait for them."""
     for name, code in sorted(graph.failed.items()):
-        log = next(r.directory for r in graph.runs if r.name == name) / "train.log"
-        console.print(f"failed: {name} (exit code {code}): {_last_line(log)}\n        log: {log}", highlight=False)
+        directory = next(r.directory for r in graph.runs if r.name == name)
+        last = last_log_line(directory) or "no output"
+        console.print(f"failed: {name} (exit code {code}): {last}\n        log: {directory / LOG}", highlight=False)
     for run in graph.blocked():
         missing = sorted(run.needs & graph.failed.keys()) or sorted(run.needs)
         console.print(f"not run: {run.name} waits for {', '.join(missing)}", highlight=False)
     console.print("the same command runs again what is missing", highlight=False)
-
-
-def _last_line(log: Path) -> str:
-    with suppress(OSError):
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        return lines[-1] if lines else "no output"
-    return "no log"
 
 
 class _Display:

@@ -1,16 +1,18 @@
-"""A run is one process: it locks its directory, and it ends when the process that started it is gone."""
+"""A run is one process: it locks its directory, signs the lock, and ends when the process that started it is gone."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import fcntl
+import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -21,6 +23,7 @@ WAIT_S = 15.0
 KEEP_MEMORY = "WHQA_KEEP_MEMORY"
 # of <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _LARGEST = -1, -3, -4, 2**31 - 1
+_LOCK = ".lock"
 
 
 def cpus() -> int:
@@ -62,7 +65,7 @@ def is_first_rank() -> bool:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock; the other ranks of a DDP run share rank 0's.
+    """Hold the directory's lock, which says by whom it is held; the other ranks of a DDP run share rank 0's.
 
     Raises:
         InputError: another process works in the directory.
@@ -71,9 +74,81 @@ def locked(directory: Path) -> Iterator[None]:
         yield
         return
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as file:
+    # not emptied: whoever holds it has signed it
+    with (directory / _LOCK).open("a") as file:
         _acquire(file.fileno(), directory)
-        yield
+        mine = {"host": host_name(), "pid": os.getpid(), "since": time.time()}
+        _sign(file.fileno(), mine)
+        try:
+            yield
+        finally:
+            _sign(file.fileno(), {**mine, "ended": True})
+
+
+@dataclass(frozen=True)
+class Lock:
+    """The lock of a run's directory as somebody finds it who only looks.
+
+    Attributes:
+        held: a process holds it, as far as this machine can tell: other machines' locks show on some file systems only.
+        host, pid, since: who holds it or held it last, and from when on (seconds since the epoch); None where it does
+            not say, as one of an older version.
+        ended: that process has let it go.
+    """
+
+    held: bool
+    host: str | None
+    pid: int | None
+    since: float | None
+    ended: bool
+
+    @property
+    def is_of_here(self) -> bool:
+        """Whether this machine knows for certain that it is held, or not."""
+        return self.host in (None, host_name())
+
+
+def read_lock(directory: Path) -> Lock | None:
+    """The lock of a run's directory, left as it is; None where no run ever held one.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        with (directory / _LOCK).open("rb") as file:
+            return Lock(_is_held(file.fileno()), *_signed(file.read()))
+    except FileNotFoundError:
+        return None
+
+
+def host_name() -> str:
+    """Of this machine, as it stands in a lock."""
+    return os.uname().nodename
+
+
+def _sign(descriptor: int, who: dict[str, object]) -> None:
+    # a full disk keeps no run from working
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(who).encode())
+
+
+def _signed(text: bytes) -> tuple[str | None, int | None, float | None, bool]:
+    # of no matter what it holds
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        told = json.loads(text)
+        return str(told["host"]), int(told["pid"]), float(told["since"]), bool(told.get("ended"))
+    return None, None, None, False
+
+
+def _is_held(descriptor: int) -> bool:
+    try:
+        # shared, so that those who look do not see each other; a run that begins now tries again
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return False
 
 
 @contextmanager

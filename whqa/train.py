@@ -29,6 +29,7 @@ from whqa.config.settings_help import train_help
 from whqa.config.words import check_overrides
 from whqa.errors import STOPPED, InputError, plain_messages
 from whqa.files import system_trouble
+from whqa.masks.run_state import failure_noted
 from whqa.process import follow_parent, is_first_rank, locked, sigterm_interrupts
 
 
@@ -69,7 +70,7 @@ def _job(cfg: DictConfig) -> float | None:
     try:
         refuse_doubled_sweep(cfg, context)
         run_dir = run_dir_of(cfg, list(context.overrides.task))
-        with locked(run_dir):
+        with locked(run_dir), failure_noted(run_dir):
             from whqa.stages.from_config import (
                 run_stage,
             )  # seconds of torch and Lightning, which a wrong word never costs

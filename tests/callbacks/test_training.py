@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -69,9 +71,39 @@ def test_early_weights_are_kept_by_the_first_process_only(tmp_path: Path) -> Non
 def test_progress_is_told_in_shares(tmp_path: Path) -> None:
     progress = ProgressFile(tmp_path / "progress.json", every_s=0.0)
     progress.on_train_batch_end(_trainer(5))
-    assert json.loads(progress.path.read_text()) == {"phase": "training", "done": 0.25}
-    progress.on_test_start(_trainer(20))
-    assert json.loads(progress.path.read_text()) == {"phase": "testing", "done": 0.0}
+    first = {"phase": "training", "done": 0.25, "step": 5, "of": 20, "speed": None}
+    assert json.loads(progress.path.read_text()) == first
+    progress.on_test_start(_trainer(20, num_test_batches=[3, 1]))
+    assert json.loads(progress.path.read_text()) == {"phase": "testing", "done": 0.0, "step": 0, "of": 4, "speed": None}
+    progress.on_test_batch_end(_trainer(20, num_test_batches=[3, 1]), None, None, None, 0)
+    assert json.loads(progress.path.read_text())["step"] == 1
+
+
+def test_the_speed_is_that_of_this_attempt_and_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    progress, clock = ProgressFile(tmp_path / "progress.json", every_s=0.0), iter([100.0, 105.0, 200.0, 201.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    speeds = []
+    for tell in (
+        lambda: progress.on_train_batch_end(_trainer(10)),  # resumed there
+        lambda: progress.on_train_batch_end(_trainer(12)),
+        lambda: progress.on_test_start(_trainer(20, num_test_batches=[4])),
+        lambda: progress.on_test_batch_end(_trainer(20, num_test_batches=[4]), None, None, None, 0),
+    ):
+        tell()
+        speeds.append(json.loads(progress.path.read_text())["speed"])
+    assert speeds == [None, pytest.approx(0.1 / 5), None, pytest.approx(0.25)]
+
+
+def test_a_validation_is_a_sign_of_life(tmp_path: Path) -> None:
+    progress = ProgressFile(tmp_path / "progress.json")
+    progress.on_validation_batch_end()
+    assert not progress.path.exists()
+    progress.on_train_batch_end(_trainer(5))
+    told = progress.path.read_text()
+    os.utime(progress.path, (1, 1))
+    progress.on_validation_batch_end()
+    assert progress.path.stat().st_mtime > 1
+    assert progress.path.read_text() == told
 
 
 def test_progress_is_not_told_at_every_step(tmp_path: Path) -> None:
@@ -79,7 +111,7 @@ def test_progress_is_not_told_at_every_step(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         progress.on_train_batch_end(_trainer(step))
     assert json.loads(progress.path.read_text())["done"] == 0.05
-    progress.on_test_start(_trainer(20))
+    progress.on_test_start(_trainer(20, num_test_batches=[3]))
     assert json.loads(progress.path.read_text())["phase"] == "testing"
 
 

@@ -14,7 +14,7 @@ from whqa.cli.commands import main
 from whqa.config.instantiate import config_dir
 from whqa.config.words import check_overrides
 
-COMMANDS = ("cv", "summarize", "assess", "info", "data check", "data preview", "data prepare", "data phantom")
+COMMANDS = ("cv", "status", "summarize", "assess", "info", "data check", "data preview", "data prepare", "data phantom")
 # Of commands whose words are checked in full before anything is done.
 CHECKED = ("cv", "train", "data prepare")
 GROUPS = sorted(p for p in config_dir().iterdir() if p.is_dir() and p.name != "hydra")

@@ -34,6 +34,7 @@ def answer(words: list[str], folder: Path) -> tuple[int, str, str]:
         (["cv", "experiment=demo", "--jobs", "0"], "must be at least 1"),
         (["summarize", "runs/demo", "--reports", "-1"], "must be at least 0"),
         (["summarize", "nowhere"], "`whqa cv experiment=...` makes one"),
+        (["status", "nowhere"], "`whqa cv experiment=...` makes one"),
         (["assess", "a.nii.gz", "a.nii.gz", "--model", "nowhere", "-o", "out"], "`make demo` makes runs/demo"),
         (["assess", "no-such.nii.gz", "mask.nii.gz", "--model", "run", "-o", "out"], "no such file or folder"),
         (["assess", ".", ".", "--model", "run", "-o", "out"], "no "),

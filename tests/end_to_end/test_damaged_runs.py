@@ -23,7 +23,7 @@ OF_A_RUN = (
     *(f"errormap/1/{name}" for name in (*OF_BOTH, "calibration.json", "features.csv", "baselines.json")),
     *(f"segmenter/1/{name}" for name in (*OF_BOTH, "masks.json", "checkpoints/early.pt")),
 )
-SIDE_EFFECTS = ("metrics.csv", "progress.json", "seconds.json")  # logs: nothing is made from them
+SIDE_EFFECTS = ("metrics.csv", "progress.json", "seconds.json", ".lock")  # logs: nothing is made from them
 
 
 @pytest.fixture(scope="module")

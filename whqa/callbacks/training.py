@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,33 +103,52 @@ class KeepEarlyWeights(pl.Callback):
 
 
 class ProgressFile(pl.Callback):
-    """Write `progress.json` ({"phase", "done": 0 to 1}) about once a second for the cross-validation's display."""
+    """Write `progress.json` about once a second for whoever watches from outside; `whqa.results.run_progress` reads it.
+
+    phase "training" or "testing"; done, its share, 0 to 1; step and of, optimiser steps or volumes; speed, what is done
+    of the phase in a second, or null.
+    """
 
     def __init__(self, path: Path, every_s: float = 1.0) -> None:
         self.path = path
         self.every_s = every_s
         self._last = 0.0
+        self._phase = ""
+        self._begun = (0.0, 0.0)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Report training progress."""
         total = max(1, int((trainer.max_epochs or 1) * trainer.num_training_batches))
-        self._report("training", min(1.0, trainer.global_step / total))
+        self._report("training", trainer.global_step, total)
+
+    @rank_zero_only
+    def on_validation_batch_end(self, *args: Any) -> None:
+        """Give a sign of life; what was reported stays, and there may be nothing yet."""
+        with suppress(OSError):
+            os.utime(self.path)
 
     def on_test_start(self, trainer: pl.Trainer, *args: Any) -> None:
         """Report that training is over."""
-        self._last = 0.0
-        self._report("testing", 0.0)
+        self._report("testing", 0, self._volumes(trainer))
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
         """Report how many of the test's masks are done."""
-        total = sum(n for n in trainer.num_test_batches if math.isfinite(n))
-        self._report("testing", min(1.0, (batch_idx + 1) / max(1, total)))
+        self._report("testing", batch_idx + 1, self._volumes(trainer))
+
+    @staticmethod
+    def _volumes(trainer: pl.Trainer) -> int:
+        return max(1, int(sum(n for n in trainer.num_test_batches if math.isfinite(n))))
 
     @rank_zero_only
-    def _report(self, phase: str, done: float) -> None:
-        now = time.monotonic()
+    def _report(self, phase: str, step: int, of: int) -> None:
+        now, done = time.monotonic(), min(1.0, step / of)
+        if phase != self._phase:
+            self._phase, self._begun, self._last = phase, (now, done), 0.0
         if now - self._last >= self.every_s:
             self._last = now
-            write_text(self.path, json.dumps({"phase": phase, "done": round(done, 4)}))
+            seconds, gained = now - self._begun[0], done - self._begun[1]
+            speed = gained / seconds if gained > 0 and seconds > 0 else None
+            told = {"phase": phase, "done": round(done, 4), "step": step, "of": of, "speed": speed}
+            write_text(self.path, json.dumps(told))

@@ -1,4 +1,4 @@
-"""`whqa train | cv | summarize | compare | assess | data ... | info`: thin wrappers around what does the work."""
+"""`whqa train | cv | status | summarize | compare | assess | data ... | info`: thin wrappers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from whqa import __version__
 from whqa.cli.assess import add_assess_command
 from whqa.cli.data import add_data_commands
+from whqa.cli.status import add_status_command
 from whqa.errors import STOPPED, InputError, plain_messages
 from whqa.files import system_trouble
 from whqa.process import sigterm_interrupts
@@ -79,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     cv.more = _settings
     cv.set_defaults(run=_cv, takes_settings=True)
+
+    add_status_command(commands.add_parser("status", help="every run of an experiment: done, running, failed, waiting"))
 
     summarize = commands.add_parser("summarize", help="folds -> cases.csv, summary.json, summary.html")
     summarize.add_argument("directory", type=Path, help="runs/<experiment>")

@@ -175,6 +175,20 @@ class MaskPlan:
         """Names of all segmenters that the error-map network of `test_fold` waits for."""
         return tuple(sorted({self.segmenter_of(test_fold, j) for j in range(self.n_folds)}))
 
+    def graph(self, needs_segmenters: bool = True) -> dict[str, frozenset[str]]:
+        """Every run of an experiment, such as "segmenter/0-1" or "errormap/0" -> the runs that it waits for.
+
+        Args:
+            needs_segmenters: see `ChosenKinds`; other programs' masks are waited for by nobody.
+        """
+        segmenters = {f"segmenter/{job.name}": frozenset[str]() for job in self.segmenters}
+        if not needs_segmenters:
+            return {f"errormap/{fold}": frozenset() for fold in range(self.n_folds)}
+        return segmenters | {
+            f"errormap/{fold}": frozenset(f"segmenter/{name}" for name in self.needed_by(fold))
+            for fold in range(self.n_folds)
+        }
+
     @property
     def asserts_unseen(self) -> bool:
         """Whether training masks must come from segmenters that have not seen the case."""

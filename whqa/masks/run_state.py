@@ -1,27 +1,38 @@
-"""Whether a run has begun, whether it is complete, and whether its files are still those that it wrote.
+"""Whether a run has begun, failed or is complete, and whether its files are still those that it wrote.
 
 runs/<experiment>/{segmenter,errormap}/<name>/COMPLETED
     written last: SHA-256 and name of every file that others read, as `sha256sum --check COMPLETED` takes them;
     empty where an older version made the run
+runs/<experiment>/{segmenter,errormap}/<name>/FAILED
+    why its last attempt failed, in one line; gone as soon as the next one begins
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from whqa.errors import InputError
+from whqa.errors import STOPPED, InputError
 from whqa.files import reading, sha256, write_text
+from whqa.process import is_first_rank
 
 COMPLETED = "COMPLETED"
+FAILED = "FAILED"
+LOG = "train.log"
 LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
 EARLY_WEIGHTS = Path("checkpoints", "early.pt")
 # What a training leaves, which only a training makes again, and what the test after it leaves.
 _OF_TRAINING = ("config.yaml", "made_from.json", str(LAST_CHECKPOINT), str(EARLY_WEIGHTS))
 _OF_TEST = ("masks.json", "cases.csv", "features.csv", "calibration.json", "baselines.json")
 _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
+# Of a log, in bytes: its end is all that tells how a run ended.
+_LOG_END = 2**16
+_BAR = re.compile(r"━|\bit/s\b")
+_ERROR = re.compile(r"[\w.]*(?:Error|Exception)(?:: .*)?")
 
 
 def has_begun(run_dir: Path) -> bool:
@@ -38,6 +49,51 @@ def stamp(run_dir: Path) -> None:
     """Say that a run is complete, and what its files are."""
     files = [name for name in (*_OF_TRAINING, *_OF_TEST) if (run_dir / name).is_file()]
     write_text(run_dir / COMPLETED, "".join(f"{sha256(run_dir / name)}  {name}\n" for name in files))
+
+
+@contextmanager
+def failure_noted(run_dir: Path) -> Iterator[None]:
+    """For one attempt of a run: whatever ends it but an interrupt is told in FAILED, until the next attempt."""
+    if is_first_rank():
+        (run_dir / FAILED).unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        name = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+        if not is_complete(run_dir):
+            note_failure(run_dir, f"{name}{error}")
+        raise
+
+
+def note_failure(run_dir: Path, why: str) -> None:
+    """Say why an attempt failed; a disk that does not take it is no further trouble."""
+    with suppress(OSError):
+        write_text(run_dir / FAILED, " ".join(why.split()) + "\n")
+
+
+def noted_failure(run_dir: Path) -> str | None:
+    """What FAILED says; None where the last attempt did not fail."""
+    with suppress(OSError):
+        return (run_dir / FAILED).read_text(encoding="utf-8", errors="replace").strip() or "for an unknown reason"
+    return None
+
+
+def last_log_line(run_dir: Path) -> str | None:
+    """The last line of a run's log that is no progress bar; None where there is none."""
+    with suppress(OSError), (run_dir / LOG).open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_END))
+        lines = (line.strip() for line in file.read().decode(errors="replace").splitlines())
+        return next((line for line in reversed(list(lines)) if line and not _BAR.search(line)), None)
+    return None
+
+
+def logged_failure(run_dir: Path) -> str | None:
+    """What a run's log ends with where that is an error: of runs that could not write FAILED themselves."""
+    line = last_log_line(run_dir) or ""
+    if line.startswith("whqa train: "):
+        line = line.removeprefix("whqa train: ")
+        return line if line != STOPPED else None
+    return line if _ERROR.fullmatch(line) else None
 
 
 def refuse_damaged(run_dirs: Iterable[Path], trained_only: bool = False) -> None:
