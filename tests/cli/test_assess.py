@@ -254,7 +254,7 @@ def test_a_disk_that_is_full_ends_with_one_line(
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("whqa.data.formats.volume_files.nib.save", full)
+    monkeypatch.setattr("whqa.data.formats.volume_files.nib.Nifti1Image.to_stream", full)
     words = (_files(scans / "images")[0], _files(scans / "masks")[0], "--model", run, "-o", scans / "new" / "out")
     assert _assess(*words, "--no-report") == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -115,7 +115,7 @@ def index_digests(directory: Path) -> dict[str, str]:
         InputError: as `read_index`.
     """
     rows = read_index(directory)
-    found = {f"{row['case']}/{row['mask_kind']}": row["mask_sha256"] for row in rows if "mask_sha256" in row}
+    found = {f"{row['case']}/{directory.name}": row["mask_sha256"] for row in rows if "mask_sha256" in row}
     return found | {f"{row['case']}/{OPINION}": row["opinion_sha256"] for row in rows if row.get("opinion_sha256")}
 
 

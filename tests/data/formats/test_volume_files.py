@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -375,11 +376,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     path = save(tmp_path / "a.nii.gz", random())
     before = path.read_bytes()
 
-    def half(image: nib.Nifti1Image, target: Path) -> None:
-        Path(target).write_bytes(b"half")
+    def half(image: nib.Nifti1Image, stream: BinaryIO) -> None:
+        stream.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(nib, "save", half)
+    monkeypatch.setattr(nib.Nifti1Image, "to_stream", half)
     with pytest.raises(OSError, match="disk full"):
         write_volume(path, random(), OBLIQUE)
     assert path.read_bytes() == before
