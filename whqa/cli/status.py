@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from whqa.results.experiment_status import STATES, ExperimentStatus, RunStatus, State, status
+from whqa.results.experiment_status import RUN_STATES, ExperimentStatus, RunStatus, State, status
 
 WATCH_S = 3.0
 _COLUMNS = ("run", "state", "done", "left", "host", "")
@@ -85,7 +85,7 @@ def _headline(name: str, one: ExperimentStatus) -> str:
         return one["error"]
     counts = Counter(run["state"] for run in one["runs"].values())
     line = f"{name} ({one['plan']}, {one['folds']} folds): "
-    line += ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    line += ", ".join(f"{counts[state]} {state}" for state in RUN_STATES if counts[state])
     stands_still = not counts["running"] and not _is_done(one)
     return line + ("; nothing runs, the same `whqa cv ...` continues" if stands_still else "")
 

@@ -25,7 +25,7 @@ from whqa.process import Lock, read_lock
 from whqa.results.run_progress import PROGRESS, Progress, read_progress, saved_step
 
 State = Literal["done", "running", "failed", "stopped", "waiting"]
-STATES: tuple[State, ...] = get_args(State)
+RUN_STATES: tuple[State, ...] = get_args(State)
 # How long a run on another machine may write nothing, as while it reads the scans or fits the baselines.
 SILENT_S = 900.0
 _FOLDS = "folds.json"
