@@ -24,7 +24,7 @@ from whqa.cv import Graph, Run, cross_validate, name_failures, plan_runs, run_en
 from whqa.errors import InputError
 from whqa.masks.plan import MaskPlan
 from whqa.masks.run_state import noted_failure
-from whqa.process import sigterm_interrupts
+from whqa.process import sigterm_interrupts, sleep_while_waiting
 
 # Writes down when it began, does as told, leaves the stamp: `stub.py ROOT FAILING stage=... fold=...`
 STUB = """
@@ -191,7 +191,7 @@ def test_a_signal_stops_the_children(graph: Callable[..., Graph], tmp_path: Path
 
 _INTERRUPTED = """
 import os, signal, sys
-from whqa.process import sigterm_interrupts
+from whqa.process import sigterm_interrupts, sleep_while_waiting
 try:
     with sigterm_interrupts():
         exec("import os; os.kill(os.getpid(), signal.SIGINT)")
@@ -247,6 +247,18 @@ def test_runs_share_the_cores_unless_the_user_says_otherwise(monkeypatch: pytest
     assert run_environment(16)["OMP_NUM_THREADS"] == "1"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert run_environment(2)["OMP_NUM_THREADS"] == "3"
+
+
+@pytest.mark.parametrize("settled", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+def test_waiting_threads_sleep_unless_the_user_has_settled_it(monkeypatch: pytest.MonkeyPatch, settled: str) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
+    sleep_while_waiting()
+    assert run_environment(1)["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setenv(settled, "active")
+    sleep_while_waiting()
+    assert {"OMP_WAIT_POLICY": "active"}.get(settled) == os.environ.get("OMP_WAIT_POLICY")
 
 
 @pytest.mark.parametrize(

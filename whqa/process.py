@@ -31,6 +31,15 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def sleep_while_waiting() -> None:
+    """Let threads that wait for each other sleep: spinning, two take ten times as long beside other busy processes.
+
+    OpenMP reads it when torch is loaded; what the user has settled stays.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & set(os.environ):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
 def keeps_memory() -> bool:
     """Whether `keep_memory` has something to do: there is glibc, and nobody who settled its allocator otherwise."""
     settled = any(name in os.environ for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"))

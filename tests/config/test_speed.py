@@ -30,6 +30,7 @@ def test_the_words_that_turn_choices_off_are_settings_or_of_the_environment() ->
     assert not any(config[stage][name] for stage in ("segmenter", "errormap") for name in ("channels_last", "fused"))
     assert {word.split("=")[0] for word in words} - {w.split("=")[0] for w in settings} == {
         "OMP_NUM_THREADS",
+        "OMP_WAIT_POLICY",
         KEEP_MEMORY,
     }
     assert Config().segmenter.fused

@@ -15,12 +15,13 @@ from whqa.cli.data import add_data_commands
 from whqa.cli.status import add_status_command
 from whqa.errors import STOPPED, InputError, plain_messages
 from whqa.files import system_trouble
-from whqa.process import sigterm_interrupts
+from whqa.process import sigterm_interrupts, sleep_while_waiting
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the console script; exits with 0, 1 (a run failed) or 2 (bad arguments or input)."""
     plain_messages()
+    sleep_while_waiting()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["train"]:
         _train(arguments[1:])
