@@ -25,6 +25,8 @@ RIGHT = {
     "masks.kinds": {"null", "[]"},
     "errormap.inputs": {"null"},
     "errormap.baselines": {"[]"},
+    "errormap.train_kinds": {"null", "[]"},
+    "errormap.shuffled": {"[]"},
     # a number is a truth to OmegaConf
     "segmenter.channels_last": {"-1"},
     "errormap.channels_last": {"-1"},

@@ -130,6 +130,7 @@ def refuse_unmakeable(cfg: DictConfig) -> None:
     with torch.device("meta"):
         make(cfg.network, in_channels=1, out_channels=2)
     make_baselines(cfg.errormap.baselines, ())
+    make_shuffled(cfg.errormap.shuffled)
     deterministic = torch.are_deterministic_algorithms_enabled()
     make(cfg.trainer, logger=False, enable_checkpointing=False, plugins=None)
     torch.use_deterministic_algorithms(deterministic)
