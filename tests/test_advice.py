@@ -53,14 +53,17 @@ NOT_PRINTED = {
     "whqa.config.mistakes": OF_A_FOLDER,
     "whqa.masks.external": {"assess", "summarize"},  # as were the settings of other programs
     "whqa.masks.plan": {"assess", "summarize", "info", "data prepare"},  # a finished run's plan was accepted
+    "whqa.masks.plan": {"assess", "summarize", "status", "info", "data prepare"},  # a finished run's plan was accepted
     "whqa.config.run_config": {"assess", "summarize"},  # which compare the runs with each other alone
     "whqa.modules.errormap": {"assess", "summarize"},  # as were the settings of its network
     "whqa.judges.registry": {"info"},  # it lists the names alone
     "whqa.data.sources.choice": {"data phantom"},  # it reads all that it wrote
-    **{m: {"assess", "summarize"} for m in ("whqa.masks.made_from", "whqa.masks.store", "whqa.data.folds")},
+    **{m: {"assess", "summarize"} for m in ("whqa.masks.made_from", "whqa.masks.store")},
+    "whqa.data.folds": {"assess", "summarize", "status"},  # which compares no cohorts
     "whqa.data.cache": {"assess", "summarize"},  # nor do these prepare scans
     "whqa.data.reading": {"assess", "summarize", "data phantom"},  # of references that a finished run has read
-    "whqa.data.formats.nifti_placement": {"assess", "summarize", "info", "data phantom"},  # in words of their own
+    # in words of their own
+    "whqa.data.formats.nifti_placement": {"assess", "summarize", "status", "info", "data phantom"},
     "whqa.config.wandb_settings": OF_A_FOLDER,  # which log nothing
     # the masks of its reports are in memory, with the scheme of their cohort
     **{

@@ -230,13 +230,14 @@ def test_a_process_that_shall_ignore_sigterm_goes_on_to(monkeypatch: pytest.Monk
 
 
 def test_progress_counts_complete_and_running_runs(tmp_path: Path) -> None:
-    run = Run("segmenter", "0", tmp_path, work=100)
+    run = Run("segmenter", "0", tmp_path / "segmenter" / "0", work=100)
+    run.directory.mkdir(parents=True)
     assert run.done == 0.0
-    (tmp_path / "progress.json").write_text(json.dumps({"phase": "training", "done": 0.5}))
+    (run.directory / "progress.json").write_text(json.dumps({"phase": "training", "done": 0.5}))
     assert 0 < run.done < 0.5
-    (tmp_path / "progress.json").write_text("{")
+    (run.directory / "progress.json").write_text("{")
     assert run.done == 0.0
-    (tmp_path / "COMPLETED").touch()
+    (run.directory / "COMPLETED").touch()
     assert run.done == 1.0
 
 

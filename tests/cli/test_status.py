@@ -13,9 +13,9 @@ from typing import Any, get_args
 import pytest
 from rich.console import Console
 
-import whqa.cli.status
+import whqa.cli.status_text
 from whqa.cli.commands import main
-from whqa.cli.status import status_tables, watch
+from whqa.cli.status_text import status_tables, watch
 from whqa.results.experiment_status import ExperimentStatus, RunStatus, State, status
 
 HEAVY = ("torch", "pytorch_lightning", "torchmetrics", "pandas", "matplotlib", "monai", "sklearn", "hydra")
@@ -140,10 +140,10 @@ def test_watching_ends_when_all_is_done(tmp_path: Path, monkeypatch: pytest.Monk
         (path / name).mkdir(parents=True)
         (path / name / "COMPLETED").touch()
 
-    monkeypatch.setattr(whqa.cli.status.time, "sleep", sleep)
+    monkeypatch.setattr(whqa.cli.status_text.time, "sleep", sleep)
     output = io.StringIO()
     watch(path, Console(file=output, width=200))
-    assert slept == [whqa.cli.status.WATCH_S] * 4
+    assert slept == [whqa.cli.status_text.WATCH_S] * 4
     assert output.getvalue().count("4 done") == 1, "not on a terminal: once"
     assert "waiting" not in output.getvalue()
 
@@ -156,7 +156,7 @@ def test_watching_a_terminal_draws_every_state(tmp_path: Path, monkeypatch: pyte
         (path / (name := next(states))).mkdir(parents=True)
         (path / name / "COMPLETED").touch()
 
-    monkeypatch.setattr(whqa.cli.status.time, "sleep", sleep)
+    monkeypatch.setattr(whqa.cli.status_text.time, "sleep", sleep)
     output = io.StringIO()
     watch(path, Console(file=output, width=200, height=30, force_terminal=True))
     for text in ("4 waiting", "1 done, 3 waiting", "2 done, 2 waiting", "3 done, 1 waiting", "4 done"):
@@ -169,7 +169,7 @@ def test_an_interrupt_ends_watching_in_silence(
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(whqa.cli.status.time, "sleep", interrupted)
+    monkeypatch.setattr(whqa.cli.status_text.time, "sleep", interrupted)
     assert answer(str(write(tmp_path / "x")), "--watch") == 130
     assert capsys.readouterr().err == ""
 

@@ -9,6 +9,7 @@ waiting   it has not begun: for other runs, or for its turn
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -119,7 +120,7 @@ def _experiment(directory: Path) -> ExperimentStatus:
     try:
         plan = MaskPlan(folds["plan"], len(folds["folds"]))
     except InputError as error:
-        raise InputError(f"{path}: {error}; start anew with another name=...") from None
+        raise InputError(f"{path}: {error}; start anew: rm -r {shlex.quote(str(directory))}") from None
     graph = plan.graph(_needs_segmenters(directory))
     runs = {name: _run(directory / name) for name in graph}
     for name, needs in graph.items():
