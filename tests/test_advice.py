@@ -52,7 +52,6 @@ NOT_PRINTED = {
     "whqa.config.words": OF_A_FOLDER | {"data prepare"},  # whose settings begin with data.; it takes those of cv
     "whqa.config.mistakes": OF_A_FOLDER,
     "whqa.masks.external": {"assess", "summarize"},  # as were the settings of other programs
-    "whqa.masks.plan": {"assess", "summarize", "info", "data prepare"},  # a finished run's plan was accepted
     "whqa.masks.plan": {"assess", "summarize", "status", "info", "data prepare"},  # a finished run's plan was accepted
     "whqa.config.run_config": {"assess", "summarize"},  # which compare the runs with each other alone
     "whqa.modules.errormap": {"assess", "summarize"},  # as were the settings of its network
