@@ -37,6 +37,7 @@ FILES = {
 ANSWERED_BY = {
     "assess": ("assess", {"_assess", "_preview", "_pairs", "_assess_one", "_assess_many"}),
     "summarize": ("commands", {"_summarize"}),
+    "compare": ("commands", {"_compare"}),
     "status": ("status", {"_status"}),
     "info": ("commands", {"_info"}),
     "train": ("commands", {"_train"}),
@@ -51,6 +52,8 @@ OF_A_FOLDER, OF_AN_EXPERIMENT = {"data check", "data preview"}, {"cv", "train", 
 NOT_PRINTED = {
     "whqa.config.words": OF_A_FOLDER | {"data prepare"},  # whose settings begin with data.; it takes those of cv
     "whqa.config.mistakes": OF_A_FOLDER,
+    # words for a training, which info lists
+    "whqa.config.speed": OF_A_FOLDER | {"assess", "summarize", "info", "status", "data phantom"},
     "whqa.masks.external": {"assess", "summarize"},  # as were the settings of other programs
     "whqa.masks.plan": {"assess", "summarize", "status", "info", "data prepare"},  # a finished run's plan was accepted
     "whqa.config.run_config": {"assess", "summarize"},  # which compare the runs with each other alone
@@ -193,7 +196,9 @@ def printed_by(message: Message) -> list[str]:
     served = {c for c, (file, _) in ANSWERED_BY.items() if message.module == f"whqa.cli.{file}"}
     if served:
         return [command for command in ANSWERED_BY if command in served and message.function in ANSWERED_BY[command][1]]
-    without = NOT_PRINTED.get(message.module, set())
+    without = set(NOT_PRINTED.get(message.module, set()))
+    # it reads finished experiments as summarize does
+    without |= {"compare"} if "summarize" in without else set()
     return [c for c in ANSWERED_BY if message.module in run_by(c) and c not in without]
 
 

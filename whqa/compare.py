@@ -23,7 +23,7 @@ from whqa.files import as_named
 from whqa.masks.made_from import runs_begun
 from whqa.report.numbers import show_entry, show_interval
 from whqa.results.breakdown import correction_numbers
-from whqa.results.statistics import lead, quality_numbers
+from whqa.results.statistics import paired_lead, quality_numbers
 from whqa.results.summary_entry import entry_of, mean_entry
 from whqa.results.tables import RunTables, read_run, view
 
@@ -64,7 +64,7 @@ def compare(directories: Sequence[Path]) -> Comparison:
     """
     directories = [as_named(path) for path in directories]
     if len(directories) < 2:
-        raise InputError("name two or more finished experiments, such as runs/demo and runs/demo,seed=1")
+        raise InputError("name two or more finished experiments, such as runs/first and runs/second")
     twice = next((path for i, path in enumerate(directories) if path in directories[:i]), None)
     if twice is not None:
         raise InputError(f"{twice}: named twice; name each experiment once")
@@ -108,7 +108,7 @@ def _compared(first: RunTables, other: RunTables, masks: str) -> Compared:
     return {
         "n": len(rows),
         "error_dice": mean_entry(rows["error_dice"], rows["patient"], "it judged no such mask"),
-        "lead": ahead if other is first else lead(view(first.of_first_method, masks), rows),
+        "lead": ahead if other is first else paired_lead(view(first.of_first_method, masks), rows),
         "pcc": quality["pcc"],
         "mae": quality["mae"],
         "gain": correction_numbers(rows, other.structures)["gain"],

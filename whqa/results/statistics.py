@@ -48,11 +48,11 @@ def method_numbers(tables: RunTables, intervals: Mapping[str, pd.DataFrame]) -> 
                 measured = {} if i else intervals
                 numbers = _method_numbers(of_method, tables.structures, chosen, measured)
                 first = rows[rows["method"] == tables.methods[0]]
-                parts[masks] = {**numbers, "lead": lead(first, of_method)} if i else numbers
+                parts[masks] = {**numbers, "lead": paired_lead(first, of_method)} if i else numbers
     return methods
 
 
-def lead(first: pd.DataFrame, second: pd.DataFrame, column: str = "error_dice") -> Entry:
+def paired_lead(first: pd.DataFrame, second: pd.DataFrame, column: str = "error_dice") -> Entry:
     """How much higher a column of `first` is than of `second`, mask by mask, over masks that both have a value of."""
     key = ["case", "mask_kind"]
     both = first[[*key, "patient", column]].merge(second[[*key, column]], on=key, suffixes=("", "_second"))
