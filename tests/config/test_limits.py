@@ -30,6 +30,8 @@ RIGHT = {
     # a number is a truth to OmegaConf
     "segmenter.channels_last": {"-1"},
     "errormap.channels_last": {"-1"},
+    "segmenter.fused": {"-1"},
+    "errormap.fused": {"-1"},
     "segmenter.num_workers": {"null"},
     "errormap.num_workers": {"null"},
     # the trainer says it itself, before any scan is read
@@ -101,7 +103,10 @@ def test_every_key_refuses_what_it_cannot_be(group: str) -> None:
         (["errormap.balance=x"], "errormap.balance=x: must be one of final, quality, none"),
         (["trainer.deterministic=abc"], "trainer.deterministic=abc: must be one of true, false, warn"),
         (["network._target_=abc"], "network._target_=abc: must be the dotted name of a class or function"),
-        (["callbacks.learning_rate=0"], "must be a mapping with _target_; ~callbacks.learning_rate takes it out"),
+        (
+            ["callbacks.learning_rate=0"],
+            "must be a mapping with callbacks.learning_rate._target_; ~callbacks.learning_rate takes it out",
+        ),
         (["callbacks.checkpoint.save_top_k=0"], "callbacks.checkpoint.save_top_k=0: must be 1, as the file that a run"),
         (["data.name=0"], "data.name=0: must be a name; quotes inside the quotes make it one: 'data.name=\"0\"'"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ import torch
 from whqa.callbacks.training import SeedSteps
 from whqa.judges.calibration import Calibration
 from whqa.masks.plan import MASK_KINDS
+from whqa.modules.segmenter import SegmenterModule
 
 Train = Callable[..., int]
 Tiny = Callable[[Path], list[str]]
@@ -225,10 +227,16 @@ def test_the_same_seed_gives_the_same_study(
 
 
 def test_a_training_that_diverges_ends_with_one_line_and_a_sound_checkpoint(
-    phantoms: Path, tmp_path: Path, train: Train, tiny: Tiny, capsys: pytest.CaptureFixture[str]
+    phantoms: Path,
+    tmp_path: Path,
+    train: Train,
+    tiny: Tiny,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shutil.copytree(phantoms, tmp_path, dirs_exist_ok=True)
-    assert train(*tiny(tmp_path), "segmenter.learning_rate=1e30") == 2
+    monkeypatch.setattr(SegmenterModule, "loss", lambda module, logits, target: logits.sum() * math.nan)
+    assert train(*tiny(tmp_path)) == 2
     err = capsys.readouterr().err.strip().splitlines()[-1]
     assert "training diverged: loss is nan" in err
     assert not list(tmp_path.rglob("COMPLETED"))

@@ -21,7 +21,7 @@ from whqa.masks.store import read_index
 from whqa.results.run_folds import folds_to_summarize
 
 TEXT_COLUMNS = ("case", "patient", "mask_kind", "method", "modality", "segmenter")
-METHOD_ORDER = ("errormap", "constant", "boundary", "entropy", "opinion", "ensemble", "mask_shuffled", "image_shuffled")
+METHOD_ORDER = ("errormap", "constant", "boundary", "entropy", "opinion", "ensemble")
 CONTRACT_COLUMNS = (
     *("case", "fold", "mask_kind", "method", "error_dice", "error_auprc"),
     *("acc_volume", "qi_volume", "acc_heart", "qi_heart"),
