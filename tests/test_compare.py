@@ -57,6 +57,16 @@ def test_the_table_names_experiments_and_signs_differences(two: tuple[Path, Path
     assert f"{found['final'][str(two[1])]['lead']['mean']:+.3f}" in output.getvalue()
 
 
+def test_experiments_of_one_name_are_told_apart(two: tuple[Path, Path], tmp_path: Path) -> None:
+    again = tmp_path / "again" / "first"
+    again.parent.mkdir()
+    two[1].rename(again)
+    output = io.StringIO()
+    print_comparison(compare([two[0], again]), Console(file=output, width=400))
+    assert str(two[0]) in output.getvalue()
+    assert str(again) in output.getvalue()
+
+
 def test_command_prints_json(two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["compare", *map(str, two), "--json"])

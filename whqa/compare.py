@@ -83,6 +83,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for head in HEADS:
         table.add_column(head, justify="left" if head in HEADS[:2] else "right", no_wrap=head in HEADS[:2])
+    directories = next(iter(comparison.values()))
+    distinct = len({Path(name).name for name in directories}) == len(directories)
     for masks, experiments in comparison.items():
         for name, found in experiments.items():
             cells = [
@@ -92,7 +94,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
                 _cell(found["mae"], 4),
                 _cell(found["gain"], 3, signed=True),
             ]
-            table.add_row(masks, escape(Path(name).name), str(found["n"]), *cells)
+            table.add_row(masks, escape(Path(name).name if distinct else name), str(found["n"]), *cells)
         table.add_section()
     console.print(table)
     console.print(
