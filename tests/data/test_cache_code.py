@@ -28,7 +28,8 @@ def test_the_code_of_all_modules_that_make_the_arrays_decides_the_entry(monkeypa
         waiting += sorted(imported(name) - makers - set(waiting))
     # these hold records, messages and writing, nothing that an array follows from
     makers -= {f"whqa.{name}" for name in ("errors", "files", "process", "data.case")}
-    makers -= {f"whqa.data.formats.{name}" for name in ("advice", "foreign", "label_names", "layers", "stacks")}
+    formats = ("advice", "class_maps", "foreign", "label_names", "layers", "stacks")
+    makers -= {f"whqa.data.formats.{name}" for name in formats}
     read: list[Path] = []
     cache_module._code_version.cache_clear()
     with monkeypatch.context() as patch:
