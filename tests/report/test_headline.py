@@ -7,6 +7,7 @@ import copy
 import pytest
 
 from whqa.report.headline import tiles
+from whqa.report.summary_tables import method_table
 
 
 def _entry(mean, low=None, high=None):
@@ -16,6 +17,7 @@ def _entry(mean, low=None, high=None):
 def _numbers(dice, mae):
     nothing = _entry(None)
     return {
+        "n": 3,
         "error_dice": dice,
         "volume": {"pcc": nothing, "mae": mae},
         "failure": {"aurc": _entry(0.2)},
@@ -46,6 +48,15 @@ def test_the_best_rival_is_the_highest_dice_but_the_lowest_mae(summary):
     assert mae.badge == ("bad", "behind")
     summary["methods"]["entropy"]["final"]["error_dice"] = _entry(0.4, 0.35, 0.54)
     assert _of(summary, "error Dice").badge == ("good", "ahead")
+
+
+def test_the_network_with_an_input_of_another_patient_is_no_rival(summary):
+    summary["methods"]["mask_shuffled"] = {"final": _numbers(_entry(0.7, 0.6, 0.8), _entry(0.001, 0.0, 0.002))}
+    assert _of(summary, "error Dice").beside == "best other method: entropy 0.500"
+    columns = (("error_dice", "error Dice", 3), ("volume.mae", "MAE", 4))
+    rows = method_table(summary["methods"], "final", columns, "t").rows
+    assert [[cell.best for cell in row.cells] for row in rows if row.name == "mask_shuffled"] == [[False, False]]
+    assert [row.name for row in rows if row.cells[0].best] == ["errormap"]
 
 
 def test_what_is_not_defined_says_why_and_has_no_badge(summary):

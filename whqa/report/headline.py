@@ -9,6 +9,7 @@ from typing import Any
 from whqa.report.numbers import show_share
 from whqa.report.summary_tables import cell, rank, share_cell
 from whqa.results.summary_entry import at_path
+from whqa.results.tables import ABLATIONS
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def tiles(summary: Mapping[str, Any], part: str) -> list[HeadlineTile]:
 
 def _compared(methods: Mapping[str, Mapping[str, Any]], part: str, path: str, label: str, digits: int) -> HeadlineTile:
     """The first method beside the best of the others; a constant counts for what it can do."""
-    own, *others = methods
+    own, *others = (name for name in methods if name not in ABLATIONS)
     mine = at_path(methods[own][part], path)
     shown = cell(mine, digits)
     rivals = {name: at_path(methods[name][part], path) for name in others}

@@ -10,6 +10,7 @@ from whqa.judges.constant import REGIONS
 from whqa.report.numbers import Columns, show_interval, show_number, show_share
 from whqa.results.failure_score import SCORES
 from whqa.results.summary_entry import at_path
+from whqa.results.tables import ABLATIONS
 
 LOWER_IS_BETTER = ("mae", "aurc", "e_aurc")
 UNRATED = ("mae_constant", "seconds_per_case", "lead")
@@ -85,7 +86,7 @@ def method_table(methods: Mapping[str, Mapping[str, Any]], part: str, columns: C
     """Methods against columns; the first method is what the page is about."""
     with_counts = columns is ERROR_COLUMNS
     names = [name for name in methods if methods[name][part]["n"]]
-    best = {path: _best([at_path(methods[name][part], path)["mean"] for name in names], path) for path, _, _ in columns}
+    best = {path: _best([at_path(methods[name][part], path) for name in names], names, path) for path, _, _ in columns}
     rows = []
     for i, name in enumerate(names):
         numbers = methods[name][part]
@@ -113,7 +114,7 @@ def split_table(
     rows = []
     for key in keys:
         entries = [methods[name][part][by].get(key, {"error_dice": null})["error_dice"] for name in names]
-        best = _best([entry["mean"] for entry in entries], "error_dice")
+        best = _best(entries, names, "error_dice")
         rows.append(
             TableRow(titles.get(key, key), tuple(_rated(entry, 3, i in best) for i, entry in enumerate(entries)))
         )
@@ -131,7 +132,7 @@ def structure_failure_table(
     rows = []
     for key, title in titles.items():
         entries = [methods[name][part]["failure"]["auroc_per_structure"].get(key, null) for name in names]
-        best = _best([entry["mean"] for entry in entries], "auroc")
+        best = _best(entries, names, "auroc")
         cells = (_rated(entry, 3, i in best) for i, entry in enumerate(entries))
         rows.append(TableRow(title, (Cell(str(entries[0]["positives"])), *cells)))
     if not any(cell.interval for row in rows for cell in row.cells):
@@ -209,12 +210,13 @@ def rank(value: float | None, path: str) -> float:
     return -value if path.split(".")[-1] in LOWER_IS_BETTER else value
 
 
-def _best(means: Sequence[float | None], path: str) -> set[int]:
-    """Places of the best values as they are shown; none where there is nothing to choose from."""
+def _best(entries: Sequence[Mapping[str, Any]], names: Sequence[str], path: str) -> set[int]:
+    """Places of the best values as they are shown, ablations apart; none where there is nothing to choose from."""
+    means = [None if name in ABLATIONS else entry["mean"] for entry, name in zip(entries, names, strict=True)]
     known = [rank(value, path) for value in means if value is not None]
     if len(known) < 2 or path.split(".")[-1] in UNRATED or len(set(known)) == 1:
         return set()
-    return {i for i, value in enumerate(means) if rank(value, path) == max(known)}
+    return {i for i, value in enumerate(means) if value is not None and rank(value, path) == max(known)}
 
 
 def _rated(entry: Mapping[str, Any], digits: int, best: bool) -> Cell:

@@ -22,6 +22,8 @@ from whqa.results.run_folds import folds_to_summarize
 
 TEXT_COLUMNS = ("case", "patient", "mask_kind", "method", "modality", "segmenter")
 METHOD_ORDER = ("errormap", "constant", "boundary", "entropy", "opinion", "ensemble")
+ABLATIONS = ("mask_shuffled", "image_shuffled")
+"""Methods that are the network itself with less to go by, see `whqa.callbacks.shuffled`: no rivals."""
 CONTRACT_COLUMNS = (
     *("case", "fold", "mask_kind", "method", "error_dice", "error_auprc"),
     *("acc_volume", "qi_volume", "acc_heart", "qi_heart"),
