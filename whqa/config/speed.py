@@ -11,7 +11,7 @@ it anew. Each choice has the words that turn it off.
                        they wait (OpenMP's passive policy): beside other busy processes a step of two threads took 80 ms
                        so, 260 to 900 spinning, and 70 with one thread
     kept memory        glibc returns and refetches the buffers of 3-D convolutions at every step unless told to keep
-                       them: a tenth of a step
+                       them: a fifteenth of a step
 """
 
 from __future__ import annotations
