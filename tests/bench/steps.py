@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from whqa.config.speed import choices, cpu_precision
 from whqa.modules.base import side_weight
-from whqa.modules.segmenter import SegmenterModule
+from whqa.modules.lightning import SegmenterTraining
 from whqa.networks.voxresnet import SideOutput, VoxResNet
 from whqa.process import keep_memory
 
@@ -57,7 +57,7 @@ def batch_of(edge: int) -> dict[str, Tensor]:
 
 def ours(edge: int, width: int) -> Step:
     """As an experiment takes it."""
-    module, batch = SegmenterModule(VoxResNet(1, CLASSES, width=width), total_steps=100), batch_of(edge)
+    module, batch = SegmenterTraining(VoxResNet(1, CLASSES, width=width), total_steps=100), batch_of(edge)
     optimiser = module.configure_optimizers()["optimizer"]
 
     def step() -> Tensor:
