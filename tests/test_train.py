@@ -140,6 +140,7 @@ def test_what_cannot_be_made_is_refused_before_any_scan_is_read(
     monkeypatch.setattr("whqa.stages.from_config.make_study", reading)
     line = refused(word)
     assert word.split("=")[0].split(".")[0] in line
+    assert not line.rstrip().endswith(":"), "the cause is left out"
     assert line.count("\n") == 1
 
 

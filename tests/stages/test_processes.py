@@ -12,7 +12,7 @@ import pytest
 import pytorch_lightning as pl
 
 from whqa.process import PARENT
-from whqa.stages.processes import lead
+from whqa.stages.processes import lead_processes
 
 _CHILD = """
 import os, signal, sys
@@ -33,7 +33,7 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pl.Trainer:
         launcher.procs = [subprocess.Popen([sys.executable, "-c", _CHILD], **pipes)]
 
     monkeypatch.setattr(launcher, "_call_children_scripts", start)
-    lead(made)
+    lead_processes(made)
     return made
 
 
@@ -56,5 +56,18 @@ def test_further_processes_hear_no_signal_and_follow_the_first(trainer: pl.Train
     assert PARENT not in os.environ
 
 
+def test_an_interrupt_ends_them_before_they_can_complain_and_an_error_does_not(trainer: pl.Trainer) -> None:
+    """After an error Lightning lets each process tell its own."""
+    launcher = trainer.strategy.launcher
+    launcher._call_children_scripts()
+    (process,) = launcher.procs
+    trainer.strategy.on_exception(ValueError())
+    assert process.poll() is None
+    trainer.strategy.on_exception(KeyboardInterrupt())
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    process.stdin.close()
+    process.stdout.close()
+
+
 def test_a_run_of_one_process_is_left_alone(tmp_path: Path) -> None:
-    lead(pl.Trainer(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path))
+    lead_processes(pl.Trainer(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path))

@@ -82,7 +82,7 @@ def make(config: DictConfig, **arguments: Any) -> Any:
             raise InputError(_of_setting(config, str(cause).splitlines()[0])) from error
         if error.__cause__ is None or isinstance(cause, ImportError | AttributeError):
             # there is no such target
-            said = str(cause).splitlines()[0].partition(", set env var")[0]
+            said = str(cause).partition("\nfull_key")[0].partition(", set env var")[0]
             raise InputError(f"{config._get_full_key(None)}: {said}") from error
         raise
 

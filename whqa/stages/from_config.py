@@ -38,7 +38,7 @@ from whqa.modules.errormap import in_channels, out_channels
 from whqa.modules.lightning import ErrorMapTraining, SegmenterTraining
 from whqa.modules.training_settings import ErrorMapSettings, Input, OptimiserSettings
 from whqa.process import is_first_rank, keep_memory
-from whqa.stages.processes import lead
+from whqa.stages.processes import lead_processes
 from whqa.stages.running import (
     Judging,
     StageRun,
@@ -294,7 +294,7 @@ def _trainer(cfg: DictConfig, run_dir: Path, callbacks: Sequence[pl.Callback]) -
         callbacks=[*(make(c, **places.get(name, {})) for name, c in cfg.callbacks.items()), *callbacks],
         logger=loggers,
     )
-    lead(trainer)
+    lead_processes(trainer)
     return trainer
 
 

@@ -13,7 +13,7 @@ from pytorch_lightning.strategies.launchers.subprocess_script import _Subprocess
 from whqa.process import PARENT
 
 
-def lead(trainer: pl.Trainer) -> None:
+def lead_processes(trainer: pl.Trainer) -> None:
     """Let the first process alone hear Ctrl-C and SIGTERM, and the others end when it does, however that is.
 
     A terminal's Ctrl-C reaches all of them. Where another one ends first, Lightning kills the first with SIGKILL, which
@@ -22,7 +22,7 @@ def lead(trainer: pl.Trainer) -> None:
     launcher = trainer.strategy.launcher
     if not isinstance(launcher, _SubprocessScriptLauncher):
         return
-    start = launcher._call_children_scripts
+    start, settle = launcher._call_children_scripts, trainer.strategy.on_exception
 
     def start_followers() -> None:
         with _deaf(), _followed():
@@ -35,6 +35,13 @@ def lead(trainer: pl.Trainer) -> None:
         for process in processes:
             process.send_signal(signum)
 
+    def end_followers(exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt):
+            # now, before the tear-down leaves them alone with an error of the connection, which they would print
+            kill(signal.SIGKILL)
+        settle(exception)
+
+    trainer.strategy.on_exception = end_followers  # type: ignore[method-assign]
     launcher._call_children_scripts = start_followers  # type: ignore[method-assign]
     launcher.kill = kill  # type: ignore[method-assign]
 

@@ -58,6 +58,8 @@ def test_every_pair_of_exchanged_label_values_is_told(phantom: Phantom, one: str
     assert by_neighbours or others
     if (one, other) in BY_NEIGHBOURS:
         assert any(one in said and other in said for said in by_neighbours), by_neighbours
+        beside_lv = [said for said in by_neighbours if "beside lv" in said]
+        assert len(beside_lv) <= 1, "of several that are near, the one that is nearest counts"
 
 
 def test_a_stump_is_no_structure_that_lies_wrong(phantom: Phantom) -> None:
