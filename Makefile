@@ -9,8 +9,6 @@ WORKERS ?= 2
 ARGS ?=
 # What pip installs as torch: another version, or "torch==... --index-url ..." for PyTorch's own CPU or CUDA builds.
 TORCH ?= torch==2.13.0
-export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
-export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format docs cv status summary sweep bench clean
 

@@ -156,7 +156,7 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
     _refuse_unknown_of_trainer(config)
     _refuse_unresolvable(config)
     _refuse_unknown_of_wandb(config)
-    _refuse_unmakeable(config)
+    _refuse_no_targets(config)
     _refuse_no_place(config)
     refuse_out_of_range(config)
     external_settings(config.masks)
@@ -187,7 +187,7 @@ def _refuse_no_options(overrides: Sequence[str]) -> None:
             raise InputError(f"{override.input_line}: choose one of {options}, or leave it out")
 
 
-def _refuse_unmakeable(config: DictConfig) -> None:
+def _refuse_no_targets(config: DictConfig) -> None:
     """What `instantiate` shall make must say of what."""
     for group in ("data", "network", "trainer"):
         _refuse_no_target(group, plain_value(config, group), f"choose one with {group}=...")

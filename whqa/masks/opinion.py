@@ -57,15 +57,14 @@ class Opinion:
         return read_arrays(self.path, "log_p")[0]
 
 
-def write_opinion(segmenter_dir: Path, case: str, log_p_CDHW: Tensor, unseen: bool, **more: np.ndarray) -> None:
-    """Keep a segmenter's opinion on a case, whole or not at all; `more` are further arrays by name."""
+def write_opinion(segmenter_dir: Path, case: str, log_p_CDHW: Tensor, unseen: bool) -> None:
+    """Keep a segmenter's opinion on a case, whole or not at all."""
     with atomic_path(mask_path(segmenter_dir, case, OPINION)) as temporary:
         np.savez_compressed(
             temporary,
             log_p=encode(log_p_CDHW),
             segmenter=np.array(segmenter_dir.name),
             unseen=np.array(unseen),
-            **more,  # type: ignore[arg-type]
         )
 
 

@@ -161,9 +161,7 @@ class ErrorMapModule(DeepSupervisionModule):
         """Error logit as in `split`; of a label head also the label's cross entropy over the others, where wrong."""
         if self.head == "binary":
             return self.split(logits_BCDHW, mask_B1DHW, log_p_BCDHW)
-        labels = logits_BCDHW[:, : self.n_classes]
-        if log_p_BCDHW is not None:
-            labels = labels + log_p_BCDHW
+        labels = self._labels(logits_BCDHW, log_p_BCDHW)
         other, own, right = other_and_own(labels, mask_B1DHW, label_B1DHW)
         if Input.mask in self.seen:
             own = own + logits_BCDHW[:, self.n_classes :].flatten(2)
@@ -176,12 +174,15 @@ class ErrorMapModule(DeepSupervisionModule):
         if self.head == "binary":
             doubt = 0.0 if log_p_BCDHW is None else _error_logit(log_p_BCDHW, mask_B1DHW)
             return logits_BCDHW + doubt, None
-        labels = logits_BCDHW[:, : self.n_classes]
-        if log_p_BCDHW is not None:
-            labels = labels + log_p_BCDHW
+        labels = self._labels(logits_BCDHW, log_p_BCDHW)
         if Input.mask in self.seen:
             labels = labels.scatter_add(1, mask_B1DHW, logits_BCDHW[:, self.n_classes :])
         return _error_logit(labels, mask_B1DHW), labels
+
+    def _labels(self, logits_BCDHW: Tensor, log_p_BCDHW: Tensor | None) -> Tensor:
+        """Label logits before the trust in the mask: what the network adds to the opinion."""
+        labels = logits_BCDHW[:, : self.n_classes]
+        return labels if log_p_BCDHW is None else labels + log_p_BCDHW
 
     def raw(self, batch: dict[str, Any], shown: dict[str, Any] | None = None) -> RawVerdict:
         """Uncalibrated outputs for a whole volume; the network sees the inputs of `shown`, None for the batch's own."""
