@@ -3,10 +3,21 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from whqa.quality import HEART_MARGIN_MM, ErrorPrediction, JudgedCase, error_map, heart_region, one_minus_mean, stratum
+from whqa.quality import (
+    HEART_MARGIN_MM,
+    ErrorPrediction,
+    JudgedCase,
+    box_around,
+    count,
+    error_map,
+    heart_region,
+    one_minus_mean,
+    stratum,
+    within,
+)
 
 
-def within(mask: np.ndarray, spacing: tuple[float, ...], margin: float) -> np.ndarray:
+def near(mask: np.ndarray, spacing: tuple[float, ...], margin: float) -> np.ndarray:
     """Voxels at most `margin` mm from the foreground, by comparing all pairs."""
     places = np.argwhere(np.ones(mask.shape)) * spacing
     return (cdist(places, np.argwhere(mask) * spacing).min(axis=1) <= margin).reshape(mask.shape)
@@ -31,6 +42,29 @@ def test_the_mean_of_a_large_volume_keeps_single_voxels() -> None:
     values = torch.zeros(2**25, dtype=torch.bool)
     values[:3] = True
     assert 1 - one_minus_mean(values) == pytest.approx(3 / 2**25, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.bool, torch.uint8])
+def test_the_values_in_a_region_come_as_indexing_gives_them(kind: torch.dtype) -> None:
+    values = torch.arange(60).view(5, 4, 3).to(kind).movedim(0, 2)
+    region = torch.arange(60).view(4, 3, 5) % 7 < 3
+    assert torch.equal(within(values, region), values[region])
+    assert within(values, region).dtype == kind
+    assert count(region) == int(region.sum())
+    assert within(values, torch.zeros_like(region)).shape == (0,)
+
+
+@pytest.mark.parametrize("region", [None, torch.tensor([True, True, False, True]), torch.zeros(4, dtype=torch.bool)])
+def test_maps_and_their_values_have_the_same_mean(region: torch.Tensor | None) -> None:
+    wrong = torch.tensor([True, False, True, False])
+    assert one_minus_mean(wrong, region) == one_minus_mean(wrong.double(), region)
+
+
+def test_a_box_reaches_as_far_as_the_volume_at_most() -> None:
+    inside = np.zeros((6, 7, 8), dtype=bool)
+    inside[2:4, 5, 7] = True
+    assert box_around(inside, (1, 1, 2)) == (slice(1, 5), slice(4, 7), slice(5, 8))
+    assert box_around(np.zeros((2, 3, 4), dtype=bool), (1, 1, 1)) == (slice(0, 2), slice(0, 3), slice(0, 4))
 
 
 def test_quality_follows_from_calibrated_probabilities_and_else_from_the_map() -> None:
@@ -63,7 +97,7 @@ def test_heart_region_is_the_mask_dilated_in_mm(spacing: tuple[float, float, flo
     mask[5:7, 4, 5], mask[0, 0, 0], mask[8, 9, 2] = 3, 1, 7
     found = heart_region(torch.from_numpy(mask), spacing, margin)
     assert found.dtype == torch.bool
-    np.testing.assert_array_equal(found.numpy(), within(mask, spacing, margin))
+    np.testing.assert_array_equal(found.numpy(), near(mask, spacing, margin))
 
 
 def test_heart_region_does_not_change_with_the_crop() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
-from whqa.quality import ErrorPrediction, JudgedCase
+from whqa.quality import ErrorPrediction, JudgedCase, box_around
 
 LIMIT_MM = 12.0
 STEP_MM = 0.25
@@ -57,30 +56,30 @@ def boundary_distance(mask: Tensor, spacing: Sequence[float], limit_mm: float = 
     """
     labels = mask.cpu().numpy()
     distance = np.full(labels.shape, np.inf, dtype=np.float32)
-    for label, box in _regions(labels, spacing, limit_mm):
-        inside = labels[box] == label
-        if not inside.all():
-            nearest = ndimage.distance_transform_edt(inside, sampling=spacing)
-            distance[box][inside] = nearest[inside]
-    distance[distance > limit_mm] = np.inf
+    if (labels != 0).any():
+        # what is further away from all structures has no distance
+        box = box_around(labels != 0, [int(np.ceil(limit_mm / s)) for s in spacing])
+        nearest = _squared(torch.from_numpy(np.ascontiguousarray(labels[box])), spacing, limit_mm).sqrt_().float()
+        distance[box] = nearest.masked_fill_(nearest > limit_mm, np.inf).numpy()
     return torch.from_numpy(distance).to(mask.device)
 
 
-def _regions(labels: np.ndarray, spacing: Sequence[float], limit_mm: float) -> Iterator[tuple[int, tuple[slice, ...]]]:
-    """Each label with a box that holds, for every voxel of it that matters, the nearest voxel of another label.
+def _squared(labels: Tensor, spacing: Sequence[float], limit_mm: float) -> Tensor:
+    """Squared distances up to the limit, axis by axis, float64 (D, H, W); larger ones may come out larger still.
 
-    The nearest other voxel has a face neighbour of the label, one step towards it: one voxel of margin is enough for
-    structures. Background matters up to `limit_mm` from the structures.
+    What is nearest in a line is nearest in the plane by way of a voxel of the same label, or that voxel is another
+    one's itself: so one pass serves all labels, in a third of the time of a distance transform of each.
     """
-    structures = ndimage.find_objects(labels)
-    for label, box in enumerate(structures, start=1):
-        if box is not None:
-            yield label, _widened(box, (1, 1, 1), labels.shape)
-    foreground = ndimage.find_objects((labels != 0).astype(np.uint8))
-    if foreground:
-        margin = [int(np.ceil(limit_mm / s)) for s in spacing]
-        yield 0, _widened(foreground[0], margin, labels.shape)
-
-
-def _widened(box: tuple[slice, ...], margin: Sequence[int], shape: Sequence[int]) -> tuple[slice, ...]:
-    return tuple(slice(max(0, s.start - m), min(n, s.stop + m)) for s, m, n in zip(box, margin, shape, strict=True))
+    found = torch.full(labels.shape, torch.inf, dtype=torch.float64)
+    itself = torch.zeros((), dtype=torch.float64)
+    for axis, edge in enumerate(spacing):
+        before, n = found, labels.shape[axis]
+        found = before.clone()
+        for step in range(1, min(n - 1, int(np.ceil(limit_mm / edge))) + 1):
+            kept = n - step
+            same = labels.narrow(axis, 0, kept) == labels.narrow(axis, step, kept)
+            for here, there in ((0, step), (step, 0)):
+                by_way = torch.where(same, before.narrow(axis, there, kept), itself).add_((step * edge) ** 2)
+                part = found.narrow(axis, here, kept)
+                torch.minimum(part, by_way, out=part)
+    return found

@@ -26,7 +26,7 @@ from whqa.judges.error_rate import N_FEATURES, OF_NETWORK, RateModel, between, f
 from whqa.judges.threshold import LEVELS
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.metrics.arrays import FloatArray
-from whqa.quality import ErrorPrediction, JudgedCase
+from whqa.quality import ErrorPrediction, JudgedCase, within
 
 CALIBRATION = "calibration.json"
 LOGIT_RANGE = 12.0
@@ -75,7 +75,7 @@ class Calibration:
         if self.rate is None:
             return 0.0
         rate = self.rate.rate(rate_features(logit_DHW, case)[None])
-        return float(_offsets(self.slope, _counts(logit_DHW[case.heart])[None], rate)[0])
+        return float(_offsets(self.slope, _counts(within(logit_DHW, case.heart))[None], rate)[0])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for calibration.json."""
@@ -150,9 +150,10 @@ class MaskLogits:
     @classmethod
     def of(cls, logit_DHW: Tensor, case: JudgedCase) -> MaskLogits:
         """Count voxels; logits beyond ±12 fall into the end bins."""
-        heart, error = case.heart, case.error
-        of_heart = np.stack([_counts(logit_DHW[heart & ~error]), _counts(logit_DHW[heart & error])])
-        of_volume = np.stack([_counts(logit_DHW[~error]), _counts(logit_DHW[error])])
+        where = case.error.long().add_(case.heart, alpha=2)
+        counts = torch.bincount((_bins(logit_DHW) + BINS * where).flatten(), minlength=4 * BINS)
+        of_rest, of_heart = counts.double().cpu().numpy().reshape(2, 2, BINS)
+        of_volume = of_rest + of_heart
         rate = float(of_heart[1].sum() / max(1.0, of_heart.sum()))
         return cls(rate_features(logit_DHW.clamp(-LOGIT_RANGE, LOGIT_RANGE), case), rate, of_heart, of_volume)
 
@@ -203,8 +204,12 @@ def corrected_by(calibration: Calibration, rule: CorrectionRule | None) -> Calib
 
 def _counts(logits: Tensor) -> FloatArray:
     """Voxels in each bin, float64 (BINS,)."""
+    return torch.bincount(_bins(logits).flatten(), minlength=BINS).double().cpu().numpy()
+
+
+def _bins(logits: Tensor) -> Tensor:
     step = (logits.float().clamp(-LOGIT_RANGE, LOGIT_RANGE) + LOGIT_RANGE) / (2 * LOGIT_RANGE) * (BINS - 1)
-    return torch.bincount(step.round().long().flatten(), minlength=BINS).double().cpu().numpy()
+    return step.round().long()
 
 
 def _offsets(slope: float, counts: FloatArray, rates: FloatArray) -> FloatArray:

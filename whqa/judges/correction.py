@@ -14,6 +14,7 @@ Shape suffixes: C all C + 1 labels, DHW space.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch import Tensor
 from whqa.judges.calibration import CorrectionRule
 from whqa.metrics.arrays import FloatArray
 from whqa.metrics.segmentation import segmentation_dice
+from whqa.quality import within
 
 TRACE = 0.01
 RULES = tuple(CorrectionRule(p, gain) for p, gain in product((0.5, 0.65, 0.8), (0.0, 0.02, 0.05, 0.1, 0.2)))
@@ -46,8 +48,8 @@ def expected_dice(probability_DHW: Tensor, others_CDHW: Tensor, mask_DHW: Tensor
         (C,) float64. A structure that the mask lacks and that is expected to be less than `TRACE` of all structures is
         nan: stray probability in many voxels, as in a field of view that ends before it.
     """
-    right = 1 - probability_DHW.double()
-    return _dice(mask_DHW, right, _expected_sizes(probability_DHW, others_CDHW, mask_DHW))
+    sizes = _expected_sizes(probability_DHW, others_CDHW, mask_DHW)
+    return _dice(mask_DHW, 1 - probability_DHW.double(), sizes)
 
 
 def correct(
@@ -66,24 +68,41 @@ def correct(
         that was expected but too small (or out of reach, for the other structure's sake) as 0, nan where nothing was to
         change.
     """
-    if rule is None:
-        return mask_DHW, torch.full((len(others_CDHW) - 1,), torch.nan, dtype=torch.float64)
-    return _Changes(probability_DHW, others_CDHW, mask_DHW).by(rule)
+    return Changes(probability_DHW, others_CDHW, mask_DHW).by(rule)
 
 
-class _Changes:
-    """What may change in one mask; what rules have in common is computed once."""
+class Changes:
+    """What may change in one mask; what rules have in common is computed once.
+
+    Args:
+        probability_DHW: P, calibrated.
+        others_CDHW: q.
+        mask_DHW: labels.
+
+    Attributes:
+        label: the label that a voxel most probably has if the mask is wrong there, labels like the mask.
+    """
 
     def __init__(self, probability_DHW: Tensor, others_CDHW: Tensor, mask_DHW: Tensor) -> None:
         share, label = others_CDHW.max(dim=0)
         self.mask, self.label, self.n_classes = mask_DHW, label.to(mask_DHW.dtype), len(others_CDHW)
-        self.of_label, self.of_mask = probability_DHW * share, 1 - probability_DHW
+        self.probability, self.of_label, self.of_mask = probability_DHW, probability_DHW * share, 1 - probability_DHW
         self.sizes = _expected_sizes(probability_DHW, others_CDHW, mask_DHW)
-        self.before = _absent_counts_one(_dice(mask_DHW, self.of_mask.double(), self.sizes))
         self._made: dict[tuple[float, tuple[bool, ...]], tuple[Tensor, Tensor, Tensor]] = {}
 
-    def by(self, rule: CorrectionRule) -> tuple[Tensor, Tensor]:
+    @cached_property
+    def before(self) -> Tensor:
+        """Dice of each structure that is expected of the mask as it is, 1 for one that is rightly not there: (C,)."""
+        return _absent_counts_one(_dice(self.mask, self.of_mask.double(), self.sizes))
+
+    def expected_dice(self) -> Tensor:
+        """See `expected_dice`."""
+        return _dice(self.mask, 1 - self.probability.double(), self.sizes)
+
+    def by(self, rule: CorrectionRule | None) -> tuple[Tensor, Tensor]:
         """See `correct`."""
+        if rule is None:
+            return self.mask, torch.full((self.n_classes - 1,), torch.nan, dtype=torch.float64)
         allowed = torch.ones(self.n_classes, dtype=torch.bool, device=self.mask.device)
         touched = torch.zeros_like(allowed)
         while True:
@@ -104,9 +123,9 @@ class _Changes:
             corrected = torch.where(change, self.label, self.mask)
             right = torch.where(change, self.of_label, self.of_mask).double()
             gain = _absent_counts_one(_dice(corrected, right, self.sizes)) - self.before
-            moved = torch.zeros_like(allowed)
-            moved[own[change]] = True
-            moved[new[change]] = True
+            pairs = torch.bincount(within(own * self.n_classes + new, change), minlength=self.n_classes**2)
+            there = pairs.view(self.n_classes, -1) > 0
+            moved = there.any(dim=0) | there.any(dim=1)
             self._made[key] = corrected, gain, moved
         return self._made[key]
 
@@ -125,7 +144,7 @@ def true_gains(
     """
     n_classes = others_CDHW.shape[0]
     before = np.nan_to_num(segmentation_dice(mask_DHW, reference_DHW, n_classes), nan=1.0)
-    changes, rows = _Changes(probability_DHW, others_CDHW, mask_DHW), []
+    changes, rows = Changes(probability_DHW, others_CDHW, mask_DHW), []
     known: list[tuple[Tensor, list[float]]] = []
     for rule in rules:
         corrected, _ = changes.by(rule)

@@ -21,7 +21,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from whqa.metrics.arrays import FloatArray
-from whqa.quality import JudgedCase, most_probable
+from whqa.quality import JudgedCase, most_probable, within
 
 SMALLEST = 1e-3
 """Added to shares before their logarithm: smaller ones are alike."""
@@ -119,5 +119,5 @@ def between(models: Sequence[RateModel]) -> RateModel:
 
 
 def _mean(values: Tensor, region: Tensor) -> float:
-    selected = values[region]
+    selected = within(values, region)
     return float(selected.double().mean()) if selected.numel() else 0.0

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from whqa.metrics.arrays import FloatArray
 from whqa.metrics.segmentation import confusion
+from whqa.quality import count, within
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def error_counts(predicted: Tensor, true: Tensor) -> ErrorCounts:
             f"error maps must be bool and of one shape, got {predicted.dtype} {tuple(predicted.shape)} "
             f"and {true.dtype} {tuple(true.shape)}"
         )
-    return ErrorCounts(*(int(torch.count_nonzero(m)) for m in (true, predicted, predicted & true)))
+    return ErrorCounts(*(count(m) for m in (true, predicted, predicted & true)))
 
 
 def error_dice(predicted: Tensor, true: Tensor) -> float:
@@ -85,7 +86,7 @@ def error_dice_by_structure(predicted: Tensor, mask: Tensor, reference: Tensor, 
             f"{tuple(predicted.shape)}"
         )
     everywhere = confusion(mask, reference, n_classes)
-    called = confusion(mask[predicted], reference[predicted], n_classes)
+    called = confusion(within(mask, predicted), within(reference, predicted), n_classes)
     size, error = _union_and_error(everywhere)
     alarm, hit = _union_and_error(called)
     dice = np.where(error + alarm > 0, 2.0 * hit / np.maximum(error + alarm, 1), 1.0)
@@ -118,14 +119,14 @@ def average_precision(score: Tensor, true: Tensor) -> float:
     """
     if true.shape != score.shape:
         raise ValueError(f"score {tuple(score.shape)} and error map {tuple(true.shape)} differ in shape")
-    positive = _sort(score[true])
+    positive = _sort(within(score, true))
     if positive.numel() == 0:
         return float("nan")
-    everything = _sort(score[score >= positive[0]])
-    level, count = torch.unique_consecutive(positive, return_counts=True)
+    everything = _sort(within(score, score >= positive[0]))
+    level, n = torch.unique_consecutive(positive, return_counts=True)
     found = positive.numel() - torch.searchsorted(positive, level)
     called = everything.numel() - torch.searchsorted(everything, level)
-    return float((count.double() * found / called).sum() / positive.numel())
+    return float((n.double() * found / called).sum() / positive.numel())
 
 
 def _sort(values: Tensor) -> Tensor:

@@ -28,13 +28,13 @@ from torch import Tensor, nn
 
 from whqa.errors import InputError
 from whqa.judges.calibration import Calibration
-from whqa.judges.correction import correct, expected_dice, other_probabilities
+from whqa.judges.correction import Changes, other_probabilities
 from whqa.modules.base import DeepSupervisionModule
 from whqa.modules.evidence import evidence, evidence_channels
 from whqa.modules.losses import other_and_own, soft_dice
 from whqa.modules.training_settings import ErrorMapSettings, Head, Input
 from whqa.modules.volume_batches import judged_case
-from whqa.quality import ErrorPrediction, JudgedCase, most_probable
+from whqa.quality import ErrorPrediction, JudgedCase
 
 
 class RawVerdict(NamedTuple):
@@ -209,13 +209,13 @@ class ErrorMapModule(DeepSupervisionModule):
         found = self.calibration.predict(raw.error_logit, case)
         if raw.label_logits is None:
             return found
-        others = other_probabilities(raw.label_logits, case.mask)
-        corrected, _ = correct(found.probability, others, case.mask, self.calibration.correction)
+        changes = Changes(found.probability, other_probabilities(raw.label_logits, case.mask), case.mask)
+        corrected, _ = changes.by(self.calibration.correction)
         return ErrorPrediction(
             found.probability,
             found.error_map,
-            most_probable(others).to(torch.uint8),
-            expected_dice(found.probability, others, case.mask),
+            changes.label.to(torch.uint8),
+            changes.expected_dice(),
             corrected,
             found.calibrated,
         )

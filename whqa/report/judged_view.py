@@ -21,6 +21,7 @@ from matplotlib.patches import Patch
 
 from whqa.contract.quality_json import Assessment
 from whqa.data.formats.volume_files import voxel_sizes
+from whqa.quality import box_around
 from whqa.report import slices
 from whqa.structures import LabelScheme
 
@@ -98,7 +99,7 @@ def judged_view(assessment: Assessment, margin_mm: float = MARGIN_MM) -> JudgedV
     )
     affine = assessment.affine @ nib.orientations.inv_ornt_aff(turn, assessment.image.shape)
     seen = (mask != 0) | (corrected != 0) | error_map | (probability >= _SEEN_FROM)
-    box = slices.box_around(seen, [round(margin_mm / s) for s in voxel_sizes(affine)])
+    box = box_around(seen, [round(margin_mm / s) for s in voxel_sizes(affine)])
     start = tuple(s.start for s in box)
     moved = affine.copy()
     moved[:3, 3] += affine[:3, :3] @ np.array(start)

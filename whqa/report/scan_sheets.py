@@ -25,10 +25,10 @@ from whqa.data.findings.grid import oblique_degrees, orientation, stack_axis
 from whqa.data.findings.sides import says_nothing
 from whqa.data.formats.volume_files import Volume, voxel_sizes
 from whqa.data.reading import read_case
+from whqa.quality import box_around
 from whqa.report.slices import (
     DIRECTIONS,
     PLANES,
-    box_around,
     deepest,
     grey_window,
     middle,

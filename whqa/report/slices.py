@@ -132,17 +132,6 @@ def middle(label: npt.NDArray) -> tuple[int, ...]:
     return tuple(round(float(i.mean())) for i in np.nonzero(foreground))
 
 
-def box_around(seen: npt.NDArray[np.bool_], margin: Sequence[int]) -> tuple[slice, ...]:
-    """The box round what is True with a margin in voxels along each axis; everything where nothing is."""
-    if not seen.any():
-        return tuple(slice(0, n) for n in seen.shape)
-    box = []
-    for axis, m in enumerate(margin):
-        there = np.flatnonzero(seen.any(axis=tuple(i for i in range(3) if i != axis)))
-        box.append(slice(max(0, int(there[0]) - m), min(seen.shape[axis], int(there[-1]) + 1 + m)))
-    return tuple(box)
-
-
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """An empty figure in inches with its own Agg canvas; without a layout, axes are placed by hand."""
     figure = Figure(figsize=(width, height), layout=layout)
