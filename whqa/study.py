@@ -22,6 +22,7 @@ from whqa.data.prepare import prepare_cohort
 from whqa.data.preprocess import Preprocess
 from whqa.data.sources.checks import checked
 from whqa.masks.external import ExternalMethod, choose_methods, refuse_seen
+from whqa.masks.external_made import with_made_masks
 from whqa.masks.importing import Imported, import_masks
 from whqa.masks.made_from import Cases, Masks, cases_record, refuse_other_cases, segmenter_masks, unknown_origin
 from whqa.masks.plan import ChosenKinds, MaskPlan
@@ -95,18 +96,21 @@ def chosen_kinds(cfg: DictConfig) -> tuple[ChosenKinds, list[ExternalMethod]]:
 
 
 def import_external(cfg: DictConfig, study: Study, jobs: int = 1) -> list[Imported]:
-    """Masks of all programs that the experiment judges, on the cache grid; what is missing is made in `jobs` processes.
+    """Masks of all programs that the experiment judges, and those made of them, on the cache grid.
 
-    Says on standard error whose second opinion the networks hear, where that may surprise.
+    What is missing is made in `jobs` processes. Says on standard error whose second opinion the networks hear, where
+    that may surprise.
 
     Raises:
         InputError: see `chosen_kinds` and `whqa.masks.importing.import_masks`.
     """
-    _, methods = chosen_kinds(cfg)
+    chosen, methods = chosen_kinds(cfg)
     note = _opinion_note(cfg)
     if note and is_first_rank():
         print(f"note: {note}", file=sys.stderr)
-    return [import_masks(m, study.directory, study.cohort, study.folds, study.cases, jobs) for m in methods]
+    imported = [import_masks(m, study.directory, study.cohort, study.folds, study.cases, jobs) for m in methods]
+    structures, kinds = study.cohort.scheme.keys, chosen.made_of_external
+    return with_made_masks(imported, kinds, study.directory, structures, study.folds, study.cases, cfg.seed, jobs)
 
 
 def _opinion_note(cfg: DictConfig) -> str:

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from whqa.cv import cross_validate
-from whqa.masks.plan import MASK_KINDS, has_entropy, is_trained_on
+from whqa.masks.plan import MASK_KINDS, has_entropy, is_made, is_trained_on
 from whqa.structures import MMWHS
 
 Rows = list[dict[str, str]]
@@ -184,9 +184,19 @@ def test_other_programs_masks_alone_need_no_segmenter(
     assert cross_validate(words, 1, Console(file=io.StringIO())) == 0
     study = tmp_path / "runs" / "tiny"
     assert not (study / "segmenter").exists()
-    assert {(r["mask_kind"], r["method"]) for r in rows_of(study / "cases.csv")} == {
-        ("nnunet", m) for m in ("errormap", "constant", "boundary")
+    # masks of any quality are made of the program's
+    kinds = {"nnunet", *(kind for kind in OWN if is_made(kind))}
+    rows = rows_of(study / "cases.csv")
+    assert {(r["mask_kind"], r["method"]) for r in rows} == {
+        (kind, m) for kind in kinds for m in ("errormap", "constant", "boundary")
     }
+    assert {r["segmenter"] for r in rows} == {"nnunet"}
+    assert {float(r["acc_volume"]) for r in rows if r["mask_kind"] == "reference"} == {1.0}
+    learned = {kind for kind in kinds if is_trained_on(kind)}
+    fitted = json.loads((study / "errormap" / "0" / "baselines.json").read_text())
+    assert {k for k in fitted["boundary"] if "/" in k} == {f"width_mm/{kind}" for kind in learned}
+    made_from = json.loads((study / "errormap" / "0" / "made_from.json").read_text())["masks"]
+    assert {name.split("/")[1] for name in made_from["nnunet"]} == kinds
     assert len(list((study / "errormap").glob("*/figures/*-nnunet.png"))) >= 2
     summary = json.loads((study / "summary.json").read_text())
     assert unlike_contract(summary, "summary.schema.json") == []
@@ -198,10 +208,10 @@ def test_other_programs_masks_alone_need_no_segmenter(
     }
     assert list(summary["methods"]) == ["errormap", "constant", "boundary"]
     for parts in summary["methods"].values():
-        assert (parts["final"]["n"], parts["nnunet"]["n"], parts["all"]["n"]) == (0, 6, 6)
+        counts = [parts[name]["n"] for name in ("final", "nnunet", "corrupted", "novel", "mixed", "all")]
+        assert counts == [0, 6, 36, 12, 24, 6 * len(kinds)]
         assert parts["final"]["error_dice"]["mean"] is None
         assert parts["final"]["error_dice"]["reason"]
-        assert parts["nnunet"]["error_dice"] == parts["all"]["error_dice"]
     page = (study / "summary.html").read_text()
     assert "No segmenter was trained" in page
     assert "masks of nnunet" in page

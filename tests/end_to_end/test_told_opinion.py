@@ -23,6 +23,7 @@ from whqa.cli.commands import main
 from whqa.cv import cross_validate
 from whqa.errors import InputError
 from whqa.files import sha256
+from whqa.masks.plan import MASK_KINDS, is_made
 from whqa.report.assessment_page import render_report
 from whqa.structures import MMWHS
 
@@ -82,13 +83,16 @@ def test_the_networks_hear_the_program_and_its_rival_is_in_the_table(
     study = root / "runs" / "tiny"
     assert not (study / "segmenter").exists()
     methods = {"errormap", "constant", "boundary", "opinion"}
-    assert {(r["mask_kind"], r["method"]) for r in rows_of(study / "cases.csv")} == {("nnunet", m) for m in methods}
+    # it speaks of its own masks and of those made of them
+    kinds = {"nnunet", *filter(is_made, MASK_KINDS)}
+    judged = {(r["mask_kind"], r["method"]) for r in rows_of(study / "cases.csv")}
+    assert judged == {(kind, m) for kind in kinds for m in methods}
     saved = torch.load(study / "errormap" / "0" / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["hyper_parameters"]["inputs"] == ["image", "mask", "opinion"]
     fitted = json.loads((study / "errormap" / "0" / "baselines.json").read_text())
     assert fitted["opinion"]["rate"] is not None
     made_from = json.loads((study / "errormap" / "0" / "made_from.json").read_text())
-    assert {name.split("/")[1] for name in made_from["masks"]["nnunet"]} == {"nnunet", "opinion"}
+    assert {name.split("/")[1] for name in made_from["masks"]["nnunet"]} == {*kinds, "opinion"}
 
 
 def test_a_scan_is_judged_with_the_programs_probabilities(root: Path, run: TrainedRun, unlike_contract: Any) -> None:

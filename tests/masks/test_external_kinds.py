@@ -23,7 +23,7 @@ from whqa.judges.calibration import Calibration
 from whqa.judges.registry import BASELINES, make_baselines
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.loading.sampling import quality_bins
-from whqa.masks.plan import ChosenKinds, choose_kinds, is_delivered
+from whqa.masks.plan import MASK_KINDS, ChosenKinds, choose_kinds, family, is_delivered
 from whqa.masks.store import MaskItem, write_mask
 from whqa.modules.volume_batches import judged_case
 from whqa.quality import ErrorPrediction
@@ -70,10 +70,24 @@ def test_kinds_are_told_apart() -> None:
     assert choose_kinds(["nnunet", "early", "final"], ["nnunet", "other"]) == ChosenKinds(
         ("final", "early"), ("nnunet",)
     )
-    alone = choose_kinds(["nnunet"], ["nnunet"])
-    assert alone == ChosenKinds((), ("nnunet",))
-    assert [c.needs_segmenters for c in (alone, choose_kinds(["final"]), choose_kinds(None))] == [False, True, True]
     assert [k for k in KINDS if is_delivered(k)] == ["final", "nnunet"]
+
+
+def test_programs_alone_get_masks_of_any_quality_and_need_no_segmenter() -> None:
+    alone = choose_kinds(["nnunet"], ["nnunet", "other"])
+    made = tuple(kind for kind in MASK_KINDS if family(kind) not in ("final", "unfinished"))
+    assert alone == ChosenKinds(made, ("nnunet",))
+    assert {"reference", "corrupted1", "novel2", "mixed4"} < set(made)
+    assert (alone.needs_segmenters, alone.made_of_external) == (False, made)
+    some = choose_kinds(["nnunet", "novel", "corrupted2"], ["nnunet"])
+    assert some == ChosenKinds(("corrupted2", "novel1", "novel2"), ("nnunet",))
+    assert (some.needs_segmenters, some.made_of_external) == (False, some.own)
+
+
+@pytest.mark.parametrize("kinds", [None, ["final"], ["nnunet", "early"], ["corrupted"], ["reference"], ["unfinished"]])
+def test_segmenters_are_needed_where_no_program_takes_their_place(kinds: list[str] | None) -> None:
+    chosen = choose_kinds(kinds, ["nnunet"])
+    assert (chosen.needs_segmenters, chosen.made_of_external) == (True, ())
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5])

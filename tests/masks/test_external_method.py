@@ -9,7 +9,9 @@ from whqa.masks.external import ExternalMethod, refuse_seen
 from whqa.masks.plan import MaskPlan
 
 
-@pytest.mark.parametrize("name", ["final", "side1", "Early", "ALL", "", "a/b", "a.b", "-a", "ä", "a b", "../a"])
+@pytest.mark.parametrize(
+    "name", ["final", "side1", "Early", "mixed", "ALL", "", "a/b", "a.b", "-a", "ä", "a b", "../a", "0", "0-1"]
+)
 def test_names_of_other_kinds_and_of_no_file_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="choose another name, of letters, digits"):
         ExternalMethod(name, "preds")

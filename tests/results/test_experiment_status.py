@@ -200,13 +200,13 @@ def test_torn_files_of_a_run_cost_what_they_tell_and_no_more(name: str, content:
     assert found["resumes_from"] == (None if name.endswith("last.ckpt") else 50)
 
 
-@pytest.mark.parametrize("kinds", [["nnunet"], ["nnunet", "final"], None])
+@pytest.mark.parametrize("kinds", [["nnunet"], ["nnunet", "reference"], ["nnunet", "final"], None])
 def test_masks_of_other_programs_alone_need_no_segmenter(kinds: list[str] | None, experiment: Path) -> None:
     run_dir = write_run(experiment / "errormap" / "1")
     masks = {"kinds": kinds, "external": {"nnunet": {"root": "/p"}}}
     (run_dir / "config.yaml").write_text(yaml.safe_dump({"masks": masks}))
     found = status(experiment)[str(experiment)]["runs"]
-    if kinds == ["nnunet"]:
+    if kinds and "final" not in kinds:
         assert list(found) == ["errormap/0", "errormap/1", "errormap/2"]
         assert (found["errormap/0"]["state"], found["errormap/0"]["waits_for"]) == ("waiting", [])
     else:

@@ -180,8 +180,12 @@ def test_another_program_may_lack_masks_that_its_index_does_not_list(run):
 def test_masks_of_other_programs_alone_need_no_segmenter(tmp_path, write_run, unlike_contract):
     run = write_run(tmp_path / "demo", kinds=("side1",))
     _with_masks_of(run, "nnunet")
+    _with_masks_of(run, "corrupted1")
+    # made of nnunet's
+    theirs = ("nnunet", "corrupted1")
     for k in range(3):
-        _edit(run / f"errormap/{k}/cases.csv", lambda t: t[t["mask_kind"] == "nnunet"])
+        _edit(run / f"errormap/{k}/cases.csv", lambda t: t[t["mask_kind"].isin(theirs)].assign(segmenter="nnunet"))
+    shutil.rmtree(run / "external" / "corrupted1")
     shutil.rmtree(run / "segmenter")
     output = io.StringIO()
     summary = summarize(run, Console(file=output, width=160))
@@ -191,7 +195,7 @@ def test_masks_of_other_programs_alone_need_no_segmenter(tmp_path, write_run, un
     final, theirs = (summary["methods"]["errormap"][masks] for masks in ("final", "nnunet"))
     assert final["n"] == 0
     assert final["failure"]["aurc"]["mean"] is None
-    assert theirs["n"] == 12
+    assert theirs["n"] == summary["methods"]["errormap"]["corrupted"]["n"] == 12
     assert "segmentation: no segmenter was trained" in output.getvalue()
     assert "final" not in output.getvalue()
     page = (run / "summary.html").read_text()

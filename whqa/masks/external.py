@@ -18,12 +18,13 @@ from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.listing import same_file
 from whqa.errors import InputError
 from whqa.masks.external_settings import ExternalSettings
-from whqa.masks.plan import MASK_KINDS, ChosenKinds, MaskPlan, choose_kinds
+from whqa.masks.plan import MASK_KINDS, ChosenKinds, MaskPlan, choose_kinds, family
 from whqa.masks.store import MaskItem
 from whqa.structures import STRUCTURES, LabelScheme, label_scheme
 
-_RESERVED = (*MASK_KINDS, "all")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_RESERVED = (*dict.fromkeys((*MASK_KINDS, *map(family, MASK_KINDS))), "all")
+# a segmenter's name is of digits and dashes
+_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class ExternalMethod:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or self.name.lower() in _RESERVED:
             raise InputError(
-                f"{self}: choose another name, of letters, digits, _ and -, and none of {', '.join(_RESERVED)}"
+                f"{self}: choose another name, of letters, digits, _ and -, with a letter, and none of "
+                f"{', '.join(_RESERVED)}"
             )
         for text in (self.pattern, *self.parts.values()):
             if Path(text).is_absolute() or ".." in Path(text).parts:

@@ -8,12 +8,12 @@
 They serve every fold, as training masks and as test masks. A mask is made again as soon as its prediction, the image,
 the reference, the settings or the code that they pass through change (`made_from`); an error-map network remembers
 which masks it learned from (`whqa.masks.made_from`), so that a changed prediction is never mixed with older results.
-Processes that bring the same masks in at once write the same files, each whole: no lock is needed.
+Processes that bring the same masks in at once write the same files, each whole: no lock is needed. Masks of any quality
+may be made of them, see `whqa.masks.external_made`.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +38,7 @@ from whqa.masks import external_opinion
 from whqa.masks.external import ExternalMethod, predictions, probability_files
 from whqa.masks.external_opinion import agreement, labels_of_classes, log_probabilities, structures_of_classes
 from whqa.masks.opinion import OPINION, Opinion, encode, index_digests, write_opinion
-from whqa.masks.store import MaskItem, mask_path, read_arrays, read_index, write_mask
+from whqa.masks.store import MaskItem, mask_path, read_arrays, whole_rows, write_mask
 from whqa.metrics.mask_row import mask_columns, measure_mask
 from whqa.parallel import in_processes
 from whqa.structures import LabelScheme
@@ -57,8 +57,8 @@ class Imported:
 
     Attributes:
         name: of the method.
-        items: a case each.
-        digests: "<case>/<method>" -> SHA-256 of the mask's voxels, "<case>/opinion" -> that of the opinion's.
+        items: a case each, and those made of them (`whqa.masks.external_made`).
+        digests: "<case>/<kind>" -> SHA-256 of the mask's voxels, "<case>/opinion" -> that of the opinion's.
         opinions: by case, where the method gives them.
     """
 
@@ -217,16 +217,11 @@ def _is_sound(method: ExternalMethod, place: Path, task: _Task, known: Mapping[s
         return False
     if row is None or not row["made_from"] == stored == task.made_from:
         return False
-    return codes is None or _digest(codes) == row.get("opinion_sha256")
+    return codes is None or digest_of(codes) == row.get("opinion_sha256")
 
 
 def _known_rows(place: Path) -> dict[str, Row]:
-    """The index by case; what is not readable is not known."""
-    try:
-        rows = read_index(place)
-    except (InputError, UnicodeDecodeError, csv.Error):
-        return {}
-    return {row["case"]: row for row in rows if all(row.get(key) for key in ("case", "made_from", "mask_sha256"))}
+    return {row["case"]: row for row in whole_rows(place)}
 
 
 def _bring(method: ExternalMethod, place: Path, cohort: Cohort, scheme: LabelScheme, task: _Task) -> Row:
@@ -247,7 +242,7 @@ def _bring(method: ExternalMethod, place: Path, cohort: Cohort, scheme: LabelSch
         "segmenter": method.name,
         "unseen": int(method.unseen),
         **{column: numbers[column] for column in mask_columns(structures)},
-        "mask_sha256": _digest(mask),
+        "mask_sha256": digest_of(mask),
         **opinion,
         "made_from": task.made_from,
     }
@@ -259,10 +254,11 @@ def _keep_opinion(
     """Make and store the opinion on one case; what the row of its mask says of it."""
     log_p = _opinion(method, task, labels, scheme, cohort)
     write_opinion(place, task.case.id, log_p, method.unseen)
-    return {"opinion_sha256": _digest(encode(log_p))}
+    return {"opinion_sha256": digest_of(encode(log_p))}
 
 
-def _digest(array: np.ndarray) -> str:
+def digest_of(array: np.ndarray) -> str:
+    """SHA-256 of the values of a mask or an opinion."""
     return hashlib.sha256(array.tobytes()).hexdigest()
 
 

@@ -26,9 +26,11 @@ from whqa.errors import InputError
 from whqa.files import atomic_path, sha256
 from whqa.masks.plan import MaskPlan
 from whqa.masks.run_state import made_again
-from whqa.masks.store import mask_digests, mask_path, read_arrays, read_index, unseen_by_maker
+from whqa.masks.store import mask_digests, mask_path, read_arrays, read_index, unseen_by_maker, whole_rows
 
 OPINION = "opinion"
+MADE_INDEX = "made.csv"
+"""Of masks made of another program's, see `whqa.masks.external_made`."""
 LOWEST_LOG_P = -10.0
 CODES = 255
 
@@ -108,13 +110,14 @@ def collect_ensembles(
 
 
 def index_digests(directory: Path) -> dict[str, str]:
-    """Digests of another program's masks and opinions by its index: "<case>/<kind>" or "<case>/opinion" -> SHA-256.
+    """Digests of another program's masks, those made of them and its opinions: "<case>/<kind or opinion>" -> SHA-256.
 
     Raises:
         InputError: as `read_index`.
     """
     rows = read_index(directory)
     found = {f"{row['case']}/{directory.name}": row["mask_sha256"] for row in rows if "mask_sha256" in row}
+    found |= {f"{row['case']}/{row['mask_kind']}": row["mask_sha256"] for row in whole_rows(directory, MADE_INDEX)}
     return found | {f"{row['case']}/{OPINION}": row["opinion_sha256"] for row in rows if row.get("opinion_sha256")}
 
 

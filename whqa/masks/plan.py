@@ -57,6 +57,11 @@ def has_entropy(kind: str) -> bool:
     return kind in MASK_KINDS and family(kind) in ("final", "unfinished")
 
 
+def is_made(kind: str) -> bool:
+    """Whether it is made of the label and anybody's mask (reference, corrupted, mixed ...): no segmenter is needed."""
+    return kind in MASK_KINDS and not has_entropy(kind)
+
+
 def family(kind: str) -> str:
     """What a mask's kind is one of: its name without number; side outputs and early masks are "unfinished" ones."""
     name = kind.rstrip("0123456789") if kind in MASK_KINDS else kind
@@ -78,7 +83,7 @@ class ChosenKinds:
     """Which masks an experiment judges.
 
     Attributes:
-        own: kinds of the experiment's segmenters; None is all that they make, () is none.
+        own: kinds of `MASK_KINDS`; None is all that the experiment's segmenters make.
         external: names of other programs.
     """
 
@@ -87,25 +92,35 @@ class ChosenKinds:
 
     @property
     def needs_segmenters(self) -> bool:
-        """Whether any segmenter must be trained."""
-        return self.own is None or bool(self.own)
+        """Whether any segmenter must be trained; where masks are only made of some, other programs' will do."""
+        return self.own is None or not self.external or not all(map(is_made, self.own))
+
+    @property
+    def made_of_external(self) -> tuple[str, ...]:
+        """Kinds to make of the labels and the other programs' masks."""
+        return () if self.needs_segmenters or self.own is None else self.own
 
 
 def choose_kinds(kinds: Collection[str] | None, external: Collection[str] = ()) -> ChosenKinds:
     """The kinds that `masks.kinds` names, told apart; None takes all.
+
+    A family ("corrupted") stands for all its kinds. Where other programs alone are named, masks of any quality are made
+    of theirs, as they are made of the segmenters': a judge that met no others would take every mask for one of these.
 
     Raises:
         InputError: a kind is neither the segmenters' nor in `external`, or none is named.
     """
     if kinds is None:
         return ChosenKinds(None, tuple(external))
+    families = dict.fromkeys(map(family, MASK_KINDS))
     known = [*MASK_KINDS, *external]
-    unknown = sorted(set(kinds) - set(known))
+    unknown = sorted(set(kinds) - set(known) - set(families))
     if unknown:
         raise InputError(f"masks.kinds: no kind {unknown[0]!r}; there are {', '.join(known)}")
     if not kinds:
         raise InputError(f"masks.kinds is empty; name some of {', '.join(known)}, or leave it null for all")
-    return ChosenKinds(tuple(k for k in MASK_KINDS if k in kinds), tuple(k for k in external if k in kinds))
+    own = tuple(kind for kind in MASK_KINDS if kind in kinds or family(kind) in kinds)
+    return ChosenKinds(own or tuple(filter(is_made, MASK_KINDS)), tuple(k for k in external if k in kinds))
 
 
 @dataclass(frozen=True)
@@ -179,7 +194,7 @@ class MaskPlan:
         """Every run of an experiment, such as "segmenter/0-1" or "errormap/0" -> the runs that it waits for.
 
         Args:
-            needs_segmenters: see `ChosenKinds`; other programs' masks are waited for by nobody.
+            needs_segmenters: see `ChosenKinds`; other programs' masks, and what is made of them, nobody waits for.
         """
         segmenters = {f"segmenter/{job.name}": frozenset[str]() for job in self.segmenters}
         if not needs_segmenters:

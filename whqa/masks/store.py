@@ -144,13 +144,13 @@ def _refuse_unfinished(experiment_dir: Path, plan: MaskPlan, test_fold: int) -> 
         )
 
 
-def read_index(directory: Path) -> list[dict[str, str]]:
-    """The rows of the cases.csv of a segmenter, or of another program's masks.
+def read_index(directory: Path, name: str = "cases.csv") -> list[dict[str, str]]:
+    """The rows of the index of a segmenter's masks, or of another program's or those made of them (`name`).
 
     Raises:
         InputError: there is no such table, or it is damaged.
     """
-    path = directory / "cases.csv"
+    path = directory / name
     with reading(path, "a table of masks", _remade(directory)):
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, strict=True))
@@ -159,6 +159,15 @@ def read_index(directory: Path) -> list[dict[str, str]]:
                 raise ValueError("a row is not whole")
             float(row.get("error_rate", "0"))
         return rows
+
+
+def whole_rows(directory: Path, name: str = "cases.csv") -> list[dict[str, str]]:
+    """Those of an index of masks that were brought in or made here; what is not readable is not known."""
+    try:
+        rows = read_index(directory, name)
+    except (InputError, UnicodeDecodeError, csv.Error):
+        return []
+    return [row for row in rows if all(row.get(key) for key in ("case", "mask_kind", "made_from", "mask_sha256"))]
 
 
 def _remade(directory: Path) -> str:

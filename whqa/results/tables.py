@@ -123,13 +123,16 @@ def read_run(run_dir: Path) -> RunTables:
 
 
 def _stages(run_dir: Path, n_folds: int) -> tuple[str, ...]:
-    """Both stages, or the second alone where only masks of other programs were judged."""
-    kinds: set[str] = set()
+    """Both stages, or the second alone where only masks of other programs, and those made of them, were judged."""
+    makers: dict[str, set[str]] = {}
     for path in (run_dir / "errormap" / str(k) / "cases.csv" for k in range(n_folds)):
         if path.is_file():
             with reading(path, "CSV", made_again(path.parent)), path.open(newline="", encoding="utf-8") as file:
-                kinds |= {str(row.get("mask_kind")) for row in csv.DictReader(file)}
-    return ("errormap",) if kinds and not kinds & set(MASK_KINDS) else ("segmenter", "errormap")
+                for row in csv.DictReader(file):
+                    makers.setdefault(str(row.get("mask_kind")), set()).add(str(row.get("segmenter")))
+    programs = makers.keys() - set(MASK_KINDS)
+    own = set().union(*(makers[kind] for kind in makers.keys() & set(MASK_KINDS)))
+    return ("errormap",) if programs and own <= programs else ("segmenter", "errormap")
 
 
 def _refuse_missing(run_dir: Path, stages: Sequence[str], n_folds: int) -> None:
