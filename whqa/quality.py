@@ -15,8 +15,8 @@ mask from it. The paper's full text was not at hand: Ω and tau are this project
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -150,6 +150,7 @@ class JudgedCase:
         spacing: mm per voxel along D, H, W.
         log_p: a second opinion: log p_S of a segmenter that has not seen the case, float32 (C + 1, D, H, W), or None.
         ensemble: the same of the mean of p_S over all such segmenters, or None where there is one at most.
+        pairwise_dice: mean Dice between what each two of them would draw, nan where there is one; or None.
     """
 
     case: str
@@ -161,6 +162,7 @@ class JudgedCase:
     spacing: tuple[float, float, float]
     log_p: Tensor | None = None
     ensemble: Tensor | None = None
+    pairwise_dice: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("image", "reference", "entropy"):
@@ -206,6 +208,8 @@ class ErrorPrediction:
         corrected: the corrected mask (D, H, W), or None.
         calibrated: whether P means a frequency, so that QI follows from P itself. Ê is the map with the best Dice that
             P lets expect; where P is unsure it is larger than the errors are, and QI would be too low.
+        agreement: further numbers that rise with the mask's quality, by column of cases.csv, see
+            `whqa.metrics.verdict_row.AGREEMENT_COLUMNS`.
     """
 
     probability: Tensor
@@ -214,6 +218,7 @@ class ErrorPrediction:
     expected_dice: Tensor | None = None
     corrected: Tensor | None = None
     calibrated: bool = False
+    agreement: Mapping[str, float] = field(default_factory=dict)
 
     def quality(self, region: Tensor | None = None) -> float:
         """QI over a region, None is the whole volume."""

@@ -31,7 +31,9 @@ COLUMNS = (
     *("acc_volume", "qi_volume", "acc_heart", "qi_heart", *DICE),
     *(f"{name}_{what}" for what in ("predicted", "corrected") for name in DICE),
     *("patient", "modality", "segmenter", "voxels", "error_voxels", "predicted_voxels", "hit_voxels"),
-    *("qi_soft_volume", "qi_soft_heart", *(f"error_{name}" for name in DICE), "seconds"),
+    *("qi_soft_volume", "qi_soft_heart", "opinion_dice", "pairwise_dice"),
+    *(f"error_{name}" for name in DICE),
+    "seconds",
     *("constant_volume", "constant_heart", "constant_volume_kind", "constant_heart_kind"),
 )
 METHODS = {"errormap", "constant", "boundary", "entropy", "opinion"}

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from monai.metrics import DiceMetric
 from scipy.stats import spearmanr
 
 from whqa.errors import InputError
@@ -59,6 +60,36 @@ def test_p_rises_with_the_doubt_and_is_calibrated_like_the_network(heard: Make, 
         heart = case.heart
         expected_rate = expected.predict(doubt_logit(case), case).probability[heart].mean()
         torch.testing.assert_close(found.probability[heart].mean(), expected_rate)
+
+
+def _dice(one: torch.Tensor, other: torch.Tensor, n_classes: int) -> float:
+    """Mean over the structures, by MONAI."""
+    hot = (torch.nn.functional.one_hot(labels.long(), n_classes).movedim(-1, 0)[None] for labels in (one, other))
+    return float(DiceMetric(include_background=False)(*hot).nanmean())
+
+
+def test_it_says_how_like_the_mask_is_what_it_would_draw(heard: Make) -> None:
+    case = heard(3, 0.3)
+    assert case.log_p is not None
+    opinion = SecondOpinion()
+    opinion.fit(lambda: iter([heard(1), heard(2)]))
+    expected = _dice(case.mask, torch.from_numpy(case.log_p.numpy().argmax(axis=0)), len(case.log_p))
+    assert opinion.predict(case).agreement == {"opinion_dice": pytest.approx(expected, rel=1e-5)}
+    assert 0.1 < expected < 0.9
+
+
+def test_the_ensembles_is_that_of_the_vote_and_how_alike_its_segmenters_are(heard: Make) -> None:
+    case, other = heard(3, 0.3), heard(4).log_p
+    assert case.log_p is not None
+    assert other is not None
+    mean = (case.log_p.exp() + other.exp()) / 2
+    several = replace(case, ensemble=mean.log(), pairwise_dice=0.625)
+    ensemble = SecondOpinion("ensemble", "ensemble")
+    ensemble.fit(lambda: iter([replace(c, ensemble=c.log_p, pairwise_dice=float("nan")) for c in (heard(1), heard(2))]))
+    expected = _dice(case.mask, torch.from_numpy(mean.numpy().argmax(axis=0)), len(mean))
+    assert expected != pytest.approx(_dice(case.mask, case.log_p.argmax(dim=0), len(mean)), rel=1e-3)
+    found = ensemble.predict(several).agreement
+    assert found == {"opinion_dice": pytest.approx(expected, rel=1e-5), "pairwise_dice": 0.625}
 
 
 def test_a_case_without_opinion_is_refused(heard: Make, unheard: Callable[[JudgedCase], JudgedCase]) -> None:

@@ -24,6 +24,7 @@ from whqa.loading.brightness import brightness
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.masks.opinion import OPINION, Opinion, decode, write_opinion
 from whqa.masks.store import MaskItem, mask_path, write_mask
+from whqa.modules.volume_batches import judged_case
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning"),
@@ -223,6 +224,13 @@ def _describe(batch: dict[str, Any]) -> dict[str, Any]:
     return {k: (v.dtype, tuple(v.shape)) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
 
+def _alike(said: list[torch.Tensor]) -> Any:
+    """Mean Dice between what two opinions would draw."""
+    one, other = (log_p.numpy().argmax(axis=0) for log_p in said)
+    each = [2 * ((one == c) & (other == c)).sum() / ((one == c).sum() + (other == c).sum()) for c in (1, 2)]
+    return pytest.approx(np.mean(each))
+
+
 @pytest.mark.parametrize(("with_masks", "with_opinions"), [(False, False), (True, False), (True, True)])
 def test_batches(
     cases: dict[str, Any],
@@ -260,11 +268,12 @@ def test_batches(
             np.testing.assert_array_equal(batch["plain"], batch["image"])
             known = brightness(cases[name].image(), stored, cases[name].spacing, 3)
             np.testing.assert_array_equal(batch["brightness"][0], known)
-        assert ("log_p" in batch) == ("ensemble" in batch) == with_opinions
+        assert ("log_p" in batch) == ("ensemble" in batch) == ("pairwise_dice" in batch) == with_opinions
         if with_opinions:
             said = [decode(torch.from_numpy(one.codes())) for one in opinions[name]]
             torch.testing.assert_close(batch["log_p"][0], said[0], rtol=0, atol=0)
             torch.testing.assert_close(batch["ensemble"][0].exp(), (said[0].exp() + said[1].exp()) / 2)
+            assert float(batch["pairwise_dice"]) == judged_case(batch).pairwise_dice == _alike(said)
     assert number + 1 == len(data.test_items) == (4 if with_masks else 2)
 
 
@@ -280,6 +289,7 @@ def test_judged_masks(cases: dict[str, Any], masks: list[MaskItem]) -> None:
         assert item.spacing == (1.5, 1.5, 3.0)
         assert item.log_p is None
         assert item.ensemble is None
+        assert item.pairwise_dice is None
     with pytest.raises(InputError, match="no mask of kind 'side9'"):
         next(data.judged([("a1", "side9")]))
 
@@ -295,6 +305,7 @@ def test_judged_masks_come_with_the_opinions_on_their_case(
         assert item.ensemble is not None
         torch.testing.assert_close(item.log_p, said[0], rtol=0, atol=0)
         torch.testing.assert_close(item.ensemble.exp(), (said[0].exp() + said[1].exp()) / 2)
+        assert item.pairwise_dice == _alike(said)
 
 
 def test_what_a_mask_comes_with(

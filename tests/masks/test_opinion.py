@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.metrics import DiceMetric
 from scipy.special import log_softmax, logsumexp
 
 from whqa.data.folds import Folds
@@ -214,4 +215,12 @@ def test_the_mean_opinion_is_the_mean_of_probabilities(tmp_path: Path) -> None:
         write_opinion(tmp_path / str(number), "a", torch.from_numpy(_log_p(number)), unseen=True)
         opinions.append(Opinion("a", mask_path(tmp_path / str(number), "a", OPINION), str(number)))
     kept = [decode(torch.from_numpy(opinion.codes())).double().numpy() for opinion in opinions]
-    np.testing.assert_allclose(mean_opinion(opinions), logsumexp(kept, axis=0) - np.log(3), atol=1e-5)
+    mean, alike = mean_opinion(opinions)
+    np.testing.assert_allclose(mean, logsumexp(kept, axis=0) - np.log(3), atol=1e-5)
+    n = len(kept[0])
+    drawn = torch.from_numpy(np.stack([one.argmax(axis=0) for one in kept]))
+    hot = torch.nn.functional.one_hot(drawn, n).movedim(-1, 1)
+    between = DiceMetric(include_background=False)(hot[[0, 0, 1]], hot[[1, 2, 2]])
+    assert 0 < alike < 1
+    assert alike == pytest.approx(float(between.nanmean(dim=1).mean()), rel=1e-5)
+    assert np.isnan(mean_opinion(opinions[:1])[1])

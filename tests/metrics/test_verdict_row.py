@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,11 +49,13 @@ def test_row_is_an_independent_computation(seed: int) -> None:
         "acc_heart": (~error)[heart].mean(),
         "qi_heart": (~called)[heart].mean(),
         "qi_soft_heart": (1 - probability)[heart].mean(),
+        "opinion_dice": 0.75,
+        "pairwise_dice": math.nan,
     }
-    found = judge(case, prediction)
+    found = judge(case, replace(prediction, agreement={"opinion_dice": 0.75}))
     assert tuple(found) == JUDGE_COLUMNS == tuple(expected)
     assert all(type(value) is float for value in found.values())
-    assert found == pytest.approx(expected, abs=1e-6)
+    assert found == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
 @pytest.mark.gpu
@@ -61,7 +64,7 @@ def test_row_is_the_same_on_a_gpu() -> None:
     image, mask, reference = (values.cuda() for values in (case.image, case.mask, case.reference))
     there = JudgedCase("c", "final", image, mask, reference, None, SPACING)
     found = judge(there, ErrorPrediction(prediction.probability.cuda(), prediction.error_map.cuda()))
-    assert found == pytest.approx(judge(case, prediction), abs=1e-9)
+    assert found == pytest.approx(judge(case, prediction), abs=1e-9, nan_ok=True)
 
 
 def test_a_perfect_mask() -> None:

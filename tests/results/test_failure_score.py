@@ -38,7 +38,7 @@ def _aurc(score: np.ndarray, risk: np.ndarray) -> float:
 def _values(rows: pd.DataFrame) -> dict[str, np.ndarray]:
     expected = rows[[f"dice_{key}_predicted" for key in STRUCTURES]]
     found = {"mean_dice_predicted": expected.mean(axis=1), "worst_dice_predicted": expected.min(axis=1)}
-    return {name: np.asarray(found.get(name, rows.get(name))) for name in SCORES}
+    return {name: np.asarray(found.get(name, rows.get(name))) for name in SCORES if name in found or name in rows}
 
 
 @pytest.mark.parametrize("best", ["qi_volume", "qi_soft_heart", "dice"])
@@ -55,7 +55,7 @@ def test_folds_vote_without_their_own_masks_and_the_optimism_is_what_the_vote_ga
     rows = _rows(dict.fromkeys(QI, 0.12), n=24, folds=6)
     risk = 1 - rows[[f"dice_{key}" for key in STRUCTURES]].mean(axis=1).to_numpy()
     fold, values = rows["fold"].to_numpy(), _values(rows)
-    votes = [min(SCORES, key=lambda s, k=k: _aurc(values[s][fold != k], risk[fold != k])) for k in range(6)]
+    votes = [min(values, key=lambda s, k=k: _aurc(values[s][fold != k], risk[fold != k])) for k in range(6)]
     assert len(set(votes)) > 1
     chosen = choose_score(rows, STRUCTURES)
     assert votes.count(chosen.score) == max(map(votes.count, votes))
@@ -78,6 +78,29 @@ def test_a_method_without_labels_chooses_among_its_qi():
     rows = _rows({"qi_volume": 0.05, "dice": 0.0}, labels=False).drop(columns="qi_soft_heart")
     assert choose_score(rows, STRUCTURES).score == "qi_volume"
     assert choose_score(rows.assign(qi_volume=np.nan), STRUCTURES).score in ("qi_heart", "qi_soft_volume")
+
+
+@pytest.mark.parametrize("best", ["opinion_dice", "pairwise_dice"])
+def test_how_far_segmenters_agree_may_rank_best(best):
+    rows = _rows({}, labels=False).assign(method="ensemble")
+    dice = rows[[f"dice_{key}" for key in STRUCTURES]].mean(axis=1)
+    noise = np.random.default_rng(1).standard_normal((2, len(rows)))
+    agreement = {"opinion_dice": dice + noise[0], "pairwise_dice": dice + noise[1]} | {best: dice}
+    rows = rows.assign(**agreement)
+    chosen = choose_score(rows, STRUCTURES)
+    assert chosen.score == best
+    found = failure_numbers(rows, STRUCTURES, chosen)
+    assert found["aurc"]["mean"] == pytest.approx(_aurc(dice.to_numpy(), 1 - dice.to_numpy()))
+    # the column that other methods leave empty
+    assert choose_score(rows.assign(**{best: np.nan}), STRUCTURES).score != best
+
+
+def test_where_mask_and_opinion_are_empty_there_is_no_trust():
+    rows = _rows({}, labels=False).assign(method="opinion")
+    rows = rows.assign(opinion_dice=rows[[f"dice_{key}" for key in STRUCTURES]].mean(axis=1))
+    rows.loc[0, "opinion_dice"] = np.nan
+    values = confidence(rows, choose_score(rows, STRUCTURES).score, STRUCTURES)
+    assert values[0] == 0.0 < values[1:].min()
 
 
 def test_one_fold_cannot_vote():

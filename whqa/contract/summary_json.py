@@ -47,8 +47,8 @@ class ChosenConfidence(TypedDict):
     """Which of its numbers a method ranks masks by, and how that was chosen.
 
     Attributes:
-        score: the confidence: qi_volume, qi_heart, qi_soft_volume, qi_soft_heart, mean_dice_predicted or
-            worst_dice_predicted; null where the method judged no mask.
+        score: the confidence: qi_volume, qi_heart, qi_soft_volume, qi_soft_heart, opinion_dice, pairwise_dice,
+            mean_dice_predicted or worst_dice_predicted; null where the method judged no mask.
         agreement: share of folds for which this score has the lowest AURC on the final masks of the other folds; null
             with fewer than two folds.
         optimism: what the choice may have taken off the AURC: within each fold, AURC by the score that the other folds

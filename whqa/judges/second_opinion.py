@@ -15,7 +15,9 @@ from whqa.judges.baseline import CaseSource
 from whqa.judges.calibration import Calibration, MaskLogits, fit_calibration
 from whqa.judges.error_rate import OF_OPINION, RateModel, fit_rate, rate_features
 from whqa.masks.plan import family
-from whqa.quality import ErrorPrediction, JudgedCase
+from whqa.metrics.arrays import mean_defined
+from whqa.metrics.segmentation import segmentation_dice
+from whqa.quality import ErrorPrediction, JudgedCase, most_probable
 
 SMALLEST_P = 1e-5
 
@@ -52,7 +54,17 @@ class SecondOpinion:
         if self._calibration is None:
             raise RuntimeError(f"baseline {self.name!r} is not fitted")
         heard = self._hearing(case)
-        return self._calibration.predict(doubt_logit(heard), heard)
+        prediction = self._calibration.predict(doubt_logit(heard), heard)
+        return replace(prediction, agreement=self._agreement(heard))
+
+    def _agreement(self, heard: JudgedCase) -> dict[str, float]:
+        """How like the mask is what the opinion would draw, and how alike is what those behind it would."""
+        assert heard.log_p is not None
+        drawn = most_probable(heard.log_p)
+        found = {"opinion_dice": mean_defined(segmentation_dice(heard.mask, drawn, len(heard.log_p)))}
+        if self._attribute == "ensemble" and heard.pairwise_dice is not None:
+            found["pairwise_dice"] = heard.pairwise_dice
+        return found
 
     def _hearing(self, case: JudgedCase) -> JudgedCase:
         """The case with the opinion that this baseline goes by."""

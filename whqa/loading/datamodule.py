@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from whqa.masks.store import MaskItem
 
 Item = tuple[str, str]
+_OfCase = tuple[Tensor, Tensor, Tensor | None, Tensor | None, float | None]
 _WORKERS_A_GPU = 4
 
 
@@ -166,7 +167,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         {image (1, 1, D, H, W) float32, label (1, D, H, W) int64, spacing (1, 3) float32 in mm,
         index (1,) int64 into `test_items`, case [str], kind [str]}; with masks {mask (1, D, H, W) int64, plain like
         image, brightness (1, C + 1, 2) float32} and, where the mask has one, {entropy (1, D, H, W) float32}; with
-        opinions {log_p (1, C + 1, D, H, W) float32}
+        opinions {log_p (1, C + 1, D, H, W) float32} and with several {ensemble as log_p, pairwise_dice (1,) float64}
         """
         return self._volumes(self.test_items)
 
@@ -188,8 +189,8 @@ class WholeHeartDataModule(pl.LightningDataModule):
             case = self.cases[name]
             mask, entropy = self.masks[name, kind].load()
             doubt = None if entropy is None else torch.from_numpy(entropy)
-            image, label, log_p, every = latest.of(name)
-            yield JudgedCase(name, kind, image, torch.from_numpy(mask), label, doubt, case.spacing, log_p, every)
+            image, label, *heard = latest.of(name)
+            yield JudgedCase(name, kind, image, torch.from_numpy(mask), label, doubt, case.spacing, *heard)
 
     def extras(self, item: Item) -> frozenset[str]:
         """What the mask of a (case, kind) pair comes with, of "entropy", "log_p" and "ensemble"; see `JudgedCase`."""
@@ -248,14 +249,17 @@ class LatestCase:
     ) -> None:
         self.cases, self.opinions, self.ensembles = cases, opinions, ensembles
         self._name = ""
-        self._found: tuple[Tensor, Tensor, Tensor | None, Tensor | None] | None = None
+        self._found: _OfCase | None = None
 
-    def of(self, name: str) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Image float32 and label uint8 (D, H, W), log p_S and the mean of several, each (C + 1, D, H, W) or None."""
+    def of(self, name: str) -> _OfCase:
+        """Image float32 and label uint8 (D, H, W), log p_S and the mean of several, each (C + 1, D, H, W) or None.
+
+        Last the pairwise Dice of the several, or None.
+        """
         if self._found is None or self._name != name:
             log_p = None if self.opinions is None else decode(torch.from_numpy(self.opinions[name].codes()))
-            every = None if self.ensembles is None else mean_opinion(self.ensembles[name])
-            self._name, self._found = name, (*_volume(self.cases[name]), log_p, every)
+            several = (None, None) if self.ensembles is None else mean_opinion(self.ensembles[name])
+            self._name, self._found = name, (*_volume(self.cases[name]), log_p, *several)
         return self._found
 
 
@@ -280,7 +284,7 @@ class VolumeDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         name, kind = self.items[index]
         case = self.cases[name]
-        image, label, log_p, ensemble = self._latest.of(name)
+        image, label, log_p, ensemble, alike = self._latest.of(name)
         volume: dict[str, Any] = {"image": image[None], "label": label.long()}
         if self.masks is not None:
             mask, entropy = self.masks[name, kind].load()
@@ -291,7 +295,7 @@ class VolumeDataset(Dataset[dict[str, Any]]):
             if log_p is not None:
                 volume["log_p"] = log_p
             if ensemble is not None:
-                volume["ensemble"] = ensemble
+                volume["ensemble"], volume["pairwise_dice"] = ensemble, alike
         return volume | {"spacing": torch.tensor(case.spacing), "index": index, "case": name, "kind": kind}
 
 

@@ -27,6 +27,8 @@ from whqa.files import atomic_path, sha256
 from whqa.masks.plan import MaskPlan
 from whqa.masks.run_state import made_again
 from whqa.masks.store import mask_digests, mask_path, read_arrays, read_index, unseen_by_maker, whole_rows
+from whqa.metrics.segmentation import pairwise_dice
+from whqa.quality import most_probable
 
 OPINION = "opinion"
 MADE_INDEX = "made.csv"
@@ -121,10 +123,14 @@ def index_digests(directory: Path) -> dict[str, str]:
     return found | {f"{row['case']}/{OPINION}": row["opinion_sha256"] for row in rows if row.get("opinion_sha256")}
 
 
-def mean_opinion(opinions: Sequence[Opinion]) -> Tensor:
-    """Log of the mean of p_S over several opinions on one case: float32 (C + 1, D, H, W)."""
-    each = [decode(torch.from_numpy(opinion.codes())).exp_() for opinion in opinions]
-    return torch.stack(each).mean(dim=0).log_()
+def mean_opinion(opinions: Sequence[Opinion]) -> tuple[Tensor, float]:
+    """Several opinions on one case: log of the mean of p_S, float32 (C + 1, D, H, W), and their pairwise Dice.
+
+    This is between the most probable labels, as far as the stored steps tell them apart; nan for a single opinion.
+    """
+    each = [decode(torch.from_numpy(opinion.codes())) for opinion in opinions]
+    alike = pairwise_dice([most_probable(log_p) for log_p in each], len(each[0]))
+    return torch.stack([log_p.exp_() for log_p in each]).mean(dim=0).log_(), alike
 
 
 def _opinion(segmenter_dir: Path, case: str, must_be_unseen: bool, digests: Mapping[str, str]) -> Opinion:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from whqa.metrics.arrays import FloatArray
+from whqa.metrics.arrays import FloatArray, mean_defined
 
 
 def segmentation_dice(mask: Tensor, reference: Tensor, n_classes: int) -> FloatArray:
@@ -30,6 +33,23 @@ def segmentation_dice(mask: Tensor, reference: Tensor, n_classes: int) -> FloatA
     overlap = np.diag(counts)[1:]
     total = counts.sum(axis=0)[1:] + counts.sum(axis=1)[1:]
     return np.divide(2.0 * overlap, total, out=np.full(n_classes - 1, np.nan), where=total > 0)
+
+
+def pairwise_dice(masks: Sequence[Tensor], n_classes: int) -> float:
+    """Mean over all pairs of masks of their mean Dice: how far several segmenters agree.
+
+    Args:
+        masks: labels 0..C, all of one shape.
+        n_classes: C + 1.
+
+    Returns:
+        nan for fewer than two masks, and where no two of them have a structure.
+
+    >>> pairwise_dice([torch.tensor([1, 1]), torch.tensor([1, 0]), torch.tensor([1, 1])], n_classes=2)
+    0.7777777777777777
+    """
+    pairs = combinations(masks, 2)
+    return mean_defined([mean_defined(segmentation_dice(one, other, n_classes)) for one, other in pairs])
 
 
 def paired_mean_dice(before: npt.ArrayLike, after: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:

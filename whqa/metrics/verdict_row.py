@@ -5,6 +5,8 @@ from __future__ import annotations
 from whqa.metrics.error_detection import average_precision, error_counts
 from whqa.quality import ErrorPrediction, JudgedCase, one_minus_mean
 
+AGREEMENT_COLUMNS = ("opinion_dice", "pairwise_dice")
+"""Of methods that go by an opinion: mean Dice of the mask with what it would draw, and between each two segmenters."""
 JUDGE_COLUMNS = (
     "error_dice",
     "error_auprc",
@@ -18,13 +20,14 @@ JUDGE_COLUMNS = (
     "acc_heart",
     "qi_heart",
     "qi_soft_heart",
+    *AGREEMENT_COLUMNS,
 )
 
 
 def judge(case: JudgedCase, prediction: ErrorPrediction) -> dict[str, float]:
     """Compare a verdict with the truth; keys are `JUDGE_COLUMNS`, definitions are in `whqa.quality`.
 
-    `error_auprc` is nan for a mask without any error.
+    `error_auprc` is nan for a mask without any error, `AGREEMENT_COLUMNS` are for methods that have no such number.
 
     Raises:
         ValueError: the case has no reference, or the maps differ in shape.
@@ -42,4 +45,4 @@ def judge(case: JudgedCase, prediction: ErrorPrediction) -> dict[str, float]:
         row[f"acc_{name}"] = one_minus_mean(case.error, region)
         row[f"qi_{name}"] = prediction.quality(region)
         row[f"qi_soft_{name}"] = one_minus_mean(prediction.probability, region)
-    return row
+    return row | {name: prediction.agreement.get(name, float("nan")) for name in AGREEMENT_COLUMNS}

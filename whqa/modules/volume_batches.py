@@ -22,6 +22,7 @@ def judged_case(batch: Mapping[str, Any]) -> JudgedCase:
         spacing=spacing_of(batch),
         log_p=batch["log_p"][0].float() if "log_p" in batch else None,
         ensemble=batch["ensemble"][0].float() if "ensemble" in batch else None,
+        pairwise_dice=float(batch["pairwise_dice"][0]) if "pairwise_dice" in batch else None,
     )
 
 

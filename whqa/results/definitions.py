@@ -39,7 +39,10 @@ DEFINITIONS: dict[str, str] = {
     " by minus its expected Dice, or minus the confidence where a method expects none; a structure that is "
     "not expected to be there counts as trusted.",
     "confidence": "what a method ranks masks by: QI over the volume or the heart, hard or soft, the expected mean Dice "
-    "or the lowest expected Dice of a structure. Each fold votes for the one with the lowest AURC on the final "
+    "or the lowest expected Dice of a structure. Of opinion and ensemble also the mean Dice of the mask with the "
+    "opinion's (of ensemble: with the vote, the most probable labels by the mean of all), and of ensemble the mean "
+    "Dice of each two segmenters' masks, the same for all masks of a case. Each fold votes for the one with the lowest "
+    "AURC on the final "
     "masks of the other folds; the majority's is used on all masks. Where all folds agree, no mask is ranked "
     "by a score that it helped to choose; else the optimism says what the choice may have taken off the AURC:"
     " within folds, AURC by the fold's own vote minus AURC by the majority's.",
@@ -70,5 +73,6 @@ SPLIT_DEFINITIONS: dict[str, str] = {
 EXTERNAL_DEFINITIONS: dict[str, str] = {
     "masks of other programs": "masks that another program or a person made of the same images: a kind of their own, "
     "and part of all. That their maker had not seen these cases' references is the word of whoever ran this. They come "
-    "without a segmenter's entropy, so the baseline entropy does not judge them, nor count them in all.",
+    "without a segmenter's entropy, so the baseline entropy does not judge them, nor count them in all. Where no "
+    "segmenter was trained, they take the place of final masks in what corrupted, novel and mixed ones are made of.",
 }

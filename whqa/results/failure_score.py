@@ -1,10 +1,11 @@
 """Failure detection: which of a method's numbers is its confidence in a mask, and how well that ranks masks.
 
-A method may say several things about a mask: QI over the volume or the heart, hard or soft, and with a label head the
-Dice that it expects. The one that ranks best is the method's score, chosen by a vote of the folds: each votes for the
-score with the lowest AURC on the masks of the *other* folds, and the majority's is used for all. Where the folds agree,
-every mask is thus ranked by a score that was chosen without it; where they do not, `optimism` says what the choice may
-have gained. Scores of different kinds are never ranked among each other.
+A method may say several things about a mask: QI over the volume or the heart, hard or soft, with a label head the Dice
+that it expects, with an opinion the Dice of the mask with the opinion's own, with several opinions also how alike they
+are (Zenk et al. 2025, arXiv 2406.03323). The one that ranks best is the method's score, chosen by a vote of the folds:
+each votes for the score with the lowest AURC on the masks of the *other* folds, and the majority's is used for all.
+Where the folds agree, every mask is thus ranked by a score that was chosen without it; where they do not, `optimism`
+says what the choice may have gained. Scores of different kinds are never ranked among each other.
 """
 
 from __future__ import annotations
@@ -35,7 +36,16 @@ QUALITY_SCORES: Mapping[str, str] = {
     "qi_volume": "QI (volume)",
     "qi_soft_volume": "soft QI (volume)",
 }
-SCORES: Mapping[str, str] = {MEAN_DICE: "expected mean Dice", WORST_DICE: "lowest expected Dice", **QUALITY_SCORES}
+AGREEMENT_SCORES: Mapping[str, str] = {
+    "opinion_dice": "Dice with the opinion's mask",
+    "pairwise_dice": "pairwise Dice of the segmenters",
+}
+SCORES: Mapping[str, str] = {
+    MEAN_DICE: "expected mean Dice",
+    WORST_DICE: "lowest expected Dice",
+    **QUALITY_SCORES,
+    **AGREEMENT_SCORES,
+}
 """Candidates and what people call them; of two with equal AURC the first is chosen."""
 FEW_FOLDS = "fewer than two folds have masks to choose the score by; the first that the method has is taken"
 
@@ -63,6 +73,9 @@ def confidence(rows: pd.DataFrame, score: str, structures: Sequence[str]) -> Flo
         return np.zeros(len(rows))
     if score in QUALITY_SCORES:
         return rows[score].to_numpy(float)
+    if score in AGREEMENT_SCORES:
+        # without a Dice neither the mask nor the opinion has any structure
+        return rows[score].fillna(0.0).to_numpy(float)
     expected = rows.reindex(columns=[f"dice_{key}_predicted" for key in structures]).astype(float)
     found = expected.mean(axis=1) if score == MEAN_DICE else expected.min(axis=1)
     # a mask of which no structure is expected is empty
@@ -151,10 +164,11 @@ def _how(chosen: ChosenScore) -> ChosenConfidence:
 
 
 def _candidates(rows: pd.DataFrame, structures: Sequence[str]) -> tuple[str, ...]:
-    """Those of `SCORES` that the method has of all masks."""
+    """Those of `SCORES` that the method has."""
     expected = rows.reindex(columns=[f"dice_{key}_predicted" for key in structures])
     labels = (MEAN_DICE, WORST_DICE) if expected.notna().any(axis=None) else ()
-    return (*labels, *(name for name in QUALITY_SCORES if name in rows and rows[name].notna().all()))
+    quality = (name for name in QUALITY_SCORES if name in rows and rows[name].notna().all())
+    return (*labels, *quality, *(name for name in AGREEMENT_SCORES if name in rows and rows[name].notna().any()))
 
 
 def _ranked_masks(rows: pd.DataFrame) -> pd.DataFrame:
