@@ -360,7 +360,10 @@ def test_standing_shows_every_mask_and_this_case(assessed):
     (star,) = (li for li in axis.lines if li.get_marker() == "*" and li.get_markersize() > 5)
     np.testing.assert_allclose(star.get_xydata(), [(0.912, 0.912)])
     lower = sum(r["qi_heart"] < 0.912 for r in found.population if r["mask_kind"] == "final")
-    assert standing.rank_words(found.population, found.quality).startswith(f"{lower} of the run's 12 ")
+    assert standing.rank_words(found.population, found.quality).startswith(f"{lower} of the run's 12 final masks ")
+    renamed = [{**r, "mask_kind": "nnunet" if r["mask_kind"] == "final" else "corrupted1"} for r in found.population]
+    words = standing.rank_words(renamed, found.quality)
+    assert words.startswith(f"{lower} of the run's 12 masks of other programs ")
 
 
 def test_page_without_the_viewers_package_says_so(assessed, monkeypatch, undrawn):

@@ -189,8 +189,9 @@ class WholeHeartDataModule(pl.LightningDataModule):
             case = self.cases[name]
             mask, entropy = self.masks[name, kind].load()
             doubt = None if entropy is None else torch.from_numpy(entropy)
-            image, label, *heard = latest.of(name)
-            yield JudgedCase(name, kind, image, torch.from_numpy(mask), label, doubt, case.spacing, *heard)
+            image, label, log_p, every, alike = latest.of(name)
+            masked = torch.from_numpy(mask)
+            yield JudgedCase(name, kind, image, masked, label, doubt, case.spacing, log_p, every, alike)
 
     def extras(self, item: Item) -> frozenset[str]:
         """What the mask of a (case, kind) pair comes with, of "entropy", "log_p" and "ensemble"; see `JudgedCase`."""

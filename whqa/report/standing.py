@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from whqa.masks.plan import family
+from whqa.masks.plan import family, is_delivered
 from whqa.report.figures import PALETTE, STYLE, kind_markers
 from whqa.report.slices import new_figure
 from whqa.results.mean_dice import expected_mean_dice
@@ -58,15 +58,19 @@ def standing_figure(population: Sequence[Mapping[str, Any]], quality: Mapping[st
 
 
 def rank_words(population: Sequence[Mapping[str, Any]], quality: Mapping[str, Any]) -> str:
-    """How many of the run's own final masks got a lower QI over the heart; nothing where this one has none."""
-    known = [
-        float(r["qi_heart"]) for r in population if r.get("mask_kind") == "final" and _is_number(r.get("qi_heart"))
-    ]
+    """How many of the run's own final masks got a lower QI over the heart; nothing where this one has none.
+
+    In a run without segmenters, how many of the other programs' masks.
+    """
+    final = [r for r in population if r["mask_kind"] == "final"]
+    usual = final or [r for r in population if is_delivered(str(r["mask_kind"]))]
+    known = [float(r["qi_heart"]) for r in usual if _is_number(r.get("qi_heart"))]
+    what = "final masks" if final else "masks of other programs"
     value = quality["qi"]["heart"]["value"]
     if not known or value is None:
         return ""
     lower = sum(v < value for v in known)
-    return f"{lower} of the run's {len(known)} final masks got a lower QI over the heart than this one."
+    return f"{lower} of the run's {len(known)} {what} got a lower QI over the heart than this one."
 
 
 _AXES = {
