@@ -30,6 +30,8 @@ RIGHT = {
     # a number is a truth to OmegaConf
     "segmenter.channels_last": {"-1"},
     "errormap.channels_last": {"-1"},
+    "errormap.deep_mask": {"-1"},
+    "errormap.warm_start": {"-1"},
     "segmenter.fused": {"-1"},
     "errormap.fused": {"-1"},
     "segmenter.num_workers": {"null"},
@@ -99,7 +101,12 @@ def test_every_key_refuses_what_it_cannot_be(group: str) -> None:
         (["segmenter.learning_rate=.nan"], "segmenter.learning_rate=.nan: must be a number between 1e-12 and 10"),
         (["segmenter.learning_rate=null"], "10; leave it out for the default"),
         (["segmenter.patch=[16,16]"], "segmenter.patch=[16, 16]: must be 3 numbers, each at least 1"),
-        (["errormap.inputs=[]"], "errormap.inputs=[]: must be a list of some of image, mask, opinion, or null for all"),
+        (
+            ["errormap.inputs=[]"],
+            "must be a list of some of image, mask, distances, opinion, or null for image, mask, opinion",
+        ),
+        (["errormap.mask_dropout=1"], "errormap.mask_dropout=1.0: must be at least 0 and below 1"),
+        (["errormap.opinion_dropout=-0.1"], "errormap.opinion_dropout=-0.1: must be at least 0 and below 1"),
         (["errormap.balance=x"], "errormap.balance=x: must be one of final, quality, none"),
         (["trainer.deterministic=abc"], "trainer.deterministic=abc: must be one of true, false, warn"),
         (["network._target_=abc"], "network._target_=abc: must be the dotted name of a class or function"),

@@ -245,6 +245,7 @@ def test_batches(
     labels = (torch.int64, (2, 8, 8, 8))
     image = (torch.float32, (2, 1, 8, 8, 8))
     mask = {"mask": labels, "plain": image, "brightness": (torch.float32, (2, 3, 2))} if with_masks else {}
+    mask |= {"spacing": (torch.float32, (2, 3))} if with_masks else {}
     mask |= {"log_p": (torch.float32, (2, 3, 8, 8, 8))} if with_opinions else {}
     batches = list(data.train_dataloader())
     assert len(batches) == 3

@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from whqa.loading.augmentation import Augmentation
 from whqa.loading.brightness import brightness
+from whqa.loading.patch_settings import Dropout
 from whqa.loading.patches import MaskMemory, PatchDataset, VolumeMaps, cut, place_window
 from whqa.loading.sampling import PatchRequest
 from whqa.masks.opinion import decode
@@ -274,11 +275,33 @@ def test_shapes_and_types() -> None:
         "mask": (torch.int64, (8, 9, 10)),
         "plain": (torch.float32, (1, 8, 9, 10)),
         "brightness": (torch.float32, (N_CLASSES, 2)),
+        "spacing": (torch.float32, (3,)),
     }
     heard = judged | {"log_p": (torch.float32, (N_CLASSES, 8, 9, 10))}
     for items, more, expected in (([], {}, alone), ([mask], {}, judged), ([mask], {"opinions": opinions}, heard)):
         patch = _dataset(case, items, augmentation=STRONG, **more)[0]
         assert {k: (v.dtype, tuple(v.shape)) for k, v in patch.items()} == expected
+    assert patch["spacing"].tolist() == list(case.spacing)
+
+
+def test_what_is_withheld_at_random_follows_from_seed_epoch_and_position_and_moves_no_other_draw() -> None:
+    case, mask = _Case(*_volume()), _Mask(_volume()[1], Path("m"))
+    heard = {"opinions": {"a": _Opinion(mask.values, Path("o"))}, "augmentation": STRONG}
+    whole, dropped = (_dataset(case, [mask], **heard, dropout=d) for d in (None, Dropout(0.3, 0.6)))
+    nothing, hidden = 0, 0
+    for request in (PatchRequest(e, p, 0) for e in range(10) for p in range(20)):
+        patch, usual = dropped[request], whole[request]
+        shown = patch.pop("mask_shown")
+        assert (shown.dtype, shown.shape) == (torch.float32, ())
+        assert patch.keys() == usual.keys()
+        assert torch.equal(shown, dropped[request]["mask_shown"])
+        withheld = not torch.equal(patch["log_p"], usual["log_p"])
+        if withheld:
+            torch.testing.assert_close(patch["log_p"].exp(), torch.full_like(patch["log_p"], 1 / N_CLASSES))
+        assert all(torch.equal(patch[key], usual[key]) for key in usual if key != "log_p")
+        nothing, hidden = nothing + withheld, hidden + int(shown == 0)
+    assert 30 <= nothing <= 90
+    assert 90 <= hidden <= 150
 
 
 def test_a_plain_crop_shows_what_the_volume_shows() -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit, log_softmax, softmax
-from torch import Tensor
 
 from whqa.errors import InputError
 from whqa.judges.calibration import Calibration, CorrectionRule
@@ -18,7 +17,8 @@ from whqa.judges.correction import correct, expected_dice, other_probabilities
 from whqa.judges.error_rate import RateModel
 from whqa.judges.second_opinion import doubt_logit
 from whqa.loading.brightness import brightness
-from whqa.modules.errormap import ErrorMapModule, Head, in_channels, out_channels
+from whqa.modules.distances import signed_distances
+from whqa.modules.errormap import ErrorMapModule, Head, Target, in_channels, mask_channels, out_channels
 from whqa.modules.evidence import evidence
 from whqa.modules.lightning import ErrorMapTraining
 from whqa.modules.volume_batches import judged_case
@@ -27,15 +27,22 @@ from whqa.networks.voxresnet import VoxResNet
 
 EVERYTHING = ("image", "mask", "opinion")
 WITHOUT_OPINION = ("image", "mask")
-SUBSETS = [s for n in (1, 2, 3) for s in combinations(EVERYTHING, n)]
+ALL = ("image", "mask", "distances", "opinion")
+SUBSETS = [s for n in (1, 2, 3, 4) for s in combinations(ALL, n)]
 
 
 def _module(
-    head: Head = "binary", inputs: Sequence[str] = WITHOUT_OPINION, network: str = "voxresnet", **options: float
+    head: Head = "binary",
+    inputs: Sequence[str] = WITHOUT_OPINION,
+    network: str = "voxresnet",
+    deep_mask: bool = False,
+    **options: float,
 ) -> ErrorMapModule:
     torch.manual_seed(0)
     channels = in_channels(inputs, 4), out_channels(head, inputs, 4)
     net = VoxResNet(*channels, width=2) if network == "voxresnet" else dynunet(*channels, width=2)
+    if deep_mask:
+        net.join(*mask_channels(inputs, 4))
     return ErrorMapModule(net, n_classes=4, inputs=inputs, head=head, total_steps=10, **options).eval()
 
 
@@ -93,7 +100,60 @@ def test_what_is_withheld_changes_nothing(head: Head, inputs: tuple[str, ...]) -
             after = module(module.inputs(batch | {key: other[key] for key in keys}))[0]
             assert torch.equal(before, after) == (name not in inputs), name
         shuffled = batch["mask"].flatten()[torch.randperm(batch["mask"].numel())].view_as(batch["mask"])
-        assert torch.equal(before, module(module.inputs(batch | {"mask": shuffled}))[0]) == ("mask" not in inputs)
+        after = module(module.inputs(batch | {"mask": shuffled}))[0]
+        assert torch.equal(before, after) == (not {"mask", "distances"} & set(inputs))
+
+
+def test_distances_stand_behind_the_masks_planes_or_in_their_place() -> None:
+    batch, usual = _batch(), _module(inputs=EVERYTHING).inputs(_batch())
+    distances = signed_distances(batch["mask"], batch["spacing"], 4)
+    for inputs, before in ((ALL, usual[:, :5]), (("image", "distances", "opinion"), usual[:, :1])):
+        found = _module("label", inputs).inputs(batch)
+        assert found.shape[1] == in_channels(inputs, 4)
+        torch.testing.assert_close(found, torch.cat([before, distances, usual[:, 5:]], dim=1))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "channels"),
+    [
+        (EVERYTHING, (1, 5)),
+        (ALL, (1, 9)),
+        (("mask", "opinion"), (0, 4)),
+        (("image", "distances"), (1, 5)),
+    ],
+)
+def test_deep_levels_are_told_the_mask_alone(inputs: Sequence[str], channels: tuple[int, int]) -> None:
+    assert mask_channels(inputs, 4) == channels
+    module, batch = _module("label", inputs, deep_mask=True), _batch()
+    told = []
+    for layer in module.network.joins:
+        layer.register_forward_hook(lambda _, x, y, told=told: told.append(tuple(y.shape[2:])))
+        torch.nn.init.normal_(layer.mix.weight)
+        assert layer.mix.in_channels == channels[1] - channels[0]
+    with torch.no_grad():
+        module(module.inputs(batch))
+    # of 9 x 10 x 11 voxels, filled up to 16
+    assert told == [(8, 8, 8), (4, 4, 4), (2, 2, 2)]
+
+
+def test_no_mask_at_deep_levels_without_a_mask() -> None:
+    with pytest.raises(InputError, match=r"errormap\.deep_mask=true: errormap\.inputs=\['image'\] withholds the mask"):
+        mask_channels(["image"], 4)
+
+
+@pytest.mark.parametrize("inputs", [EVERYTHING, ALL, ("image", "distances")], ids="+".join)
+def test_a_withheld_mask_is_not_seen(inputs: Sequence[str]) -> None:
+    module, batch = _module("label", inputs, deep_mask=True), _batch()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.3, generator=torch.Generator().manual_seed(1))
+    other = {name: _batch(1)[name] for name in ("mask", "brightness")}
+    with torch.no_grad():
+        for shown, same in ((0.0, True), (1.0, False)):
+            said = [module(module.inputs(b | {"mask_shown": torch.tensor([shown])}))[0] for b in (batch, batch | other)]
+            assert torch.equal(*said) == same
+        torch.testing.assert_close(
+            module.inputs(batch | {"mask_shown": torch.ones(1)}), module.inputs(batch), rtol=0, atol=0
+        )
 
 
 def test_a_network_without_the_mask_says_what_is_right_whatever_the_mask_says() -> None:
@@ -112,14 +172,16 @@ def test_a_network_without_the_mask_says_what_is_right_whatever_the_mask_says() 
 
 def test_inputs_that_there_are_not_are_refused() -> None:
     for inputs in (["image", "Mask"], [], ["image", "image"]):
-        with pytest.raises(InputError, match=r"errormap\.inputs=.*must be some of image, mask, opinion, each once"):
+        with pytest.raises(
+            InputError, match=r"errormap\.inputs=.*must be some of image, mask, distances, opinion, each once"
+        ):
             in_channels(inputs, 4)
 
 
 # -- how it begins
 
 
-@pytest.mark.parametrize("inputs", [EVERYTHING, ("image", "opinion"), ("opinion",)], ids="+".join)
+@pytest.mark.parametrize("inputs", [EVERYTHING, ALL, ("image", "opinion"), ("opinion",)], ids="+".join)
 @pytest.mark.parametrize("network", ["voxresnet", "dynunet"])
 @pytest.mark.parametrize("head", ["binary", "label"])
 def test_it_begins_exactly_as_its_rival(head: Head, network: str, inputs: tuple[str, ...]) -> None:
@@ -153,6 +215,19 @@ def test_it_leaves_its_rival_at_the_first_step(head: Head, network: str) -> None
         assert any(bool(p.any()) for layer in module.network.classifiers for p in layer.parameters())
 
 
+@pytest.mark.parametrize("inputs", [WITHOUT_OPINION, EVERYTHING], ids="+".join)
+def test_with_the_mask_at_deep_levels_it_begins_exactly_as_without(inputs: Sequence[str]) -> None:
+    batch, plain, deep = _batch(), _module("label", inputs), _module("label", inputs, deep_mask=True)
+    assert len(plain.state_dict()) < len(deep.state_dict())
+    with torch.no_grad():
+        for one, other in zip(plain(plain.inputs(batch)), deep(deep.inputs(batch)), strict=True):
+            assert torch.equal(one, other)
+    loss = deep.train().loss(deep(deep.inputs(batch))[0] + deep(deep.inputs(batch))[1], deep.target(batch))
+    loss.backward()
+    if inputs == WITHOUT_OPINION:
+        assert all(bool(p.grad.any()) for name, p in deep.named_parameters() if "joins" in name and p.grad is not None)
+
+
 def test_without_an_opinion_nothing_starts_at_zero() -> None:
     module = _module("label")
     assert all(bool(layer.weight.any()) for layer in module.network.classifiers)
@@ -161,12 +236,12 @@ def test_without_an_opinion_nothing_starts_at_zero() -> None:
 # -- what it is taught
 
 
-def _logits_and_target(channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[Tensor, None]]:
+def _logits_and_target(channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Target]:
     rng = np.random.default_rng(0)
     label = rng.integers(0, 4, (2, 4, 5, 6))
     mask = np.where(rng.random(label.shape) < 0.3, rng.integers(0, 4, label.shape), label)
     logits = rng.normal(0, 2, (2, channels, 4, 5, 6))
-    return logits, mask, label, (torch.from_numpy(np.stack([mask, label], axis=1)), None)
+    return logits, mask, label, Target(torch.from_numpy(np.stack([mask, label], axis=1)))
 
 
 @pytest.mark.parametrize(("dice_weight", "positive_weight"), [(0.0, 1.0), (1.0, 1.0), (0.5, 3.0)])
@@ -182,7 +257,7 @@ def test_the_loss_is_weighted_cross_entropy_plus_dice(dice_weight: float, positi
 
 
 def test_the_label_heads_error_probability_is_one_minus_that_of_the_masks_label() -> None:
-    logits, mask, _, (labels, _) = _logits_and_target(5)
+    logits, mask, _, (labels, _, _) = _logits_and_target(5)
     log_p = log_softmax(np.random.default_rng(1).normal(0, 2, logits[:, :4].shape), axis=1)
     for heard in (None, torch.from_numpy(log_p)):
         inputs = WITHOUT_OPINION if heard is None else EVERYTHING
@@ -206,6 +281,23 @@ def test_with_one_wrong_share_the_label_loss_is_the_cross_entropy_of_the_true_la
     p_true = np.take_along_axis(softmax(_with_trust(logits, mask), axis=1), label[:, None], axis=1)
     got = module.loss(torch.from_numpy(logits).float(), target)
     assert float(got) == pytest.approx(-np.log(p_true).mean(), rel=1e-5)
+
+
+def test_where_the_mask_is_withheld_the_loss_is_that_of_a_segmenter() -> None:
+    logits, mask, label, target = _logits_and_target(5)
+    module = _module("label", dice_weight=0.0, label_weight=0.0)
+    shown = target._replace(shown=torch.tensor([1.0, 0.0]))
+    trusting, without = _with_trust(logits[:1], mask[:1]), logits[1:, :4]
+    own = [
+        np.take_along_axis(softmax(logit, axis=1), m[:, None], axis=1)[:, 0]
+        for logit, m in ((trusting, mask[:1]), (without, mask[1:]))
+    ]
+    p, error = 1 - np.concatenate(own), mask != label
+    expected = -(error * np.log(p) + (1 - error) * np.log(1 - p)).mean()
+    assert float(module.loss(torch.from_numpy(logits).float(), shown)) == pytest.approx(expected, rel=1e-5)
+    everywhere = target._replace(shown=torch.ones(2))
+    found = [module.loss(torch.from_numpy(logits).float(), one) for one in (target, everywhere)]
+    assert torch.equal(*found)
 
 
 def test_an_unknown_head_is_refused() -> None:

@@ -180,7 +180,7 @@ def _each(
     known = brightness(image_DHW.numpy(), mask_DHW.numpy().astype(np.uint8), spacing, networks[0].module.n_classes)
     image = image_DHW[None, None].to(device)
     batch = {"image": image, "plain": image, "mask": mask_DHW[None].to(device)}
-    batch["brightness"] = torch.from_numpy(known)[None].to(device)
+    batch["brightness"], batch["spacing"] = torch.from_numpy(known)[None].to(device), torch.tensor([spacing])
     for network in networks:
         module = network.module.to(device)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=fast and network.bf16):

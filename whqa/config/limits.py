@@ -17,7 +17,7 @@ from whqa.config.schema import Config, Stage
 from whqa.data.preprocess_settings import Centre
 from whqa.errors import InputError
 from whqa.loading.patch_settings import Balance
-from whqa.modules.training_settings import Input
+from whqa.modules.training_settings import USUAL_INPUTS, Input
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ _OF_STAGES: dict[str, _Limit] = {
     "weight_decay": _Number(0, 10),
     **dict.fromkeys(("dice_weight", "positive_weight", "label_weight"), _Number(0, 1e6)),
     **dict.fromkeys(("warmup", "early", "foreground", "freeze_norm", "delivered"), _SHARE),
-    "validation_fraction": _Number(0, 1, below=True),
+    **dict.fromkeys(("validation_fraction", "opinion_dropout", "mask_dropout"), _Number(0, 1, below=True)),
     "patch": _Several(3, _COUNT),
     "balance": _OneOf(get_args(Balance)),
 }
@@ -116,6 +116,7 @@ _LIMITS: dict[str, _Limit] = {
     **{f"{stage}.{key}": limit for stage in Stage for key, limit in _OF_STAGES.items()},
 }
 _WORDS = {"errormap.inputs": tuple(map(str, Input))}
+_NULL = {"errormap.inputs": ", ".join(USUAL_INPUTS)}
 # What an interrupted run is found again by.
 _OF_CHECKPOINT = {
     "filename": "last",
@@ -166,7 +167,7 @@ def _kind(key: str) -> str:
     for part in key.split("."):
         hint = get_type_hints(hint).get(part) if is_dataclass(hint) else None
     if key in _WORDS:
-        return f"a list of some of {', '.join(_WORDS[key])}, or null for all"
+        return f"a list of some of {', '.join(_WORDS[key])}, or null for {_NULL[key]}"
     options = [one for one in get_args(hint) if one is not type(None)] or [hint]
     null = ", or null" if type(None) in get_args(hint) else ""
     names: Mapping[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

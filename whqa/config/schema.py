@@ -19,7 +19,7 @@ from whqa.config.wandb_settings import wandb_defaults
 from whqa.data.preprocess_settings import Preprocess
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.loading.augmentation import Augmentation
-from whqa.loading.patch_settings import BALANCE, DELIVERED, PatchSettings
+from whqa.loading.patch_settings import BALANCE, DELIVERED, Dropout, PatchSettings
 from whqa.modules.training_settings import ErrorMapSettings, OptimiserSettings
 
 CPU_PRECISION = "whqa_cpu_precision"
@@ -91,17 +91,21 @@ class SegmenterConfig(StageConfig):
 
 
 @dataclass
-class ErrorMapConfig(ErrorMapSettings, StageConfig):
+class ErrorMapConfig(ErrorMapSettings, Dropout, StageConfig):
     """Stage two.
 
     `baseline_masks` is how many training masks at most band and entropy threshold are chosen on, `train_kinds` and
     `shuffled` are for ablations: see `whqa.loading.datamodule.WholeHeartDataModule` and `whqa.callbacks.shuffled`.
+    `deep_mask` joins the mask at the network's deep levels too, see `whqa.networks.voxresnet.VoxResNet`; `warm_start`
+    starts from the weights of the segmenter of the same fold, see `whqa.modules.warm_start`.
     """
 
     balance: str = BALANCE
     delivered: float = DELIVERED
     train_kinds: list[str] | None = None
     shuffled: list[str] = field(default_factory=list)
+    deep_mask: bool = False
+    warm_start: bool = False
     threshold: ThresholdRule = ThresholdRule.expected
     baselines: list[str] = field(default_factory=lambda: ["constant", "boundary", "entropy", "opinion", "ensemble"])
     baseline_masks: int = 200

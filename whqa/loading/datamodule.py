@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from whqa.errors import InputError
 from whqa.loading.augmentation import Augmentation
 from whqa.loading.brightness import brightness
-from whqa.loading.patch_settings import BALANCE, DELIVERED, Balance, PatchSettings
+from whqa.loading.patch_settings import BALANCE, DELIVERED, Balance, Dropout, PatchSettings
 from whqa.loading.patches import PatchDataset
 from whqa.loading.sampling import PatchSampler, quality_bins
 from whqa.masks.opinion import decode, mean_opinion
@@ -66,6 +66,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         delivered: see `balance`.
         train_kinds: of the masks of training and validation cases, those that serve: mask kinds without number
             (`whqa.masks.plan.family`); None takes all but those for the test alone.
+        dropout: what is withheld from training patches with masks, None for nothing.
 
     Attributes:
         train_cases, val_cases, test_cases: case ids.
@@ -99,6 +100,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         balance: Balance = BALANCE,
         delivered: float = DELIVERED,
         train_kinds: Sequence[str] | None = None,
+        dropout: Dropout | None = None,
     ) -> None:
         super().__init__()
         # of the settings, for the messages: masks are judged in the second stage alone
@@ -115,6 +117,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         self.patch, self.batch_size, self.steps_per_epoch = tuple(patch), batch_size, steps_per_epoch
         self.foreground, self.augmentation, self.seed = foreground, augmentation, seed
         self.num_workers, self.balance, self.delivered = num_workers, balance, delivered
+        self.dropout = dropout
         available = folds.without(held_out)
         tested = held_out if test_folds is None else test_folds
         self.test_cases = tuple(c for fold in tested for c in folds.cases(fold))
@@ -142,7 +145,15 @@ class WholeHeartDataModule(pl.LightningDataModule):
         """
         items: list[str | MaskItem] = [c if self.masks is None else self.masks[c, k] for c, k in self.train_items]
         data = PatchDataset(
-            self.cases, items, self.patch, self.foreground, self.augmentation, self.seed, self.opinions, self.n_classes
+            self.cases,
+            items,
+            self.patch,
+            self.foreground,
+            self.augmentation,
+            self.seed,
+            self.opinions,
+            self.n_classes,
+            self.dropout,
         )
         sampler = PatchSampler(data, self.batch_size, self.steps_per_epoch, self._bins(), self.seed)
         # Lightning sets the epoch only after it has made the first iterator, too late for a resumed training.

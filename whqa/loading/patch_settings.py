@@ -19,3 +19,15 @@ class PatchSettings:
     foreground: float = 0.7
     validation_fraction: float = 0.1
     num_workers: int | None = None
+
+
+@dataclass
+class Dropout:
+    """What is withheld from the error-map network in some of its training patches, at random.
+
+    `opinion_dropout` is the share of patches whose opinion holds all labels for alike, `mask_dropout` that of patches
+    whose mask is not shown, see `whqa.modules.errormap`.
+    """
+
+    opinion_dropout: float = 0.0
+    mask_dropout: float = 0.0

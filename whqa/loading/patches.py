@@ -8,6 +8,7 @@ Shape suffixes: C channels, D, H, W the axes of the cache grid; `spacing` is mm 
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from torch.utils.data import Dataset
 from whqa.data.points import spread_points
 from whqa.loading.augmentation import Augmentation
 from whqa.loading.brightness import brightness
+from whqa.loading.patch_settings import Dropout
 from whqa.loading.sampling import PatchRequest
 from whqa.masks.opinion import CODES, decode
 
@@ -217,8 +219,9 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
 
     Items are cases or, with `masks`, the masks under judgement. A patch is a dict of image float32 (1, D, H, W), label
     int64 (D, H, W), index, the item's number, and with masks mask int64 (D, H, W), plain, the image before its
-    intensities are augmented, and brightness float32 (C + 1, 2) of the mask's structures, see
-    `whqa.loading.brightness`; with opinions log_p float32 (C + 1, D, H, W).
+    intensities are augmented, brightness float32 (C + 1, 2) of the mask's structures, see `whqa.loading.brightness`,
+    and spacing float32 (3,) in mm; with opinions log_p float32 (C + 1, D, H, W); with `dropout.mask_dropout`
+    mask_shown, 0 where the network must not see the mask and else 1, float32 ().
 
     Args:
         cases: prepared cases by id.
@@ -231,6 +234,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         seed: of all random draws, together with epoch and position.
         opinions: a segmenter's opinion on each case, or None.
         n_classes: C + 1.
+        dropout: what is withheld from patches with masks.
     """
 
     def __init__(
@@ -243,8 +247,9 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         seed: int,
         opinions: Mapping[str, Opinion] | None = None,
         n_classes: int = 0,
+        dropout: Dropout | None = None,
     ) -> None:
-        self.opinions, self.n_classes = opinions, n_classes
+        self.opinions, self.n_classes, self.dropout = opinions, n_classes, dropout or Dropout()
         self._brightness: dict[int, Tensor] = {}
         self.cases, self.items, self.size = cases, list(items), tuple(size)
         self.foreground, self.augmentation, self.seed = foreground, augmentation, seed
@@ -276,17 +281,27 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         patch |= dict(zip(maps, cuts, strict=False))
         if len(codes):
             patch["log_p"] = decode(torch.stack(cuts[len(maps) :]))
-        return {"image": image[None], **patch, "index": torch.tensor(number)}
+        return {"image": image[None], **patch, **self._withheld(patch, rng), "index": torch.tensor(number)}
+
+    def _withheld(self, patch: Mapping[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
+        """What changes in a patch because the network must not know all; the last draws, so that no other one moves."""
+        changed: dict[str, Tensor] = {}
+        if "log_p" in patch and self.dropout.opinion_dropout and rng.random() < self.dropout.opinion_dropout:
+            changed["log_p"] = torch.full_like(patch["log_p"], -math.log(self.n_classes))
+        if "mask" in patch and self.dropout.mask_dropout:
+            changed["mask_shown"] = torch.tensor(float(rng.random() >= self.dropout.mask_dropout))
+        return changed
 
     def _unchanged(self, number: int, case: PreparedCase, image_DHW: Tensor) -> dict[str, Tensor]:
-        """The patch before its intensities are augmented, and the brightness under the mask, measured in the volume."""
+        """The patch before its intensities are augmented, brightness under the mask, as in the volume, and spacing."""
         if number not in self._brightness:
             item = self.items[number]
             assert not isinstance(item, str)
             mask = self._masks.load(item.path, item.mask)
             found = brightness(self._volumes.of(case)[0], mask, case.spacing, self.n_classes)
             self._brightness[number] = torch.from_numpy(found)
-        return {"plain": image_DHW[None], "brightness": self._brightness[number]}
+        spacing = torch.tensor(case.spacing)
+        return {"plain": image_DHW[None], "brightness": self._brightness[number], "spacing": spacing}
 
     def _codes(self, case: str) -> Sequence[Array]:
         """The opinion on a case, one volume a label; nothing without opinions."""

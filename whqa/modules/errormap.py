@@ -14,6 +14,9 @@ Where the network hears a second opinion (p_S of a segmenter that has not seen t
 the label logits are log p_S plus the network's, the error logit is that of 1 - p_S(M) plus the network's. It begins as
 good as its rival, the opinion itself, because its last layers start at zero. Beside the raw inputs it sees what follows
 from them for every structure alike, see `whqa.modules.evidence`.
+
+In training the mask may be withheld from some patches (`errormap.mask_dropout`): whatever tells of it is zero there,
+and what is trained is a segmenter, without trust in a mask that it does not see.
 """
 
 from __future__ import annotations
@@ -30,9 +33,10 @@ from whqa.errors import InputError
 from whqa.judges.calibration import Calibration
 from whqa.judges.correction import Changes, other_probabilities
 from whqa.modules.base import DeepSupervisionModule
+from whqa.modules.distances import signed_distances
 from whqa.modules.evidence import evidence, evidence_channels
 from whqa.modules.losses import other_and_own, soft_dice
-from whqa.modules.training_settings import ErrorMapSettings, Head, Input
+from whqa.modules.training_settings import USUAL_INPUTS, ErrorMapSettings, Head, Input, sees_mask
 from whqa.modules.volume_batches import judged_case
 from whqa.quality import ErrorPrediction, JudgedCase
 
@@ -50,7 +54,7 @@ def in_channels(inputs: Sequence[str], n_classes: int) -> int:
     Raises:
         InputError: no such input, none, or one twice.
     """
-    channels = {"image": 1, "mask": n_classes, "opinion": n_classes}
+    channels = {"image": 1, "mask": n_classes, "distances": n_classes, "opinion": n_classes}
     if not inputs or len(set(inputs)) < len(inputs) or not set(inputs) <= set(channels):
         raise InputError(f"errormap.inputs={list(inputs)}: must be some of {', '.join(channels)}, each once")
     return sum(channels[name] for name in inputs) + evidence_channels(inputs, n_classes)
@@ -64,7 +68,33 @@ def out_channels(head: str, inputs: Sequence[str], n_classes: int) -> int:
     """
     if head not in list(Head):
         raise InputError(f"errormap.head={head}: must be one of {', '.join(Head)}")
-    return 1 if head == "binary" else n_classes + ("mask" in inputs)
+    return 1 if head == "binary" else n_classes + sees_mask(inputs)
+
+
+def mask_channels(inputs: Sequence[str], n_classes: int) -> tuple[int, int]:
+    """Number of the first input channel that is the mask, one-hot or as distances, and of the first one behind these.
+
+    Raises:
+        InputError: the mask is withheld.
+    """
+    if not sees_mask(inputs):
+        raise InputError(f"errormap.deep_mask=true: errormap.inputs={list(inputs)} withholds the mask; leave one out")
+    first = int("image" in inputs)
+    return first, first + n_classes * len({Input.mask, Input.distances}.intersection(inputs))
+
+
+class Target(NamedTuple):
+    """What the loss compares with.
+
+    Attributes:
+        labels: mask and reference, int64 (B, 2, D, H, W).
+        log_p: the opinion (B, C + 1, D, H, W), or None where it is not heard.
+        shown: 1 where a patch comes with its mask and 0 where that is withheld, float32 (B,); None where all do.
+    """
+
+    labels: Tensor
+    log_p: Tensor | None = None
+    shown: Tensor | None = None
 
 
 class ErrorMapModule(DeepSupervisionModule):
@@ -75,7 +105,8 @@ class ErrorMapModule(DeepSupervisionModule):
     Args:
         network: (B, `in_channels(inputs)`, D, H, W) -> list of (B, `out_channels(head, inputs)`, D, H, W).
         n_classes: C + 1.
-        inputs: some of "image", "mask" (one-hot) and "opinion" (log p_S), None for all; what is left out is withheld.
+        inputs: some of "image", "mask" (one-hot), "distances" (of the mask, see `whqa.modules.distances`) and "opinion"
+            (log p_S), None for all but distances; what is left out is withheld.
         head: "binary" or "label", see above.
         label_weight: weight of the cross entropy over the other labels on wrong voxels.
         dice_weight: weight of a soft Dice term beside cross entropy.
@@ -97,7 +128,7 @@ class ErrorMapModule(DeepSupervisionModule):
     ) -> None:
         super().__init__(network, **kwargs)
         self.n_classes = n_classes
-        self.seen = tuple(map(str, inputs or Input))
+        self.seen = tuple(map(str, inputs or USUAL_INPUTS))
         self.head = head
         self.label_weight = label_weight
         self.dice_weight = dice_weight
@@ -119,34 +150,37 @@ class ErrorMapModule(DeepSupervisionModule):
         return self.head == Head.label
 
     def inputs(self, batch: dict[str, Any]) -> Tensor:
-        """What the network sees (B, `in_channels`, D, H, W): image, one-hot mask, opinion, evidence."""
+        """What the network sees (B, `in_channels`, D, H, W): image, one-hot mask, distances, opinion, evidence."""
         parts = []
         if Input.image in self.seen:
             parts.append(batch["image"])
         if Input.mask in self.seen:
-            parts.append(F.one_hot(batch["mask"].long(), self.n_classes).movedim(-1, 1).to(batch["image"].dtype))
+            one_hot = F.one_hot(batch["mask"].long(), self.n_classes).movedim(-1, 1)
+            parts.append(_unless_withheld(one_hot.to(batch["image"].dtype), batch))
+        if Input.distances in self.seen:
+            parts.append(_unless_withheld(signed_distances(batch["mask"], batch["spacing"], self.n_classes), batch))
         if self.hears_opinion:
             # -10..0 to -1..1
             parts.append(batch["log_p"] / 5 + 1)
         if evidence_channels(self.seen, self.n_classes):
             log_p = batch["log_p"] if self.hears_opinion else None
-            parts.append(evidence(batch["plain"], batch["mask"].long(), batch["brightness"], log_p))
+            found = evidence(batch["plain"], batch["mask"].long(), batch["brightness"], log_p)
+            parts.append(_unless_withheld(found, batch))
         return torch.cat(parts, dim=1)
 
-    def target(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
-        """Mask and reference labels, int64 (B, 2, D, H, W), and the opinion (B, C + 1, D, H, W)."""
+    def target(self, batch: dict[str, Any]) -> Target:
+        """Mask, reference and opinion, and where the mask is withheld."""
         labels = torch.stack([batch["mask"].long(), batch["label"].long()], dim=1)
-        return labels, batch["log_p"] if self.hears_opinion else None
+        return Target(labels, batch["log_p"] if self.hears_opinion else None, batch.get("mask_shown"))
 
-    def loss(self, logits: Tensor, target: tuple[Tensor, Tensor | None]) -> Tensor:
+    def loss(self, logits: Tensor, target: Target) -> Tensor:
         """Weighted cross entropy plus `dice_weight` times soft Dice loss of the error logit, pooled over the batch.
 
         A label head adds `label_weight` times the mean cross entropy over the other labels on wrong voxels.
         """
-        labels, log_p = target
-        mask, label = labels[:, :1], labels[:, 1:]
+        mask, label = target.labels[:, :1], target.labels[:, 1:]
         error = (mask != label).float()
-        error_logit, missed = self._logits_of_loss(logits, mask, label, log_p)
+        error_logit, missed = self._logits_of_loss(logits, target)
         pos_weight: Tensor = self.positive_weight  # type: ignore[assignment]
         value = F.binary_cross_entropy_with_logits(error_logit, error, pos_weight=pos_weight)
         if self.dice_weight:
@@ -155,16 +189,16 @@ class ErrorMapModule(DeepSupervisionModule):
             value = value + self.label_weight * (missed * error).sum() / error.sum().clamp(min=1)
         return value
 
-    def _logits_of_loss(
-        self, logits_BCDHW: Tensor, mask_B1DHW: Tensor, label_B1DHW: Tensor, log_p_BCDHW: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def _logits_of_loss(self, logits_BCDHW: Tensor, target: Target) -> tuple[Tensor, Tensor | None]:
         """Error logit as in `split`; of a label head also the label's cross entropy over the others, where wrong."""
+        mask_B1DHW, label_B1DHW = target.labels[:, :1], target.labels[:, 1:]
         if self.head == "binary":
-            return self.split(logits_BCDHW, mask_B1DHW, log_p_BCDHW)
-        labels = self._labels(logits_BCDHW, log_p_BCDHW)
+            return self.split(logits_BCDHW, mask_B1DHW, target.log_p)
+        labels = self._labels(logits_BCDHW, target.log_p)
         other, own, right = other_and_own(labels, mask_B1DHW, label_B1DHW)
-        if Input.mask in self.seen:
-            own = own + logits_BCDHW[:, self.n_classes :].flatten(2)
+        if sees_mask(self.seen):
+            trust = logits_BCDHW[:, self.n_classes :].flatten(2)
+            own = own + (trust if target.shown is None else trust * target.shown[:, None, None])
         return (other - own).view_as(mask_B1DHW), (other - right).view_as(mask_B1DHW)
 
     def split(
@@ -175,7 +209,7 @@ class ErrorMapModule(DeepSupervisionModule):
             doubt = 0.0 if log_p_BCDHW is None else _error_logit(log_p_BCDHW, mask_B1DHW)
             return logits_BCDHW + doubt, None
         labels = self._labels(logits_BCDHW, log_p_BCDHW)
-        if Input.mask in self.seen:
+        if sees_mask(self.seen):
             labels = labels.scatter_add(1, mask_B1DHW, logits_BCDHW[:, self.n_classes :])
         return _error_logit(labels, mask_B1DHW), labels
 
@@ -219,6 +253,12 @@ class ErrorMapModule(DeepSupervisionModule):
             corrected,
             found.calibrated,
         )
+
+
+def _unless_withheld(of_mask_BCDHW: Tensor, batch: dict[str, Any]) -> Tensor:
+    """Channels that tell of the mask, zero in patches from which it is withheld."""
+    shown = batch.get("mask_shown")
+    return of_mask_BCDHW if shown is None else of_mask_BCDHW * shown[:, None, None, None, None]
 
 
 def _error_logit(label_logits_BCDHW: Tensor, mask_B1DHW: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from whqa.modules.training_settings import sees_mask
 from whqa.quality import most_probable
 
 WINDOWS = (3, 5, 7)
@@ -28,7 +29,7 @@ LOG_FIT_RANGE = (-8.0, 4.0)
 
 def evidence_channels(inputs: Sequence[str], n_classes: int) -> int:
     """How many channels there are for a network with these inputs: none where image or mask is withheld."""
-    if not {"image", "mask"} <= set(inputs):
+    if "image" not in inputs or not sees_mask(inputs):
         return 0
     return n_classes + (7 if "opinion" in inputs else 3)
 

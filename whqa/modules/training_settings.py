@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -30,15 +31,24 @@ class Input(StrEnum):
 
     image = "image"
     mask = "mask"
+    distances = "distances"
     opinion = "opinion"
+
+
+USUAL_INPUTS = (Input.image, Input.mask, Input.opinion)
+
+
+def sees_mask(inputs: Collection[str]) -> bool:
+    """Whether a network with these inputs is told the mask under judgement, in one form or another."""
+    return not {Input.mask, Input.distances}.isdisjoint(inputs)
 
 
 @dataclass
 class ErrorMapSettings:
     """Inputs, head and loss of the error-map network, see `whqa.modules.errormap.ErrorMapModule`.
 
-    `inputs` null takes all that there are: a run without segmenters of its own has an opinion only where another
-    program's probabilities are given (`masks.external.<name>.probabilities`).
+    `inputs` null takes image, mask and, where there is one, opinion: a run without segmenters of its own has an opinion
+    only where another program's probabilities are given (`masks.external.<name>.probabilities`).
     """
 
     inputs: list[Input] | None = None

@@ -59,6 +59,21 @@ class SideOutput(nn.Module):
         return y.reshape(n, d * sd, h * sh, w * sw, -1).movedim(-1, 1)
 
 
+class _Join(nn.Module):
+    """Some channels of the network's input, brought to a coarser resolution; it says nothing at the start."""
+
+    def __init__(self, taken: tuple[int, int], out_channels: int, stride: Triple) -> None:
+        super().__init__()
+        self.taken, self.stride = slice(*taken), stride
+        self.mix = nn.Conv3d(taken[1] - taken[0], out_channels, 1, bias=False)
+        nn.init.zeros_(self.mix.weight)
+
+    def forward(self, x_BCDHW: Tensor) -> Tensor:
+        """The network's input -> (B, out, D / stride, H / stride, W / stride)."""
+        joined: Tensor = self.mix(F.avg_pool3d(x_BCDHW[:, self.taken], self.stride))
+        return joined
+
+
 class VoxResNet(nn.Module):
     """VoxResNet with four side outputs.
 
@@ -103,20 +118,42 @@ class VoxResNet(nn.Module):
             self.norms.append(nn.BatchNorm3d(channels))
             self.sides.append(SideOutput(channels, out_channels, total))
         self.divisor: Triple = total
+        self.joins = nn.ModuleList()
 
     @property
     def classifiers(self) -> tuple[nn.Module, ...]:
         """The last layers: with zero parameters all logits are zero."""
         return tuple(side.classify for side in self.sides)  # type: ignore[misc]
 
+    def join(self, first: int, last: int) -> None:
+        """Let every coarser resolution see some channels of the input too.
+
+        Their means over its voxels go through a 1^3 convolution, which starts at zero, and are added behind the strided
+        one.
+
+        Args:
+            first: number of the first of these channels.
+            last: number of the first one behind them.
+        """
+        for stage, side in zip(self.stages, self.sides[1:], strict=True):
+            down = cast(nn.Conv3d, cast(nn.Sequential, stage)[0])
+            stride = cast(Triple, cast(SideOutput, side).upsample.stride)
+            self.joins.append(_Join((first, last), down.out_channels, stride))
+
     def forward(self, x_BCDHW: Tensor) -> list[Tensor]:
         """Logits, each (B, out_channels, D, H, W): [sum of the sides, side1 (full size), ..., side4 (coarsest)]."""
         size = x_BCDHW.shape[2:]
-        x = self.stem(pad_to_multiple(x_BCDHW, self.divisor))
+        padded = pad_to_multiple(x_BCDHW, self.divisor)
+        x = self.stem(padded)
         sides: list[Tensor] = []
         for level, (norm, side) in enumerate(zip(self.norms, self.sides, strict=True)):
             if level:
-                x = self.stages[level - 1](x)
+                down, *blocks = cast(nn.Sequential, self.stages[level - 1])
+                x = down(x)
+                if self.joins:
+                    x = x + self.joins[level - 1](padded)
+                for block in blocks:
+                    x = block(x)
             x = F.relu(norm(x), inplace=True)
             sides.append(side(x))
         logits = sides[0] + sides[1] + sides[2] + sides[3]

@@ -26,17 +26,19 @@ from whqa.files import write_text
 from whqa.judges.registry import make_baselines
 from whqa.loading.augmentation import Augmentation
 from whqa.loading.datamodule import WholeHeartDataModule
-from whqa.loading.patch_settings import PatchSettings
+from whqa.loading.patch_settings import Dropout, PatchSettings
 from whqa.masks.external import refuse_bare
 from whqa.masks.importing import Imported
 from whqa.masks.made_from import MadeFrom, refuse_other_masks, write_made_from
 from whqa.masks.opinion import Opinion, collect_ensembles, collect_opinions
 from whqa.masks.plan import MaskPlan, SegmenterJob, fold_name, parse_fold
-from whqa.masks.run_state import COMPLETED, LAST_CHECKPOINT, is_complete, refuse_damaged, stamp
+from whqa.masks.run_state import COMPLETED, LAST_CHECKPOINT, is_complete, made_anew, refuse_damaged, stamp
 from whqa.masks.store import MaskItem, collect_masks
-from whqa.modules.errormap import in_channels, out_channels
+from whqa.modules.errormap import in_channels, mask_channels, out_channels
 from whqa.modules.lightning import ErrorMapTraining, SegmenterTraining
-from whqa.modules.training_settings import ErrorMapSettings, Input, OptimiserSettings
+from whqa.modules.training_settings import USUAL_INPUTS, ErrorMapSettings, Head, Input, OptimiserSettings, sees_mask
+from whqa.modules.warm_start import start_from
+from whqa.modules.weights import read_weights
 from whqa.process import is_first_rank, keep_memory
 from whqa.stages.processes import lead_processes
 from whqa.stages.running import (
@@ -128,12 +130,28 @@ def refuse_unmakeable(cfg: DictConfig) -> None:
             )
     # no memory, whatever the width
     with torch.device("meta"):
-        make(cfg.network, in_channels=1, out_channels=2)
+        network = make(cfg.network, in_channels=1, out_channels=2)
+    if cfg.errormap.deep_mask and not hasattr(network, "join"):
+        target = cfg.network._target_
+        raise InputError(
+            f"errormap.deep_mask=true: {target} cannot; use network=voxresnet, or errormap.deep_mask=false"
+        )
+    _refuse_seen_start(cfg)
     make_baselines(cfg.errormap.baselines, ())
     make_shuffled(cfg.errormap.shuffled)
     deterministic = torch.are_deterministic_algorithms_enabled()
     make(cfg.trainer, logger=False, enable_checkpointing=False, plugins=None)
     torch.use_deterministic_algorithms(deterministic)
+
+
+def _refuse_seen_start(cfg: DictConfig) -> None:
+    """Both stages draw their validation cases alike, a larger share holds the smaller one."""
+    fraction = cfg.errormap.validation_fraction
+    if cfg.errormap.warm_start and cfg.segmenter.validation_fraction < fraction:
+        raise InputError(
+            f"errormap.warm_start=true: the segmenter must not have learned from the cases that its successor is "
+            f"calibrated on; set segmenter.validation_fraction={fraction} too, or errormap.warm_start=false"
+        )
 
 
 def make_segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> StageRun:
@@ -175,6 +193,7 @@ def make_errormap(cfg: DictConfig, study: Study, run_dir: Path, imported: Sequen
         "balance": options.balance,
         "delivered": options.delivered,
         "train_kinds": options.train_kinds,
+        "dropout": Dropout(**_settings(options, Dropout)),
     }
     data = _data_module(cfg, study, (fold,), masks=masks, **more)
     there = frozenset[str]().union(*map(data.extras, fitting_items(data)))
@@ -215,11 +234,16 @@ def _told(cfg: DictConfig, study: Study, imported: Sequence[Imported]) -> Mappin
 def _errormap_module(cfg: DictConfig, study: Study, with_opinion: bool) -> ErrorMapTraining:
     options, n_classes = cfg.errormap, study.cohort.scheme.n_classes
     head = str(options.head)
-    there = [name for name in Input if with_opinion or name != Input.opinion]
+    there = [name for name in USUAL_INPUTS if with_opinion or name != Input.opinion]
     inputs = list(map(str, options.inputs or there))
+    _refuse_nothing_to_drop(options, inputs, head)
     network = make(
         cfg.network, in_channels=in_channels(inputs, n_classes), out_channels=out_channels(head, inputs, n_classes)
     )
+    if options.deep_mask:
+        network.join(*mask_channels(inputs, n_classes))
+    if options.warm_start:
+        start_from(network, _segmenters_weights(cfg, study, inputs))
     return ErrorMapTraining(
         network,
         n_classes=n_classes,
@@ -227,6 +251,27 @@ def _errormap_module(cfg: DictConfig, study: Study, with_opinion: bool) -> Error
         # checkpoints take plain text alone
         **_settings(options, ErrorMapSettings, OptimiserSettings) | {"head": head, "inputs": inputs},
     )
+
+
+def _refuse_nothing_to_drop(options: DictConfig, inputs: Sequence[str], head: str) -> None:
+    if options.opinion_dropout and Input.opinion not in inputs:
+        raise InputError(f"errormap.opinion_dropout={options.opinion_dropout}: no opinion is heard; set it to 0")
+    if options.mask_dropout and not (sees_mask(inputs) and head == Head.label):
+        raise InputError(
+            f"errormap.mask_dropout={options.mask_dropout}: wants a network that sees the mask and says which label is "
+            "right; set it to 0, or errormap.inputs=null errormap.head=label"
+        )
+
+
+def _segmenters_weights(cfg: DictConfig, study: Study, inputs: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Of the network of the segmenter that has not seen the test fold, which every mask plan has."""
+    if Input.image not in inputs or not chosen_kinds(cfg)[0].needs_segmenters:
+        why = "the network does not see the image" if Input.image not in inputs else "there are no segmenters"
+        raise InputError(f"errormap.warm_start=true: {why}; set errormap.warm_start=false")
+    run_dir = study.directory / "segmenter" / cfg.fold
+    refuse_damaged([run_dir], trained_only=True)
+    saved = read_weights(run_dir / LAST_CHECKPOINT, made_anew(run_dir), "state_dict")["state_dict"]
+    return {name.removeprefix("network."): values for name, values in saved.items()}
 
 
 def _masks(cfg: DictConfig, study: Study, fold: int, imported: Sequence[Imported]) -> list[MaskItem]:
