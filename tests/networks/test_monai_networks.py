@@ -13,6 +13,12 @@ def network() -> torch.nn.Module:
     return dynunet(2, 3, width=4)
 
 
+def test_it_is_made_without_memory_as_a_run_does_before_it_reads_any_scan() -> None:
+    with torch.device("meta"):
+        network = dynunet(2, 3, width=4, strides=[[2, 2, 1], [2, 1, 1], [2, 2, 2]])
+    assert network.divisor == (8, 4, 2)
+
+
 def test_interface(network: torch.nn.Module) -> None:
     assert (network.divisor, network.n_sides) == ((8, 8, 8), 2)
     for mode in (True, False):

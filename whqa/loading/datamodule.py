@@ -116,11 +116,9 @@ class WholeHeartDataModule(pl.LightningDataModule):
         self.opinions, self.ensembles, self.n_classes = opinions, ensembles, n_classes
         self.patch, self.batch_size, self.steps_per_epoch = tuple(patch), batch_size, steps_per_epoch
         self.foreground, self.augmentation, self.seed = foreground, augmentation, seed
-        self.num_workers, self.balance, self.delivered = num_workers, balance, delivered
-        self.dropout = dropout
+        self.num_workers, self.balance, self.delivered, self.dropout = num_workers, balance, delivered, dropout
         available = folds.without(held_out)
-        tested = held_out if test_folds is None else test_folds
-        self.test_cases = tuple(c for fold in tested for c in folds.cases(fold))
+        self.test_cases = tuple(c for k in (held_out if test_folds is None else test_folds) for c in folds.cases(k))
         if not available or not self.test_cases:
             raise InputError(
                 f"fold {list(held_out)}: no case is left to train or test on; use fewer folds or more cases"

@@ -5,6 +5,7 @@ Shape suffixes: B batch, C channels, D, H, W the axes of the volume.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -92,8 +93,8 @@ def dynunet(
         deep_supervision=True,
         deep_supr_num=n_sides,
     )
-    divisor = torch.tensor(steps).prod(0).tolist()
-    return DeepSupervisedMonai(network, (divisor[0], divisor[1], divisor[2]))
+    along_d, along_h, along_w = (math.prod(axis) for axis in zip(*steps, strict=True))
+    return DeepSupervisedMonai(network, (along_d, along_h, along_w))
 
 
 def enlarge(x_BCDHW: Tensor, size: Sequence[int]) -> Tensor:
