@@ -111,6 +111,8 @@ def opinions(tmp_path_factory: pytest.TempPathFactory, cases: dict[str, Any]) ->
         for maker in ("0", "0-1"):
             logits = torch.from_numpy(np.random.default_rng(len(maker)).normal(0, 3, (3, *case.shape)))
             write_opinion(root / maker, name, logits.log_softmax(dim=0), unseen=True)
+            final = logits.numpy().argmax(axis=0)
+            write_mask(mask_path(root / maker, name, "final"), final, None, maker, True)
         found[name] = tuple(Opinion(name, mask_path(root / maker, name, OPINION), maker) for maker in ("0", "0-1"))
     return found
 
@@ -224,9 +226,9 @@ def _describe(batch: dict[str, Any]) -> dict[str, Any]:
     return {k: (v.dtype, tuple(v.shape)) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
 
-def _alike(said: list[torch.Tensor]) -> Any:
-    """Mean Dice between what two opinions would draw."""
-    one, other = (log_p.numpy().argmax(axis=0) for log_p in said)
+def _alike(opinions: Sequence[Opinion]) -> Any:
+    """Mean Dice between the final masks of those who hold two opinions."""
+    one, other = (opinion.mask() for opinion in opinions)
     each = [2 * ((one == c) & (other == c)).sum() / ((one == c).sum() + (other == c).sum()) for c in (1, 2)]
     return pytest.approx(np.mean(each))
 
@@ -274,7 +276,7 @@ def test_batches(
             said = [decode(torch.from_numpy(one.codes())) for one in opinions[name]]
             torch.testing.assert_close(batch["log_p"][0], said[0], rtol=0, atol=0)
             torch.testing.assert_close(batch["ensemble"][0].exp(), (said[0].exp() + said[1].exp()) / 2)
-            assert float(batch["pairwise_dice"]) == judged_case(batch).pairwise_dice == _alike(said)
+            assert float(batch["pairwise_dice"]) == judged_case(batch).pairwise_dice == _alike(opinions[name])
     assert number + 1 == len(data.test_items) == (4 if with_masks else 2)
 
 
@@ -306,7 +308,7 @@ def test_judged_masks_come_with_the_opinions_on_their_case(
         assert item.ensemble is not None
         torch.testing.assert_close(item.log_p, said[0], rtol=0, atol=0)
         torch.testing.assert_close(item.ensemble.exp(), (said[0].exp() + said[1].exp()) / 2)
-        assert item.pairwise_dice == _alike(said)
+        assert item.pairwise_dice == _alike(opinions[item.case])
 
 
 def test_what_a_mask_comes_with(

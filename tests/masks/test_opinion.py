@@ -26,7 +26,7 @@ from whqa.masks.opinion import (
     write_opinion,
 )
 from whqa.masks.plan import MaskPlan
-from whqa.masks.store import MASKS_RECORD, mask_path
+from whqa.masks.store import MASKS_RECORD, mask_path, write_mask
 
 FOLDS = Folds((("a", "b"), ("c",), ("d", "e")), seed=0)
 SHAPE = (3, 4, 5)
@@ -210,15 +210,18 @@ def test_one_segmenter_a_fold_is_no_ensemble(tmp_path: Path, name: str) -> None:
 
 
 def test_the_mean_opinion_is_the_mean_of_probabilities(tmp_path: Path) -> None:
-    opinions = []
+    opinions, masks = [], []
     for number in range(3):
         write_opinion(tmp_path / str(number), "a", torch.from_numpy(_log_p(number)), unseen=True)
         opinions.append(Opinion("a", mask_path(tmp_path / str(number), "a", OPINION), str(number)))
+        # of the exact softmax, which the stored steps may not tell
+        masks.append(np.random.default_rng(number).integers(0, 4, SHAPE))
+        write_mask(mask_path(tmp_path / str(number), "a", "final"), masks[-1], None, str(number), True)
     kept = [decode(torch.from_numpy(opinion.codes())).double().numpy() for opinion in opinions]
     mean, alike = mean_opinion(opinions)
     np.testing.assert_allclose(mean, logsumexp(kept, axis=0) - np.log(3), atol=1e-5)
     n = len(kept[0])
-    drawn = torch.from_numpy(np.stack([one.argmax(axis=0) for one in kept]))
+    drawn = torch.from_numpy(np.stack(masks))
     hot = torch.nn.functional.one_hot(drawn, n).movedim(-1, 1)
     between = DiceMetric(include_background=False)(hot[[0, 0, 1]], hot[[1, 2, 2]])
     assert 0 < alike < 1

@@ -28,7 +28,6 @@ from whqa.masks.plan import MaskPlan
 from whqa.masks.run_state import made_again
 from whqa.masks.store import mask_digests, mask_path, read_arrays, read_index, unseen_by_maker, whole_rows
 from whqa.metrics.segmentation import pairwise_dice
-from whqa.quality import most_probable
 
 OPINION = "opinion"
 MADE_INDEX = "made.csv"
@@ -59,6 +58,10 @@ class Opinion:
     def codes(self) -> npt.NDArray[np.uint8]:
         """uint8 (C + 1, D, H, W), see `decode`."""
         return read_arrays(self.path, "log_p")[0]
+
+    def mask(self) -> npt.NDArray[np.uint8]:
+        """The final mask of a segmenter's opinion, uint8 (D, H, W)."""
+        return read_arrays(mask_path(self.path.parents[2], self.case, "final"), "mask")[0]
 
 
 def write_opinion(segmenter_dir: Path, case: str, log_p_CDHW: Tensor, unseen: bool) -> None:
@@ -126,11 +129,11 @@ def index_digests(directory: Path) -> dict[str, str]:
 def mean_opinion(opinions: Sequence[Opinion]) -> tuple[Tensor, float]:
     """Several opinions on one case: log of the mean of p_S, float32 (C + 1, D, H, W), and their pairwise Dice.
 
-    This is between the most probable labels, as far as the stored steps tell them apart; nan for a single opinion.
+    This is between the segmenters' final masks, as the stored steps of p_S leave ties; nan for a single opinion.
     """
-    each = [decode(torch.from_numpy(opinion.codes())) for opinion in opinions]
-    alike = pairwise_dice([most_probable(log_p) for log_p in each], len(each[0]))
-    return torch.stack([log_p.exp_() for log_p in each]).mean(dim=0).log_(), alike
+    each = [decode(torch.from_numpy(opinion.codes())).exp_() for opinion in opinions]
+    masks = [torch.from_numpy(opinion.mask()) for opinion in opinions] if len(opinions) > 1 else []
+    return torch.stack(each).mean(dim=0).log_(), pairwise_dice(masks, len(each[0]))
 
 
 def _opinion(segmenter_dir: Path, case: str, must_be_unseen: bool, digests: Mapping[str, str]) -> Opinion:
