@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXP ?= demo
-JOBS ?= 2
+# Runs side by side; without it, as many as suit the cores, the memory and the runs.
+JOBS ?=
 # Processes of the tests, of one thread each.
 WORKERS ?= 2
 ARGS ?=
@@ -25,7 +26,7 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 demo: setup ## the main job on built-in phantoms: train, one table, then judge a mask of a new phantom (minutes on 2 cores)
-	@$(BIN)/whqa cv experiment=demo --jobs 3
+	@$(BIN)/whqa cv experiment=demo
 	@$(BIN)/whqa data phantom --cases 1 --seed 100 --spacing 2.5 --faults 3 --out data/demo-scan
 	@$(BIN)/whqa assess data/demo-scan/ct_train_1001_image.nii.gz data/demo-scan/ct_train_1001_mask.nii.gz \
 	  --reference data/demo-scan/ct_train_1001_label.nii.gz --model runs/demo -o runs/demo/assess
@@ -46,7 +47,7 @@ docs: setup ## draw the diagram in docs/architecture.md from the imports
 	$(BIN)/python tests/test_architecture.py
 
 cv: setup ## full cross-validation, resumed where it stopped: make cv EXP=acdc JOBS=2 ARGS="data.root=..."
-	@$(BIN)/whqa cv experiment=$(EXP) $(ARGS) --jobs $(JOBS)
+	@$(BIN)/whqa cv experiment=$(EXP) $(ARGS) $(if $(JOBS),--jobs $(JOBS))
 
 status: setup ## what has become of every run, also while they run: make status, make status EXP=demo ARGS=--watch
 	@$(BIN)/whqa status $(if $(filter-out file default,$(origin EXP)),runs/$(EXP)) $(ARGS)

@@ -20,11 +20,12 @@ from rich.console import Console
 
 import whqa.cv
 from whqa.config.words import compose_config
-from whqa.cv import Graph, Run, cross_validate, name_failures, plan_runs, run_environment, work_through
+from whqa.cv import Graph, cross_validate, name_failures, plan_runs, work_through
 from whqa.errors import InputError
 from whqa.masks.plan import MaskPlan
 from whqa.masks.run_state import noted_failure
 from whqa.process import sigterm_interrupts, sleep_while_waiting
+from whqa.stages.schedule import Run, run_environment
 
 # Writes down when it began, does as told, leaves the stamp: `stub.py ROOT FAILING stage=... fold=...`
 STUB = """

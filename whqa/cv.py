@@ -25,42 +25,15 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from whqa.config.instantiate import of_run
 from whqa.config.run_name import run_name
-from whqa.config.speed import jobs_by_default
 from whqa.config.words import compose_config
 from whqa.errors import InputError
 from whqa.masks.plan import choose_kinds
-from whqa.masks.run_state import LOG, is_complete, last_log_line, note_failure, refuse_damaged
-from whqa.process import PARENT, cpus
-from whqa.results.run_progress import share_done
+from whqa.masks.run_state import LOG, last_log_line, note_failure, refuse_damaged
+from whqa.process import cpus
+from whqa.stages.schedule import MOST_BY_DEFAULT, Run, at_work_beside, jobs_by_default, run_environment
 
 POLL_S = 0.3
 LINE_EVERY_S = 20.0
-
-
-@dataclass(frozen=True)
-class Run:
-    """One node of the graph: a stage of a fold, with the names of the runs that it waits for."""
-
-    stage: str
-    fold: str
-    directory: Path
-    work: float
-    needs: frozenset[str] = frozenset()
-
-    @property
-    def name(self) -> str:
-        """ "segmenter/0-1" """
-        return f"{self.stage}/{self.fold}"
-
-    @property
-    def complete(self) -> bool:
-        """Whether its stamp is there."""
-        return is_complete(self.directory)
-
-    @property
-    def done(self) -> float:
-        """Share of the work that is done, 0 to 1."""
-        return 1.0 if self.complete else share_done(self.directory)
 
 
 @dataclass
@@ -125,39 +98,6 @@ class Graph:
                 process.wait(timeout=10)
 
 
-def run_environment(beside: int) -> dict[str, str]:
-    """Environment of a run: its share of the cores while `beside` runs are at work, and whom to follow into the grave.
-
-    Why the cores are shared, `whqa.config.speed` says.
-    """
-    defaults = {"OMP_NUM_THREADS": str(max(1, cpus() // max(1, beside)))}
-    return defaults | dict(os.environ) | {PARENT: str(os.getpid())}
-
-
-def at_work_beside(runs: Sequence[Run], jobs: int) -> dict[str, int]:
-    """By a run's name, how many runs at most are at work at a time while it is, itself among them.
-
-    It follows from the graph alone, as if all runs of a stage took equally long: neither the clock nor what had been
-    done before may decide with how many threads a run computes, for sums in another order differ in the last digit.
-    """
-    most: dict[str, int] = {}
-    ends: dict[str, float] = {}
-    done: set[str] = set()
-    now, waiting = 0.0, list(runs)
-    while waiting or ends:
-        ready = [run for run in waiting if run.needs <= done][: jobs - len(ends)]
-        waiting = [run for run in waiting if run not in ready]
-        ends |= {run.name: now + run.work for run in ready}
-        if not ends:
-            break
-        most |= {name: max(most.get(name, 0), len(ends)) for name in ends}
-        now = min(ends.values())
-        finished = {name for name, end in ends.items() if end <= now * (1 + 1e-9)}
-        done |= finished
-        ends = {name: end for name, end in ends.items() if name not in finished}
-    return most
-
-
 def _work_of(options: Any) -> float:
     """Millions of voxels that a training sees, for the estimate of the time left."""
     return float(options.steps * options.batch_size * prod(options.patch)) / 1e6
@@ -179,7 +119,7 @@ def cross_validate(overrides: Sequence[str], jobs: int | None = None, console: C
 
     Args:
         overrides: Hydra overrides, e.g. ["experiment=demo"].
-        jobs: runs side by side; None leaves it to `whqa.config.speed`.
+        jobs: runs side by side; None leaves it to `whqa.stages.schedule`.
 
     Returns:
         0, or 1 where a run failed (each is named with its log).
@@ -192,7 +132,6 @@ def cross_validate(overrides: Sequence[str], jobs: int | None = None, console: C
     if chosen:
         raise InputError(f"{chosen[0]}: cross-validation runs all stages and folds; use `whqa train` for one of them")
     cfg = compose_config(overrides)
-    jobs = jobs or jobs_by_default(cfg.trainer.get("accelerator"))
     # seconds of torch, which a wrong word never costs
     from whqa.callbacks.summary_run import log_summary
     from whqa.config.run_config import refuse_other_settings
@@ -204,14 +143,16 @@ def cross_validate(overrides: Sequence[str], jobs: int | None = None, console: C
     tracked = _tracking(cfg)
     experiment_dir = Path(cfg.runs_dir) / run_name(cfg.name, overrides)
     refuse_unmakeable(cfg)
-    study = make_study(cfg, experiment_dir, jobs)
+    cases_at_once = jobs or min(MOST_BY_DEFAULT, cpus())
+    study = make_study(cfg, experiment_dir, cases_at_once)
     runs = plan_runs(cfg, experiment_dir, study.plan)
+    side_by_side = jobs or jobs_by_default(runs, cfg.trainer.get("accelerator"))
     refuse_damaged(run.directory for run in runs)
     for run in runs:  # complete ones would be taken as they are
         refuse_other_settings(of_run(cfg, run.stage, run.fold), run.directory)
-    masks = masks_now(study, import_external(cfg, study, jobs))
+    masks = masks_now(study, import_external(cfg, study, cases_at_once))
     refuse_other_masks([run.directory for run in runs if run.stage == "errormap"], masks)
-    graph = Graph(runs, [sys.executable, "-m", "whqa.train", *overrides], jobs)
+    graph = Graph(runs, [sys.executable, "-m", "whqa.train", *overrides], side_by_side)
     work_through(graph, console)
     if graph.failed or graph.blocked():
         name_failures(graph, console)

@@ -24,11 +24,23 @@ KEEP_MEMORY = "WHQA_KEEP_MEMORY"
 # of <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _LARGEST = -1, -3, -4, 2**31 - 1
 _LOCK = ".lock"
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def cpus() -> int:
     """How many CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_gib() -> float:
+    """Memory that this process and those beside it may use at most, in GiB; infinite where the system does not tell."""
+    found = []
+    with suppress(OSError, ValueError, AttributeError):
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    # of a container; "max" where it has no limit
+    with suppress(OSError, ValueError):
+        found.append(int(_CGROUP_LIMIT.read_text()))
+    return min(found, default=float("inf")) / 2**30
 
 
 def sleep_while_waiting() -> None:

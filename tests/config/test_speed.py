@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from whqa.config.schema import Config
-from whqa.config.speed import choices, cpu_precision, jobs_by_default
+from whqa.config.speed import choices, cpu_precision
 from whqa.config.words import compose_config
 from whqa.process import KEEP_MEMORY, keeps_memory
 
@@ -42,12 +42,6 @@ def test_the_choice_of_precision_names_what_the_processor_has(monkeypatch: pytes
     assert choices()["precision"][:2] == ("32-true", "the CPU has no AVX512-BF16, no AMX")
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
     assert choices()["precision"][:2] == ("bf16-mixed", "the CPU has AMX")
-
-
-def test_runs_side_by_side_are_as_many_as_cores_up_to_four(monkeypatch: pytest.MonkeyPatch) -> None:
-    for n, jobs in ((1, 1), (2, 2), (64, 4)):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, n=n: set(range(n)), raising=False)
-        assert (jobs_by_default("cpu"), jobs_by_default("gpu")) == (jobs, 1)
 
 
 @pytest.mark.parametrize("name", [KEEP_MEMORY, "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"])

@@ -73,7 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("train", help="one stage of one fold through Hydra: whqa train experiment=demo fold=0")
 
     cv = commands.add_parser("cv", help="full cross-validation: whqa cv experiment=demo --jobs 2")
-    cv.add_argument("--jobs", type=int, help="runs side by side (default: one a CPU, at most 4; 1 on a GPU)")
+    cv.add_argument(
+        "--jobs",
+        type=int,
+        help="runs side by side (default: one a CPU, at most 4, or one more where no CPU is idle then; 1 on a GPU)",
+    )
     cv.add_argument("--config-dir", metavar="DIR", help="groups of your own, such as DIR/experiment/mine.yaml")
     cv.epilog = (
         "KEY=VALUE settings follow. The same command resumes where it stopped and ends with the summary. "

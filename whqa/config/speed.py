@@ -64,11 +64,6 @@ def choices() -> dict[str, Choice]:
     }
 
 
-def jobs_by_default(accelerator: str | None) -> int:
-    """Runs of a cross-validation side by side: one a CPU, for memory's sake four at most; one at a time on a GPU."""
-    return min(4, cpus()) if accelerator in (None, "cpu") else 1
-
-
 def _native_bf16() -> list[str]:
     import torch
 
