@@ -6,10 +6,11 @@ import errno
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from whqa.errors import InputError
-from whqa.files import atomic_path, read_json, sha256, write_json, write_text
+from whqa.files import atomic_path, read_json, sha256, write_arrays, write_json, write_text
 
 
 def test_a_file_appears_when_it_is_finished_only(tmp_path: Path) -> None:
@@ -47,6 +48,23 @@ def test_a_full_disk_is_told_with_the_file_s_own_name(tmp_path: Path, named: boo
     with pytest.raises(OSError, match="No space left") as told:
         fail()
     assert str(told.value) == f"[Errno {errno.ENOSPC}] No space left on device: '{tmp_path / 'a.txt'}'"
+
+
+def test_arrays_come_back_and_make_the_same_bytes(tmp_path: Path) -> None:
+    arrays = {"mask": np.eye(50, dtype=np.uint8)[::2], "empty": np.zeros((0, 3)), "maker": "0-1", "unseen": True}
+    for name in ("a.npz", "b.npz"):
+        write_arrays(tmp_path / name, **arrays)
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as found:
+        assert found.files == list(arrays)
+        for name, values in arrays.items():
+            np.testing.assert_array_equal(found[name], values)
+            assert found[name].dtype == np.asarray(values).dtype
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    assert (tmp_path / "a.npz").stat().st_size < np.eye(50).nbytes / 4
+    with pytest.raises(ValueError, match="Object arrays"):
+        write_arrays(tmp_path / "a.npz", thing=np.array([{}]))
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "b.npz"]
 
 
 def test_text_is_utf8(tmp_path: Path) -> None:

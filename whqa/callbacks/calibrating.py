@@ -37,13 +37,22 @@ class Calibrate(pl.Callback):
         rule: of the threshold.
         at_most: training masks on which the opinion's own error rates are fitted, see `opinion_rate`.
         seed: of their draw.
+        counted: gets what was found of these masks, see `opinion_rate`.
     """
 
-    def __init__(self, path: Path, rule: ThresholdRule, at_most: int, seed: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        rule: ThresholdRule,
+        at_most: int,
+        seed: int,
+        counted: dict[tuple[str, str], MaskLogits] | None = None,
+    ) -> None:
         self.path = path
         self.rule = rule
         self.at_most = at_most
         self.seed = seed
+        self.counted = counted
         self.logits: dict[int, MaskLogits] = {}
         self.gains: dict[int, tuple[FloatArray, str]] = {}
         self.fitted = False
@@ -99,4 +108,4 @@ class Calibrate(pl.Callback):
 
     def _opinion_rate(self, data: WholeHeartDataModule) -> RateModel | None:
         """On a sample of all training masks, the same on all processes."""
-        return opinion_rate(data.judged(sample_of(fitting_items(data), self.at_most, self.seed)))
+        return opinion_rate(data.judged(sample_of(fitting_items(data), self.at_most, self.seed)), self.counted)

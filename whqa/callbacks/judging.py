@@ -12,16 +12,15 @@ import pytorch_lightning as pl
 import torch
 
 from whqa.callbacks.shuffled import Shuffled
-from whqa.files import atomic_path, write_rows
+from whqa.files import write_arrays, write_rows
 from whqa.judges.baseline import Baseline
 from whqa.judges.constant import REGIONS, Constant
 from whqa.metrics.error_detection import error_dice_by_structure
 from whqa.metrics.per_case import CaseTable
 from whqa.metrics.segmentation import segmentation_dice
-from whqa.metrics.verdict_row import JUDGE_COLUMNS, judge
+from whqa.metrics.verdict_row import JUDGE_COLUMNS, NETWORK, judge
 from whqa.modules.volume_batches import judged_case
 from whqa.quality import ErrorPrediction, JudgedCase
-from whqa.results.case_table import NETWORK
 
 
 class JudgeMasks(pl.Callback):
@@ -127,10 +126,11 @@ class JudgeMasks(pl.Callback):
 
     def _store(self, case: JudgedCase, prediction: ErrorPrediction) -> None:
         probability = (prediction.probability * 255).round().to(torch.uint8).cpu().numpy()
-        with atomic_path(self.dir / "masks" / case.case / f"{case.kind}.npz") as temporary:
-            np.savez_compressed(
-                temporary, error_probability=probability, error_map=prediction.error_map.cpu().numpy().astype(np.uint8)
-            )
+        write_arrays(
+            self.dir / "masks" / case.case / f"{case.kind}.npz",
+            error_probability=probability,
+            error_map=prediction.error_map.cpu().numpy().astype(np.uint8),
+        )
 
     def _row(self, method: str, case: str, kind: str, values: Mapping[str, float]) -> dict[str, Any]:
         identity = self.identity[case, kind]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from whqa.metrics.arrays import FloatArray
-from whqa.quality import JudgedCase, most_probable, within
+from whqa.quality import JudgedCase, count, most_probable, within
 
 SMALLEST = 1e-3
 """Added to shares before their logarithm: smaller ones are alike."""
@@ -63,17 +64,30 @@ def rate_features(logit_DHW: Tensor, case: JudgedCase) -> FloatArray:
     heart = case.heart
     values = [_mean(torch.sigmoid(logit_DHW.float()), heart)]
     if case.log_p is not None:
-        doubt = 1 - case.log_p.gather(0, case.mask.long()[None])[0].exp()
-        differs = (most_probable(case.log_p) != case.mask) & heart
-        inner = ndimage.binary_erosion(differs.cpu().numpy())
-        values += [
-            _mean(doubt, heart),
-            _mean(differs.float(), heart),
-            float(inner.sum()) / max(1, int(heart.sum())),
-            _mean(doubt, heart & ~differs),
-            _mean(doubt, differs),
-        ]
+        # a mask's network and its rival ask the same
+        if case not in _SAID:
+            _SAID[case] = _said_of(case, case.log_p)
+        values += _SAID[case]
     return np.log(np.array(values) + SMALLEST)
+
+
+_SAID: WeakKeyDictionary[JudgedCase, list[float]] = WeakKeyDictionary()
+
+
+def _said_of(case: JudgedCase, log_p_CDHW: Tensor) -> list[float]:
+    """What a second opinion says of a mask, see `rate_features`."""
+    heart = case.heart
+    doubt = 1 - log_p_CDHW.gather(0, case.mask.long()[None])[0].exp()
+    differs = (most_probable(log_p_CDHW) != case.mask) & heart
+    inner = ndimage.binary_erosion(differs.cpu().numpy())
+    size = count(heart)
+    return [
+        _mean(doubt, heart),
+        count(differs) / size if size else 0.0,
+        float(inner.sum()) / max(1, size),
+        _mean(doubt, heart & ~differs),
+        _mean(doubt, differs),
+    ]
 
 
 def fit_rate(

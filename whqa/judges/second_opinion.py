@@ -13,7 +13,7 @@ from torch import Tensor
 from whqa.errors import InputError
 from whqa.judges.baseline import CaseSource
 from whqa.judges.calibration import Calibration, MaskLogits, fit_calibration
-from whqa.judges.error_rate import OF_OPINION, RateModel, fit_rate, rate_features
+from whqa.judges.error_rate import OF_OPINION, RateModel, fit_rate
 from whqa.masks.plan import family
 from whqa.metrics.arrays import mean_defined
 from whqa.metrics.segmentation import segmentation_dice
@@ -32,18 +32,23 @@ class SecondOpinion:
     Args:
         name: in the tables.
         attribute: of `JudgedCase`, the opinion: "log_p" of one segmenter, "ensemble" of all unseen ones.
+
+    Attributes:
+        counted: what others have found of training masks, (case, kind) -> their logits, see `opinion_rate`; the fit
+            takes it from here.
     """
 
     def __init__(self, name: str = "opinion", attribute: str = "log_p") -> None:
         self.name, self.needs, self._attribute = name, frozenset({attribute}), attribute
         self._calibration: Calibration | None = None
+        self.counted: dict[tuple[str, str], MaskLogits] = {}
 
     def fit(self, cases: CaseSource) -> None:
         """One pass over the cases; every family of masks weighs alike. See `Baseline.fit`."""
         masks, kinds = [], []
         for case in cases():
-            heard = self._hearing(case)
-            masks.append(MaskLogits.of(doubt_logit(heard), heard))
+            known = self.counted.pop((case.case, case.kind), None)
+            masks.append(_counted(self._hearing(case)) if known is None else known)
             kinds.append(case.kind)
         if not masks:
             raise ValueError("no case to fit the opinion on")
@@ -77,17 +82,26 @@ class SecondOpinion:
         return {} if self._calibration is None else self._calibration.to_dict()
 
 
-def opinion_rate(cases: Iterable[JudgedCase]) -> RateModel | None:
+def opinion_rate(
+    cases: Iterable[JudgedCase], counted: dict[tuple[str, str], MaskLogits] | None = None
+) -> RateModel | None:
     """The regression of error rates on what the opinion alone says of masks with reference.
 
     No network has to be kept from these cases, for the opinion's segmenter has not seen them: there may be many.
+
+    Args:
+        cases: the masks.
+        counted: gets what was found of each, for the baseline that hears the same opinion, see `SecondOpinion`.
     """
-    features, rates, kinds = [], [], []
-    for case in cases:
-        features.append(rate_features(doubt_logit(case), case))
-        rates.append(float(case.error[case.heart].double().mean()))
-        kinds.append(case.kind)
-    return fit_rate(features, rates, family_weights(kinds), OF_OPINION)
+    masks = [((case.case, case.kind), _counted(case)) for case in cases]
+    if counted is not None:
+        counted |= masks
+    weights = family_weights([kind for (_, kind), _ in masks])
+    return fit_rate([m.features for _, m in masks], [m.rate for _, m in masks], weights, OF_OPINION)
+
+
+def _counted(case: JudgedCase) -> MaskLogits:
+    return MaskLogits.of(doubt_logit(case), case)
 
 
 def doubt_logit(case: JudgedCase) -> Tensor:

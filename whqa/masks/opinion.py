@@ -23,7 +23,7 @@ from torch import Tensor
 
 from whqa.data.folds import Folds
 from whqa.errors import InputError
-from whqa.files import atomic_path, sha256
+from whqa.files import sha256, write_arrays
 from whqa.masks.plan import MaskPlan
 from whqa.masks.run_state import made_again
 from whqa.masks.store import mask_digests, mask_path, read_arrays, read_index, unseen_by_maker, whole_rows
@@ -66,13 +66,8 @@ class Opinion:
 
 def write_opinion(segmenter_dir: Path, case: str, log_p_CDHW: Tensor, unseen: bool) -> None:
     """Keep a segmenter's opinion on a case, whole or not at all."""
-    with atomic_path(mask_path(segmenter_dir, case, OPINION)) as temporary:
-        np.savez_compressed(
-            temporary,
-            log_p=encode(log_p_CDHW),
-            segmenter=np.array(segmenter_dir.name),
-            unseen=np.array(unseen),
-        )
+    path = mask_path(segmenter_dir, case, OPINION)
+    write_arrays(path, log_p=encode(log_p_CDHW), segmenter=segmenter_dir.name, unseen=unseen)
 
 
 def collect_opinions(experiment_dir: Path, plan: MaskPlan, folds: Folds, test_fold: int) -> dict[str, Opinion]:

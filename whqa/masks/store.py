@@ -17,13 +17,12 @@ import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from whqa.data.folds import Folds
 from whqa.errors import InputError
-from whqa.files import atomic_path, read_json, reading, sha256
+from whqa.files import read_json, reading, sha256, write_arrays
 from whqa.masks.plan import MaskPlan, choose_kinds, has_entropy
 from whqa.masks.run_state import is_complete, made_again, refuse_damaged
 
@@ -75,9 +74,7 @@ def write_mask(
     """Write one mask atomically; `entropy` is normalised to [0, 1], `more` are further arrays by name."""
     if entropy is not None:
         more["entropy"] = np.rint(np.clip(entropy, 0.0, 1.0) * 255.0).astype(np.uint8)
-    arrays: dict[str, Any] = {"mask": mask.astype(np.uint8), **more}
-    with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **arrays, segmenter=np.array(segmenter), unseen=np.array(unseen))
+    write_arrays(path, mask=mask.astype(np.uint8), **more, segmenter=segmenter, unseen=unseen)
 
 
 def collect_masks(

@@ -7,6 +7,8 @@ from whqa.quality import ErrorPrediction, JudgedCase, one_minus_mean
 
 AGREEMENT_COLUMNS = ("opinion_dice", "pairwise_dice")
 """Of methods that go by an opinion: mean Dice of the mask with what it would draw, and between each two segmenters."""
+NETWORK = "errormap"
+"""The error-map network among the methods of cases.csv."""
 JUDGE_COLUMNS = (
     "error_dice",
     "error_auprc",

@@ -9,9 +9,30 @@ import torch
 
 from whqa.quality import JudgedCase
 
+_JUDGED = "judged"
+
 
 def judged_case(batch: Mapping[str, Any]) -> JudgedCase:
-    """The mask under judgement of a whole-volume batch of size 1."""
+    """The mask under judgement of a whole-volume batch of size 1.
+
+    A batch gives the same object each time, so that what methods ask of a mask, such as its heart, is found once.
+    """
+    parts = {name: part for name, part in batch.items() if name != _JUDGED}
+    known = batch.get(_JUDGED)
+    # another batch may have been made of this one
+    if known is None or not _are_same(known[0], parts):
+        known = parts, _judged(batch)
+        if isinstance(batch, dict):
+            batch[_JUDGED] = known
+    found: JudgedCase = known[1]
+    return found
+
+
+def _are_same(some: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    return some.keys() == others.keys() and all(part is others[name] for name, part in some.items())
+
+
+def _judged(batch: Mapping[str, Any]) -> JudgedCase:
     return JudgedCase(
         case=batch["case"][0],
         kind=batch["kind"][0],

@@ -9,9 +9,8 @@ import pandas as pd
 
 from whqa.files import reading
 from whqa.masks.run_state import made_again
+from whqa.metrics.verdict_row import NETWORK
 from whqa.results.mean_dice import mean_dice, mean_dice_predicted
-
-NETWORK = "errormap"
 
 
 def case_table(run_dir: Path, folds: Sequence[int], structures: Sequence[str]) -> pd.DataFrame:

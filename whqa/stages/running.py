@@ -29,6 +29,7 @@ from whqa.errors import InputError
 from whqa.files import write_json
 from whqa.judges.baseline import Baseline
 from whqa.judges.calibration import CALIBRATION, Calibration
+from whqa.judges.second_opinion import SecondOpinion
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.masks.plan import SegmenterJob
@@ -98,9 +99,12 @@ def segmenter_callbacks(
 def errormap_callbacks(study: Study, masks: Sequence[MaskItem], run_dir: Path, judging: Judging) -> list[pl.Callback]:
     """Of stage two: monitoring, calibration, baselines, the table of all methods, features, pictures."""
     scheme, identity = study.cohort.scheme, _identities(study, masks)
+    # both hear the same opinion on the same draw of masks
+    opinions = (b for b in judging.baselines if isinstance(b, SecondOpinion) and "log_p" in b.needs)
+    counted = next((opinion.counted for opinion in opinions), None)
     return [
         MonitorErrorMap(),
-        Calibrate(run_dir / CALIBRATION, judging.rule, judging.baseline_masks, judging.seed),
+        Calibrate(run_dir / CALIBRATION, judging.rule, judging.baseline_masks, judging.seed, counted),
         FitBaselines(run_dir / "baselines.json", judging.baselines, judging.baseline_masks, judging.seed),
         TrackRun(run_dir, scheme),
         JudgeMasks(run_dir, judging.baselines, scheme.keys, identity, judging.shuffled),
