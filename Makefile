@@ -55,8 +55,8 @@ status: setup ## what has become of every run, also while they run: make status,
 summary: setup ## table and page of a finished experiment again: make summary EXP=demo
 	@$(BIN)/whqa summarize runs/$(EXP)
 
-sweep: setup ## a Hydra multirun: make sweep EXP=demo SWEEP=learning_rate
-	@$(BIN)/whqa train experiment=$(EXP) sweep=$(or $(SWEEP),learning_rate) $(ARGS)
+sweep: setup ## cross-validate every value of a file of conf/sweep, one table: make sweep EXP=demo SWEEP=head ARGS="seed=1"
+	@$(BIN)/whqa sweep experiment=$(EXP) sweep=$(or $(SWEEP),learning_rate) $(ARGS) --jobs $(JOBS)
 
 bench: setup ## time the parts beside MONAI, TorchIO, nnU-Net's way, scipy (minutes)
 	@$(BIN)/python -m pip install --quiet --editable ".[bench]" || echo "some peers are not installed; their rows say so"

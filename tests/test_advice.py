@@ -41,13 +41,14 @@ ANSWERED_BY = {
     "status": ("status", {"_status"}),
     "info": ("commands", {"_info"}),
     "train": ("commands", {"_train"}),
-    "cv": ("commands", {"_cv", "_train"}),
+    "cv": ("commands", {"_cv", "_to_run", "_train"}),
+    "sweep": ("commands", {"_sweep", "_to_run", "_train"}),
     "data check": ("data", {"_check", "_cohort"}),
     "data preview": ("data", {"_preview", "_cohort"}),
     "data prepare": ("data", {"_prepare"}),
     "data phantom": ("data", {"_phantom"}),
 }
-OF_A_FOLDER, OF_AN_EXPERIMENT = {"data check", "data preview"}, {"cv", "train", "data prepare"}
+OF_A_FOLDER, OF_AN_EXPERIMENT = {"data check", "data preview"}, {"cv", "sweep", "train", "data prepare"}
 # Commands that run a file, but not what its messages are about.
 NOT_PRINTED = {
     "whqa.config.words": OF_A_FOLDER | {"data prepare"},  # whose settings begin with data.; it takes those of cv
@@ -175,7 +176,7 @@ def run_by(command: str) -> frozenset[str]:
         if isinstance(node, ast.FunctionDef) and node.name in functions:
             waiting |= imports(node)
     if command in OF_A_FOLDER | OF_AN_EXPERIMENT:
-        targets = [path for path in CONFIGURATIONS if command in {"cv", "train"} or path.parent.name == "data"]
+        targets = [path for path in CONFIGURATIONS if command in {"cv", "sweep", "train"} or path.parent.name == "data"]
         waiting |= {name for path in targets for name in re.findall(r"_target_: (whqa[\w.]+)\.\w+", path.read_text())}
     return frozenset(reached(waiting))
 
@@ -243,7 +244,8 @@ def keys_taken(command: str, message: Message) -> frozenset[str] | set[str]:
     keys = {key for key in keys_of_experiments() if not key.startswith("data.")} | of_readers
     if of_a_group(message):
         keys |= {key.removeprefix("network.") for key in keys}
-    return keys - {"stage", "fold", "fit"} if command == "cv" and message.module == "whqa.cv" else keys
+    of_all_runs = command in {"cv", "sweep"} and message.module in {"whqa.cv", "whqa.sweep.sweep_plan"}
+    return keys - {"stage", "fold", "fit"} if of_all_runs else keys
 
 
 def of_a_group(message: Message) -> bool:

@@ -33,6 +33,7 @@ FLOORS = (
     "stages",
     "summarize compare",
     "train cv",
+    "sweep",
     "cli",
     "__init__ __main__",  # the doors of the house: `whqa.assess` and `python -m whqa`
 )

@@ -340,9 +340,11 @@ def test_complete_runs_of_other_settings_are_not_taken_for_ones_of_these(
         cross_validate(words, 1, _console())
 
 
-@pytest.mark.parametrize("word", ["stage=errormap", "fold=0", "sweep=learning_rate"])
-def test_a_part_of_the_graph_is_not_a_cross_validation(word: str) -> None:
-    with pytest.raises(InputError, match="whqa train"):
+@pytest.mark.parametrize(
+    ("word", "command"), [("stage=errormap", "train"), ("fold=0", "train"), ("sweep=learning_rate", "sweep")]
+)
+def test_a_part_of_the_graph_or_several_are_not_a_cross_validation(word: str, command: str) -> None:
+    with pytest.raises(InputError, match=f"whqa {command}"):
         cross_validate(["experiment=demo", word], 1, _console())
 
 

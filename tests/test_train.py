@@ -18,10 +18,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 import whqa.train
-from whqa.callbacks.history import last_logged
 from whqa.config.words import compose_config
 from whqa.errors import InputError
 from whqa.process import locked
+from whqa.results.validation_table import validated
 
 CASE = "ct_train_1003"
 
@@ -267,14 +267,16 @@ class Reported(Callback):
 
 
 @pytest.mark.parametrize(("stage", "figure"), [("segmenter", 0.75), ("errormap", 0.25)])
-def test_a_sweeper_hears_the_last_validation_and_no_number_of_the_test(
+def test_a_sweeper_hears_of_held_back_training_cases_and_no_number_of_the_test(
     stage: str, figure: float, train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir = tmp_path / "runs" / "sweep" / stage / "0"
     run_dir.mkdir(parents=True)
     (run_dir / "COMPLETED").touch()
-    (run_dir / "metrics.csv").write_text(
-        "step,val/dice,val/error_dice,test/error_dice\n11,0.5,0.125,\n23,0.75,0.25,\n24,,,0.9\n"
+    (run_dir / "cases.csv").write_text("case,error_dice,dice_lv,dice_rv\na,0.9,0.9,0.9\n")
+    (run_dir / "validation.csv").write_text(
+        "case,fold,mask_kind,patient,segmenter,error_dice,dice_lv,dice_rv\n"
+        "b,1,final,b,1,0.125,0.5,1.0\nc,1,final,c,1,0.375,0.75,\n"
     )
     monkeypatch.setattr(Reported, "values", [])
     words = ["name=sweep", f"stage={stage}", f"runs_dir={tmp_path / 'runs'}", f"data_dir={tmp_path / 'data'}"]
@@ -284,9 +286,7 @@ def test_a_sweeper_hears_the_last_validation_and_no_number_of_the_test(
 
 
 def test_without_validation_there_is_nothing_to_maximise(tmp_path: Path) -> None:
-    assert last_logged(tmp_path / "metrics.csv", "val/dice") is None
-    (tmp_path / "metrics.csv").write_text("step,train/loss\n0,1.5\n")
-    assert last_logged(tmp_path / "metrics.csv", "val/dice") is None
+    assert validated([tmp_path / "segmenter" / "0"]) is None
 
 
 @pytest.mark.parametrize("by_lightning", [False, True])

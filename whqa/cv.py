@@ -29,11 +29,13 @@ from whqa.config.words import compose_config
 from whqa.errors import InputError
 from whqa.masks.plan import choose_kinds
 from whqa.masks.run_state import LOG, last_log_line, note_failure, refuse_damaged
+from whqa.masks.sharing import share_run
 from whqa.process import cpus
 from whqa.stages.schedule import MOST_BY_DEFAULT, Run, at_work_beside, jobs_by_default, run_environment
 
 POLL_S = 0.3
 LINE_EVERY_S = 20.0
+TRAIN = [sys.executable, "-m", "whqa.train"]
 
 
 @dataclass
@@ -63,10 +65,12 @@ class Graph:
 
     def start(self, run: Run) -> None:
         """Start one run in its own process; what it prints goes to train.log in its directory."""
+        for source, target in run.shares:
+            share_run(source, target)
         run.directory.mkdir(parents=True, exist_ok=True)
         with (run.directory / LOG).open("ab") as log:
             self.running[run.name] = subprocess.Popen(
-                [*self.command, f"stage={run.stage}", f"fold={run.fold}"],
+                [*self.command, *run.words, f"stage={run.stage}", f"fold={run.fold}"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -103,7 +107,7 @@ def _work_of(options: Any) -> float:
     return float(options.steps * options.batch_size * prod(options.patch)) / 1e6
 
 
-def plan_runs(cfg: Any, experiment_dir: Path, plan: Any) -> list[Run]:
+def plan_runs(cfg: Any, experiment_dir: Path, plan: Any, words: Sequence[str] = ()) -> list[Run]:
     """The graph of an experiment: all segmenters of its mask plan, then the error-map networks.
 
     Where only masks of other programs are judged (`masks.kinds`), no segmenter is needed.
@@ -111,7 +115,40 @@ def plan_runs(cfg: Any, experiment_dir: Path, plan: Any) -> list[Run]:
     own = choose_kinds(cfg.masks.kinds, list(cfg.masks.external)).needs_segmenters
     work = {stage: _work_of(cfg[stage]) for stage in ("segmenter", "errormap")}
     graph = [(*name.split("/"), needs) for name, needs in plan.graph(own).items()]
-    return [Run(stage, fold, experiment_dir / stage / fold, work[stage], needs) for stage, fold, needs in graph]
+    return [
+        Run(stage, fold, experiment_dir / stage / fold, work[stage], needs, tuple(words))
+        for stage, fold, needs in graph
+    ]
+
+
+def runs_of(cfg: Any, experiment_dir: Path, words: Sequence[str], jobs: int | None) -> list[Run]:
+    """The graph of an experiment whose data are prepared and whose directory, if there is one, is of these settings.
+
+    Args:
+        cfg: that `words` give.
+        experiment_dir: runs/<experiment>.
+        words: settings.
+        jobs: cases to prepare at once; None for as many as there are CPUs, within memory.
+
+    Raises:
+        InputError: the settings or the data are wrong, or the directory holds something else.
+    """
+    # seconds of torch, which a wrong word never costs
+    from whqa.config.run_config import refuse_other_settings
+    from whqa.masks.made_from import refuse_other_masks
+    from whqa.stages.from_config import refuse_unmakeable
+    from whqa.study import import_external, make_study, masks_now
+
+    refuse_unmakeable(cfg)
+    cases_at_once = jobs or min(MOST_BY_DEFAULT, cpus())
+    study = make_study(cfg, experiment_dir, cases_at_once)
+    runs = plan_runs(cfg, experiment_dir, study.plan, words)
+    refuse_damaged(run.directory for run in runs)
+    for run in runs:  # complete ones would be taken as they are
+        refuse_other_settings(of_run(cfg, run.stage, run.fold), run.directory)
+    masks = masks_now(study, import_external(cfg, study, cases_at_once))
+    refuse_other_masks([run.directory for run in runs if run.stage == "errormap"], masks)
+    return runs
 
 
 def cross_validate(overrides: Sequence[str], jobs: int | None = None, console: Console | None = None) -> int:
@@ -130,29 +167,17 @@ def cross_validate(overrides: Sequence[str], jobs: int | None = None, console: C
     console = console or Console(stderr=True)
     chosen = [o for o in overrides if o.split("=", 1)[0] in ("stage", "fold", "sweep")]
     if chosen:
-        raise InputError(f"{chosen[0]}: cross-validation runs all stages and folds; use `whqa train` for one of them")
+        use = "`whqa sweep ...` for several values" if chosen[0].startswith("sweep") else "`whqa train` for one of them"
+        raise InputError(f"{chosen[0]}: cross-validation runs all stages and folds of one experiment; use {use}")
     cfg = compose_config(overrides)
     # seconds of torch, which a wrong word never costs
     from whqa.callbacks.summary_run import log_summary
-    from whqa.config.run_config import refuse_other_settings
-    from whqa.masks.made_from import refuse_other_masks
-    from whqa.stages.from_config import refuse_unmakeable
-    from whqa.study import import_external, make_study, masks_now
     from whqa.summarize import summarize
 
-    tracked = _tracking(cfg)
+    tracked = tracking(cfg)
     experiment_dir = Path(cfg.runs_dir) / run_name(cfg.name, overrides)
-    refuse_unmakeable(cfg)
-    cases_at_once = jobs or min(MOST_BY_DEFAULT, cpus())
-    study = make_study(cfg, experiment_dir, cases_at_once)
-    runs = plan_runs(cfg, experiment_dir, study.plan)
-    side_by_side = jobs or jobs_by_default(runs, cfg.trainer.get("accelerator"))
-    refuse_damaged(run.directory for run in runs)
-    for run in runs:  # complete ones would be taken as they are
-        refuse_other_settings(of_run(cfg, run.stage, run.fold), run.directory)
-    masks = masks_now(study, import_external(cfg, study, cases_at_once))
-    refuse_other_masks([run.directory for run in runs if run.stage == "errormap"], masks)
-    graph = Graph(runs, [sys.executable, "-m", "whqa.train", *overrides], side_by_side)
+    runs = runs_of(cfg, experiment_dir, overrides, jobs)
+    graph = Graph(runs, TRAIN, jobs or jobs_by_default(runs, cfg.trainer.get("accelerator")))
     work_through(graph, console)
     if graph.failed or graph.blocked():
         name_failures(graph, console)
@@ -163,7 +188,7 @@ def cross_validate(overrides: Sequence[str], jobs: int | None = None, console: C
     return 0
 
 
-def _tracking(cfg: Any) -> dict[str, Any]:
+def tracking(cfg: Any) -> dict[str, Any]:
     """W&B's options, with the mode that works here, asked once for all runs; empty without W&B."""
     from whqa.callbacks.mirror import usable_mode
     from whqa.config.wandb_settings import wandb_defaults, wandb_options

@@ -14,9 +14,20 @@ from whqa.cli.commands import main
 from whqa.config.instantiate import config_dir
 from whqa.config.words import check_overrides
 
-COMMANDS = ("cv", "status", "summarize", "assess", "info", "data check", "data preview", "data prepare", "data phantom")
+COMMANDS = (
+    "cv",
+    "sweep",
+    "status",
+    "summarize",
+    "assess",
+    "info",
+    "data check",
+    "data preview",
+    "data prepare",
+    "data phantom",
+)
 # Of commands whose words are checked in full before anything is done.
-CHECKED = ("cv", "train", "data prepare")
+CHECKED = ("cv", "sweep", "train", "data prepare")
 GROUPS = sorted(p for p in config_dir().iterdir() if p.is_dir() and p.name != "hydra")
 
 
@@ -46,7 +57,8 @@ def test_every_command_shows_an_example_that_works(
     for words in shown:
         assert {word for word in words if word.startswith("--")} <= stated
         if command in CHECKED:
-            check_overrides([word for word in words if "=" in word])
+            multirun = ["-m"][command != "sweep" :]
+            check_overrides([*multirun, *(word for word in words if "=" in word)])
     monkeypatch.chdir(tmp_path)
     if command != "info" and command != "data phantom":
         wrong = [*command.split(), *shown[0], "--no-such-option"]
@@ -56,7 +68,7 @@ def test_every_command_shows_an_example_that_works(
         assert (end.value.code, "--no-such-option" in capsys.readouterr().err) == (2, True)
 
 
-@pytest.mark.parametrize("command", ["cv", "train"])
+@pytest.mark.parametrize("command", ["cv", "sweep", "train"])
 def test_commands_that_take_settings_say_which_there_are(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,7 +84,8 @@ def test_commands_that_take_settings_say_which_there_are(
     for words in ("key=value", str(config_dir()), "seed=0", "resumes", "exit codes: 0 ", "130"):
         assert words in text
     for words in examples(text, command):
-        check_overrides([word for word in words if word != "--jobs" and not word.isdigit()])
+        multirun = ["-m"][command != "sweep" :]
+        check_overrides([*multirun, *(word for word in words if word != "--jobs" and not word.isdigit())])
 
 
 def test_the_help_of_a_run_costs_no_import_of_torch(tmp_path: Path) -> None:

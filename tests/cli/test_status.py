@@ -98,7 +98,10 @@ def test_what_is_done_among_several_takes_one_line() -> None:
     torn: ExperimentStatus = {"plan": None, "folds": None, "runs": {}, "error": "runs/t/folds.json: torn"}
     lines = shown({"runs/x": done, "runs/y": other, "runs/t": torn})
     assert lines[0] == "runs/x (nested, 3 folds): 1 done"
-    assert lines[1] == "runs/y (nested, 3 folds): 1 waiting; nothing runs, the same `whqa cv ...` continues"
+    assert (
+        lines[1]
+        == "runs/y (nested, 3 folds): 1 waiting; nothing runs, the same `whqa cv ...` or `whqa sweep ...` continues"
+    )
     assert lines[-1] == "runs/t/folds.json: torn"
     assert len(shown({"runs/x": done})) == 4
 

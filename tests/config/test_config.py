@@ -54,7 +54,7 @@ def test_every_option_of_every_group_composes(path: Path, monkeypatch: pytest.Mo
 def test_the_first_comment_names_a_command_that_composes(path: Path) -> None:
     words = _words(path)
     assert any(path.stem in w for w in words), f"{path}: its command does not use it: {words}"
-    check_overrides(words)
+    check_overrides(["-m", *words] if path.parent.name == "sweep" else words)
 
 
 @pytest.mark.parametrize("path", [p for p in GROUPS if p.parent.name == "experiment"], ids=_id)

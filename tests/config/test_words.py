@@ -234,6 +234,7 @@ def test_hydra_enumerates_what_stands_for_several_values(
     ("arguments", "cause"),
     [
         (["seed=0,1"], "seed=0,1: stands for several values; -m trains with each of them"),
+        (["sweep=head"], "sweep=head: stands for several values; -m trains with each of them"),
         (["-m", "network=glob(x*)"], "stands for no value at all"),
         (["-m", "network=glob(*)", "seed=-1,2"], "seed=-1: must be between 0 and"),
         (["-m", "segmenter.learning_rate=interval(.001,.01)"], "add hydra/sweeper=optuna"),

@@ -18,7 +18,7 @@ Run = Callable[..., tuple[int, list[str]]]
 Train = Callable[..., int]
 Tiny = Callable[[Path], list[str]]
 
-OF_BOTH = ("config.yaml", "made_from.json", "cases.csv", "checkpoints/last.ckpt", "COMPLETED")
+OF_BOTH = ("config.yaml", "made_from.json", "cases.csv", "validation.csv", "checkpoints/last.ckpt", "COMPLETED")
 OF_A_RUN = (
     *(f"errormap/1/{name}" for name in (*OF_BOTH, "calibration.json", "features.csv", "baselines.json")),
     *(f"segmenter/1/{name}" for name in (*OF_BOTH, "masks.json", "checkpoints/early.pt")),

@@ -204,6 +204,8 @@ def test_only_the_chosen_kinds_train_and_calibrate_all_are_tested(cases: dict[st
     assert {kind for _, kind in (*data.train_items, *data.val_items)} == {"early"}
     assert {case for case, _ in data.train_items} == set(data.train_cases)
     assert {kind for _, kind in data.test_items} == {"final", "early"}
+    # settings are chosen by the same masks, whichever are learned from
+    assert data.choice_items == [(case, "final") for case in data.val_cases] != []
 
 
 @pytest.mark.parametrize("kinds", [["early"], ["final", "corrupted"], []])

@@ -70,18 +70,6 @@ class CsvHistory(Logger):
         return {int(row["step"]): {k: v for k, v in row.items() if v != ""} for row in _rows_of(self.path)}
 
 
-def last_logged(path: Path, metric: str) -> float | None:
-    """The last number of a metric in a metrics.csv; None where it was never logged.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    if not path.exists():
-        return None
-    values = [row[metric] for row in _rows_of(path) if row.get(metric)]
-    return float(values[-1]) if values else None
-
-
 def _rows_of(path: Path) -> list[dict[str, str]]:
     with reading(path, "a log of numbers", f"rm {shlex.quote(str(path))}, and the same command goes on without it"):
         with path.open(newline="", encoding="utf-8") as file:

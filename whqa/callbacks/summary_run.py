@@ -1,8 +1,9 @@
-"""The W&B run of job_type "summary", which holds the numbers of the whole cross-validation."""
+"""W&B runs that hold the numbers of many: of job_type "summary" of a whole cross-validation, of "sweep" of a sweep."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from whqa.callbacks.mirror import begin, spared
 from whqa.callbacks.wandb_run import finished_run, run_settings, wandb_figure, wandb_table
 from whqa.config.run_config import CONFIG, read_run_config
 from whqa.config.wandb_settings import OF_LIGHTNING, require_wandb, wandb_defaults, wandb_options
+from whqa.contract.sweep_json import Sweep
+from whqa.report.sweep_page import sweep_rows
 
 # Of a run's configuration: which run it is and where, not what the experiment is.
 _OF_ONE_RUN = ("stage", "fold", "fit", "runs_dir", "cache_dir", "data_dir", "logger")
@@ -37,20 +40,50 @@ def log_summary(
     Raises:
         InputError: wandb is not installed.
     """
+    experiment_dir = Path(experiment_dir).absolute()
+    config = experiment_config(experiment_dir) | {key: summary[key] for key in ("cohort", "plan", "environment")}
+    with _begun(experiment_dir, "summary", config, project, mode, options) as run:
+        run.log(_media(experiment_dir, summary))
+        run.summary.update(headline_numbers(summary))
+
+
+def log_sweep(
+    sweep_dir: Path, found: Sweep, project: str | None = None, mode: str | None = None, **options: Any
+) -> None:
+    """The run of job_type "sweep": a table with a row a point, the page, and the numbers of the best point.
+
+    Args:
+        sweep_dir: runs/<sweep>.
+        found: content of sweep.json.
+        project, mode, options: see `log_summary`.
+
+    Raises:
+        InputError: wandb is not installed.
+    """
+    sweep_dir = Path(sweep_dir).absolute()
+    config = {key: found[key] for key in ("settings", "first", "chosen_by", "why", "environment")}
+    with _begun(sweep_dir, "sweep", config, project, mode, options) as run:
+        rows = sweep_rows(found)
+        table = require_wandb().Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
+        run.log({"points": table, "page": require_wandb().Html(str(sweep_dir / "sweep.html"), inject=False)})
+        best = found["points"][0]
+        figures = {key: best[key] for key in ("validation", "test") if best[key]}
+        run.summary.update({"best": best["name"], **dict(_flat(figures))} if found["chosen_by"] else {})
+
+
+@contextmanager
+def _begun(
+    place: Path, job_type: str, config: dict[str, Any], project: str | None, mode: str | None, options: dict[str, Any]
+) -> Iterator[Any]:
     wandb = require_wandb()
     project, mode = project or wandb_defaults()["project"], mode or wandb_defaults()["mode"]
-    experiment_dir = Path(experiment_dir).absolute()
     with finished_run():
-        settings = run_settings(experiment_dir, "summary", "", experiment_dir, project, mode)
-        settings["config"] = experiment_config(experiment_dir) | {
-            key: summary[key] for key in ("cohort", "plan", "environment")
-        }
+        settings = run_settings(place, job_type, "", place, project, mode) | {"config": config}
         settings["settings"] |= {"quiet": True} | options.pop("settings", {})
         settings |= {key: value for key, value in options.items() if key not in OF_LIGHTNING}
         run = begin(lambda mode: wandb.init(**settings | {"mode": mode}), settings["mode"])
         with spared():
-            run.log(_media(experiment_dir, summary))
-            run.summary.update(headline_numbers(summary))
+            yield run
 
 
 def _media(experiment_dir: Path, summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`whqa train | cv | status | summarize | compare | assess | data ... | info`: thin wrappers."""
+"""`whqa train | cv | sweep | status | summarize | compare | assess | data ... | info`: thin wrappers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from whqa import __version__
 from whqa.cli.assess import add_assess_command
@@ -16,6 +17,9 @@ from whqa.cli.status import add_status_command
 from whqa.errors import STOPPED, InputError, plain_messages
 from whqa.files import system_trouble
 from whqa.process import sigterm_interrupts, sleep_while_waiting
+
+# Whose runs go on from their checkpoints.
+_RESUMED = ("cv", "sweep")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"whqa {options.command}: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print(f"whqa {options.command}: {STOPPED if options.command == 'cv' else 'stopped'}", file=sys.stderr)
+        print(f"whqa {options.command}: {STOPPED if options.command in _RESUMED else 'stopped'}", file=sys.stderr)
         code = 130
     except BrokenPipeError:
         # whoever reads the output (head) has seen enough; the interpreter's last flush must not complain either
@@ -72,20 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("train", help="one stage of one fold through Hydra: whqa train experiment=demo fold=0")
 
-    cv = commands.add_parser("cv", help="full cross-validation: whqa cv experiment=demo --jobs 2")
-    cv.add_argument(
-        "--jobs",
-        type=int,
-        help="runs side by side (default: one a CPU, at most 4, or one more where no CPU is idle then; 1 on a GPU)",
-    )
-    cv.add_argument("--config-dir", metavar="DIR", help="groups of your own, such as DIR/experiment/mine.yaml")
-    cv.epilog = (
-        "KEY=VALUE settings follow. The same command resumes where it stopped and ends with the summary. "
-        "Example: whqa cv experiment=demo seed=1 --jobs 2"
-    )
-    cv.more = _settings
-    cv.set_defaults(run=_cv, takes_settings=True)
-
+    _add_running_commands(commands)
     add_status_command(commands.add_parser("status", help="every run of an experiment: done, running, failed, waiting"))
 
     summarize = commands.add_parser("summarize", help="folds -> cases.csv, summary.json, summary.html")
@@ -118,6 +109,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_running_commands(commands: Any) -> None:
+    cv = commands.add_parser("cv", help="full cross-validation: whqa cv experiment=demo --jobs 2")
+    _add_running_options(cv)
+    cv.epilog = (
+        "KEY=VALUE settings follow. The same command resumes where it stopped and ends with the summary. "
+        "Example: whqa cv experiment=demo seed=1 --jobs 2"
+    )
+    cv.more = _settings
+    cv.set_defaults(run=_cv, takes_settings=True)
+
+    sweep = commands.add_parser("sweep", help="every combination of several values as a cross-validation, one table")
+    _add_running_options(sweep)
+    sweep.epilog = (
+        "KEY=VALUE settings follow, some with several values: KEY=A,B, KEY=range(1,4), or sweep=FILE of conf/sweep. "
+        "The same command resumes where it stopped. "
+        "Example: whqa sweep experiment=demo errormap.head=binary,label --jobs 2"
+    )
+    sweep.more = _settings
+    sweep.set_defaults(run=_sweep, takes_settings=True)
+
+
+def _add_running_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        help="runs side by side (default: one a CPU, at most 4, or one more where no CPU is idle then; 1 on a GPU)",
+    )
+    parser.add_argument("--config-dir", metavar="DIR", help="groups of your own, such as DIR/experiment/mine.yaml")
+
+
 def _overrides(options: argparse.Namespace, extra: list[str]) -> list[str]:
     command = " ".join([options.command, *filter(None, [getattr(options, "what", None)])])
     if extra and not getattr(options, "takes_settings", False):
@@ -138,14 +159,27 @@ def _train(arguments: list[str]) -> None:
 
 
 def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
-    from whqa.config.words import search_path
     from whqa.cv import cross_validate
 
-    if options.config_dir is not None:
-        overrides = [search_path(options.config_dir), *overrides]
+    return cross_validate(_to_run(options, overrides), options.jobs)
+
+
+def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
+    from whqa.sweep.sweep_plan import plan_sweep
+
+    plan = plan_sweep(_to_run(options, overrides))
+    # seconds of torch, which a wrong word never costs
+    from whqa.sweep.whole_sweep import cross_validate_all
+
+    return cross_validate_all(plan, options.jobs)
+
+
+def _to_run(options: argparse.Namespace, overrides: list[str]) -> list[str]:
+    from whqa.config.words import search_path
+
     if options.jobs is not None and options.jobs < 1:
         raise InputError(f"--jobs {options.jobs}: must be at least 1")
-    return cross_validate(overrides, options.jobs)
+    return overrides if options.config_dir is None else [search_path(options.config_dir), *overrides]
 
 
 def _summarize(options: argparse.Namespace, overrides: list[str]) -> int:

@@ -58,7 +58,7 @@ def _headline(name: str, one: ExperimentStatus) -> str:
     line = f"{name} ({one['plan']}, {one['folds']} folds): "
     line += ", ".join(f"{counts[state]} {state}" for state in RUN_STATES if counts[state])
     stands_still = not counts["running"] and not _is_done(one)
-    return line + ("; nothing runs, the same `whqa cv ...` continues" if stands_still else "")
+    return line + ("; nothing runs, the same `whqa cv ...` or `whqa sweep ...` continues" if stands_still else "")
 
 
 def _table(runs: Mapping[str, RunStatus]) -> Table:

@@ -36,14 +36,22 @@ def differences(saved: DictConfig, current: DictConfig) -> list[str]:
 
     A segmenter does not depend on the settings of the error-map stage, and no run on a setting that came after it.
     """
-    ignored = {"name", "fit", "runs_dir", "cache_dir", "data_dir", "trainer", "callbacks", "logger"}
-    if current.stage == Stage.segmenter:
-        ignored |= {"errormap", "masks"}
+    ignored = _ignored(current)
     flat_saved, flat_current = (dict(_leaves(plain(c), ignored)) for c in (saved, current))
     known = dict(_leaves(_all_settings(), ignored))
     later = known.keys() - (flat_saved.keys() & flat_current.keys())
     keys = (flat_saved.keys() | flat_current.keys()) - later
     return sorted(k for k in keys if flat_saved.get(k) != flat_current.get(k))
+
+
+def deciding(config: DictConfig) -> dict[str, Any]:
+    """What decides the result of a run, by dotted key: where it is the same, one run serves for the other."""
+    return dict(_leaves(plain(config), _ignored(config)))
+
+
+def _ignored(config: DictConfig) -> set[str]:
+    ignored = {"name", "fit", "runs_dir", "cache_dir", "data_dir", "trainer", "callbacks", "logger"}
+    return ignored | {"errormap", "masks"} if config.stage == Stage.segmenter else ignored
 
 
 @cache

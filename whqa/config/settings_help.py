@@ -35,7 +35,8 @@ directory with COMPLETED is finished, and one of other settings is refused.
   stage=segmenter|errormap   the error map after the segmenters of its mask plan
   fold=0                     the fold to leave out; of the nested plan also pairs, fold=0-1
   fit=false                  test again from the checkpoint
-  -m, --multirun             every combination of several values, one run after the other
+  -m, --multirun             every combination of several values, one run after the other; `whqa sweep` cross-validates
+                             each and compares them
   --cfg job                  print the configuration and do nothing
   --config-dir DIR           groups of your own, such as DIR/experiment/mine.yaml
   --hydra-help               options of Hydra
@@ -45,7 +46,6 @@ examples:
   whqa train experiment=demo stage=errormap fold=0
   whqa train experiment=demo --cfg job
   whqa train -m experiment=demo fold=0,1,2 segmenter.learning_rate=1e-3,2e-3
-  whqa train experiment=demo sweep=learning_rate stage=segmenter
 """
 
 

@@ -57,7 +57,7 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     with _hydra():
         swept = next((o for o in _parsed(overrides) if o.is_sweep_override()), None)
         if swept is not None:
-            raise InputError(f"{swept.input_line}: takes one value; `whqa train -m` trains with each of several")
+            raise InputError(f"{swept.input_line}: takes one value; `whqa sweep` cross-validates with each of several")
         return _compose(overrides)
 
 
@@ -69,9 +69,8 @@ def check_overrides(arguments: Sequence[str]) -> None:
     """
     if _NO_CHECK & {a.split("=", 1)[0] for a in arguments}:
         return
-    words = [*_search_path(arguments), *_overrides(arguments)]
     with _hydra():
-        parsed = _parsed(words)
+        parsed = _parsed([*_search_path(arguments), *_overrides(arguments)])
         _refuse_sweep(parsed, arguments)
         choices = [_choices(o) for o in parsed]
         first = [c[0] for c in choices]
@@ -79,6 +78,41 @@ def check_overrides(arguments: Sequence[str]) -> None:
         for i, others in enumerate(choices):
             for other in others[1:]:
                 _compose([*first[:i], other, *first[i + 1 :]])
+
+
+def sweep_choices(overrides: Sequence[str]) -> list[list[str]]:
+    """The values of every word of a sweep, each as a word of its own, those of a sweep file (`sweep=...`) at its place.
+
+    A key that the command line states is not taken from the file.
+
+    Raises:
+        InputError: a word cannot be parsed, there is no such file, or only a sweeper that searches could draw a value.
+    """
+    with _hydra():
+        given, words = _parsed(overrides), list[str]()
+        stated = {o.key_or_group: str(o.input_line) for o in given}
+        place = [line for key, line in stated.items() if key == "hydra.searchpath"]
+        for override in given:
+            line = str(override.input_line)
+            found = _of_file([*place, line]) if override.key_or_group == "sweep" else None
+            words += [line] if found is None else [f"{k}={v}" for k, v in found.items() if k not in stated]
+        parsed = _parsed(words)
+        _refuse_search(parsed)
+        return [_choices(o) for o in parsed]
+
+
+def _of_file(words: list[str]) -> dict[str, Any]:
+    _compose(words)
+    return dict(compose("config", overrides=words, return_hydra_config=True).hydra.sweeper.params or {})
+
+
+def _refuse_search(parsed: Sequence[Override]) -> None:
+    for override in parsed:
+        line, key = override.input_line, override.key_or_group
+        if isinstance(override.value(), IntervalSweep):
+            raise InputError(f"{line}: a grid has no point of an interval; list the values, or take range(...)")
+        if key.startswith(("hydra/", "hydra.")) and key != "hydra.searchpath":
+            raise InputError(f"{line}: sweepers and launchers of Hydra run single trainings, `whqa train -m ...`")
 
 
 def search_path(folder: str | Path) -> str:
@@ -209,11 +243,11 @@ def _refuse_no_target(key: str, made: Any, remedy: str) -> None:
 
 
 def _refuse_sweep(parsed: Sequence[Override], arguments: Sequence[str]) -> None:
-    swept = next((o for o in parsed if o.is_sweep_override()), None)
+    swept = next((o for o in parsed if o.is_sweep_override() or _names_a_sweep(o)), None)
     keys = {o.key_or_group for o in parsed}
     if swept is None:
         return
-    if not _SWEEPS & set(arguments) and not {"sweep", "hydra.mode"} & keys:
+    if not _SWEEPS & set(arguments) and "hydra.mode" not in keys:
         raise InputError(f"{swept.input_line}: stands for several values; -m trains with each of them")
     continuous = next((o for o in parsed if isinstance(o.value(), IntervalSweep)), None)
     if continuous is not None and "hydra/sweeper" not in keys:
@@ -221,6 +255,10 @@ def _refuse_sweep(parsed: Sequence[Override], arguments: Sequence[str]) -> None:
             f"{continuous.input_line}: only a sweeper that searches draws from an interval; add hydra/sweeper=optuna "
             "(pip install 'whqa[optuna]'), or list the values"
         )
+
+
+def _names_a_sweep(override: Override) -> bool:
+    return override.key_or_group == "sweep" and override.value() is not None
 
 
 def _refuse_unknown_of_trainer(config: DictConfig) -> None:

@@ -129,6 +129,11 @@ class WholeHeartDataModule(pl.LightningDataModule):
         self.val_items = _serving(self._items(self.val_cases), train_kinds)
         self.test_items = self._items(self.test_cases)
 
+    @property
+    def choice_items(self) -> list[Item]:
+        """Of validation cases, what settings are chosen by: their delivered masks, whichever the training takes."""
+        return [item for item in self._items(self.val_cases) if self.masks is None or is_delivered(item[1])]
+
     def setup(self, stage: str) -> None:
         """Lightning's hook before each stage."""
         if stage == "fit" and not self.val_items and self.trainer is not None:

@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from whqa.callbacks.fitting import fitting_items
-from whqa.callbacks.history import CsvHistory, last_logged
+from whqa.callbacks.history import CsvHistory
 from whqa.callbacks.shuffled import make_shuffled
 from whqa.callbacks.wandb_run import finished_run
 from whqa.config.instantiate import make, of_run, plain
@@ -40,6 +40,7 @@ from whqa.modules.training_settings import USUAL_INPUTS, ErrorMapSettings, Head,
 from whqa.modules.warm_start import start_from
 from whqa.modules.weights import read_weights
 from whqa.process import is_first_rank, keep_memory
+from whqa.results.validation_table import VALIDATION, validated
 from whqa.stages.processes import lead_processes
 from whqa.stages.running import (
     Judging,
@@ -59,15 +60,14 @@ SHORTENING_KEYS = (
     *("limit_train_batches", "limit_val_batches", "limit_test_batches"),
 )
 METRICS = "metrics.csv"
-VALIDATED = {"segmenter": "val/dice", "errormap": "val/error_dice"}
 
 
 def run_stage(cfg: DictConfig, run_dir: Path) -> float | None:
     """Run the configured stage of the configured fold in `run_dir`.
 
     Returns:
-        What a sweeper may maximise: `VALIDATED` of the held-back training cases, never a number of the test fold. None
-        without validation.
+        What a sweeper may maximise: `whqa.results.validation_table.validated` of held-back training cases, never a
+        number of the test fold. None without any.
 
     Raises:
         InputError: bad data, a missing predecessor, or a directory with a run of other settings or data.
@@ -101,13 +101,10 @@ def run_stage(cfg: DictConfig, run_dir: Path) -> float | None:
 
 
 def _validated(cfg: DictConfig, run_dir: Path) -> float | None:
-    found = last_logged(run_dir / METRICS, VALIDATED[str(cfg.stage)])
+    found = validated([run_dir])
     if found is None and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        stage = cfg.stage
         print(
-            f"{run_dir}: no {VALIDATED[str(stage)]} to compare the runs of a sweep by; "
-            f"set {stage}.validation_fraction above 0 and {stage}.validate_every to at most "
-            f"{stage}.steps / {stage}.steps_per_epoch"
+            f"{run_dir}: no {VALIDATION} to compare the runs of a sweep by; set {cfg.stage}.validation_fraction above 0"
         )
     return found
 

@@ -25,13 +25,14 @@ from whqa.callbacks.shuffled import Shuffled
 from whqa.callbacks.storing import StoreMasks
 from whqa.callbacks.tracking import TrackRun
 from whqa.callbacks.training import FreezeNorm, KeepEarlyWeights, ProgressFile, RefuseDivergence, SeedSteps
+from whqa.callbacks.validating import RecordValidation, final_mask_row, verdict_row
 from whqa.errors import InputError
 from whqa.files import write_json
 from whqa.judges.baseline import Baseline
 from whqa.judges.calibration import CALIBRATION, Calibration
 from whqa.judges.second_opinion import SecondOpinion
 from whqa.judges.threshold_rule import ThresholdRule
-from whqa.loading.datamodule import WholeHeartDataModule
+from whqa.loading.datamodule import Item, WholeHeartDataModule
 from whqa.masks.plan import SegmenterJob
 from whqa.masks.run_state import EARLY_WEIGHTS, LAST_CHECKPOINT
 from whqa.masks.store import MaskItem
@@ -88,10 +89,18 @@ def segmenter_callbacks(
     """Of stage one: monitoring, weights for early masks (after `early_step` optimiser steps), the store of masks."""
     structures = study.cohort.scheme.keys
     seen = frozenset(study.folds.without(job.held_out))
+    patient_of, fold_of = study.patient_of, study.fold_of
+
+    def identity(item: Item) -> dict[str, Any]:
+        case, _ = item
+        about = {"fold": fold_of[case], "patient": patient_of[case], "segmenter": run_dir.name}
+        return {"case": case, "mask_kind": "final"} | about
+
     return [
         KeepEarlyWeights(early_step, run_dir / EARLY_WEIGHTS),
         MonitorSegmentation(structures),
-        StoreMasks(run_dir, structures, study.fold_of, study.patient_of, seen, seed),
+        RecordValidation(run_dir, identity, final_mask_row(structures)),
+        StoreMasks(run_dir, structures, fold_of, patient_of, seen, seed),
         TrackRun(run_dir, study.cohort.scheme),
     ]
 
@@ -102,11 +111,18 @@ def errormap_callbacks(study: Study, masks: Sequence[MaskItem], run_dir: Path, j
     # both hear the same opinion on the same draw of masks
     opinions = (b for b in judging.baselines if isinstance(b, SecondOpinion) and "log_p" in b.needs)
     counted = next((opinion.counted for opinion in opinions), None)
+
+    def validated(item: Item) -> dict[str, Any]:
+        case, kind = item
+        about = {key: identity[item][key] for key in ("fold", "patient", "segmenter")}
+        return {"case": case, "mask_kind": kind} | about
+
     return [
         MonitorErrorMap(),
         Calibrate(run_dir / CALIBRATION, judging.rule, judging.baseline_masks, judging.seed, counted),
         FitBaselines(run_dir / "baselines.json", judging.baselines, judging.baseline_masks, judging.seed),
         TrackRun(run_dir, scheme),
+        RecordValidation(run_dir, validated, verdict_row),
         JudgeMasks(run_dir, judging.baselines, scheme.keys, identity, judging.shuffled),
         RecordFeatures(run_dir, scheme.keys, identity),
         Overlays(run_dir / "figures", scheme, judging.overlays),

@@ -30,18 +30,30 @@ SERIAL = 0.4
 
 @dataclass(frozen=True)
 class Run:
-    """One node of the graph: a stage of a fold, with the names of the runs that it waits for."""
+    """One node of the graph: a stage of a fold.
+
+    Attributes:
+        stage, fold, directory: runs/<experiment>/<stage>/<fold>.
+        work: in units of its own.
+        needs: names of the runs that it waits for.
+        words: settings of its experiment.
+        of: its experiment, where the graph has several.
+        shares: runs of other experiments and where this run looks for them, see `whqa.masks.sharing`.
+    """
 
     stage: str
     fold: str
     directory: Path
     work: float
     needs: frozenset[str] = frozenset()
+    words: tuple[str, ...] = ()
+    of: str = ""
+    shares: tuple[tuple[Path, Path], ...] = ()
 
     @property
     def name(self) -> str:
-        """ "segmenter/0-1" """
-        return f"{self.stage}/{self.fold}"
+        """ "segmenter/0-1", and in a sweep that of a point, "demo,errormap.head=binary/segmenter/0-1"."""
+        return f"{self.of}/{self.stage}/{self.fold}".lstrip("/")
 
     @property
     def complete(self) -> bool:

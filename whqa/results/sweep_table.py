@@ -1,0 +1,199 @@
+"""Points of a sweep side by side: mean, spread over folds, paired difference to the first, the best first.
+
+Chosen is by validation alone, and only by what can be compared. Where all points judge the same masks, that is the
+error Dice of held-back training cases. A setting that changes the segmenters changes the masks: worse ones have larger
+errors, which are easier to find, so a higher error Dice would be no praise. Then the segmenters' own validation Dice
+comes first, and error Dice decides between points that share their masks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from whqa.contract.entries import Entry
+from whqa.contract.sweep_json import ChosenBy, SweepFigure, SweepPoint, SweepTestFigures, SweepValidationFigures
+from whqa.errors import InputError
+from whqa.masks.made_from import read_made_from
+from whqa.masks.plan import is_delivered
+from whqa.masks.run_state import made_again
+from whqa.results.mean_dice import mean_dice
+from whqa.results.summary_entry import entry_of, mean_entry
+from whqa.results.tables import read_run
+from whqa.results.validation_table import VALIDATION, read_validation
+
+_KEY = ["run", "case", "mask_kind"]
+_OTHER_MASKS = "other masks than the first point's: a difference of error Dice would be one of the masks"
+_SAME_MASKS = "all points judge the same masks: by the error Dice of held-back training cases"
+_BY_SEGMENTER = (
+    "the settings change the segmenters and so the masks: by the segmenters' Dice of held-back training cases, points "
+    "of the same masks by error Dice"
+)
+_NOTHING = (
+    "the points judge other masks of segmenters that are equally good: no validation number compares them, so they "
+    "stand in the order of the command"
+)
+_FIRST = "it is the first point"
+
+
+@dataclass(frozen=True, eq=False)
+class PointRows:
+    """What a finished point is measured by: a row a mask, with run, case, mask_kind, patient, value and digest.
+
+    Attributes:
+        validation: error Dice of the masks of held-back training cases that somebody would use.
+        segmenter_validation: mean Dice of those of the segmenters; empty where these hold no case back.
+        test: error Dice of the test's masks, all kinds.
+        segmented: mean Dice of the segmenters' final masks of the test; empty without segmenters.
+    """
+
+    validation: pd.DataFrame
+    segmenter_validation: pd.DataFrame
+    test: pd.DataFrame
+    segmented: pd.DataFrame
+
+
+def read_point(directory: Path) -> PointRows:
+    """A finished point's rows.
+
+    Raises:
+        InputError: it is not finished, or a table is missing or damaged.
+    """
+    tables = read_run(directory)
+    folds = range(len(tables.folds["folds"]))
+    judges, segmenters = ([directory / stage / str(k) for k in folds] for stage in ("errormap", "segmenter"))
+    validation = [read_validation(run_dir) for run_dir in judges]
+    for run_dir, table in zip(judges, validation, strict=True):
+        if table is None:
+            path = run_dir / VALIDATION
+            raise InputError(f"{path}: no such file, as an older version made this run; {made_again(run_dir)}")
+    digests = {k: _digests(run_dir) for k, run_dir in zip(folds, judges, strict=True)}
+    own = [read_validation(run_dir) for run_dir in segmenters]
+    final = tables.segmented[tables.segmented["mask_kind"] == "final"]
+    return PointRows(
+        _rows(_joined(validation), "error_dice", digests),
+        _rows(_joined(own), "dice"),
+        _rows(tables.of_first_method.assign(run=lambda rows: rows["fold"]), "error_dice", digests),
+        _rows(final.assign(run=final["fold"], dice=mean_dice(final, tables.structures)), "dice"),
+    )
+
+
+def sweep_points(
+    names: Sequence[str], settings: Mapping[str, dict[str, str]], done: Mapping[str, PointRows], why: Mapping[str, str]
+) -> tuple[list[SweepPoint], ChosenBy | None, str]:
+    """All points in the order of their choice, what they are chosen by, and why.
+
+    Args:
+        names: in the order of the command; differences are to the first.
+        settings: of each, those that vary.
+        done: rows of the finished ones.
+        why: of the others.
+    """
+    first = done.get(names[0])
+    points = {name: _point(name, settings[name], done.get(name), first, why.get(name), names[0]) for name in names}
+    finished = [name for name in names if name in done]
+    order, chosen_by, reason = _chosen(finished, done, points)
+    return [points[name] for name in [*order, *(n for n in names if n not in done)]], chosen_by, reason
+
+
+def _chosen(
+    names: Sequence[str], done: Mapping[str, PointRows], points: Mapping[str, SweepPoint]
+) -> tuple[list[str], ChosenBy | None, str]:
+    if not names:
+        return [], None, "no point is finished"
+    error_dice = {name: _validated(points[name], "error_dice") for name in names}
+    segmenter_dice = {name: _validated(points[name], "segmenter_dice") for name in names}
+    masks = {name: _masks_of(done[name].validation) for name in names}
+    if all(masks[name] == masks[names[0]] for name in names):
+        return sorted(names, key=lambda name: -error_dice[name]), "validation.error_dice", _SAME_MASKS
+    if len(set(segmenter_dice.values())) == 1 or not all(map(math.isfinite, segmenter_dice.values())):
+        return list(names), None, _NOTHING
+    order: list[str] = []
+    for value in sorted(set(segmenter_dice.values()), reverse=True):
+        tied = [name for name in names if segmenter_dice[name] == value]
+        comparable = all(masks[name] == masks[tied[0]] for name in tied)
+        order += sorted(tied, key=lambda name: -error_dice[name]) if comparable else tied
+    return order, "validation.segmenter_dice", _BY_SEGMENTER
+
+
+def _validated(point: SweepPoint, what: str) -> float:
+    validation: Mapping[str, SweepFigure] = point["validation"] or {}  # type: ignore[assignment]
+    mean = validation[what]["mean"] if what in validation else None
+    return math.nan if mean is None else mean
+
+
+def _point(
+    name: str, settings: dict[str, str], rows: PointRows | None, first: PointRows | None, why: str | None, to: str
+) -> SweepPoint:
+    if rows is None:
+        return {"name": name, "settings": settings, "state": "failed", "why": why, "validation": None, "test": None}
+
+    def figure(what: str, delivered: bool, reason: str) -> SweepFigure:
+        own, other = _part(rows, what, delivered), None if first is None else _part(first, what, delivered)
+        return _figure(own, other, rows is first, reason, to)
+
+    validation: SweepValidationFigures = {
+        "error_dice": figure("validation", False, "no case was held back"),
+        "segmenter_dice": figure("segmenter_validation", False, "segmenter.validation_fraction=0 holds no case back"),
+    }
+    test: SweepTestFigures = {
+        "error_dice": figure("test", True, "no such mask"),
+        "error_dice_all": figure("test", False, "no mask"),
+        "segmentation_dice": figure("segmented", False, "no segmenter was trained"),
+    }
+    return {"name": name, "settings": settings, "state": "done", "why": None, "validation": validation, "test": test}
+
+
+def _part(rows: PointRows, what: str, delivered: bool) -> pd.DataFrame:
+    found: pd.DataFrame = getattr(rows, what)
+    return found[found["mask_kind"].map(is_delivered).astype(bool)] if delivered else found
+
+
+def _figure(rows: pd.DataFrame, first: pd.DataFrame | None, is_first: bool, reason: str, to: str) -> SweepFigure:
+    entry = mean_entry(rows["value"], rows["patient"], reason)
+    of_folds = rows.groupby("run")["value"].mean()
+    std = float(of_folds.std(ddof=1)) if len(of_folds) > 1 else None
+    if is_first:
+        difference = entry_of(math.nan, None, _FIRST)
+    elif first is None:
+        difference = entry_of(math.nan, None, f"the first point, {to}, is not finished")
+    else:
+        difference = _difference(rows, first, reason)
+    return {**entry, "fold_std": std, "difference": difference}
+
+
+def _difference(rows: pd.DataFrame, first: pd.DataFrame, reason: str) -> Entry:
+    if _masks_of(rows) != _masks_of(first):
+        return entry_of(math.nan, None, _OTHER_MASKS)
+    both = rows.merge(first[[*_KEY, "value"]], on=_KEY, suffixes=("", "_first"))
+    return mean_entry(both["value"] - both["value_first"], both["patient"], reason)
+
+
+def _masks_of(rows: pd.DataFrame) -> set[tuple[object, ...]]:
+    return set(rows[[*_KEY, "digest"]].itertuples(index=False, name=None))
+
+
+def _rows(table: pd.DataFrame, column: str, digests: Mapping[int, Mapping[str, str]] | None = None) -> pd.DataFrame:
+    """With the digest of each mask where it matters which mask it is."""
+    if table.empty:
+        return pd.DataFrame(columns=[*_KEY, "patient", "value", "digest"])
+    found = table[[*_KEY, "patient"]].assign(value=table[column].astype(float), digest="")
+    if digests is not None:
+        keys = zip(table["run"], table["segmenter"], table["case"], table["mask_kind"], strict=True)
+        found["digest"] = [digests[run].get(f"{maker}/{case}/{kind}", "") for run, maker, case, kind in keys]
+    return found.reset_index(drop=True)
+
+
+def _joined(tables: Sequence[pd.DataFrame | None]) -> pd.DataFrame:
+    known = [table.assign(run=k) for k, table in enumerate(tables) if table is not None]
+    return pd.concat(known, ignore_index=True) if known else pd.DataFrame()
+
+
+def _digests(run_dir: Path) -> dict[str, str]:
+    record = read_made_from(run_dir)
+    makers = {} if record is None else record.masks
+    return {f"{maker}/{name}": digest for maker, known in makers.items() for name, digest in known.items()}
