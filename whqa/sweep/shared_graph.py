@@ -16,7 +16,7 @@ from whqa.masks.plan import MaskPlan
 from whqa.masks.run_state import has_begun
 from whqa.sweep.sweep_plan import Point, segmenter_settings
 
-Key = tuple[str, tuple[int, ...], tuple[int, ...]]
+SegmenterKey = tuple[str, tuple[int, ...], tuple[int, ...]]
 
 
 def shared_graph(points: Sequence[Point], jobs: int) -> list[Run]:
@@ -44,7 +44,7 @@ def _named(run: Run, point: Point) -> Run:
     return replace(run, of=point.name, needs=frozenset(f"{point.name}/{need}" for need in run.needs))
 
 
-def _segmenters(point: Point, runs: Sequence[Run]) -> list[tuple[Run, Key]]:
+def _segmenters(point: Point, runs: Sequence[Run]) -> list[tuple[Run, SegmenterKey]]:
     """Those of a point with what they are: equal keys, equal weights and masks."""
     settings, plan = segmenter_settings(point), MaskPlan(point.config.masks.plan, point.config.folds)
     jobs = {job.name: job for job in plan.segmenters}
@@ -55,8 +55,8 @@ def _segmenters(point: Point, runs: Sequence[Run]) -> list[tuple[Run, Key]]:
     ]
 
 
-def _trained_by(runs: Sequence[Run], keys: Mapping[str, Key]) -> dict[Key, Run]:
-    groups: dict[Key, list[Run]] = defaultdict(list)
+def _trained_by(runs: Sequence[Run], keys: Mapping[str, SegmenterKey]) -> dict[SegmenterKey, Run]:
+    groups: dict[SegmenterKey, list[Run]] = defaultdict(list)
     for run in runs:
         groups[keys[run.name]].append(run)
     return {
@@ -65,7 +65,9 @@ def _trained_by(runs: Sequence[Run], keys: Mapping[str, Key]) -> dict[Key, Run]:
     }
 
 
-def _waiting_for_shared(run: Run, own: Sequence[Run], trained_by: Mapping[Key, Run], keys: Mapping[str, Key]) -> Run:
+def _waiting_for_shared(
+    run: Run, own: Sequence[Run], trained_by: Mapping[SegmenterKey, Run], keys: Mapping[str, SegmenterKey]
+) -> Run:
     """The same run, which waits for those who train its segmenters and finds these in its own experiment."""
     needed = {one.name: one for one in own if one.name in run.needs}
     by = {name: trained_by[keys[name]] for name in needed}
