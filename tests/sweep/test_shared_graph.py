@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from whqa.cv import Graph, Run, plan_runs
+from whqa.cv import Graph, plan_runs
 from whqa.masks.plan import MaskPlan
+from whqa.stages.schedule import Run
 from whqa.sweep import shared_graph as room
 from whqa.sweep.shared_graph import shared_graph
 from whqa.sweep.sweep_plan import Point, plan_sweep
@@ -18,7 +19,7 @@ from whqa.sweep.sweep_plan import Point, plan_sweep
 def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Run]]:
     """The graph of a sweep of the demo with these words, without any data."""
 
-    def without_data(point: Point, jobs: int) -> list[Run]:
+    def without_data(point: Point, jobs: int | None) -> list[Run]:
         plan = MaskPlan(point.config.masks.plan, point.config.folds)
         return plan_runs(point.config, point.directory, plan, point.words)
 

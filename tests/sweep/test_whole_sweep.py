@@ -19,9 +19,10 @@ from rich.console import Console
 import whqa.cv
 import whqa.sweep.whole_sweep as room
 from whqa.cli.commands import main
-from whqa.cv import Graph, Run, plan_runs
+from whqa.cv import Graph, plan_runs
 from whqa.masks.plan import MaskPlan
 from whqa.results.experiment_status import status
+from whqa.stages.schedule import Run
 from whqa.sweep import shared_graph
 from whqa.sweep.sweep_plan import Point, SweepPlan, plan_sweep
 from whqa.sweep.whole_sweep import cross_validate_all
@@ -54,7 +55,7 @@ def plan(tmp_path: Path, write_run: Callable[..., Path], monkeypatch: pytest.Mon
     for point in found.points:
         _finished(write_run(tmp_path / "ready" / point.name, kinds=("final",)), point)
 
-    def without_data(point: Point, jobs: int) -> list[Run]:
+    def without_data(point: Point, jobs: int | None) -> list[Run]:
         runs = plan_runs(point.config, point.directory, MaskPlan("out_of_fold", 3), point.words)
         point.directory.mkdir(parents=True, exist_ok=True)
         (point.directory / "folds.json").write_text((tmp_path / "ready" / point.name / "folds.json").read_text())

@@ -11,15 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from whqa.config.schema import Stage
-from whqa.cv import Run, runs_of
+from whqa.cv import runs_of
 from whqa.masks.plan import MaskPlan
 from whqa.masks.run_state import has_begun
+from whqa.stages.schedule import Run
 from whqa.sweep.sweep_plan import Point, segmenter_settings
 
 SegmenterKey = tuple[str, tuple[int, ...], tuple[int, ...]]
 
 
-def shared_graph(points: Sequence[Point], jobs: int) -> list[Run]:
+def shared_graph(points: Sequence[Point], jobs: int | None) -> list[Run]:
     """All runs, a shared segmenter once.
 
     Raises:
@@ -36,7 +37,7 @@ def shared_graph(points: Sequence[Point], jobs: int) -> list[Run]:
     ]
 
 
-def _runs(point: Point, jobs: int) -> list[Run]:
+def _runs(point: Point, jobs: int | None) -> list[Run]:
     return runs_of(point.config, point.directory, point.words, jobs)
 
 

@@ -15,9 +15,8 @@ from typing import Any
 from rich.console import Console
 
 from whqa.callbacks.summary_run import log_summary, log_sweep
-from whqa.config.speed import jobs_by_default
 from whqa.contract.sweep_json import Sweep
-from whqa.cv import TRAIN, Graph, Run, tracking, work_through
+from whqa.cv import TRAIN, Graph, tracking, work_through
 from whqa.errors import InputError
 from whqa.files import write_json, write_rows, write_text
 from whqa.masks.run_state import LOG, last_log_line
@@ -25,6 +24,7 @@ from whqa.masks.sharing import share_run
 from whqa.report.sweep_page import render_sweep, sweep_rows
 from whqa.results.environment import environment
 from whqa.results.sweep_table import PointRows, read_point, sweep_points
+from whqa.stages.schedule import Run, jobs_by_default
 from whqa.summarize import summarize
 from whqa.sweep.shared_graph import shared_graph
 from whqa.sweep.sweep_plan import SweepPlan
@@ -40,7 +40,7 @@ def cross_validate_all(
 
     Args:
         plan: see `whqa.sweep.sweep_plan.plan_sweep`.
-        jobs: runs side by side; None leaves it to `whqa.config.speed`.
+        jobs: runs side by side; None leaves it to `whqa.stages.schedule`.
         console: where progress is told; standard error by default.
         output: where the table is printed; standard output by default.
 
@@ -52,9 +52,9 @@ def cross_validate_all(
     """
     console = console or Console(stderr=True)
     config = plan.points[0].config
-    jobs = jobs or jobs_by_default(config.trainer.get("accelerator"))
     tracked = tracking(config)
-    graph = Graph(shared_graph(plan.points, jobs), TRAIN, jobs)
+    runs = shared_graph(plan.points, jobs)
+    graph = Graph(runs, TRAIN, jobs or jobs_by_default(runs, config.trainer.get("accelerator")))
     changed = {run.of for run in graph.runs if not run.complete}
     work_through(graph, console)
     why = _failures(graph)
