@@ -28,7 +28,7 @@ def point_title(point: SweepPoint) -> str:
 
 
 def sweep_rows(found: Sweep) -> list[dict[str, Any]]:
-    """A flat row a point: its place, its settings, then every number of every figure."""
+    """A flat row a point: its place, its settings, then every number of every figure, None where there is none."""
     return [_flat(place, point) for place, point in enumerate(found["points"], start=1)]
 
 
@@ -70,7 +70,7 @@ def _cell(figure: Mapping[str, Any], digits: int, decides: bool) -> dict[str, An
 
 def _flat(place: int, point: SweepPoint) -> dict[str, Any]:
     row: dict[str, Any] = {"place": place, "point": point["name"], **point["settings"]}
-    row |= {"state": point["state"], "why": point["why"] or ""}
+    row |= {"state": point["state"], "why": point["why"]}
     for path, _, _ in SWEEP_COLUMNS:
         figure = at_path(point, path) if point["state"] == "done" else {}
         difference = figure.get("difference", {})
@@ -79,4 +79,4 @@ def _flat(place: int, point: SweepPoint) -> dict[str, Any]:
             low, high = entry.get("ci95") or (None, None)
             row |= {f"{path}{what}": entry.get("mean"), f"{path}{what}_low": low, f"{path}{what}_high": high}
         row[f"{path}_fold_std"] = figure.get("fold_std")
-    return {key: "" if value is None else value for key, value in row.items()}
+    return row
