@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +17,10 @@ from torch import Tensor
 from whqa.callbacks.monitoring import MonitorSegmentation
 from whqa.callbacks.storing import StoreMasks
 from whqa.files import sha256
+from whqa.loading.augmentation import Augmentation
 from whqa.masks.faulty import faulty_masks
 from whqa.masks.opinion import OPINION, Opinion, encode
-from whqa.masks.plan import FAULTY_KINDS, MIXED_KINDS, has_entropy
+from whqa.masks.plan import AUGMENTED_KINDS, FAULTY_KINDS, MIXED_KINDS, has_entropy
 from whqa.masks.store import mask_digests, mask_path
 from whqa.modules.segmenter import Segmented
 
@@ -30,6 +32,10 @@ FOLD = {"a": 0, "b": 0, "c": 1}
 class _Module(SimpleNamespace):
     device = torch.device("cpu")
 
+    def log_p(self, image: Tensor) -> Tensor:
+        """Of labels as brightness, which a threshold finds."""
+        return torch.stack([-10 * (image - k).abs() for k in range(3)]).log_softmax(dim=0)
+
     def log_dict(self, values: dict[str, Tensor], **kwargs: Any) -> None:
         self.logged = {k: float(v) for k, v in values.items()}
         self.options = kwargs
@@ -40,6 +46,7 @@ def _batch(index: int) -> dict[str, Any]:
     label[1:5, 2:6, 2 + index : 7], label[5:7, 2:6, 3:7] = 1, 2
     return {
         "label": torch.from_numpy(label)[None],
+        "image": torch.from_numpy(label)[None, None].float(),
         "index": torch.tensor([index]),
         "case": [CASES[index]],
         "kind": [""],
@@ -68,7 +75,8 @@ def _one_hot(labels: Tensor) -> Tensor:
 
 def _trainer(**extra: Any) -> Any:
     items = [(case, "") for case in CASES]
-    return SimpleNamespace(datamodule=SimpleNamespace(test_items=items), is_global_zero=True, **extra)
+    data, precision = SimpleNamespace(test_items=items), SimpleNamespace(forward_context=nullcontext)
+    return SimpleNamespace(datamodule=data, precision_plugin=precision, is_global_zero=True, **extra)
 
 
 def test_validation_logs_the_dice_of_monai() -> None:
@@ -103,12 +111,12 @@ def test_an_epoch_forgets_the_last_one() -> None:
     assert seen[1] == module.logged["val/dice"] != seen[0]
 
 
-MADE = ("reference", *FAULTY_KINDS, *MIXED_KINDS)
-"""What is made of the label and the segmenter's masks."""
+MADE = (*AUGMENTED_KINDS, "reference", *FAULTY_KINDS, *MIXED_KINDS)
+"""What is made of the label, the segmenter's masks and augmented images."""
 
 
 def _store(directory: Path, kinds: tuple[str, ...], zero: bool = True, seed: int = 5) -> None:
-    store = StoreMasks(directory, STRUCTURES, FOLD, {c: c.upper() for c in CASES}, frozenset("c"), seed)
+    store = StoreMasks(directory, STRUCTURES, FOLD, {c: c.upper() for c in CASES}, frozenset("c"), seed, Augmentation())
     module = _Module(network=SimpleNamespace(n_sides=1), early_weights={} if "early" in kinds else None)
     trainer = _trainer()
     trainer.is_global_zero = zero
@@ -153,6 +161,9 @@ def test_faulty_masks_are_those_of_their_case_and_seed(tmp_path: Path) -> None:
     for index, case in enumerate(CASES):
         label, own = _batch(index)["label"][0].numpy().astype(np.uint8), _outputs(index, ("final", "side1"))
         masks = {kind: mask.numpy() for kind, (mask, _) in own.items()}
+        for kind in AUGMENTED_KINDS:
+            with np.load(mask_path(tmp_path / "0", case, kind)) as arrays:
+                masks[kind] = arrays["mask"]
         for kind, mask, faults in faulty_masks(case, label, masks, (2.0, 1.0, 1.0), STRUCTURES, 5):
             with np.load(mask_path(tmp_path / "0", case, kind)) as arrays:
                 np.testing.assert_array_equal(arrays["mask"], mask)

@@ -97,7 +97,7 @@ def test_kinds_can_be_chosen(study: Path) -> None:
 
 
 def test_an_unknown_kind_is_refused_by_name(study: Path) -> None:
-    with pytest.raises(InputError, match=r"no kind 'finl'; there are final, reference"):
+    with pytest.raises(InputError, match=r"no kind 'finl'; there are final, augmented1"):
         _collect(study, kinds=["finl"])
 
 

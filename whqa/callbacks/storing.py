@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from whqa.callbacks.augmented import augmented_mask
 from whqa.files import sha256, write_json, write_rows
+from whqa.loading.augmentation import Augmentation
 from whqa.masks.faulty import faulty_masks
 from whqa.masks.opinion import OPINION, write_opinion
-from whqa.masks.plan import FAULTY_KINDS, MIXED_KINDS
+from whqa.masks.plan import AUGMENTED_KINDS, FAULTY_KINDS, MIXED_KINDS
 from whqa.masks.store import MASKS_RECORD, mask_path, write_mask
 from whqa.metrics.arrays import FloatArray
 from whqa.metrics.mask_row import mask_columns, measure_mask
@@ -33,7 +36,8 @@ class StoreMasks(pl.Callback):
         structures: keys in index order.
         fold_of: case id -> fold; patient_of: case id -> patient.
         seen: ids of the cases in the segmenter's training folds.
-        seed: of the faults.
+        seed: of the faults and the augmented images.
+        augmentation: of the segmenter's training.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class StoreMasks(pl.Callback):
         patient_of: Mapping[str, str],
         seen: frozenset[str],
         seed: int,
+        augmentation: Augmentation,
     ) -> None:
         self.dir = segmenter_dir
         self.structures = tuple(structures)
@@ -51,13 +56,14 @@ class StoreMasks(pl.Callback):
         self.patient_of = patient_of
         self.seen = seen
         self.seed = seed
+        self.augmentation = augmentation
         self.tables: dict[str, CaseTable] = {}
         self.columns = mask_columns(structures)
 
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """One table a mask kind; all ranks must know all kinds, also a rank without a case."""
         sides = [f"side{i + 1}" for i in range(module.network.n_sides)]  # type: ignore[union-attr,arg-type]
-        kinds = ["final", "reference", *FAULTY_KINDS, *MIXED_KINDS, *sides]
+        kinds = ["final", *AUGMENTED_KINDS, "reference", *FAULTY_KINDS, *MIXED_KINDS, *sides]
         if getattr(module, "early_weights", None) is not None:
             kinds.append("early")
         self.tables = {kind: CaseTable(self.columns).to(module.device) for kind in kinds}
@@ -73,9 +79,19 @@ class StoreMasks(pl.Callback):
         self._keep(batch, "reference", reference, None)
         label = reference.cpu().numpy()
         own = {kind: mask.cpu().numpy() for kind, (mask, _) in outputs.masks.items()}
+        for kind in AUGMENTED_KINDS:
+            with trainer.precision_plugin.forward_context():
+                mask = self._augmented(module, batch, outputs.masks["final"][0], kind)
+            self._keep(batch, kind, mask, None)
+            own[kind] = mask.cpu().numpy()
         made = faulty_masks(case, label, own, spacing_of(batch), self.structures, self.seed)
         for kind, faulty, faults in made:
             self._keep(batch, kind, torch.from_numpy(faulty).to(reference.device), None, faults=np.array(faults))
+
+    def _augmented(self, module: pl.LightningModule, batch: Any, final: Tensor, kind: str) -> Tensor:
+        rng = np.random.default_rng((self.seed, zlib.crc32(f"{batch['case'][0]}/{kind}".encode())))
+        image = batch["image"][0, 0].float()
+        return augmented_mask(module.log_p, image, final, spacing_of(batch), self.augmentation, rng)  # type: ignore[arg-type]
 
     def _keep(self, batch: Any, kind: str, mask: Tensor, entropy: FloatArray | None, **more: np.ndarray) -> None:
         case = batch["case"][0]

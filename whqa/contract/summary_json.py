@@ -246,9 +246,9 @@ class Summary(TypedDict):
         environment: what computed the summary.
         segmentation: the masks themselves.
         methods: method -> part -> numbers; parts are "final" (final masks), "all" (all mask kinds), the name of each
-            other program whose masks were judged, "mixed" where references with some of the segmenter's errors were,
-            and "corrupted" and "novel" where good masks with faults of kinds that training had or never had were. The
-            first method is the error-map network.
+            other program whose masks were judged, and, where there are such masks, "augmented" (masks of augmented
+            images), "mixed" (references with some of the segmenter's errors), "corrupted" and "novel" (good masks
+            with faults of kinds that training had, or never had). The first method is the error-map network.
         intervals: how often intervals held the truth.
     """
 

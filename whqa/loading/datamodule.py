@@ -23,7 +23,7 @@ from whqa.loading.patch_settings import BALANCE, DELIVERED, Balance, Dropout, Pa
 from whqa.loading.patches import PatchDataset
 from whqa.loading.sampling import PatchSampler, quality_bins
 from whqa.masks.opinion import decode, mean_opinion
-from whqa.masks.plan import family, is_delivered, is_trained_on
+from whqa.masks.plan import family, is_as_delivered, is_trained_on
 from whqa.process import cpus
 from whqa.quality import JudgedCase
 
@@ -61,8 +61,8 @@ class WholeHeartDataModule(pl.LightningDataModule):
             takes a few hundredths of a step and processes would take the cores from it, and up to 4 a GPU, whose steps
             are as short as a patch takes.
         balance: "quality" draws masks from bins of their error rate alike (QCResUNet, arXiv 2412.07156), "final" does
-            so but for a share of `delivered` masks (final ones and other programs', `is_delivered`), "none" draws all
-            masks alike. Without masks it has no meaning.
+            so but for a share of `delivered` masks (`whqa.masks.plan.is_as_delivered`), "none" draws all masks alike.
+            Without masks it has no meaning.
         delivered: see `balance`.
         train_kinds: of the masks of training and validation cases, those that serve: mask kinds without number
             (`whqa.masks.plan.family`); None takes all but those for the test alone.
@@ -241,7 +241,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         if self.masks is None or self.balance == "none":
             return None
         bins = quality_bins([self.masks[item].error_rate for item in self.train_items])
-        delivered = [i for i, (_, kind) in enumerate(self.train_items) if is_delivered(kind)]
+        delivered = [i for i, (_, kind) in enumerate(self.train_items) if is_as_delivered(kind)]
         if self.balance != "final" or not delivered:
             return bins
         share = Fraction(self.delivered).limit_denominator(20)

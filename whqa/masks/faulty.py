@@ -1,6 +1,6 @@
 """Masks of any quality for training and test, made from a case's label and its segmenter's masks.
 
-    corrupted, novel  the label, or every third time the final mask, with anatomical faults
+    corrupted, novel  the label, or every third time a segmenter's mask, with anatomical faults
     mixed             the label in some regions, a segmenter's mask in the others: its natural errors, only fewer
 
 All is drawn from (seed, case, kind) alone, so every machine, process and restart makes the same masks. A faulty mask's
@@ -40,15 +40,17 @@ def faulty_masks(
     Args:
         case: its id, which the draws depend on.
         label: label indices (D, H, W).
-        own: the segmenter's masks by kind, "final" among them.
+        own: the segmenter's masks by kind, "final" among them; "augmented1" and "early" take its place now and then.
         spacing: mm along D, H, W.
         structures: keys in index order.
         seed: of the experiment.
     """
     key = zlib.crc32(case.encode())
+    final = own["final"]
+    augmented, early = own.get("augmented1", final), own.get("early", final)
     for number, kind in enumerate(FAULTY_KINDS, start=1):
         rng = np.random.default_rng((seed, key, number))
-        base = label if number % 3 else own["final"]
+        base = (augmented, label, label, final, label, label)[number % 6]
         n = 1 if rng.random() < ONE_FAULT else int(rng.integers(2, 4))
         kinds = SEEN_FAULTS if is_trained_on(kind) else HELD_OUT_FAULTS
         draw = int(rng.integers(2**31))
@@ -56,8 +58,7 @@ def faulty_masks(
         yield kind, corrupt(base, spacing, structures, drawn), json.dumps([fault.to_dict() for fault in drawn])
     for number, kind in enumerate(MIXED_KINDS, start=1 + len(FAULTY_KINDS)):
         rng = np.random.default_rng((seed, key, number))
-        # every fourth from a poor mask, where there is one
-        source = own.get("early", own["final"]) if number % 4 == 0 else own["final"]
+        source = (early, final, augmented, final)[number % 4]
         yield kind, mix(label, source, spacing, rng), json.dumps([])
 
 

@@ -22,6 +22,8 @@ from whqa.errors import InputError
 PlanName = Literal["out_of_fold", "nested", "in_sample"]
 MaskKind = Literal[
     "final",
+    "augmented1",
+    "augmented2",
     "reference",
     "corrupted1",
     "corrupted2",
@@ -44,12 +46,14 @@ MaskKind = Literal[
 MASK_KINDS: tuple[MaskKind, ...] = get_args(MaskKind)
 """What a segmenter of an experiment makes; any other kind is the name of another program, see `whqa.masks.external`.
 
-reference is the label itself; corrupted and novel are the label or the final mask with anatomical faults, novel ones
-with faults of kinds that no training mask has; mixed is the label in some regions and a segmenter's mask in the others;
-see `whqa.masks.faulty`.
+augmented is the segmenter's mask of the image seen a little differently, see `whqa.callbacks.augmented`; reference is
+the label itself; corrupted and novel are the label or a segmenter's mask with anatomical faults, novel ones with faults
+of kinds that no training mask has; mixed is the label in some regions and a segmenter's mask in the others; see
+`whqa.masks.faulty`.
 """
 FAULTY_KINDS = tuple(kind for kind in MASK_KINDS if kind.startswith(("corrupted", "novel")))
 MIXED_KINDS = tuple(kind for kind in MASK_KINDS if kind.startswith("mixed"))
+AUGMENTED_KINDS = tuple(kind for kind in MASK_KINDS if kind.startswith("augmented"))
 
 
 def has_entropy(kind: str) -> bool:
@@ -76,6 +80,11 @@ def is_trained_on(kind: str) -> bool:
 def is_delivered(kind: str) -> bool:
     """Whether somebody would use such a mask: a final one or another program's, but no side output or early one."""
     return kind == "final" or kind not in MASK_KINDS
+
+
+def is_as_delivered(kind: str) -> bool:
+    """Whether it has the errors of a delivered mask: one, or one of an augmented image."""
+    return is_delivered(kind) or kind in AUGMENTED_KINDS
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ DEFINITIONS: dict[str, str] = {
     "PCC, Spearman, MAE": "Pearson and rank correlation of QI with Acc over masks, and the mean of |QI - Acc|. Beside "
     "each MAE stands that of a constant: the mean Acc of the training masks (of final masks where these are judged, of "
     "all kinds otherwise). The constant itself varies only between folds, so it has no correlation.",
-    "parts": "final: only the segmenter's final masks. mixed: the reference with the segmenter's errors in some "
+    "parts": "final: only the segmenter's final masks. augmented: the segmenter's masks of the same images "
+    "seen a little differently. mixed: the reference with the segmenter's errors in some "
     "regions. corrupted, novel: reference labels and final masks with faults "
     "put into them, of kinds that training had or never had. all: every kind, side outputs and early "
     "checkpoints as well; their wide range of quality alone raises PCC.",

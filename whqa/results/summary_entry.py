@@ -42,6 +42,7 @@ def view_title(masks: str) -> str:
     """What a part of the tables is about, for people."""
     titles = {
         "final": "final masks",
+        "augmented": "masks of augmented images",
         "mixed": "masks with some of the segmenter's errors",
         "corrupted": "masks with faults",
         "novel": "masks with faults never seen in training",

@@ -28,7 +28,7 @@ CONTRACT_COLUMNS = (
     *("case", "fold", "mask_kind", "method", "error_dice", "error_auprc"),
     *("acc_volume", "qi_volume", "acc_heart", "qi_heart"),
 )
-MADE_FAMILIES = ("mixed", "corrupted", "novel")
+MADE_FAMILIES = ("augmented", "mixed", "corrupted", "novel")
 """Mask kinds with a number ("corrupted1", ...) that are made from references and final masks, each family apart."""
 COUNT_COLUMNS = ("error_voxels", "predicted_voxels", "hit_voxels")
 CONSTANT_COLUMNS = ("constant_volume", "constant_heart", "constant_volume_kind", "constant_heart_kind")

@@ -164,7 +164,9 @@ def make_segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> StageRun:
     data = _data_module(cfg, study, job.held_out, test_folds=job.masks_of)
     callbacks = [
         *training_callbacks(run_dir, options.steps, options.freeze_norm, cfg.seed),
-        *segmenter_callbacks(study, job, run_dir, max(1, round(options.early * options.steps)), cfg.seed),
+        *segmenter_callbacks(
+            study, job, run_dir, max(1, round(options.early * options.steps)), cfg.seed, _augmentation(cfg)
+        ),
     ]
     return StageRun(run_dir, module, data, _trainer(cfg, run_dir, callbacks))
 
@@ -314,11 +316,15 @@ def _data_module(cfg: DictConfig, study: Study, held_out: tuple[int, ...], **kwa
         patch=plain(options)["patch"],
         batch_size=options.batch_size,
         steps_per_epoch=options.steps_per_epoch,
-        augmentation=Augmentation(**plain(cfg.augmentation)),
+        augmentation=_augmentation(cfg),
         seed=cfg.seed,
         **_settings(options, PatchSettings),
         **kwargs,
     )
+
+
+def _augmentation(cfg: DictConfig) -> Augmentation:
+    return Augmentation(**plain(cfg.augmentation))
 
 
 def _trainer(cfg: DictConfig, run_dir: Path, callbacks: Sequence[pl.Callback]) -> pl.Trainer:

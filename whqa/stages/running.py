@@ -32,6 +32,7 @@ from whqa.judges.baseline import Baseline
 from whqa.judges.calibration import CALIBRATION, Calibration
 from whqa.judges.second_opinion import SecondOpinion
 from whqa.judges.threshold_rule import ThresholdRule
+from whqa.loading.augmentation import Augmentation
 from whqa.loading.datamodule import Item, WholeHeartDataModule
 from whqa.masks.plan import SegmenterJob
 from whqa.masks.run_state import EARLY_WEIGHTS, LAST_CHECKPOINT
@@ -84,7 +85,7 @@ def training_callbacks(run_dir: Path, total_steps: int, freeze_norm: float, seed
 
 
 def segmenter_callbacks(
-    study: Study, job: SegmenterJob, run_dir: Path, early_step: int, seed: int
+    study: Study, job: SegmenterJob, run_dir: Path, early_step: int, seed: int, augmentation: Augmentation
 ) -> list[pl.Callback]:
     """Of stage one: monitoring, weights for early masks (after `early_step` optimiser steps), the store of masks."""
     structures = study.cohort.scheme.keys
@@ -100,7 +101,7 @@ def segmenter_callbacks(
         KeepEarlyWeights(early_step, run_dir / EARLY_WEIGHTS),
         MonitorSegmentation(structures),
         RecordValidation(run_dir, identity, final_mask_row(structures)),
-        StoreMasks(run_dir, structures, fold_of, patient_of, seen, seed),
+        StoreMasks(run_dir, structures, fold_of, patient_of, seen, seed, augmentation),
         TrackRun(run_dir, study.cohort.scheme),
     ]
 

@@ -1,0 +1,62 @@
+"""Masks that a segmenter makes of the same image seen a little differently: its errors, but not to the voxel.
+
+A judge that has met a segmenter's errors only in the masks that follow from the opinion it hears, voxel by voxel, knows
+such masks by that: it takes every other mask, another program's above all, for a better one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from whqa.loading.augmentation import Augmentation
+from whqa.loading.patches import Window, cut, place_window
+from whqa.quality import most_probable
+
+
+def augmented_mask(
+    log_p: Callable[[Tensor], Tensor],
+    image_DHW: Tensor,
+    final_DHW: Tensor,
+    spacing: Sequence[float],
+    augmentation: Augmentation,
+    rng: np.random.Generator,
+) -> Tensor:
+    """The most probable labels of an augmented image, brought back to the image's grid: uint8 (D, H, W).
+
+    Every change of the augmentation but mirroring is made, and the grid is shifted by a part of a voxel. Where the
+    augmented image does not reach, the mask is the final one.
+
+    Args:
+        log_p: of an image (D, H, W): log p_S, float32 (C + 1, D, H, W).
+        image_DHW: normalised, float32.
+        final_DHW: the most probable labels of the image itself.
+        spacing: mm along D, H, W.
+        augmentation: of the segmenter's training.
+        rng: draws the changes.
+    """
+    changes = replace(augmentation, probability=1.0, flip=())
+    there, back = _there_and_back(image_DHW.shape, spacing, changes, rng)
+    image = image_DHW.cpu().numpy()
+    seen = changes.change_intensity(cut(there, image, (), float(image.min()))[0], rng)
+    p_CDHW = log_p(seen.to(image_DHW.device)).exp().cpu().numpy()
+    returned = torch.stack([cut(back, of_label, (), 0.0)[0] for of_label in p_CDHW])
+    reached = (returned.sum(dim=0) > 0.5).to(final_DHW.device)
+    labels = most_probable(returned).to(final_DHW.device, torch.uint8)
+    return torch.where(reached, labels, final_DHW.to(torch.uint8))
+
+
+def _there_and_back(
+    shape: Sequence[int], spacing: Sequence[float], changes: Augmentation, rng: np.random.Generator
+) -> tuple[Window, Window]:
+    """Windows of the volume's own size: onto the augmented grid, and from there back."""
+    middle = (np.array(shape) - 1) / 2
+    placed = place_window(shape, shape, np.array(shape) // 2, changes.draw_affine(rng), spacing)
+    # a plain box of voxels lies on them
+    shift = rng.uniform(-0.5, 0.5, 3) * (not placed.is_crop)
+    inverse = np.linalg.inv(placed.matrix).astype(np.float64)
+    return replace(placed, centre=middle + shift), Window(placed.size, middle - inverse @ shift, inverse)
