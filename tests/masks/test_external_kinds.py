@@ -75,7 +75,7 @@ def test_kinds_are_told_apart() -> None:
 
 def test_programs_alone_get_masks_of_any_quality_and_need_no_segmenter() -> None:
     alone = choose_kinds(["nnunet"], ["nnunet", "other"])
-    made = tuple(kind for kind in MASK_KINDS if family(kind) not in ("final", "unfinished"))
+    made = tuple(kind for kind in MASK_KINDS if family(kind) not in ("final", "augmented", "unfinished"))
     assert alone == ChosenKinds(made, ("nnunet",))
     assert {"reference", "corrupted1", "novel2", "mixed4"} < set(made)
     assert (alone.needs_segmenters, alone.made_of_external) == (False, made)

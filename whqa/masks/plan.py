@@ -63,7 +63,7 @@ def has_entropy(kind: str) -> bool:
 
 def is_made(kind: str) -> bool:
     """Whether it is made of the label and anybody's mask (reference, corrupted, mixed ...): no segmenter is needed."""
-    return kind in MASK_KINDS and not has_entropy(kind)
+    return kind in MASK_KINDS and family(kind) not in ("final", "augmented", "unfinished")
 
 
 def family(kind: str) -> str:
