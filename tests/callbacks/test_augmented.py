@@ -15,7 +15,7 @@ from whqa.callbacks.augmented import augmented_mask
 from whqa.loading.augmentation import Augmentation
 
 SPACING = (3.0, 2.0, 2.0)
-TURNED = Augmentation(rotate_deg=(10, 10, 10), intensity_scale=0.05, intensity_shift=0.05, noise=0.0, gamma=0.0)
+TURNED = Augmentation(rotate_deg=(20, 20, 20), scale=0.2, intensity_shift=0.1, noise=0.0, gamma=0.0)
 
 
 def _volume() -> tuple[Tensor, Tensor]:
@@ -58,7 +58,7 @@ def test_the_segmenter_sees_a_turned_image_of_other_brightness() -> None:
         seen.append(shown)
         return _segment(shown)
 
-    _made(log_p, Augmentation(rotate_deg=(0, 0, 20), scale=0.0, noise=0.0, gamma=0.0, probability=0.0))
+    _made(log_p, Augmentation(rotate_deg=(0, 0, 40), scale=0.0, noise=0.0, gamma=0.0, probability=0.0))
     (shown,) = seen
     assert shown.shape == image.shape
     assert float((shown - image).abs().mean()) > 0.02
@@ -70,7 +70,7 @@ def test_where_the_augmented_image_does_not_reach_the_mask_is_the_final_one() ->
     marked[0], marked[-1] = 2, 2
     # never an error inside: all that is left is what was not reached
     made = augmented_mask(
-        _segment, image, marked, SPACING, Augmentation(rotate_deg=(40, 0, 0), scale=0.0), np.random.default_rng(3)
+        _segment, image, marked, SPACING, Augmentation(rotate_deg=(80, 0, 0), scale=0.0), np.random.default_rng(3)
     )
     assert (made[0] == 2).any()
     assert (made[final.shape[0] // 2] != 2).any()

@@ -17,6 +17,9 @@ from whqa.loading.augmentation import Augmentation
 from whqa.loading.patches import Window, cut, place_window
 from whqa.quality import most_probable
 
+STRENGTH = 0.5
+"""Of the changes, beside those of the training."""
+
 
 def augmented_mask(
     log_p: Callable[[Tensor], Tensor],
@@ -28,8 +31,9 @@ def augmented_mask(
 ) -> Tensor:
     """The most probable labels of an augmented image, brought back to the image's grid: uint8 (D, H, W).
 
-    Every change of the augmentation but mirroring is made, and the grid is shifted by a part of a voxel. Where the
-    augmented image does not reach, the mask is the final one.
+    Every change of the augmentation but mirroring is made, up to half as far as in training, so that the mask is about
+    as good as the final one; the grid is shifted by a part of a voxel. Where the augmented image does not reach, the
+    mask is the final one.
 
     Args:
         log_p: of an image (D, H, W): log p_S, float32 (C + 1, D, H, W).
@@ -39,7 +43,7 @@ def augmented_mask(
         augmentation: of the segmenter's training.
         rng: draws the changes.
     """
-    changes = replace(augmentation, probability=1.0, flip=())
+    changes = _milder(augmentation)
     there, back = _there_and_back(image_DHW.shape, spacing, changes, rng)
     image = image_DHW.cpu().numpy()
     seen = changes.change_intensity(cut(there, image, (), float(image.min()))[0], rng)
@@ -48,6 +52,19 @@ def augmented_mask(
     reached = (returned.sum(dim=0) > 0.5).to(final_DHW.device)
     labels = most_probable(returned).to(final_DHW.device, torch.uint8)
     return torch.where(reached, labels, final_DHW.to(torch.uint8))
+
+
+def _milder(augmentation: Augmentation) -> Augmentation:
+    d, h, w = augmentation.rotate_deg
+    return Augmentation(
+        rotate_deg=(d * STRENGTH, h * STRENGTH, w * STRENGTH),
+        scale=augmentation.scale * STRENGTH,
+        intensity_scale=augmentation.intensity_scale * STRENGTH,
+        intensity_shift=augmentation.intensity_shift * STRENGTH,
+        noise=augmentation.noise * STRENGTH,
+        gamma=augmentation.gamma * STRENGTH,
+        probability=1.0,
+    )
 
 
 def _there_and_back(
