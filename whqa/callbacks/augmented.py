@@ -17,8 +17,8 @@ from whqa.loading.augmentation import Augmentation
 from whqa.loading.patches import Window, cut, place_window
 from whqa.quality import most_probable
 
-STRENGTH = 0.5
-"""Of the changes, beside those of the training."""
+SHARE_OF_TRAINING = 0.5
+"""How far the changes go, beside those of the training."""
 
 
 def augmented_mask(
@@ -57,12 +57,12 @@ def augmented_mask(
 def _milder(augmentation: Augmentation) -> Augmentation:
     d, h, w = augmentation.rotate_deg
     return Augmentation(
-        rotate_deg=(d * STRENGTH, h * STRENGTH, w * STRENGTH),
-        scale=augmentation.scale * STRENGTH,
-        intensity_scale=augmentation.intensity_scale * STRENGTH,
-        intensity_shift=augmentation.intensity_shift * STRENGTH,
-        noise=augmentation.noise * STRENGTH,
-        gamma=augmentation.gamma * STRENGTH,
+        rotate_deg=(d * SHARE_OF_TRAINING, h * SHARE_OF_TRAINING, w * SHARE_OF_TRAINING),
+        scale=augmentation.scale * SHARE_OF_TRAINING,
+        intensity_scale=augmentation.intensity_scale * SHARE_OF_TRAINING,
+        intensity_shift=augmentation.intensity_shift * SHARE_OF_TRAINING,
+        noise=augmentation.noise * SHARE_OF_TRAINING,
+        gamma=augmentation.gamma * SHARE_OF_TRAINING,
         probability=1.0,
     )
 

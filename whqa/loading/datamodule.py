@@ -23,7 +23,7 @@ from whqa.loading.patch_settings import BALANCE, DELIVERED, Balance, Dropout, Pa
 from whqa.loading.patches import PatchDataset
 from whqa.loading.sampling import PatchSampler, quality_bins
 from whqa.masks.opinion import decode, mean_opinion
-from whqa.masks.plan import family, is_as_delivered, is_trained_on
+from whqa.masks.plan import family, is_as_delivered, is_delivered, is_trained_on
 from whqa.process import cpus
 from whqa.quality import JudgedCase
 
