@@ -53,7 +53,7 @@ WRONG_VALUES = [
     ("hydra.run.dir=elsewhere", "choose runs_dir=... and name=..."),
     ("hydra.job.chdir=true", "choose runs_dir=... and name=..."),
     ("+trainer.max_epochs=3", "trainer.max_epochs: whqa sets it itself; the length of a training is segmenter.steps"),
-    ("seed=0,1", "seed=0,1: takes one value; `whqa train -m`"),
+    ("seed=0,1", "seed=0,1: takes one value; `whqa sweep`"),
     ("hydra.job.name=${oc.env:NO_SUCH_VARIABLE}", "hydra.job.name: "),
     ("hydra.verbose=${nowhere}", "hydra.verbose: "),
     ("hydra.sweep.subdir=elsewhere", "choose runs_dir=... and name=..."),

@@ -53,7 +53,7 @@ def test_a_report_is_made_by_the_network_that_never_saw_the_case_and_finds_what_
         quality = json.loads((out / "quality.json").read_text())
         assert quality["model"]["folds"] == [row["fold"]] == [_fold(reported, row["case"])]
         # the mask went to the scan's grid and back, so that it is no longer its segmenter's to the voxel
-        assert quality["qi"]["volume"]["value"] == pytest.approx(row["qi_volume"], abs=0.02)
+        assert quality["qi"]["volume"]["value"] == pytest.approx(row["qi_volume"], abs=0.05)
         scan = nib.load(next(study.glob(f"data/*/{row['case']}_image.nii.gz")))
         error = nib.load(out / "error_map.nii.gz")
         assert error.shape == scan.shape

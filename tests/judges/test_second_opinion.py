@@ -109,8 +109,8 @@ def test_families_of_masks_weigh_alike() -> None:
     assert weights["corrupted1"] == weights["corrupted2"] == 1 / 2
     assert weights["side1"] == weights["side4"] == weights["early"] == 1 / 3
     everything = list(MASK_KINDS)
-    # final, reference, corrupted, novel, mixed, unfinished
-    assert sum(family_weights(everything)) == pytest.approx(6)
+    # final, augmented, reference, corrupted, novel, mixed, unfinished
+    assert sum(family_weights(everything)) == pytest.approx(7)
 
 
 def test_the_opinions_error_rates_are_a_regression_on_what_it_says_alone(heard: Make) -> None:

@@ -15,6 +15,8 @@ from whqa.masks.run_state import (
     logged_failure,
     note_failure,
     noted_failure,
+    refuse_damaged,
+    stamp,
 )
 
 BAR = "Testing ━━━━━━━━━━━━━━ 33/33 0:00:43 • 0:00:00 0.75it/s"
@@ -93,3 +95,16 @@ def test_no_log_and_a_damaged_one_tell_nothing(tmp_path: Path) -> None:
     assert logged_failure(tmp_path) is None
     (tmp_path / "train.log").write_bytes(b"\xff\xfe\x00")
     assert logged_failure(tmp_path) is None
+
+
+def test_a_stamp_torn_between_two_lines_is_noticed(tmp_path: Path) -> None:
+    for name in ("config.yaml", "cases.csv"):
+        (tmp_path / name).write_text(name)
+    stamp(tmp_path)
+    refuse_damaged([tmp_path])
+    first = (tmp_path / COMPLETED).read_text().splitlines(keepends=True)[0]
+    for torn in (first, first.rstrip()):
+        (tmp_path / COMPLETED).write_text(torn)
+        with pytest.raises(InputError, match=r"COMPLETED: .*rm .*/COMPLETED, then") as caught:
+            refuse_damaged([tmp_path])
+        assert "\n" not in str(caught.value)

@@ -47,8 +47,11 @@ def is_complete(run_dir: Path) -> bool:
 
 def stamp(run_dir: Path) -> None:
     """Say that a run is complete, and what its files are."""
-    files = [name for name in (*_OF_TRAINING, *_OF_TEST) if (run_dir / name).is_file()]
-    write_text(run_dir / COMPLETED, "".join(f"{sha256(run_dir / name)}  {name}\n" for name in files))
+    write_text(run_dir / COMPLETED, "".join(f"{sha256(run_dir / name)}  {name}\n" for name in _files(run_dir)))
+
+
+def _files(run_dir: Path) -> list[str]:
+    return [name for name in (*_OF_TRAINING, *_OF_TEST) if (run_dir / name).is_file()]
 
 
 @contextmanager
@@ -138,4 +141,8 @@ def _stamped(run_dir: Path) -> dict[str, str]:
         found = [_LINE.fullmatch(line) for line in path.read_text(encoding="ascii").splitlines()]
         if not all(found):
             raise ValueError("no list of digests and names")
-        return {match[2]: match[1] for match in found if match}
+        stamped = {match[2]: match[1] for match in found if match}
+        # torn between two lines it would vouch for fewer files than it was written for
+        if stamped and (lost := [name for name in _files(run_dir) if name not in stamped]):
+            raise ValueError(f"it does not list {lost[0]}")
+        return stamped
