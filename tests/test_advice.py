@@ -36,6 +36,7 @@ FILES = {
 # The functions of whqa/cli that answer a command: the files that they import are what it can run.
 ANSWERED_BY = {
     "assess": ("assess", {"_assess", "_preview", "_pairs", "_assess_one", "_assess_many"}),
+    "export": ("export", {"_export"}),
     "summarize": ("commands", {"_summarize"}),
     "compare": ("commands", {"_compare"}),
     "status": ("status", {"_status"}),
@@ -200,6 +201,8 @@ def printed_by(message: Message) -> list[str]:
     without = set(NOT_PRINTED.get(message.module, set()))
     # it reads finished experiments as summarize does
     without |= {"compare"} if "summarize" in without else set()
+    # it loads a run as assess does, and reads no scans
+    without |= {"export"} if "assess" in without else set()
     return [c for c in ANSWERED_BY if message.module in run_by(c) and c not in without]
 
 

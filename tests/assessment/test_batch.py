@@ -90,11 +90,16 @@ class Judge:
         return [call["name"] for call in self.asked]
 
 
-def _model(root: Path, sha256: str = "a", opinion: str | None = None, **calibration: float) -> Any:
+def _model(root: Path, sha256: str = "a", opinion: str | None = None, noise: str = "0.1", **calibration: float) -> Any:
     module = SimpleNamespace(calibration=Calibration(**calibration))
     network = SimpleNamespace(fold=0, sha256=sha256, segmenter_sha256=opinion, module=module)
     return SimpleNamespace(
-        directory=root / "runs" / "demo", networks=(network,), scheme=ACDC, cases=pd.DataFrame({"qi": [0.5]})
+        path=root / "runs" / "demo",
+        name="demo",
+        networks=(network,),
+        scheme=ACDC,
+        cases=pd.DataFrame({"qi": [0.5]}),
+        features=({"noise": noise},),
     )
 
 
@@ -193,6 +198,7 @@ def _quality_without(root: Path, *keys: str) -> dict[str, Any]:
         lambda root: {"model": _model(root, sha256="b")},
         lambda root: {"model": _model(root, opinion="b")},
         lambda root: {"model": _model(root, slope=2.0)},
+        lambda root: {"model": _model(root, noise="0.2")},
         lambda root: {"options": replace(BARE, confidence=0.8)},
         lambda root: {"options": replace(BARE, modality="mr")},
         lambda root: {"options": replace(BARE, label_map=ACDC)},

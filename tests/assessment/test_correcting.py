@@ -78,7 +78,7 @@ def test_the_record_says_of_each_structure_whether_and_why_it_was_corrected(
 def test_every_network_must_know_a_rule_and_the_most_careful_of_each_number_counts(
     run: TrainedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    networks = tuple(replace(load_run(run.directory).networks[0], fold=fold) for fold in range(2))
+    networks = tuple(replace(load_run(run.path).networks[0], fold=fold) for fold in range(2))
     both = replace(run, networks=networks)
     for rules, expected in (
         ((CorrectionRule(0.5, 0.1), CorrectionRule(0.8, 0.02)), CorrectionRule(0.8, 0.1)),

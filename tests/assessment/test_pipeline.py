@@ -151,7 +151,7 @@ def test_the_ensemble_is_the_mean_of_its_networks(run: TrainedRun) -> None:
     image = torch.from_numpy(rng.standard_normal((17, 16, 15))).float()
     mask = torch.from_numpy(rng.integers(0, 8, (17, 16, 15)))
     (one,) = run.networks
-    other = load_run(run.directory).networks[0]
+    other = load_run(run.path).networks[0]
     with torch.no_grad():
         for weight in other.module.parameters():
             weight.mul_(1.3)
@@ -172,7 +172,7 @@ def test_each_network_hears_its_own_segmenter(run: TrainedRun) -> None:
     rng = np.random.default_rng(0)
     image = torch.from_numpy(rng.standard_normal((17, 16, 15))).float()
     mask = torch.from_numpy(rng.integers(0, 8, (17, 16, 15)))
-    one, other = (replace(load_run(run.directory).networks[0], fold=fold) for fold in range(2))
+    one, other = (replace(load_run(run.path).networks[0], fold=fold) for fold in range(2))
     assert other.segmenter is not None
     with torch.no_grad():
         for weight in other.segmenter.parameters():
@@ -342,7 +342,7 @@ def assess_affine(path: Path) -> np.ndarray:
 
 def test_a_network_without_numbers_is_refused(run: TrainedRun, case: tuple[Path, Path]) -> None:
     for part, named in (("module", "error-map network"), ("segmenter", "segmenter")):
-        broken = load_run(run.directory)
+        broken = load_run(run.path)
         with torch.no_grad():
             next(iter(getattr(broken.networks[0], part).parameters())).fill_(float("nan"))
         with pytest.raises(InputError, match=f"the {named} of fold 0 gives no numbers"):

@@ -72,7 +72,7 @@ def test_the_advice_for_a_lost_mask_works_in_the_command_that_gave_it(
     nib.save(nib.Nifti1Image(scan.get_fdata(dtype=np.float32), scan.affine), tmp_path / "image.nii")
     _lost(tmp_path / "mask.nii", values, scan, identity=True)
     words = ["assess", *(str(tmp_path / name) for name in ("image.nii", "mask.nii")), "--no-report"]
-    words += ["--model", str(run.directory), "-o", str(tmp_path / "out")]
+    words += ["--model", str(run.path), "-o", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as end:
         main(words)
     assert end.value.code == 2

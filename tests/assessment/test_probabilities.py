@@ -76,7 +76,7 @@ def test_a_table_may_name_them(tmp_path: Path) -> None:
 def _run(hears: bool, program: OpinionProgram | None) -> TrainedRun:
     module = SimpleNamespace(hears_opinion=hears)
     return SimpleNamespace(  # type: ignore[return-value]
-        directory=Path("runs/x"), networks=[SimpleNamespace(module=module)], opinion_program=program
+        path=Path("runs/x"), networks=[SimpleNamespace(module=module)], opinion_program=program
     )
 
 

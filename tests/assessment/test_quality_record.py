@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,18 +40,10 @@ def _binary(run: TrainedRun) -> TrainedRun:
     return replace(run, networks=(FoldNetwork(0, module.eval(), "0" * 64),), cases=cases)
 
 
-def _of_many_cases(run: TrainedRun, folder: Path) -> TrainedRun:
+def _of_many_cases(run: TrainedRun) -> TrainedRun:
     """The run as if it had kept the numbers of twenty cases like its own, without their references."""
-    (source,) = (run.directory / "errormap").glob("*/features.csv")
-    with source.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["mask_kind"] != "reference"]
-    target = folder / "errormap" / "0" / source.name
-    target.parent.mkdir(parents=True)
-    with target.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({**row, "case": f"{row['case']}-{i}"} for i in range(20) for row in rows)
-    return replace(run, directory=folder)
+    rows = [row for row in run.features if row["mask_kind"] != "reference"]
+    return replace(run, features=tuple({**row, "case": f"{row['case']}-{i}"} for i in range(20) for row in rows))
 
 
 def _written(run: TrainedRun, image: Any, mask: Any, out: Path, **options: Any) -> dict[str, Any]:
@@ -106,7 +97,7 @@ def test_a_strange_mask_that_is_corrected(
     values = np.asanyarray(mask.dataobj).copy()
     values[values == MMWHS.values["ao"]] = 0
     doubtful = RateModel(4.0, (0.0,) * 6)
-    judge = _of_many_cases(correcting(run, CorrectionRule(0.0, 0.0), rate=doubtful), tmp_path / "run")
+    judge = _of_many_cases(correcting(run, CorrectionRule(0.0, 0.0), rate=doubtful))
     found = _written(judge, case[0], (values, mask.affine), tmp_path / "out")
     assert unlike_contract(found, "quality.schema.json") == []
     assert found["out_of_distribution"]

@@ -158,7 +158,7 @@ def test_the_advice_for_another_grid_works_in_the_command_that_gave_it(
         *[np.minimum(np.round(np.arange(n) * 0.7).astype(int), m - 1) for n, m in zip(size, values.shape, strict=True)]
     )
     mask = _saved(tmp_path / "mask.nii.gz", values[where], fine)
-    words = ["assess", str(image), str(mask), "--model", str(run.directory), "-o", str(tmp_path / "out"), "--no-report"]
+    words = ["assess", str(image), str(mask), "--model", str(run.path), "-o", str(tmp_path / "out"), "--no-report"]
     with pytest.raises(SystemExit) as end:
         main(words)
     assert end.value.code == 2
@@ -197,7 +197,7 @@ def test_a_folder_of_structure_files_is_one_mask(
         str(image),
         str(folder),
         "--model",
-        str(run.directory),
+        str(run.path),
         "-o",
         str(tmp_path / "out"),
         "--no-report",

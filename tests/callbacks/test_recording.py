@@ -13,7 +13,7 @@ import torch
 
 from whqa.callbacks.recording import RecordFeatures
 from whqa.data.preprocess import Geometry
-from whqa.results.familiarity import IDENTITY, load_features
+from whqa.results.familiarity import IDENTITY, feature_table, read_features
 from whqa.results.features import feature_names, features
 
 SHAPE = (12, 14, 16)
@@ -83,11 +83,11 @@ def test_masks_that_somebody_would_use_have_one_row_each(
 
 def test_what_was_written_is_what_a_loaded_run_knows(tmp_path: Path) -> None:
     _record(tmp_path)
-    table = load_features(tmp_path, "mr")
+    table = feature_table(read_features(tmp_path), "mr")
     assert tuple(table) == (*feature_names(KEYS), *(f"reference {name}" for name in feature_names(KEYS)))
     assert table["volume_rv"] == pytest.approx([3 * 6 * (4 + i) * 0.064 for i in (0, 2, 3)])
     assert table["reference volume_rv"] == pytest.approx([3 * 6 * 11 * 0.064] * 2)
-    assert load_features(tmp_path, "ct") == {}
+    assert feature_table(read_features(tmp_path), "ct") == {}
 
 
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
@@ -98,4 +98,4 @@ def test_other_processes_write_nothing(tmp_path: Path) -> None:
 def test_a_run_that_judges_side_outputs_alone_knows_no_case(tmp_path: Path) -> None:
     _record(tmp_path, order=(1, 4))
     assert (tmp_path / "errormap" / "2" / "features.csv").is_file()
-    assert load_features(tmp_path) == {}
+    assert feature_table(read_features(tmp_path)) == {}

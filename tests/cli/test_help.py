@@ -20,6 +20,7 @@ COMMANDS = (
     "status",
     "summarize",
     "assess",
+    "export",
     "info",
     "data check",
     "data preview",

@@ -15,7 +15,7 @@ from whqa.data.formats.volume_files import Volume
 from whqa.data.phantom import make_phantom
 from whqa.data.preprocess import Geometry, Preprocess, preprocess_image, preprocess_label
 from whqa.errors import InputError
-from whqa.results.familiarity import FAMILIES, MIN_CASES, load_features, unchecked, unfamiliar
+from whqa.results.familiarity import FAMILIES, MIN_CASES, feature_table, read_features, unchecked, unfamiliar
 from whqa.results.features import feature_names, features
 from whqa.structures import MMWHS
 
@@ -122,7 +122,7 @@ def test_what_is_not_a_number_is_not_strange() -> None:
 
 
 def test_a_run_without_numbers_says_that_it_could_not_check(tmp_path: Path) -> None:
-    assert load_features(tmp_path) == {}
+    assert feature_table(read_features(tmp_path)) == {}
     assert "could not be checked: the run has no" in str(unchecked({}))
     few = _table(noise=np.linspace(0.1, 0.2, MIN_CASES - 1))
     assert f"has {MIN_CASES - 1} case(s)" in str(unchecked(few))
@@ -136,7 +136,7 @@ def test_a_damaged_table_is_refused(tmp_path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"features\.csv: not "):
-        load_features(tmp_path)
+        read_features(tmp_path)
 
 
 @cache

@@ -47,7 +47,7 @@ from whqa.assessment.pipeline import assess
 from whqa.assessment.writing import write_assessment
 from whqa.contract.quality_json import Assessment
 from whqa.errors import InputError, plain_messages
-from whqa.files import as_named, write_json, write_text
+from whqa.files import write_json, write_text
 from whqa.parallel import in_processes
 from whqa.process import cpus
 
@@ -106,21 +106,21 @@ def assess_many(
         for pair, folder in zip(pairs.found, folders, strict=True)
     ]
     alone = min(jobs, len(asked)) <= 1
-    loaded = (lambda: model) if alone else partial(_loaded, model.directory, model.folds)
+    loaded = (lambda: model) if alone else partial(_loaded, model.path, model.folds)
     work = partial(_case, loaded=loaded, judge=judge, run=run_record(model))
     for one, outcome in zip(asked, in_processes(work, asked, jobs, "assessing"), strict=True):
         cases.append(_failed(_empty(one), str(outcome)) if isinstance(outcome, Exception) else outcome)
     write_table(out / TABLE, cases, model.scheme.keys)
     from whqa.report.batch_page import render_index  # jinja2
 
-    write_text(out / INDEX, render_index(cases, as_named(model.directory).name))
+    write_text(out / INDEX, render_index(cases, model.name))
     return cases
 
 
 @cache
-def _loaded(directory: Path, folds: tuple[int, ...]) -> TrainedRun:
+def _loaded(path: Path, folds: tuple[int, ...]) -> TrainedRun:
     """The run in this process; what is already done needs none."""
-    return load_run(directory, folds)
+    return load_run(path, folds)
 
 
 def _empty(asked: _Asked) -> BatchCase:

@@ -182,7 +182,7 @@ def _grid(path: Path, run: TrainedRun) -> Grid:
     grid = read_grid(path)
     if grid.conflict:
         raise InputError(
-            f"{path}: {grid.conflict}, which the run {run.directory} refuses; if the affine is right, write the file "
+            f"{path}: {grid.conflict}, which the run {run.path} refuses; if the affine is right, write the file "
             f"by it: {by_affine(path)}",
             "header-conflict",
         )
@@ -269,17 +269,17 @@ def _check_scheme(scheme: LabelScheme, run: TrainedRun) -> None:
     if lacking:
         raise InputError(
             f"label map {scheme.name!r}: does not say which value stands for {', '.join(lacking)}, which the run "
-            f"{run.directory} judges"
+            f"{run.path} judges"
         )
 
 
 def _modality(modality: str | None, run: TrainedRun) -> Modality:
     if modality is None:
         if len(run.modalities) != 1:
-            raise InputError(f"{run.directory}: was trained on {' and '.join(run.modalities)}; state the modality")
+            raise InputError(f"{run.path}: was trained on {' and '.join(run.modalities)}; state the modality")
         return cast(Modality, run.modalities[0])
     if modality not in run.modalities:
-        raise InputError(f"modality {modality!r}: the run {run.directory} was trained on {', '.join(run.modalities)}")
+        raise InputError(f"modality {modality!r}: the run {run.path} was trained on {', '.join(run.modalities)}")
     return cast(Modality, modality)
 
 

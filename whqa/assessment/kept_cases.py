@@ -19,19 +19,17 @@ from whqa.assessment.inputs import InputFile
 from whqa.assessment.model import TrainedRun
 from whqa.assessment.output_folder import QUALITY, REQUEST
 from whqa.errors import InputError
-from whqa.files import read_json, sha256
-from whqa.results.familiarity import FEATURES_FILE
+from whqa.files import read_json
 
 
 def run_record(model: TrainedRun) -> dict[str, Any]:
     """What the verdicts of a run follow from: networks, segmenters, calibration, the run's own cases."""
-    tables = [path for path in sorted((model.directory / "errormap").glob(f"*/{FEATURES_FILE}")) if path.is_file()]
     return {
         "networks": {str(n.fold): n.sha256 for n in model.networks},
         "segmenters": {str(n.fold): n.segmenter_sha256 for n in model.networks},
         "calibrations": {str(n.fold): n.module.calibration.to_dict() for n in model.networks},
         "cases": hashlib.sha256(model.cases.to_csv(index=False).encode()).hexdigest(),
-        "features": [sha256(path) for path in tables],
+        "features": hashlib.sha256(json.dumps([dict(row) for row in model.features]).encode()).hexdigest(),
     }
 
 

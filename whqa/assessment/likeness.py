@@ -8,7 +8,7 @@ from whqa.assessment.model import TrainedRun
 from whqa.assessment.run_grid import CaseOnGrid
 from whqa.contract.quality_json import Unfamiliar
 from whqa.data.case import Modality
-from whqa.results.familiarity import load_features, unchecked, unfamiliar
+from whqa.results.familiarity import feature_table, unchecked, unfamiliar
 from whqa.results.features import features
 
 
@@ -32,7 +32,7 @@ class Likeness:
 
 def likeness_to(run: TrainedRun, case: CaseOnGrid, modality: Modality) -> Likeness:
     """Compare the numbers of one case with those of the run's own of the same modality."""
-    known = load_features(run.directory, modality)
+    known = feature_table(run.features, modality)
     numbers = features(case.image, case.mask, case.geometry, run.scheme.keys)
     strange = unfamiliar(numbers, known)
     return Likeness(strange, unchecked(known))

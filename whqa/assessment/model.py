@@ -6,7 +6,9 @@ config.yaml may name no other classes than the networks that whqa has.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -15,20 +17,22 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from whqa.assessment.model_file import AGAIN, refuse_lacking, unpacked
+from whqa.assessment.trained_weights import TrainedWeights, trained_weights
 from whqa.config.instantiate import make
 from whqa.config.run_config import CONFIG, read_run_config, refuse_mixed_settings
 from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.preprocess import Preprocess
 from whqa.errors import InputError
-from whqa.files import reading, sha256
+from whqa.files import as_named, reading
 from whqa.judges.calibration import CALIBRATION, Calibration, read_calibration
 from whqa.masks.external import choose_methods
 from whqa.masks.external_settings import ExternalSettings
-from whqa.masks.run_state import LAST_CHECKPOINT, is_complete, made_again, made_anew, refuse_damaged
+from whqa.masks.run_state import is_complete, made_again, made_anew, refuse_damaged
 from whqa.modules.errormap import ErrorMapModule, in_channels, mask_channels, out_channels
 from whqa.modules.segmenter import SegmenterModule
-from whqa.modules.weights import read_weights
 from whqa.results.case_table import case_table
+from whqa.results.familiarity import FeatureRow, read_features
 from whqa.results.run_folds import folds_of_model
 from whqa.structures import SCHEMES, LabelScheme, label_scheme
 
@@ -68,7 +72,8 @@ class TrainedRun:
     """What assessing needs of runs/<experiment>.
 
     Attributes:
-        directory: of the run.
+        path: of the run's folder, or of its model file.
+        name: of the run.
         networks: one a fold.
         preprocess: grid and normalisation that the networks expect.
         scheme: structures and the file values of the training cohort.
@@ -76,10 +81,12 @@ class TrainedRun:
         spacing_rule: what holds where a header's pixdim and affine disagree.
         cohort, plan: names.
         cases: the error-map network's rows of the case tables of all loaded folds, see `case_table`.
+        features: of the run's own scans and masks, all folds, see `whqa.results.familiarity.read_features`.
         opinion_program: whose softmax the networks hear; None where the run's own segmenters speak, or nobody.
     """
 
-    directory: Path
+    path: Path
+    name: str
     networks: tuple[FoldNetwork, ...]
     preprocess: Preprocess
     scheme: LabelScheme
@@ -88,6 +95,7 @@ class TrainedRun:
     cohort: str
     plan: str
     cases: pd.DataFrame
+    features: tuple[FeatureRow, ...]
     opinion_program: OpinionProgram | None = None
 
     @property
@@ -101,17 +109,29 @@ class TrainedRun:
         return tuple(n.fold for n in self.networks)
 
 
-def load_run(directory: str | Path, folds: Sequence[int] | None = None) -> TrainedRun:
+def load_run(path: str | Path, folds: Sequence[int] | None = None) -> TrainedRun:
     """Load the error-map networks of a run.
 
     Args:
-        directory: runs/<experiment>.
+        path: runs/<experiment>, or a model file that `whqa export` made of it.
         folds: which; None takes all that are complete.
 
     Raises:
         InputError: no run, a fold that is not complete, a damaged or foreign file.
     """
-    directory = Path(directory).expanduser()
+    path = Path(path).expanduser()
+    if not path.is_file():
+        return _of_folder(path, folds)
+    refuse_lacking(path, folds or ())
+    with unpacked(path) as (directory, metadata):
+        try:
+            return replace(_of_folder(directory, folds), path=path, name=metadata["whqa"]["run"])
+        except InputError as error:
+            cause = str(error).replace(f"{directory}{os.sep}", "").replace(str(directory), "it").partition("; ")[0]
+            raise InputError(f"{path}: not usable as a model ({cause}); {AGAIN}") from None
+
+
+def _of_folder(directory: Path, folds: Sequence[int] | None) -> TrainedRun:
     record = folds_of_model(directory)
     complete = [k for k in range(len(record["folds"])) if is_complete(directory / "errormap" / str(k))]
     wanted = complete if folds is None else list(dict.fromkeys(folds))
@@ -131,6 +151,7 @@ def load_run(directory: str | Path, folds: Sequence[int] | None = None) -> Train
     networks = tuple(_network(path, k, configs[k], scheme.n_classes, program) for k, path in run_dirs.items())
     return TrainedRun(
         directory,
+        as_named(directory).name,
         networks,
         _preprocess(directory, configs[wanted[0]]),
         scheme,
@@ -139,6 +160,7 @@ def load_run(directory: str | Path, folds: Sequence[int] | None = None) -> Train
         str(record["cohort"]["name"]),
         str(record["plan"]),
         case_table(directory, wanted, scheme.keys),
+        read_features(directory),
         program if networks[0].module.hears_opinion else None,
     )
 
@@ -210,26 +232,25 @@ def _opinion_program(run_dir: Path, config: DictConfig, scheme: LabelScheme) -> 
 def _network(
     run_dir: Path, fold: int, config: DictConfig, n_classes: int, program: OpinionProgram | None
 ) -> FoldNetwork:
-    path = run_dir / LAST_CHECKPOINT
-    module = _error_map_module(run_dir, config, n_classes)
+    weights = trained_weights(run_dir)
+    module = _error_map_module(weights, config, n_classes)
     module.calibration = _calibration(run_dir, config)
     trainer = config.get("trainer")
     bf16 = isinstance(trainer, DictConfig) and str(trainer.get("precision", "")).startswith("bf16")
-    own = FoldNetwork(fold, module, sha256(path), bf16)
+    own = FoldNetwork(fold, module, weights.sha256, bf16)
     if not module.hears_opinion or program is not None:
         return own
     # the segmenter of the same fold: what it says of a new scan is an opinion like those learned
     place = run_dir.parent.parent / "segmenter" / run_dir.name
-    segmenter = _segmenter(place, config, n_classes)
-    return replace(own, segmenter=segmenter, segmenter_sha256=sha256(place / LAST_CHECKPOINT))
+    refuse_damaged([place], trained_only=True)
+    weights = trained_weights(place)
+    return replace(own, segmenter=_segmenter(weights, config, n_classes), segmenter_sha256=weights.sha256)
 
 
-def _error_map_module(run_dir: Path, config: DictConfig, n_classes: int) -> ErrorMapModule:
-    path, remedy = run_dir / LAST_CHECKPOINT, made_anew(run_dir)
-    saved = read_weights(path, remedy, "state_dict")
-    with reading(path, "a checkpoint of this network", remedy):
+def _error_map_module(weights: TrainedWeights, config: DictConfig, n_classes: int) -> ErrorMapModule:
+    with _fitting(weights):
         options = config.errormap
-        head, inputs = str(options.get("head", "binary")), _inputs(path, saved, remedy)
+        head, inputs = str(options.get("head", "binary")), weights.inputs
         channels = in_channels(inputs, n_classes), out_channels(head, inputs, n_classes)
         network = make(config.network, in_channels=channels[0], out_channels=channels[1])
         # runs of older versions do not state it
@@ -238,26 +259,20 @@ def _error_map_module(run_dir: Path, config: DictConfig, n_classes: int) -> Erro
         module = ErrorMapModule(
             network, n_classes=n_classes, inputs=inputs, head=head, total_steps=1, max_voxels=int(options.max_voxels)
         )
-        module.load_state_dict(saved["state_dict"])
+        module.load_state_dict(weights.state)
     return module.eval()
 
 
-def _segmenter(run_dir: Path, config: DictConfig, n_classes: int) -> SegmenterModule:
-    refuse_damaged([run_dir], trained_only=True)
-    path, remedy = run_dir / LAST_CHECKPOINT, made_anew(run_dir)
-    saved = read_weights(path, remedy, "state_dict")
-    with reading(path, "a checkpoint of this network", remedy):
+def _segmenter(weights: TrainedWeights, config: DictConfig, n_classes: int) -> SegmenterModule:
+    with _fitting(weights):
         network = make(config.network, in_channels=1, out_channels=n_classes)
         segmenter = SegmenterModule(network, total_steps=1, max_voxels=int(config.segmenter.max_voxels))
-        segmenter.load_state_dict(saved["state_dict"])
+        segmenter.load_state_dict(weights.state)
     return segmenter.eval()
 
 
-def _inputs(path: Path, saved: Mapping[str, Any], remedy: str) -> list[str]:
-    known = saved.get("hyper_parameters", {}).get("inputs")
-    if known is None:
-        raise InputError(f"{path}: trained by an older version, whose networks heard no second opinion; {remedy}")
-    return [str(name) for name in known]
+def _fitting(weights: TrainedWeights) -> AbstractContextManager[None]:
+    return reading(weights.path, "a checkpoint of this network", made_anew(weights.path.parents[1]))
 
 
 def _calibration(run_dir: Path, config: DictConfig) -> Calibration:

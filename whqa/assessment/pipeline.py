@@ -57,7 +57,7 @@ def assess(
     Args:
         image: path, nibabel image, or (array (X, Y, Z), affine (4, 4) voxel -> RAS mm).
         mask: the same, of label values, or a folder of structure files; turned, padded or cut to the image's grid.
-        model: runs/<experiment>, or what `load_run` made of it.
+        model: runs/<experiment>, a model file of `whqa export`, or what `load_run` made of either.
         modality: "ct" or "mr"; needed only where the run was trained on both.
         label_map: which value of the mask stands for which structure: a scheme, its name, or structure -> value(s).
             None: by the names in the mask's file where it has any, else the values of the run's training cohort.

@@ -30,7 +30,6 @@ from whqa.contract.quality_json import (
     StructureCorrection,
 )
 from whqa.data.formats.volume_files import voxel_sizes
-from whqa.files import as_named
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.results.environment import environment
 
@@ -130,7 +129,7 @@ def _image(inputs: Inputs) -> GivenImage:
 
 def _run(run: TrainedRun, inputs: Inputs) -> JudgingRun:
     return {
-        "run": as_named(run.directory).name,
+        "run": run.name,
         "cohort": run.cohort,
         "plan": run.plan,
         "folds": list(run.folds),

@@ -47,14 +47,14 @@ def check_told(run: TrainedRun, given: Any) -> None:
     program = run.opinion_program
     if program is not None and given is None:
         raise InputError(
-            f"{run.directory}: its networks learned with the probabilities of {program.name} as second opinion; give "
+            f"{run.path}: its networks learned with the probabilities of {program.name} as second opinion; give "
             "those of this scan: add --probabilities FILE (an argument of that name in Python), such as the .npz of "
             "nnUNetv2_predict --save_probabilities"
         )
     if program is None and given is not None:
         own = run.networks[0].module.hears_opinion
         why = "its own segmenters give the second opinion" if own else "its networks hear no second opinion"
-        raise InputError(f"{run.directory}: {why}; leave --probabilities out (an argument of that name in Python)")
+        raise InputError(f"{run.path}: {why}; leave --probabilities out (an argument of that name in Python)")
 
 
 def told_opinion(given: Any, inputs: Inputs, case: CaseOnGrid, run: TrainedRun) -> ToldOpinion | None:

@@ -32,7 +32,9 @@ def add_assess_command(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="its mask, a folder of its structure files, or the folder of the masks",
     )
-    parser.add_argument("--model", type=Path, metavar="RUN", help="a trained run, e.g. runs/demo")
+    parser.add_argument(
+        "--model", type=Path, metavar="RUN", help="a trained run, e.g. runs/demo, or a file of `whqa export`"
+    )
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", required=True, help="folder of the results")
     parser.add_argument("--fold", type=int, action="append", metavar="K", help="this fold's network (default: all)")
     parser.add_argument(
@@ -82,12 +84,14 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
     preview = _preview(options.preview)
     pairs = _pairs(options)
     from whqa.assessment.label_map import parse_label_map
+    from whqa.assessment.model_file import read_metadata
     from whqa.assessment.placing import stated_axes
     from whqa.results.run_folds import folds_of_model
 
     scheme = None if options.label_map is None else parse_label_map(options.label_map)
     axes = stated_axes(options.orientation)
-    folds_of_model(options.model.expanduser())
+    model_path = options.model.expanduser()
+    read_metadata(model_path) if model_path.is_file() else folds_of_model(model_path)
     # after the words of the command line are checked: these imports take seconds
     from whqa.assessment.batch_case import AssessOptions
     from whqa.assessment.model import load_run
@@ -95,7 +99,7 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
     settings = AssessOptions(
         options.modality, scheme, options.confidence, options.report, preview, options.resample, axes
     )
-    model = load_run(options.model, options.fold)
+    model = load_run(model_path, options.fold)
     _check_told(options, pairs, model)
     if options.reference is not None and pairs is not None:
         raise InputError(

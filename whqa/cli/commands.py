@@ -1,4 +1,4 @@
-"""`whqa train | cv | sweep | status | summarize | compare | assess | data ... | info`: thin wrappers."""
+"""`whqa train | cv | sweep | status | summarize | compare | assess | export | data ... | info`: thin wrappers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from whqa import __version__
 from whqa.cli.assess import add_assess_command
 from whqa.cli.data import add_data_commands
+from whqa.cli.export import add_export_command
 from whqa.cli.status import add_status_command
 from whqa.errors import STOPPED, InputError, plain_messages
 from whqa.files import system_trouble
@@ -99,8 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     comparison.set_defaults(run=_compare)
 
     add_assess_command(commands.add_parser("assess", help="a scan and its mask: what is wrong, how sure, what to do"))
+    add_export_command(commands.add_parser("export", help="a finished run as one file, for assess and info --model"))
 
     info = commands.add_parser("info", help="versions, device, experiments, networks, baselines, label schemes")
+    info.add_argument("--model", type=Path, metavar="FILE", help="of `whqa export`: what it can judge, and how well")
     info.add_argument("--json", action="store_true", help="for machines")
     info.epilog = "Example: whqa info --json"
     info.set_defaults(run=_info)
@@ -220,6 +223,13 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _info(options: argparse.Namespace, overrides: list[str]) -> int:
+    if options.model is not None:
+        from whqa.assessment.model_file import read_metadata
+        from whqa.report.model_card import model_lines
+
+        metadata = read_metadata(options.model.expanduser())
+        print(json.dumps(metadata, indent=2) if options.json else model_lines(metadata))
+        return 0
     from whqa.cli.info import info, info_text
 
     found = info()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 
 from whqa.contract.json_schema import json_schema
+from whqa.contract.model_json import ModelJson
 from whqa.contract.quality_json import QualityJson
 from whqa.contract.summary_json import Summary
 from whqa.contract.sweep_json import Sweep
 from whqa.files import write_json
 
 CONTRACTS: dict[str, tuple[str, type]] = {
+    "model.schema.json": ("configs/metadata.json of a model file of whqa", ModelJson),
     "quality.schema.json": ("quality.json of whqa", QualityJson),
     "summary.schema.json": ("summary.json of whqa", Summary),
     "sweep.schema.json": ("sweep.json of whqa", Sweep),

@@ -58,7 +58,7 @@ class JudgingRun(TypedDict):
     """The trained run that judged.
 
     Attributes:
-        run: name of its folder.
+        run: name of its folder; of a model file, that of the run which it was made of.
         cohort: that it was trained on.
         plan: which segmenter's masks it learned from.
         folds: whose networks judged; their probabilities are averaged.

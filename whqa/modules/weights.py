@@ -7,6 +7,7 @@ import os
 import pickle
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import torch
 
 from whqa.errors import InputError
 from whqa.files import atomic_path, reading
+
+# The only one: the header has texts in no fixed order, and the same weights shall make the same bytes.
+_NOTE = "whqa"
 
 
 def write_weights(path: Path, content: Any) -> None:
@@ -52,3 +56,23 @@ def read_weights(path: Path, remedy: str, *needed: str) -> dict[str, Any]:
         if not isinstance(saved, dict) or not saved.keys() >= set(needed):
             raise ValueError("no state of a module")
         return saved
+
+
+def packed_tensors(state: Mapping[str, torch.Tensor], note: str) -> bytes:
+    """The state of a module as safetensors, which cannot hold code, with a text in its header."""
+    from safetensors.torch import save  # of model files alone
+
+    # the format knows no strides, nor tensors that share their memory
+    return save({name: value.detach().contiguous().clone() for name, value in state.items()}, {_NOTE: note})
+
+
+def read_tensors(path: Path, remedy: str) -> tuple[dict[str, torch.Tensor], str]:
+    """The state and the text of `packed_tensors`, on the CPU.
+
+    Raises:
+        InputError: the file is missing or torn; ends with `remedy`.
+    """
+    from safetensors import safe_open
+
+    with reading(path, "weights in safetensors", remedy), safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()[_NOTE]  # noqa: SIM118

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from whqa.masks.run_state import made_again
 from whqa.structures import STRUCTURES
 
 FeatureTable = Mapping[str, npt.NDArray[np.float64]]
+FeatureRow = Mapping[str, str]
 
 FEATURES_FILE = "features.csv"
 REFERENCE = "reference"
@@ -107,24 +108,31 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def load_features(run: Path, modality: str | None = None) -> dict[str, npt.NDArray[np.float64]]:
+def read_features(run: Path) -> tuple[FeatureRow, ...]:
+    """The rows of the tables of all folds of a run; nothing where it has no such tables.
+
+    Args:
+        run: runs/<experiment>.
+
+    Raises:
+        InputError: a table is damaged.
+    """
+    return tuple(row for path in sorted((run / "errormap").glob(f"*/{FEATURES_FILE}")) for row in _rows(path))
+
+
+def feature_table(of_run: Iterable[FeatureRow], modality: str | None = None) -> dict[str, npt.NDArray[np.float64]]:
     """The numbers of a run's own cases, all folds together: (n,) for each feature, nan where a case has none.
 
     Those of the references stand behind, as "reference <feature>", where the run kept them.
 
     Args:
-        run: runs/<experiment>.
+        of_run: see `read_features`.
         modality: "ct" or "mr" takes cases of that modality alone.
 
     Returns:
-        Nothing where the run has no such tables, or no case of that modality.
-
-    Raises:
-        InputError: a table is damaged.
+        Nothing where there are no rows, or none of that modality.
     """
-    rows: list[dict[str, str]] = []
-    for path in sorted((run / "errormap").glob(f"*/{FEATURES_FILE}")):
-        rows += [row for row in _rows(path) if modality in (None, row["modality"])]
+    rows = [row for row in of_run if modality in (None, row["modality"])]
     masks = [row for row in rows if row["mask_kind"] != REFERENCE]
     references = [row for row in rows if row["mask_kind"] == REFERENCE]
     names = [name for name in rows[0] if name not in IDENTITY] if rows else []
@@ -156,7 +164,7 @@ def unfamiliar(features: Mapping[str, float], table: FeatureTable) -> list[Unfam
 
     Args:
         features: of the scan and its mask, see `whqa.results.features.features`.
-        table: see `load_features`.
+        table: see `feature_table`.
 
     Returns:
         Empty where `unchecked(table)` has a reason.

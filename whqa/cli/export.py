@@ -1,0 +1,36 @@
+"""`whqa export`: a thin wrapper around `whqa.assessment.exporting`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from whqa.cli.cache_text import readable
+
+
+def add_export_command(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments; sets `run(options, overrides) -> exit code`."""
+    parser.add_argument("directory", metavar="RUN", type=Path, help="a finished run, e.g. runs/demo")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", required=True, help="the model file to write")
+    parser.add_argument(
+        "--with-cases", action="store_true", help="keep the names of cases and patients (default: numbers)"
+    )
+    parser.add_argument("--license", type=Path, metavar="TEXT", help="a text file: the licence of the model")
+    parser.epilog = (
+        "the file holds weights (safetensors, no pickles), settings, the tables of unseen cases, a model card and "
+        "digests; `whqa assess` and `whqa info` take it as --model. Example: whqa export runs/demo -o demo.whqa"
+    )
+    parser.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace, overrides: list[str]) -> int:
+    from whqa.results.run_folds import folds_of_model
+
+    folds_of_model(options.directory)
+    # a wrong folder is met before torch is imported
+    from whqa.assessment.exporting import export_run
+
+    export_run(options.directory, options.out, options.with_cases, options.license)
+    names = "names of cases and patients are in it" if options.with_cases else "names became numbers"
+    print(f"{options.out}: {readable(options.out.stat().st_size)}; {names}")
+    return 0
