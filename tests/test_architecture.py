@@ -53,7 +53,6 @@ VERSION = ("whqa", "__version__")  # a constant that every room may take from th
 FORMATS = ("whqa.data.formats.volume_files", "whqa.data.formats.file_names")
 # Public names that two files may define, and why.
 TWICE = {
-    "assess": "the door `whqa.assess` hands over to the pipeline's",
     "main": "every command has one",
     "EXPECTED": "what each reader of a layout expects, for its messages",
     "read_grid": "a format's own, behind the one that takes any",

@@ -8,33 +8,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from whqa.data.cache import Cache
+from whqa.data.folds import make_folds
+from whqa.data.prepare import prepare_cohort
 from whqa.errors import InputError
 from whqa.loading.augmentation import Augmentation
-from whqa.loading.brightness import brightness
 from whqa.loading.patch_settings import BALANCE, DELIVERED, Balance, Dropout, PatchSettings
 from whqa.loading.patches import PatchDataset
 from whqa.loading.sampling import PatchSampler, quality_bins
-from whqa.masks.opinion import decode, mean_opinion
+from whqa.loading.whole_volumes import LatestCase, VolumeDataset
 from whqa.masks.plan import family, is_as_delivered, is_delivered, is_trained_on
 from whqa.process import cpus
 from whqa.quality import JudgedCase
 
 if TYPE_CHECKING:
     from whqa.data.cache import PreparedCase
+    from whqa.data.case import Cohort
     from whqa.data.folds import Folds
+    from whqa.data.preprocess_settings import Preprocess
     from whqa.masks.opinion import Opinion
     from whqa.masks.store import MaskItem
 
 Item = tuple[str, str]
-_OfCase = tuple[Tensor, Tensor, Tensor | None, Tensor | None, float | None]
 _WORKERS_A_GPU = 4
 
 
@@ -128,6 +132,40 @@ class WholeHeartDataModule(pl.LightningDataModule):
         self.train_items = _serving(self._items(self.train_cases), train_kinds)
         self.val_items = _serving(self._items(self.val_cases), train_kinds)
         self.test_items = self._items(self.test_cases)
+
+    @classmethod
+    def of_cohort(
+        cls,
+        cohort: Cohort,
+        cache_dir: str | Path,
+        preprocess: Preprocess,
+        fold: int,
+        *,
+        folds: int,
+        seed: int = 0,
+        jobs: int | None = 1,
+        **options: Any,
+    ) -> WholeHeartDataModule:
+        """The data of one fold of a cohort: its labelled scans are prepared, where the cache lacks them, and dealt.
+
+        Args:
+            cohort: of `whqa.phantoms` or `whqa.read_cohort`.
+            cache_dir: folder of prepared scans; may be shared.
+            preprocess: grid and normalisation.
+            fold: to leave out, from 0.
+            folds: how many there are; equal cohorts, numbers and seeds are dealt alike, patient by patient.
+            seed: of folds, validation split, order and every patch.
+            jobs: processes that prepare scans; None takes all CPUs.
+            options: `patch`, `batch_size`, `steps_per_epoch` and what else the class takes.
+
+        Raises:
+            InputError: a scan cannot be read, there are too few patients, or no such fold.
+        """
+        if not 0 <= fold < folds:
+            raise InputError(f"fold={fold}: must be between 0 and {folds - 1}, as there are {folds} folds")
+        dealt = make_folds(cohort.labelled, folds, seed)
+        cases = prepare_cohort(cohort.labelled, Cache(Path(cache_dir), preprocess), jobs=jobs)
+        return cls(cases, dealt, [fold], seed=seed, **options)
 
     @property
     def choice_items(self) -> list[Item]:
@@ -248,72 +286,6 @@ class WholeHeartDataModule(pl.LightningDataModule):
         return bins * (share.denominator - share.numerator) + [delivered] * (share.numerator * len(bins))
 
 
-class LatestCase:
-    """What all masks of a case share, read once, as masks come case by case; nobody may write into it.
-
-    Args:
-        cases: by id.
-        opinions, ensembles: only those of judged masks; see `WholeHeartDataModule`.
-    """
-
-    def __init__(
-        self,
-        cases: Mapping[str, PreparedCase],
-        opinions: Mapping[str, Opinion] | None,
-        ensembles: Mapping[str, Sequence[Opinion]] | None,
-    ) -> None:
-        self.cases, self.opinions, self.ensembles = cases, opinions, ensembles
-        self._name = ""
-        self._found: _OfCase | None = None
-
-    def of(self, name: str) -> _OfCase:
-        """Image float32 and label uint8 (D, H, W), log p_S and the mean of several, each (C + 1, D, H, W) or None.
-
-        Last the pairwise Dice of the several, or None.
-        """
-        if self._found is None or self._name != name:
-            log_p = None if self.opinions is None else decode(torch.from_numpy(self.opinions[name].codes()))
-            several = (None, None) if self.ensembles is None else mean_opinion(self.ensembles[name])
-            self._name, self._found = name, (*_volume(self.cases[name]), log_p, *several)
-        return self._found
-
-
-class VolumeDataset(Dataset[dict[str, Any]]):
-    """Whole prepared volumes, with their mask under judgement where `masks` are given; see `test_dataloader`."""
-
-    def __init__(
-        self,
-        cases: Mapping[str, PreparedCase],
-        items: Sequence[Item],
-        masks: Mapping[Item, MaskItem] | None,
-        opinions: Mapping[str, Opinion] | None,
-        ensembles: Mapping[str, Sequence[Opinion]] | None,
-        n_classes: int,
-    ) -> None:
-        self.cases, self.items, self.masks = cases, list(items), masks
-        self.n_classes, self._latest = n_classes, LatestCase(cases, opinions, ensembles)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        name, kind = self.items[index]
-        case = self.cases[name]
-        image, label, log_p, ensemble, alike = self._latest.of(name)
-        volume: dict[str, Any] = {"image": image[None], "label": label.long()}
-        if self.masks is not None:
-            mask, entropy = self.masks[name, kind].load()
-            volume["mask"], volume["plain"] = torch.from_numpy(mask).long(), image[None]
-            volume["brightness"] = torch.from_numpy(brightness(image.numpy(), mask, case.spacing, self.n_classes))
-            if entropy is not None:
-                volume["entropy"] = torch.from_numpy(entropy)
-            if log_p is not None:
-                volume["log_p"] = log_p
-            if ensemble is not None:
-                volume["ensemble"], volume["pairwise_dice"] = ensemble, alike
-        return volume | {"spacing": torch.tensor(case.spacing), "index": index, "case": name, "kind": kind}
-
-
 def _serving(items: Sequence[Item], kinds: Sequence[str] | None) -> list[Item]:
     """The items whose masks may be learned from, and calibrated on: the calibration must not know others either."""
     allowed = [item for item in items if is_trained_on(item[1])]
@@ -342,11 +314,6 @@ def _workers_for(trainer: pl.Trainer | None) -> int:
         return 0
     # one CPU stays with each training process
     return min(_WORKERS_A_GPU, max(0, cpus() // trainer.num_devices - 1))
-
-
-def _volume(case: PreparedCase) -> tuple[Tensor, Tensor]:
-    """Image float32 and label uint8, both (D, H, W), copied out of their memory maps."""
-    return torch.from_numpy(np.array(case.image(), dtype=np.float32)), torch.from_numpy(np.array(case.label()))
 
 
 def _by_item(masks: Sequence[MaskItem]) -> dict[Item, MaskItem]:

@@ -91,7 +91,19 @@ def phantom_cohort(
     spacing_mm: float = 2.0,
     name: str = "phantom",
 ) -> Cohort:
-    """The cohort of the first `n` phantoms; missing files are written first (see `write_phantoms`)."""
+    """A cohort of made-up hearts, in MMWHS layout; files that are missing are written first.
+
+    Args:
+        root: folder for them alone, kept for later calls.
+        n: number of cases; each takes some tenths of a second.
+        modality: "ct", "mr", or "both" by turns.
+        seed: of the cohort; another one makes other subjects.
+        spacing_mm: edge of a voxel, 0.5 to 6.
+        name: of the cohort.
+
+    Raises:
+        InputError: the folder holds phantoms of other settings, or other files; or a bad argument.
+    """
     write_phantoms(Path(root), n, modality, seed, spacing_mm)
     wanted = {_path(Path(root), case, "image").name for _, _, case in _names(n, modality)}
     cohort = read_mmwhs(Path(root), None if modality == "both" else modality, name)
