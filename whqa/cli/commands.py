@@ -31,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments[:1] == ["train"]:
         _train(arguments[1:])
         return
-    options, extra = _parser().parse_known_args(arguments)
+    options, extra = command_parser().parse_known_args(arguments)
     try:
-        overrides = _overrides(options, extra)
+        overrides = settings_of(options, extra)
         with sigterm_interrupts():
             code = options.run(options, overrides)
         sys.stdout.flush()
@@ -71,7 +71,8 @@ def _settings() -> str:
     return settings_help()
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """Reads the words of all commands but `train`, which Hydra reads."""
     parser = _Parser(prog="whqa", description="Whole-heart segmentation quality assessment.")
     parser.add_argument("--version", action="version", version=f"whqa {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -142,7 +143,12 @@ def _add_running_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-dir", metavar="DIR", help="groups of your own, such as DIR/experiment/mine.yaml")
 
 
-def _overrides(options: argparse.Namespace, extra: list[str]) -> list[str]:
+def settings_of(options: argparse.Namespace, extra: list[str]) -> list[str]:
+    """What the parser left over, where a command takes settings.
+
+    Raises:
+        InputError: a word that is no setting, or is not taken.
+    """
     command = " ".join([options.command, *filter(None, [getattr(options, "what", None)])])
     if extra and not getattr(options, "takes_settings", False):
         raise InputError(f"unknown argument {extra[0]!r}; see whqa {command} --help")

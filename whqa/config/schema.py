@@ -60,7 +60,13 @@ class AugmentationConfig:
 
 @dataclass
 class MasksConfig:
-    """Mask plan, masks of other programs by the program's name, and the kinds that are judged; null takes all.
+    """Which masks are made, learned from and judged.
+
+    Attributes:
+        plan: which segmenter makes the masks of which fold; decides how many are trained and what leaks.
+        kinds: mask kinds, families or programs that are judged and learned from; null takes all. Without any of the
+            segmenters' own no segmenter is trained.
+        external: masks of other programs, by the program's name.
 
     The values of `external` are `ExternalSettings` that stand as plain mappings, because Hydra cannot append a typed
     one from the command line; `whqa.config.words.external_settings` gives them their type.
@@ -73,7 +79,17 @@ class MasksConfig:
 
 @dataclass
 class StageConfig(OptimiserSettings, PatchSettings):
-    """What both stages can set: length, batches, patches, optimiser, inference."""
+    """What both stages can set: length, batches, patches, optimiser, inference.
+
+    Attributes:
+        steps: optimiser steps of a training; its time grows with them.
+        steps_per_epoch: a run is saved and resumed between epochs, so `steps` must be a multiple.
+        batch_size: patches a step, of all devices together; memory grows with it.
+        patch: edges in voxels along R, A, S; memory grows with their product. What lies farther apart is never seen
+            together.
+        validate_every: epochs between two validations for monitoring; no weights are picked by them.
+        freeze_norm: share of the steps after which batch normalisation uses its running statistics; 1 never freezes.
+    """
 
     steps: int = MISSING
     steps_per_epoch: int = MISSING
@@ -85,7 +101,12 @@ class StageConfig(OptimiserSettings, PatchSettings):
 
 @dataclass
 class SegmenterConfig(StageConfig):
-    """Stage one. `early` is the share of the steps after which the weights for masks of kind "early" are kept."""
+    """Stage one.
+
+    Attributes:
+        early: share of the steps after which the weights for masks of kind "early" are kept; the smaller, the worse
+            these masks.
+    """
 
     early: float = 0.15
 
@@ -94,10 +115,21 @@ class SegmenterConfig(StageConfig):
 class ErrorMapConfig(ErrorMapSettings, Dropout, StageConfig):
     """Stage two.
 
-    `baseline_masks` is how many training masks at most band and entropy threshold are chosen on, `train_kinds` and
-    `shuffled` are for ablations: see `whqa.loading.datamodule.WholeHeartDataModule` and `whqa.callbacks.shuffled`.
-    `deep_mask` joins the mask at the network's deep levels too, see `whqa.networks.voxresnet.VoxResNet`; `warm_start`
-    starts from the weights of the segmenter of the same fold, see `whqa.modules.warm_start`.
+    Attributes:
+        balance: how training masks are drawn: "final" evenly over bins of their error rate but for a share of delivered
+            ones, "quality" evenly over the bins, "none" all alike.
+        delivered: that share, of masks as a segmenter or another program delivers them.
+        train_kinds: mask kinds that are learned from, an ablation; null takes all but those for the test alone.
+        shuffled: inputs (mask, image) that the tested network is also shown of another patient; rows more in the
+            tables, see `whqa.callbacks.shuffled`.
+        deep_mask: whether the mask joins at the network's deep levels too; VoxResNet alone can.
+        warm_start: whether training starts from the weights of the segmenter of the same fold, see
+            `whqa.modules.warm_start`.
+        threshold: how the error map follows from P: "expected", each mask by its own P, or "dice", one threshold for
+            all, chosen on held-back training cases.
+        baselines: rivals that judge the same masks; each adds rows to all tables.
+        baseline_masks: how many training masks at most rivals are fitted on; fewer take less time.
+        overlays: validation cases of which pictures are drawn.
     """
 
     balance: str = BALANCE
@@ -114,7 +146,24 @@ class ErrorMapConfig(ErrorMapSettings, Dropout, StageConfig):
 
 @dataclass
 class Config:
-    """Top level. Everything unknown is refused, also with a plus sign."""
+    """Top level. Everything unknown is refused, also with a plus sign.
+
+    Attributes:
+        name: of the experiment; its runs lie in runs_dir/name. Settings that change what a run is are added to it.
+        stage: which of the two stages `whqa train` runs.
+        fold: the fold to leave out, for `whqa train`; of the nested plan also pairs, 0-1.
+        folds: of the cross-validation; each costs a training of both stages, of the nested plan more.
+        seed: of folds, weights, patches and faults; another one is another experiment.
+        fit: false tests again from the checkpoint, without training.
+        runs_dir: where experiments lie.
+        data_dir: where phantoms are written, and data sets lie that have no data.root.
+        cache_dir: where prepared scans lie; experiments of equal preprocessing share them.
+        data: the source of the scans, see its options.
+        network: of both stages, see its options.
+        trainer: Lightning's, see its options.
+        callbacks: further ones of Lightning, by a name of your choice.
+        logger: mirrors of metrics.csv; null for none.
+    """
 
     name: str = MISSING
     stage: Stage = MISSING

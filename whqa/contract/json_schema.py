@@ -55,10 +55,10 @@ def json_schema(contract: type, title: str) -> Schema:
     return {"$schema": DRAFT, "title": title, **root, "$defs": dict(sorted(definitions.items()))}
 
 
-def explained_keys(contract: type) -> dict[str, str]:
-    """Key -> its explanation in the section "Attributes:" of a TypedDict's docstring, inherited keys as well."""
+def explained_keys(described: object, section: str = "Attributes") -> dict[str, str]:
+    """Key -> its explanation in a section of the docstring of a class or function."""
     found: dict[str, str] = {}
-    lines = (inspect.getdoc(contract) or "").partition("Attributes:\n")[2].splitlines()
+    lines = (inspect.getdoc(described) or "").partition(f"{section}:\n")[2].partition("\n\n")[0].splitlines()
     names: list[str] = []
     for line in lines:
         start = re.fullmatch(r"    (\w+(?:, \w+)*): (.*)", line)
