@@ -43,8 +43,11 @@ format: setup ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: setup ## draw the diagram in docs/architecture.md from the imports
+docs: setup ## the site of docs/ in site/, after drawing the diagram in docs/architecture.md from the imports
+	@$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	$(BIN)/python tests/test_architecture.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo site/index.html
 
 cv: setup ## full cross-validation, resumed where it stopped: make cv EXP=acdc JOBS=2 ARGS="data.root=..."
 	@$(BIN)/whqa cv experiment=$(EXP) $(ARGS) $(if $(JOBS),--jobs $(JOBS))
@@ -56,7 +59,7 @@ summary: setup ## table and page of a finished experiment again: make summary EX
 	@$(BIN)/whqa summarize runs/$(EXP)
 
 sweep: setup ## cross-validate every value of a file of conf/sweep, one table: make sweep EXP=demo SWEEP=head ARGS="seed=1"
-	@$(BIN)/whqa sweep experiment=$(EXP) sweep=$(or $(SWEEP),learning_rate) $(ARGS) --jobs $(JOBS)
+	@$(BIN)/whqa sweep experiment=$(EXP) sweep=$(or $(SWEEP),learning_rate) $(ARGS) $(if $(JOBS),--jobs $(JOBS))
 
 bench: setup ## time the parts beside MONAI, TorchIO, nnU-Net's way, scipy (minutes)
 	@$(BIN)/python -m pip install --quiet --editable ".[bench]" || echo "some peers are not installed; their rows say so"

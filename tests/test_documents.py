@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,13 @@ from whqa.masks.plan import MASK_KINDS
 from whqa.results.strata import STRATA
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))))
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))),
+)
 METHOD = (ROOT / "docs" / "method.md").read_text("utf-8")
+HOW_TO_ADD = tuple(name for name in DOCUMENTS if name.startswith("docs/howto/add_"))
 READERS = [
     path.stem
     for path in sorted((ROOT / "whqa" / "data" / "sources").glob("*.py"))
@@ -28,6 +34,10 @@ READERS = [
 ]
 NETWORK_FILES = sorted((ROOT / "conf" / "network").glob("*.yaml"))
 METRICS = [p.stem for p in sorted((ROOT / "whqa" / "metrics").glob("*.py")) if p.stem != "__init__"]
+
+
+def text_of(document: str) -> str:
+    return (ROOT / document).read_text("utf-8")
 
 
 def texts_of(room: str) -> str:
@@ -41,11 +51,11 @@ def test_paths_that_a_document_names_exist(name: str) -> None:
     assert [path for path in paths if not (ROOT / path.rstrip("./")).exists()] == []
 
 
-@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md", "docs/method.md"])
+@pytest.mark.parametrize("name", [*HOW_TO_ADD, "CONTRIBUTING.md", "docs/architecture.md", "docs/method.md"])
 def test_names_that_a_document_gives_to_a_file_are_in_it(name: str) -> None:
     text = (ROOT / name).read_text("utf-8")
     named = re.findall(r"`(\w+)`[^`.;]{0,60}?`((?:whqa|tests)/[\w/]+\.py)`", text)
-    assert named
+    assert named or name == "CONTRIBUTING.md"
     missing = [(word, path) for word, path in named if not re.search(rf"\b{word}\b", (ROOT / path).read_text("utf-8"))]
     assert missing == []
 
@@ -56,13 +66,71 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+@cache
+def generated() -> dict[str, str]:
+    """The pages that are made from the code when the site is built."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "docs" / "hooks"))
+        from generated_pages import PAGES
+
+        return {f"docs/{place}": make() for place, make in PAGES.items()}
+
+
+def dead_links(name: str, text: str) -> list[str]:
+    """Links of a document that lead nowhere; those to other sites are not followed."""
+    pages, dead = generated(), []
+    for path, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", text):
+        target = (ROOT / name).parent / path if path else ROOT / name
+        place = target.resolve().relative_to(ROOT).as_posix()
+        found = text if not path else pages.get(place)
+        if found is None and target.exists():
+            found = target.read_text("utf-8") if anchor else ""
+        if found is None or (anchor and anchor not in anchors(found)):
+            dead.append(f"{path}#{anchor or ''}")
+    return dead
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_links_between_the_documents_lead_somewhere(name: str) -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", (ROOT / name).read_text("utf-8"))
-    for path, anchor in links:
-        target = (ROOT / name).parent / path if path else ROOT / name
-        assert target.exists(), path
-        assert not anchor or anchor in anchors(target.read_text("utf-8")), f"{path}#{anchor}"
+    assert dead_links(name, text_of(name)) == []
+
+
+def test_links_of_the_pages_made_from_the_code_lead_somewhere() -> None:
+    assert {name: dead for name, text in generated().items() if (dead := dead_links(name, text))} == {}
+
+
+def test_a_dead_link_is_found() -> None:
+    text = (
+        "# A b\n[x](#a-b) [x](#c) [x](method.md#limits) [x](method.md#no) [x](none.md) [x](reference/settings.md#masks)"
+    )
+    assert dead_links("docs/index.md", text) == ["#c", "method.md#no", "none.md#"]
+
+
+def test_every_page_stands_once_in_the_navigation() -> None:
+    listed = re.findall(r"[\w/]+\.md$", text_of("mkdocs.yml"), flags=re.MULTILINE)
+    places = {name.removeprefix("docs/") for name in (*DOCUMENTS, *generated()) if name.startswith("docs/")}
+    assert len(listed) == len(set(listed))
+    beside = {"contributing.md", "changelog.md"}
+    assert set(listed) - beside <= places
+    # guides that are not listed are added when the site is built
+    assert {place for place in places - set(listed) if not place.startswith("howto/")} == set()
+
+
+def test_every_key_of_the_configuration_is_explained() -> None:
+    generated()
+    sections = list(sys.modules["settings_page"].sections())
+    keys = {setting.key for _, _, settings in sections for setting in settings}
+    assert {"folds", "preprocess.spacing", "errormap.head", "data.frames", "network.n_sides", "trainer.devices"} <= keys
+    bare = [s.key for _, _, settings in sections for s in settings if len(s.says) < 5 and not s.says.endswith(".")]
+    assert bare == []
+
+
+def test_the_reference_of_commands_has_every_command_and_option() -> None:
+    page = generated()["docs/reference/commands.md"]
+    for name in ("whqa train", "whqa assess", "whqa data phantom"):
+        assert f"## {name}\n" in page
+    assert "`--confidence CONFIDENCE`" in page
+    assert "{ct,mr}" in page
 
 
 def test_settings_that_the_method_names_exist() -> None:
@@ -96,7 +164,7 @@ def test_a_source_has_its_configuration_its_row_and_a_test(source: str) -> None:
     settings = yaml.safe_load((ROOT / "conf" / "data" / f"{source}.yaml").read_text("utf-8"))
     assert settings["_target_"] == f"whqa.data.sources.{source}.read_{source}"
     assert {"root", "name", "without", "spacing_rule"} <= set(settings)
-    assert f"| `{source}` |" in README
+    assert f"| `{source}` |" in text_of("docs/howto/your_data.md")
     assert f"read_{source}" in texts_of("data/sources")
 
 
@@ -106,8 +174,17 @@ def test_every_configuration_of_data_has_a_reader() -> None:
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_a_baseline_stands_in_the_readme(name: str) -> None:
-    assert f"`{name}` (" in README
+def test_a_baseline_stands_among_the_rivals(name: str) -> None:
+    assert f"`{name}` (" in text_of("docs/explanation/overview.md")
+
+
+def test_numbers_of_the_readme_are_those_of_the_evidence() -> None:
+    shown = re.findall(r"\(`(\w+)`\) \| (\S+) \| (\S+) \| ([^|]+) \|", text_of("README.md"))
+    assert shown
+    evidence = text_of("docs/evidence.md")
+    for masks, network, rival, lead in shown:
+        assert f"| errormap | {masks} | {network} |" in evidence
+        assert f"| opinion | {masks} | {rival} | {lead} |" in evidence
 
 
 def test_a_network_can_be_configured_and_assessed() -> None:
