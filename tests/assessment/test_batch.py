@@ -29,11 +29,14 @@ from whqa.contract.quality_json import Assessment
 from whqa.errors import InputError
 from whqa.judges.calibration import Calibration
 from whqa.report.batch_page import render_index
+from whqa.results.correction_time import CorrectionTime
 from whqa.structures import ACDC
 
 SHAPE = (6, 5, 4)
 HOSTILE = "<img src=x onerror=alert(1)>"
 OUTPUTS = {"error_probability.nii.gz", "error_map.nii.gz", "corrected_mask.nii.gz", "quality.json"}
+
+PIECE = {"ml": 3.0, "structure": "lv", "opinion": None, "probability": 0.9, "voxel": [1, 2, 3]}
 
 
 def _quality(name: str, decision: str, score: float | None) -> dict[str, Any]:
@@ -56,6 +59,9 @@ def _quality(name: str, decision: str, score: float | None) -> dict[str, Any]:
         "out_of_distribution": [{"feature": "noise", "message": "The noise of the image is high."}],
         "correction": {"applied": False},
         "warnings": [],
+        "image": {"shape": list(SHAPE), "orientation": "RAS"},
+        "opinion": None,
+        "work": {"smallest_ml": 0.1, "pieces": 1, "voxels": 9, "ml": 3.0, "largest": [PIECE], "look": PIECE["voxel"]},
     }
 
 
@@ -209,6 +215,8 @@ def _quality_without(root: Path, *keys: str) -> dict[str, Any]:
         lambda root: _quality_without(root, "qi", "heart"),
         lambda root: _quality_without(root, "structures", "lv"),
         lambda root: _quality_without(root, "warnings"),
+        lambda root: _quality_without(root, "work"),
+        lambda root: _quality_without(root, "image", "orientation"),
         lambda root: (root / "out" / "a" / "request.json").write_text("[]") and {},
     ],
 )
@@ -343,7 +351,7 @@ def test_the_page_lists_the_worst_first_and_escapes_what_files_say(tmp_path: Pat
     outcomes = assess_many(_pairs(tmp_path, *names), _model(tmp_path), tmp_path / "out", BARE, judge)
     page = (tmp_path / "out" / "index.html").read_text()
     assert "<img" not in page
-    assert "<script" not in page
+    assert page.count("<script") == 1, "the page's own"
     links = [part.split('"')[0] for part in page.split('<th scope="row"><a href="')[1:]]
     folders = {o.name: o.folder for o in outcomes}
     order = ["worse", HOSTILE, "unknown", "doubtful", "fine"]
@@ -352,7 +360,7 @@ def test_the_page_lists_the_worst_first_and_escapes_what_files_say(tmp_path: Pat
     assert "http" not in page.replace('http-equiv="Content-Security-Policy"', "")
     assert "The noise of the image is high." in page
     reported = [replace(o, report=True) for o in outcomes]
-    assert 'href="fine/report.html"' in render_index(reported, "demo")
+    assert 'href="fine/report.html"' in render_index(reported, "demo", CorrectionTime())
 
 
 def test_a_mask_without_a_quality_of_the_heart_is_listed_and_kept(
@@ -375,14 +383,14 @@ def test_a_mask_without_a_quality_of_the_heart_is_listed_and_kept(
 def test_the_page_says_where_its_links_lead_and_how_many_were_judged(tmp_path: Path) -> None:
     judge = Judge(b=InputError("no"), c=InputError("no"))
     outcomes = assess_many(_pairs(tmp_path, "a", "b", "c"), _model(tmp_path), tmp_path / "out", BARE, judge)
-    page = render_index(outcomes, "demo")
+    page = render_index(outcomes, "demo", CorrectionTime())
     assert page.count("3 cases, 1 judged by demo<") == 2, "title and headline"
     assert "Each name leads to what was found, in quality.json." in page
     assert "full report" not in page
-    page = render_index([replace(outcome, report=True) for outcome in outcomes[:1]], "demo")
+    page = render_index([replace(outcome, report=True) for outcome in outcomes[:1]], "demo", CorrectionTime())
     assert page.count("1 case judged by demo<") == 2
     assert "Each name leads to the full report." in page
-    assert "Each name" not in render_index(outcomes[1:], "demo")
+    assert "Each name" not in render_index(outcomes[1:], "demo", CorrectionTime())
 
 
 def test_a_batch_that_is_interrupted_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -401,3 +409,32 @@ def test_a_batch_that_is_interrupted_goes_on_where_it_stopped(tmp_path: Path) ->
     with (tmp_path / "out" / "assessments.csv").open(newline="") as file:
         assert [r["status"] for r in csv.DictReader(file)] == ["kept", "done"]
     assert json.loads((tmp_path / "out" / "a" / "request.json").read_text())["name"] == "a"
+
+
+def test_the_worklist_says_whom_to_look_at_first_where_and_for_how_long(
+    tmp_path: Path, rows_of: Callable[[Path], list[dict[str, str]]]
+) -> None:
+    judge = Judge(fine=("accept", 0.9), bad=("reject", 0.3), broken=InputError("no"), odd=("review", None))
+    pairs, out = _pairs(tmp_path, "fine", "bad", "broken", "odd"), tmp_path / "out"
+    assess_many(pairs, _model(tmp_path), out, BARE, judge, time=CorrectionTime(2, 0.5, 0.25))
+    rows = rows_of(out / "worklist.csv")
+    assert [(r["place"], r["name"], r["decision"]) for r in rows] == [
+        ("1", "bad", "reject"),
+        ("2", "odd", "review"),
+        ("3", "fine", "accept"),
+        ("4", "broken", ""),
+    ]
+    first = rows[0]
+    assert (first["minutes"], first["pieces"], first["ml"]) == ("3.2", "1", "3")
+    assert (first["look"], first["structure"]) == ("lv", "lv")
+    assert (first["axial"], first["coronal"], first["sagittal"]) == ("4", "3", "2")
+    assert (first["why"], first["page"], first["error"]) == ("Because of bad.", "bad/quality.json", "")
+    assert (rows[3]["error"], rows[3]["minutes"]) == ("no", "")
+
+
+def test_other_minutes_judge_nothing_again(tmp_path: Path, rows_of: Callable[[Path], list[dict[str, str]]]) -> None:
+    pairs, out, judge = _pairs(tmp_path, "a"), tmp_path / "out", Judge()
+    assess_many(pairs, _model(tmp_path), out, BARE, judge)
+    assess_many(pairs, _model(tmp_path), out, BARE, judge, time=CorrectionTime(case=100))
+    assert judge.names == ["a"]
+    assert float(rows_of(out / "worklist.csv")[0]["minutes"]) > 100

@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from whqa.cli.assess import exit_code
 from whqa.cli.commands import main
 from whqa.structures import MMWHS, TOTALSEGMENTATOR_V1
 
@@ -131,9 +132,32 @@ def test_a_mask_without_a_voxel_on_the_run_s_grid_is_rejected_in_words(
     values = np.zeros(mask.shape, np.int16)
     values[5, 5, 5] = MMWHS.values["lv"]
     nib.save(nib.Nifti1Image(values, mask.affine), scans / "lost.nii.gz")
-    assert _assess(image, scans / "lost.nii.gz", "--model", run, "--no-report", "-o", scans / "out") == 0
+    words = (image, scans / "lost.nii.gz", "--model", run, "--no-report", "-o", scans / "out")
+    assert _assess(*words) == 0
     said = "ct_train_1001: reject, no QI over the heart (the mask has no voxel on the grid of the run)"
     assert capsys.readouterr().out.splitlines()[0] == said
+    assert _assess(*words, "--fail-on", "reject") == 3
+    printed = capsys.readouterr()
+    assert printed.err == "whqa assess: --fail-on reject: 1 of 1 mask(s): ct_train_1001\n"
+    assert printed.out.splitlines()[0] == said
+
+
+@pytest.mark.parametrize(
+    ("decisions", "fail_on", "code"),
+    [
+        (("accept", "accept"), "review", 0),
+        (("accept", "review"), "reject", 0),
+        (("accept", "review"), "review", 3),
+        (("reject", "accept"), "reject", 3),
+        (("reject", "reject"), None, 0),
+    ],
+)
+def test_the_exit_code_says_what_a_pipeline_asked_for(
+    decisions: tuple[str, ...], fail_on: str | None, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged = {f"case\n{i}": {"verdict": {"decision": decision}} for i, decision in enumerate(decisions)}
+    assert exit_code(fail_on, judged) == code
+    assert len(capsys.readouterr().err.splitlines()) == (code == 3)
 
 
 def test_a_table_of_pairs_with_a_name_that_wants_out(run: Path, scans: Path, rows_of: Read) -> None:

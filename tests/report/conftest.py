@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from whqa.assessment.work import work_to_do
 from whqa.contract.quality_json import Assessment
 from whqa.data.phantom import make_phantom
 from whqa.structures import MMWHS
@@ -43,6 +45,7 @@ def assessed() -> Assessed:
             "error_probability": probability,
             "error_map": probability > 0.4,
             "affine": phantom.affine,
+            "opinion": truth,
             "header": None,
         }
         values |= arrays
@@ -90,7 +93,7 @@ def _quality(values: dict[str, Any], decision: str, correct: bool) -> dict[str, 
             "sha256": "0" * 64,
             "shape": list(mask.shape),
             "spacing_mm": [2.0, 2.0, 2.0],
-            "orientation": "LPS",
+            "orientation": "".join(nib.aff2axcodes(values["affine"])),
         },
         "mask": {"path": f"/data/{values['name']}_mask.nii.gz", "sha256": "1" * 64},
         "model": {
@@ -110,6 +113,7 @@ def _quality(values: dict[str, Any], decision: str, correct: bool) -> dict[str, 
         "error_map": {"threshold": 0.4, "rule": "expected"},
         "structures": structures,
         "places": [],
+        "work": work_to_do(values["error_probability"], mask, values.get("opinion"), keys=scheme.keys, voxel_ml=ml),
         "verdict": {
             "decision": decision,
             "reasons": ["The expected mean Dice of 0.81 is below 0.85, from which on masks are accepted."],

@@ -2,7 +2,8 @@
 
     <out>/<case>/...           files of the contract (`whqa.assessment.writing`), then request.json: what was asked for
     <out>/assessments.csv      one row a case, in the order of the input
-    <out>/index.html           the same for people
+    <out>/worklist.csv         the same in the order in which the cases need a person, with what to look at first
+    <out>/index.html           the worklist for people
 
 A case whose request.json asks for the same is kept, so that a stopped batch goes on where it stopped. A case that
 fails leaves no files but a line in the table and on standard error.
@@ -28,7 +29,7 @@ from typing import Any, NamedTuple
 import torch
 
 from whqa.assessment.batch_case import AssessOptions, BatchCase
-from whqa.assessment.batch_table import write_table
+from whqa.assessment.batch_table import write_table, write_worklist
 from whqa.assessment.inputs import InputFile
 from whqa.assessment.kept_cases import kept_quality, request_record, run_record
 from whqa.assessment.model import TrainedRun, load_run
@@ -36,6 +37,7 @@ from whqa.assessment.output_folder import (
     INDEX,
     REQUEST,
     TABLE,
+    WORKLIST,
     clear,
     folder_names,
     keep_traceback,
@@ -50,6 +52,7 @@ from whqa.errors import InputError, plain_messages
 from whqa.files import write_json, write_text
 from whqa.parallel import in_processes
 from whqa.process import cpus
+from whqa.results.correction_time import CorrectionTime
 
 Judge = Callable[..., Assessment]
 # Of one case at work: a scan of 160^3 takes 0.8 GB, one of 512 x 512 x 300 some more than this.
@@ -79,8 +82,9 @@ def assess_many(
     options: AssessOptions | None = None,
     judge: Judge = assess,
     jobs: int = 1,
+    time: CorrectionTime | None = None,
 ) -> list[BatchCase]:
-    """Judge every pair, then write the table and the page; failures are told on standard error as they come.
+    """Judge every pair, then write the tables and the page; failures are told on standard error as they come.
 
     Args:
         pairs: see `whqa.assessment.pairs`.
@@ -89,14 +93,15 @@ def assess_many(
         options: how.
         judge: makes an assessment of one pair; with several jobs a module's function.
         jobs: cases at a time, each in a process of its own; the results are the same for any number.
+        time: that corrections take, for the worklist.
 
     Raises:
         InputError: the output folder cannot be made, or is a file; `jobs` below 1.
         KeyboardInterrupt: after the processes are stopped; what was done is kept.
     """
-    options = options or AssessOptions()
+    options, time = options or AssessOptions(), time or CorrectionTime()
     make_folder(out)
-    for name in (TABLE, INDEX):
+    for name in (TABLE, WORKLIST, INDEX):
         if (out / name).is_dir():
             raise InputError(f"{out / name}: is a folder, where a file is to be written; choose another -o")
     cases = [_failed(BatchCase(name), line) for name, line in pairs.problems]
@@ -111,9 +116,10 @@ def assess_many(
     for one, outcome in zip(asked, in_processes(work, asked, jobs, "assessing"), strict=True):
         cases.append(_failed(_empty(one), str(outcome)) if isinstance(outcome, Exception) else outcome)
     write_table(out / TABLE, cases, model.scheme.keys)
+    write_worklist(out / WORKLIST, cases, time)
     from whqa.report.batch_page import render_index  # jinja2
 
-    write_text(out / INDEX, render_index(cases, model.name))
+    write_text(out / INDEX, render_index(cases, model.name, time))
     return cases
 
 

@@ -1,13 +1,24 @@
-"""assessments.csv: what became of every case of a batch, one row each, in the order of the input."""
+"""The tables of a batch, one row a case.
+
+assessments.csv holds every number in the order of the input; worklist.csv says, the worst first, what needs a person.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from whqa.assessment.batch_case import BatchCase
+from whqa.assessment.output_folder import QUALITY, REPORT
 from whqa.files import write_rows
+from whqa.results.correction_time import CorrectionTime
+from whqa.results.worklist import work_item, worklist_key
+
+_WORKLIST = (
+    *("place", "name", "decision", "minutes", "look", "structure", "axial", "coronal", "sagittal", "pieces", "ml"),
+    *("qi_heart", "mean_dice", "worst_structure", "why", "page", "error"),
+)
 
 
 def write_table(path: Path, cases: Iterable[BatchCase], structures: Sequence[str]) -> None:
@@ -28,6 +39,41 @@ def write_table(path: Path, cases: Iterable[BatchCase], structures: Sequence[str
         *("corrected", "unfamiliar", "reasons", "error"),
     ]
     write_rows(path, columns, [table_row(case) for case in cases])
+
+
+def write_worklist(path: Path, cases: Iterable[BatchCase], time: CorrectionTime) -> None:
+    """Write what needs a person, the worst first, cases that could not be judged at the end.
+
+    Args:
+        path: of the table.
+        cases: in any order.
+        time: that corrections take.
+    """
+    cases = list(cases)
+    judged = [(case, case.quality) for case in cases if case.quality is not None]
+    judged.sort(key=lambda pair: worklist_key(pair[0].name, pair[1]))
+    rows = [_work_row(case, quality, time) for case, quality in judged]
+    rows += [{"name": case.name, "error": case.error} for case in cases if case.quality is None]
+    write_rows(path, _WORKLIST, [{"place": place} | row for place, row in enumerate(rows, start=1)])
+
+
+def _work_row(case: BatchCase, quality: Mapping[str, Any], time: CorrectionTime) -> dict[str, Any]:
+    item = work_item(case.name, quality, time)
+    return {
+        "name": item.name,
+        "decision": item.decision,
+        "minutes": round(item.minutes, 1),
+        "look": item.look,
+        "structure": item.structure,
+        **{s.plane: s.number for s in item.slices},
+        "pieces": item.pieces,
+        "ml": round(item.ml, 3),
+        "qi_heart": item.qi_heart,
+        "mean_dice": item.dice,
+        "worst_structure": item.worst,
+        "why": item.why,
+        "page": f"{case.folder}/{REPORT if case.report else QUALITY}",
+    }
 
 
 def table_row(case: BatchCase) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from whqa.assessment.model import TrainedRun
 from whqa.assessment.output_folder import QUALITY, REQUEST
 from whqa.errors import InputError
 from whqa.files import read_json
+from whqa.results.correction_time import CorrectionTime
 
 
 def run_record(model: TrainedRun) -> dict[str, Any]:
@@ -84,8 +85,8 @@ def _can_be_listed(quality: Any) -> bool:
     try:
         case = BatchCase(str(quality["case"]), quality=quality)
         table_row(case)
-        index_row(case)
+        index_row(case, CorrectionTime())
         float(quality["confidence"])
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration):
         return False
     return True

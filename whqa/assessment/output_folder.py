@@ -23,7 +23,7 @@ PROBABILITY, ERROR_MAP, CORRECTED = "error_probability.nii.gz", "error_map.nii.g
 QUALITY, REPORT = "quality.json", "report.html"
 REQUEST, TRACEBACK = "request.json", "error.txt"
 # of a batch, beside the folders of its cases
-INDEX, TABLE = "index.html", "assessments.csv"
+INDEX, TABLE, WORKLIST = "index.html", "assessments.csv", "worklist.csv"
 
 REQUEST_KEYS = frozenset(
     {"image", "mask", "name", "modality", "label_map", "confidence", "outputs", "run", "whqa"},
@@ -71,7 +71,7 @@ def new_folder(out: Path) -> Iterator[None]:
 
 def folder_names(names: Iterable[str]) -> list[str]:
     """One folder name for each, in order: plain, distinct on any file system, and never a way to another folder."""
-    taken = {INDEX, TABLE}
+    taken = {INDEX, TABLE, WORKLIST}
     folders = []
     for name in names:
         plain = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFKC", name))

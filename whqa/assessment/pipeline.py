@@ -111,6 +111,7 @@ def _assessment(run: TrainedRun, found: Findings, quality: QualityJson) -> Asses
         quality=quality,
         population=_population(run),
         corrected_values=inputs.to_values(maps.corrected),
+        opinion=maps.opinion,
     )
 
 

@@ -19,6 +19,7 @@ from whqa.assessment.places import wrong_places
 from whqa.assessment.run_grid import CaseOnGrid, RestoredMaps, outside_share
 from whqa.assessment.told_opinion import ToldOpinion
 from whqa.assessment.verdict import verdict_of
+from whqa.assessment.work import work_to_do
 from whqa.contract.provenance import OpinionSource
 from whqa.contract.quality_json import (
     Correction,
@@ -61,7 +62,7 @@ class Findings:
 
 def quality_record(run: TrainedRun, found: Findings, confidence: float, moments: Moments) -> QualityJson:
     """All that is known about the mask; `confidence` is that of the intervals."""
-    inputs, likeness = found.inputs, found.likeness
+    inputs, maps, likeness = found.inputs, found.maps, found.likeness
     outside = outside_share(inputs, found.case.geometry)
     qi = quality_indicators(run, found.judgement, confidence)
     structures = _structures(run, found, confidence)
@@ -81,6 +82,9 @@ def quality_record(run: TrainedRun, found: Findings, confidence: float, moments:
         "qi": qi,
         "structures": structures,
         "places": places,
+        "work": work_to_do(
+            maps.probability, inputs.mask.array, maps.opinion, keys=run.scheme.keys, voxel_ml=inputs.voxel_ml
+        ),
         "outside": {"mask_share": outside},
         "warnings": [*inputs.warnings, *doubts, *_told_outside(outside, found.case), *likeness.warnings],
         "out_of_distribution": likeness.unfamiliar,

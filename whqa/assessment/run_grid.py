@@ -51,11 +51,13 @@ class RestoredMaps:
         probability: P, float32 in [0, 1]; 0 outside the box that was judged.
         error_map: predicted errors.
         corrected: the mask, corrected where that was asked for; indices of the run's scheme.
+        opinion: most probable labels of the second opinion, 0 outside the box that was judged; None without.
     """
 
     probability: npt.NDArray[np.float32]
     error_map: npt.NDArray[np.bool_]
     corrected: npt.NDArray[np.uint8]
+    opinion: npt.NDArray[np.uint8] | None = None
 
 
 def to_run_grid(inputs: Inputs, run: TrainedRun) -> CaseOnGrid:
@@ -86,7 +88,8 @@ def from_run_grid(
         # a voxel of the run's grid may hold voxels of structures that are left alone
         of_changed = (corrected == before) & ~inputs.other_organs
         corrected = np.where(moved & of_changed, after, corrected).astype(corrected.dtype)
-    return RestoredMaps(probability, probability >= judgement.map_threshold, corrected)
+    opinion = None if judgement.opinion is None else restore_labels(judgement.opinion.numpy(), geometry)
+    return RestoredMaps(probability, probability >= judgement.map_threshold, corrected, opinion)
 
 
 def _nearest(labels_DHW: npt.NDArray[np.uint8], chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,17 @@ if TYPE_CHECKING:
     from whqa.assessment.batch_case import AssessOptions, BatchCase
     from whqa.assessment.model import TrainedRun
     from whqa.assessment.pairs import Pairs
+    from whqa.results.correction_time import CorrectionTime
 
 NO_MODEL = (
     "no --model: `make demo` trains one on built-in phantoms (then --model runs/demo); on your own scans, "
     "`whqa data check DIR` says whether they are read rightly and `whqa cv experiment=mmwhs_ct data=folder "
     "data.root=DIR name=mine` trains runs/mine (see README)"
 )
+# Decision -> the decisions at which `--fail-on` ends with the exit code.
+FAIL_ON = {"reject": ("reject",), "review": ("review", "reject")}
+EXIT_DECISION = 3
+_NAMED = 5
 NO_INTERVAL = "(no interval: too few unseen cases in the run)"
 
 
@@ -61,17 +67,32 @@ def add_assess_command(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", type=Path, metavar="LABEL", help="its true label map: print what was said beside it"
     )
-    parser.add_argument("--preview", metavar="PNG", help="also one picture of this name in DIR")
-    parser.add_argument(
-        "--jobs", type=int, metavar="N", help="cases of a batch side by side, of one thread each (default: all CPUs)"
-    )
-    parser.add_argument("--no-report", dest="report", action="store_false", help="no report.html")
+    _add_output_options(parser)
     parser.epilog = (
         "a table has the columns image and mask, and name, modality and probabilities if you like; files in two "
         "folders are matched by name; a second call goes on where the first one stopped. "
         "Example: whqa assess scan.nii.gz mask.nii.gz --model runs/demo -o out"
     )
     parser.set_defaults(run=_assess)
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preview", metavar="PNG", help="also one picture of this name in DIR")
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="cases of a batch side by side, of one thread each (default: all CPUs)"
+    )
+    parser.add_argument(
+        "--minutes",
+        metavar="MODEL",
+        help="that a correction takes, for the worklist: case=1,piece=0.5,ml=0.5 is 1 for a case, 0.5 for each piece "
+        "and each ml that is more probably wrong than right (the default, an assumption)",
+    )
+    parser.add_argument(
+        "--fail-on",
+        choices=FAIL_ON,
+        help="exit with 3 where a mask is rejected (reject), or not accepted (review); for pipelines",
+    )
+    parser.add_argument("--no-report", dest="report", action="store_false", help="no report.html")
 
 
 def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -81,6 +102,9 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
         raise InputError(f"--confidence {options.confidence:g}: must be between 0.5 and 0.999")
     if options.jobs is not None and options.jobs < 1:
         raise InputError(f"--jobs {options.jobs}: must be at least 1")
+    from whqa.results.correction_time import correction_time
+
+    time = correction_time(options.minutes)
     preview = _preview(options.preview)
     pairs = _pairs(options)
     from whqa.assessment.label_map import parse_label_map
@@ -107,7 +131,7 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
         )
     if pairs is None:
         return _assess_one(options, model, settings)
-    return _assess_many(options, pairs, model, settings)
+    return _assess_many(options, pairs, model, settings, time)
 
 
 def _check_told(options: argparse.Namespace, pairs: Pairs | None, model: TrainedRun) -> None:
@@ -192,21 +216,41 @@ def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Assess
     if options.reference is not None:
         print(said_and_true(assessment, options.reference))
     print(out / (REPORT if settings.report else QUALITY))
-    return 0
+    return exit_code(options.fail_on, {assessment.name: quality})
 
 
-def _assess_many(options: argparse.Namespace, pairs: Pairs, model: TrainedRun, settings: AssessOptions) -> int:
+def _assess_many(
+    options: argparse.Namespace, pairs: Pairs, model: TrainedRun, settings: AssessOptions, time: CorrectionTime
+) -> int:
     from whqa.assessment.batch import assess_many, usual_jobs
-    from whqa.assessment.output_folder import INDEX, TABLE, refuse_overwriting
+    from whqa.assessment.output_folder import INDEX, TABLE, WORKLIST, refuse_overwriting
 
-    refuse_overwriting((options.out / TABLE, options.out / INDEX), (options.image,))
-    cases = assess_many(pairs, model, options.out, settings, jobs=options.jobs or usual_jobs())
+    refuse_overwriting((options.out / name for name in (TABLE, WORKLIST, INDEX)), (options.image,))
+    cases = assess_many(pairs, model, options.out, settings, jobs=options.jobs or usual_jobs(), time=time)
     for case in cases:
         if case.quality is not None:
             print(_line(case.name, case.quality))
     print(_counts(cases))
     print(options.out / INDEX)
-    return 1 if any(case.error for case in cases) else 0
+    code = exit_code(options.fail_on, {case.name: case.quality for case in cases if case.quality is not None})
+    return 1 if any(case.error for case in cases) else code
+
+
+def exit_code(fail_on: str | None, judged: Mapping[str, Mapping[str, Any]]) -> int:
+    """3 where a mask got a decision that `--fail-on` names, with one line on standard error; else 0.
+
+    Args:
+        fail_on: a key of `FAIL_ON`, or None.
+        judged: case -> its quality.json.
+    """
+    failing = FAIL_ON[fail_on] if fail_on else ()
+    names = [name for name, quality in judged.items() if quality["verdict"]["decision"] in failing]
+    if not names:
+        return 0
+    told = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    line = f"whqa assess: --fail-on {fail_on}: {len(names)} of {len(judged)} mask(s): {told}"
+    print("".join(c if c.isprintable() else "?" for c in line), file=sys.stderr)
+    return EXIT_DECISION
 
 
 def _line(name: str, quality: Mapping[str, Any]) -> str:

@@ -31,6 +31,10 @@ class Keyword:
 
 Ends = Annotated[list[float], Keyword("minItems", 2), Keyword("maxItems", 2)]
 """Lower and upper end of an interval."""
+Share = Annotated[float, Keyword("minimum", 0), Keyword("maximum", 1)]
+"""Between 0 and 1."""
+Size = Annotated[float, Keyword("minimum", 0)]
+"""Not negative."""
 
 
 @dataclass(frozen=True)

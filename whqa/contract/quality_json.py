@@ -14,14 +14,10 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from whqa.contract.json_schema import Ends, Keyword
+from whqa.contract.json_schema import Ends, Keyword, Share, Size
 from whqa.contract.provenance import Environment, OpinionSource
+from whqa.contract.work_json import Work
 from whqa.structures import LabelScheme
-
-Share = Annotated[float, Keyword("minimum", 0), Keyword("maximum", 1)]
-"""Between 0 and 1."""
-Size = Annotated[float, Keyword("minimum", 0)]
-"""Not negative."""
 
 
 class GivenMask(TypedDict):
@@ -322,6 +318,7 @@ class QualityJson(TypedDict):
         qi: how right the mask looks, by region.
         structures: key such as "lv" -> what is known of it, in the order of the run's scheme.
         places: where the mask is more probably wrong than right, the largest first; none is smaller than 1 ml.
+        work: what there is to correct, smaller pieces as well.
         outside: what nothing is said about.
         warnings: sentences about the input, and about what could not be checked.
         out_of_distribution: what is unlike the run's own cases, the strangest first; where there is any, no figure need
@@ -342,6 +339,7 @@ class QualityJson(TypedDict):
     qi: Regions
     structures: dict[str, JudgedStructure]
     places: list[Place]
+    work: Work
     outside: Outside
     warnings: list[str]
     out_of_distribution: list[Unfamiliar]
@@ -369,6 +367,7 @@ class Assessment:
         population: the run's own out-of-fold masks, for comparison: one dict a mask with case, mask_kind, acc_volume,
             qi_volume, acc_heart, qi_heart, mean_dice, mean_dice_predicted (None where there is none).
         corrected_values: the corrected mask in the values and type of the mask's own file.
+        opinion: most probable labels of the second opinion, uint8, 0 outside the box that was judged; None without.
     """
 
     name: str
@@ -383,3 +382,4 @@ class Assessment:
     quality: QualityJson
     population: tuple[dict[str, Any], ...] = ()
     corrected_values: npt.NDArray[np.integer] | None = None
+    opinion: npt.NDArray[np.uint8] | None = None

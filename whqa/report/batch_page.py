@@ -1,4 +1,4 @@
-"""index.html of a batch: every mask that was judged, the worst first, with links to the reports."""
+"""index.html of a batch: the worklist for people, the worst first, with links to the reports."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from whqa.report.html import render
-from whqa.report.wording import HEADLINES
-from whqa.results.mean_dice import expected_mean_dice
+from whqa.report.wording import HEADLINES, time_words
+from whqa.results.correction_time import CorrectionTime
+from whqa.results.worklist import WORST_FIRST, work_item, worklist_key
 
-_ORDER = ("reject", "review", "accept")
 _BADGES = {"reject": "bad", "review": "watch", "accept": "good"}
 
 
@@ -38,67 +38,84 @@ class ListedCase(Protocol):
         """Whether its folder has a report."""
 
 
-def render_index(cases: Sequence[ListedCase], run: str) -> str:
+def render_index(cases: Sequence[ListedCase], run: str, time: CorrectionTime) -> str:
     """The page as HTML; everything that comes from files is escaped.
 
     Args:
         cases: judged and failed ones, in any order.
         run: name of the trained run.
+        time: that corrections take.
     """
     judged = [case for case in cases if case.quality is not None]
-    rows = sorted((index_row(case) for case in judged), key=lambda row: row["rank"])
-    counts = {decision: sum(row["decision"] == decision for row in rows) for decision in _ORDER}
+    rows = sorted((index_row(case, time) for case in judged), key=lambda row: row["rank"])
     asked = f"{len(cases)} case{'' if len(cases) == 1 else 's'}"
     return render(
         "batch.html.j2",
         looks="batch.css",
+        script="batch.js" if rows else "",
         title=f"{asked}{'' if len(judged) == len(cases) else f', {len(judged)}'} judged by {run}",
         leads_to="the full report" if all(case.report for case in judged) else "what was found, in quality.json",
         rows=rows,
-        tiles=[(HEADLINES[d], _BADGES[d], counts[d]) for d in _ORDER],
+        tiles=_tiles(rows),
+        total=time_words(sum(row["item"].minutes for row in rows)),
+        structures=sorted({row["structure"] for row in rows if row["structure"]}),
+        time=time,
+        smallest=judged[0].quality["work"]["smallest_ml"] if judged and judged[0].quality else None,
         failed=[case for case in cases if case.quality is None],
         confidence=judged[0].quality["confidence"] if judged and judged[0].quality else None,
     )
 
 
-def index_row(case: ListedCase) -> dict[str, Any]:
+def _tiles(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    tiles = []
+    for decision in WORST_FIRST:
+        symbol, word, sentence = HEADLINES[decision]
+        of_decision = [row["item"].minutes for row in rows if row["decision"] == decision]
+        tiles.append(
+            {
+                "badge": _BADGES[decision],
+                "words": f"{symbol} {word}",
+                "count": len(of_decision),
+                "beside": f"{sentence} About {time_words(sum(of_decision))} to correct." if of_decision else sentence,
+            }
+        )
+    return tiles
+
+
+def index_row(case: ListedCase, time: CorrectionTime) -> dict[str, Any]:
     """What the page says about a judged case.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError, IndexError: its quality is not what whqa writes.
+        KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration: its quality is not what whqa writes.
     """
     quality = case.quality or {}
-    verdict = quality["verdict"]
-    score = verdict.get("score")
-    symbol, word, _ = HEADLINES[verdict["decision"]]
+    item = work_item(case.name, quality, time)
+    symbol, word, _ = HEADLINES[item.decision]
+    structures = quality["structures"]
+    folder = quote(case.folder, safe="")
     return {
-        "name": case.name,
-        "rank": (_ORDER.index(verdict["decision"]), -1.0 if score is None else float(score), case.name),
-        "link": quote(case.folder, safe="") + ("/report.html" if case.report else "/quality.json"),
-        "decision": verdict["decision"],
-        "badge": _BADGES[verdict["decision"]],
+        "item": item,
+        "rank": worklist_key(case.name, quality),
+        "link": f"{folder}/{'report.html' if case.report else 'quality.json'}",
+        "piece": f"{folder}/report.html#piece-1" if case.report and item.pieces else None,
+        "decision": item.decision,
+        "badge": _BADGES[item.decision],
         "verdict": f"{symbol} {word}",
+        "minutes": time_words(item.minutes),
+        "structure": structures[item.structure]["name"] if item.structure else None,
         "heart": _with_ends(quality["qi"]["heart"], "value", "interval"),
-        "dice": expected_mean_dice(quality["structures"]),
-        "worst": _worst_structure(quality["structures"]),
-        "reasons": list(verdict["reasons"]),
+        "worst": None if item.worst is None else _with_ends(structures[item.worst], "dice_expected", "dice_interval"),
+        "reasons": list(quality["verdict"]["reasons"]),
         "strange": [entry["message"] for entry in quality["out_of_distribution"]],
         "warnings": list(quality["warnings"]),
         "corrected": quality["correction"]["applied"],
     }
 
 
-def _with_ends(values: dict[str, Any], value: str, interval: str) -> dict[str, Any]:
+def _with_ends(values: Mapping[str, Any], value: str, interval: str) -> dict[str, Any]:
     ends = values[interval] or None
     if ends is not None:
         low, high = ends
         ends = [float(low), float(high)]
     number = None if values[value] is None else float(values[value])
-    return values | {value: number, interval: ends}
-
-
-def _worst_structure(structures: dict[str, Any]) -> dict[str, Any] | None:
-    known = [
-        _with_ends(s, "dice_expected", "dice_interval") for s in structures.values() if s["dice_expected"] is not None
-    ]
-    return min(known, key=lambda s: s["dice_expected"], default=None)
+    return {**values, value: number, interval: ends}

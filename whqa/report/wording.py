@@ -34,6 +34,13 @@ def percents(interval: Sequence[float], digits: int = 1) -> str:
     return f"{100 * interval[0]:.{digits}f} to {100 * interval[1]:.{digits}f} %"
 
 
+def time_words(minutes: float) -> str:
+    """Minutes as people say them: "4 min", "2 h 10 min"."""
+    whole = max(1, round(minutes)) if minutes > 0 else 0
+    hours, rest = divmod(whole, 60)
+    return f"{rest} min" if not hours else f"{hours} h {rest} min" if rest else f"{hours} h"
+
+
 def what_is_wrong(quality: QualityJson) -> list[str]:
     """How much looks wrong, and in which structures."""
     heart = quality["qi"]["heart"]
