@@ -48,7 +48,7 @@ def test_one_run_a_core_or_one_more_where_that_leaves_none_idle(
     machine(cores, 1000.0)
     assert jobs_by_default(runs_of(plan), "cpu") == jobs
     assert jobs_by_default(runs_of(plan), None) == jobs
-    assert jobs_by_default(runs_of(plan), "gpu") == 1
+    assert [jobs_by_default(runs_of(plan), "gpu", groups) for groups in (0, 1, 4)] == [1, 1, 4]
 
 
 def test_one_more_than_cores_needs_the_memory_for_it(machine: Machine) -> None:

@@ -66,10 +66,10 @@ class Run:
         return 1.0 if self.complete else share_done(self.directory)
 
 
-def jobs_by_default(runs: Sequence[Run], accelerator: str | None) -> int:
-    """Runs side by side: one a CPU, or one more where that is done earlier and memory allows; one on a GPU."""
+def jobs_by_default(runs: Sequence[Run], accelerator: str | None, groups: int = 0) -> int:
+    """Runs side by side: one a CPU, or one more where that is done earlier and memory allows; one a group of GPUs."""
     if accelerator not in (None, "cpu"):
-        return 1
+        return max(1, groups)
     cores = cpus()
     jobs = min(MOST_BY_DEFAULT, cores)
     if jobs < cores or memory_gib() < GIB_A_RUN * (jobs + 1):
