@@ -14,7 +14,7 @@ import pytest
 
 import whqa.process
 from whqa.errors import InputError
-from whqa.process import Lock, host_name, locked, read_lock
+from whqa.process import Lock, cpus, host_name, locked, read_lock
 
 
 def test_a_lock_says_who_holds_it_and_that_it_was_let_go(tmp_path: Path) -> None:
@@ -77,3 +77,12 @@ def test_another_machine_s_lock_is_not_known_for_certain(tmp_path: Path) -> None
     found = read_lock(tmp_path)
     assert found is not None
     assert (found.held, found.is_of_here, found.since) == (False, False, 2.0)
+
+
+@pytest.mark.parametrize(("allotted", "found"), [("2", 2), ("1", 1), ("64", 8), ("", 8), ("0", 8), ("many", 8)])
+def test_a_job_of_slurm_takes_the_cpus_that_it_was_allotted(
+    allotted: str, found: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", allotted)
+    assert cpus() == found

@@ -13,9 +13,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ from whqa.masks.plan import choose_kinds
 from whqa.masks.run_state import LOG, last_log_line, note_failure, refuse_damaged
 from whqa.masks.sharing import share_run
 from whqa.process import cpus
+from whqa.stages.devices import VISIBLE, device_groups, least_used
 from whqa.stages.schedule import MOST_BY_DEFAULT, Run, at_work_beside, jobs_by_default, run_environment
+from whqa.stages.slurm import Slurm, tell
 
 POLL_S = 0.3
 LINE_EVERY_S = 20.0
@@ -40,13 +43,22 @@ TRAIN = [sys.executable, "-m", "whqa.train"]
 
 @dataclass
 class Graph:
-    """The runs of an experiment and what has become of them."""
+    """The runs of an experiment and what has become of them.
+
+    Attributes:
+        runs, command: see `whqa.stages.schedule.Run`; what goes before its words.
+        jobs: how many side by side.
+        devices: groups of GPUs, of which a run takes one, see `whqa.stages.devices`.
+        running, taken, failed: by a run's name its process, its GPUs, its exit code.
+    """
 
     runs: list[Run]
     command: list[str]
     jobs: int
+    devices: Sequence[str] = ()
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    failed: dict[str, int] = field(default_factory=dict)
+    taken: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, int | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.beside = at_work_beside(self.runs, self.jobs)
@@ -68,13 +80,17 @@ class Graph:
         for source, target in run.shares:
             share_run(source, target)
         run.directory.mkdir(parents=True, exist_ok=True)
+        env = run_environment(self.beside.get(run.name, self.jobs))
+        if self.devices:
+            of_others = [self.taken[name] for name in self.running]
+            self.taken[run.name] = env[VISIBLE] = least_used(self.devices, of_others)
         with (run.directory / LOG).open("ab") as log:
             self.running[run.name] = subprocess.Popen(
                 [*self.command, *run.words, f"stage={run.stage}", f"fold={run.fold}"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=run_environment(self.beside.get(run.name, self.jobs)),
+                env=env,
                 start_new_session=True,
             )
 
@@ -121,7 +137,9 @@ def plan_runs(cfg: Any, experiment_dir: Path, plan: Any, words: Sequence[str] = 
     ]
 
 
-def runs_of(cfg: Any, experiment_dir: Path, words: Sequence[str], jobs: int | None) -> list[Run]:
+def runs_of(
+    cfg: Any, experiment_dir: Path, words: Sequence[str], jobs: int | None, trained_here: bool = True
+) -> list[Run]:
     """The graph of an experiment whose data are prepared and whose directory, if there is one, is of these settings.
 
     Args:
@@ -129,6 +147,7 @@ def runs_of(cfg: Any, experiment_dir: Path, words: Sequence[str], jobs: int | No
         experiment_dir: runs/<experiment>.
         words: settings.
         jobs: cases to prepare at once; None for as many as there are CPUs, within memory.
+        trained_here: this machine must have the devices of the trainer.
 
     Raises:
         InputError: the settings or the data are wrong, or the directory holds something else.
@@ -139,7 +158,7 @@ def runs_of(cfg: Any, experiment_dir: Path, words: Sequence[str], jobs: int | No
     from whqa.stages.from_config import refuse_unmakeable
     from whqa.study import import_external, make_study, masks_now
 
-    refuse_unmakeable(cfg)
+    refuse_unmakeable(cfg, trained_here)
     cases_at_once = jobs or min(MOST_BY_DEFAULT, cpus())
     study = make_study(cfg, experiment_dir, cases_at_once)
     runs = plan_runs(cfg, experiment_dir, study.plan, words)
@@ -151,12 +170,20 @@ def runs_of(cfg: Any, experiment_dir: Path, words: Sequence[str], jobs: int | No
     return runs
 
 
-def cross_validate(overrides: Sequence[str], jobs: int | None = None, console: Console | None = None) -> int:
+def cross_validate(
+    overrides: Sequence[str],
+    jobs: int | None = None,
+    console: Console | None = None,
+    slurm: Slurm | None = None,
+    work: Callable[[Graph, Console], None] | None = None,
+) -> int:
     """Run what is missing of an experiment's cross-validation, then summarise it.
 
     Args:
         overrides: Hydra overrides, e.g. ["experiment=demo"].
         jobs: runs side by side; None leaves it to `whqa.stages.schedule`.
+        slurm: where to submit what is missing, the summary too, in place of running it here.
+        work: does what is missing of the graph; `work_through` by default.
 
     Returns:
         0, or 1 where a run failed (each is named with its log).
@@ -176,9 +203,13 @@ def cross_validate(overrides: Sequence[str], jobs: int | None = None, console: C
 
     tracked = tracking(cfg)
     experiment_dir = Path(cfg.runs_dir) / run_name(cfg.name, overrides)
-    runs = runs_of(cfg, experiment_dir, overrides, jobs)
-    graph = Graph(runs, TRAIN, jobs or jobs_by_default(runs, cfg.trainer.get("accelerator")))
-    work_through(graph, console)
+    runs = runs_of(cfg, experiment_dir, overrides, jobs, trained_here=not slurm and work is None)
+    if slurm and not all(run.complete for run in runs):
+        last = partial(cross_validate, list(overrides), jobs, work=take_note)
+        tell(slurm.submit(runs, experiment_dir, TRAIN, last), runs, experiment_dir, console)
+        return 0
+    graph = graph_of(runs, cfg, jobs)
+    (work or work_through)(graph, console)
     if graph.failed or graph.blocked():
         name_failures(graph, console)
         return 1
@@ -186,6 +217,17 @@ def cross_validate(overrides: Sequence[str], jobs: int | None = None, console: C
     if tracked:
         log_summary(experiment_dir, summary, **tracked)
     return 0
+
+
+def graph_of(runs: list[Run], cfg: Any, jobs: int | None) -> Graph:
+    """The graph for this machine: `jobs` runs side by side, or as many as suit it; each on GPUs of its own."""
+    devices = device_groups(cfg.trainer)
+    return Graph(runs, TRAIN, jobs or jobs_by_default(runs, cfg.trainer.get("accelerator"), len(devices)), devices)
+
+
+def take_note(graph: Graph, console: Console) -> None:
+    """Of what became of runs that others ran."""
+    graph.failed |= {run.name: None for run in graph.runs if not run.complete and last_log_line(run.directory)}
 
 
 def tracking(cfg: Any) -> dict[str, Any]:
@@ -227,7 +269,8 @@ def name_failures(graph: Graph, console: Console) -> None:
     for name, code in sorted(graph.failed.items()):
         directory = next(r.directory for r in graph.runs if r.name == name)
         last = last_log_line(directory) or "no output"
-        console.print(f"failed: {name} (exit code {code}): {last}\n        log: {directory / LOG}", highlight=False)
+        ended = "" if code is None else f" (exit code {code})"
+        console.print(f"failed: {name}{ended}: {last}\n        log: {directory / LOG}", highlight=False)
     for run in graph.blocked():
         missing = sorted(run.needs & graph.failed.keys()) or sorted(run.needs)
         console.print(f"not run: {run.name} waits for {', '.join(missing)}", highlight=False)

@@ -40,6 +40,8 @@ def plain_messages() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
+    # of Lightning, on every machine of a cluster where jobs are submitted from
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
     # what whqa's metrics log is the same in every process of a run
     warnings.filterwarnings("ignore", message=".*recommended to use `self.log.*in distributed setting.*")
     warnings.filterwarnings("ignore", message=".*Grad strides do not match bucket view strides.*")

@@ -28,8 +28,11 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many CPUs this process may use, of those that Slurm allotted where it did."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # a cluster without cgroups shows every job all of them
+    allotted = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(there, int(allotted)) if allotted.isdigit() and int(allotted) else there
 
 
 def memory_gib() -> float:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
+from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 
 from whqa.process import PARENT
-from whqa.stages.processes import lead_processes
+from whqa.stages.processes import cluster_environment, lead_processes
 
 _CHILD = """
 import os, signal, sys
@@ -71,3 +72,27 @@ def test_an_interrupt_ends_them_before_they_can_complain_and_an_error_does_not(t
 
 def test_a_run_of_one_process_is_left_alone(tmp_path: Path) -> None:
     lead_processes(pl.Trainer(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({}, []),
+        # a job of one task starts its processes itself, as on a machine of its own
+        ({"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "demo"}, [LightningEnvironment]),
+        ({"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NAME": "demo"}, [SLURMEnvironment]),
+        ({"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "TORCHELASTIC_RUN_ID": "x"}, []),
+        ({"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "bash"}, []),
+    ],
+)
+def test_who_starts_the_processes_of_a_job_of_slurm(
+    env: dict[str, str], expected: list[type], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "TORCHELASTIC_"))]:
+        monkeypatch.delenv(name)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    found = cluster_environment()
+    assert [type(one) for one in found] == expected
+    # whose checkpoint in the midst of an epoch would outdo all later ones
+    assert not any(getattr(one, "auto_requeue", False) for one in found)

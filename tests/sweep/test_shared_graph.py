@@ -19,7 +19,7 @@ from whqa.sweep.sweep_plan import Point, plan_sweep
 def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Run]]:
     """The graph of a sweep of the demo with these words, without any data."""
 
-    def without_data(point: Point, jobs: int | None) -> list[Run]:
+    def without_data(point: Point, jobs: int | None, trained_here: bool) -> list[Run]:
         plan = MaskPlan(point.config.masks.plan, point.config.folds)
         return plan_runs(point.config, point.directory, plan, point.words)
 

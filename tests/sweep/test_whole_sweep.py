@@ -55,7 +55,7 @@ def plan(tmp_path: Path, write_run: Callable[..., Path], monkeypatch: pytest.Mon
     for point in found.points:
         _finished(write_run(tmp_path / "ready" / point.name, kinds=("final",)), point)
 
-    def without_data(point: Point, jobs: int | None) -> list[Run]:
+    def without_data(point: Point, jobs: int | None, trained_here: bool) -> list[Run]:
         runs = plan_runs(point.config, point.directory, MaskPlan("out_of_fold", 3), point.words)
         point.directory.mkdir(parents=True, exist_ok=True)
         (point.directory / "folds.json").write_text((tmp_path / "ready" / point.name / "folds.json").read_text())
@@ -86,7 +86,7 @@ def _finished(run: Path, point: Point) -> None:
 def run_it(tmp_path: Path, plan: SweepPlan, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
     def run(failing: str = "", width: int = 200) -> tuple[int, str]:
         command = [sys.executable, "-S", str(tmp_path / "stub.py"), str(tmp_path / "ready"), failing]
-        monkeypatch.setattr(room, "TRAIN", command)
+        monkeypatch.setattr(whqa.cv, "TRAIN", command)
         output = Console(file=io.StringIO(), width=width)
         code = cross_validate_all(plan, 2, Console(file=io.StringIO()), output)
         return code, output.file.getvalue()  # type: ignore[attr-defined]

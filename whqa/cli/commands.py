@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whqa import __version__
 from whqa.cli.assess import add_assess_command
@@ -18,6 +18,9 @@ from whqa.cli.status import add_status_command
 from whqa.errors import STOPPED, InputError, plain_messages
 from whqa.files import system_trouble
 from whqa.process import sigterm_interrupts, sleep_while_waiting
+
+if TYPE_CHECKING:
+    from whqa.stages.slurm import Slurm
 
 # Whose runs go on from their checkpoints.
 _RESUMED = ("cv", "sweep")
@@ -138,7 +141,15 @@ def _add_running_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs",
         type=int,
-        help="runs side by side (default: one a CPU, at most 4, or one more where no CPU is idle then; 1 on a GPU)",
+        help="runs side by side (default: one a CPU, at most 4, or one more where no CPU is idle then; with "
+        "trainer=gpu one a GPU)",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=("local", "slurm"),
+        default="local",
+        help="where runs are trained: here, or as jobs of Slurm, which hydra.launcher.partition=..., "
+        ".account=..., .gpus_per_node=..., .timeout_min=... and others of conf/hydra/launcher/slurm.yaml describe",
     )
     parser.add_argument("--config-dir", metavar="DIR", help="groups of your own, such as DIR/experiment/mine.yaml")
 
@@ -170,25 +181,36 @@ def _train(arguments: list[str]) -> None:
 def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
     from whqa.cv import cross_validate
 
-    return cross_validate(_to_run(options, overrides), options.jobs)
+    words, slurm = _to_run(options, overrides)
+    return cross_validate(words, options.jobs, slurm=slurm)
 
 
 def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
     from whqa.sweep.sweep_plan import plan_sweep
 
-    plan = plan_sweep(_to_run(options, overrides))
+    words, slurm = _to_run(options, overrides)
+    plan = plan_sweep(words)
     # seconds of torch, which a wrong word never costs
     from whqa.sweep.whole_sweep import cross_validate_all
 
-    return cross_validate_all(plan, options.jobs)
+    return cross_validate_all(plan, options.jobs, slurm=slurm)
 
 
-def _to_run(options: argparse.Namespace, overrides: list[str]) -> list[str]:
+def _to_run(options: argparse.Namespace, overrides: list[str]) -> tuple[list[str], Slurm | None]:
+    from whqa.config.launcher import slurm_settings, without_launcher
     from whqa.config.words import search_path
+    from whqa.stages.slurm import Slurm
 
     if options.jobs is not None and options.jobs < 1:
         raise InputError(f"--jobs {options.jobs}: must be at least 1")
-    return overrides if options.config_dir is None else [search_path(options.config_dir), *overrides]
+    place = [] if options.config_dir is None else [search_path(options.config_dir)]
+    words = [*place, *without_launcher(overrides)]
+    if options.launcher == "slurm":
+        return words, Slurm(slurm_settings([*place, *overrides]))
+    asked = [word for word in overrides if word not in words]
+    if asked:
+        raise InputError(f"{asked[0]}: says what jobs ask a cluster for; add --launcher slurm, or leave it out")
+    return words, None
 
 
 def _summarize(options: argparse.Namespace, overrides: list[str]) -> int:

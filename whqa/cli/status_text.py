@@ -57,7 +57,8 @@ def _headline(name: str, one: ExperimentStatus) -> str:
     counts = Counter(run["state"] for run in one["runs"].values())
     line = f"{name} ({one['plan']}, {one['folds']} folds): "
     line += ", ".join(f"{counts[state]} {state}" for state in RUN_STATES if counts[state])
-    stands_still = not counts["running"] and not _is_done(one)
+    at_work = any(run["state"] == "running" or run["job"] for run in one["runs"].values())
+    stands_still = not at_work and not _is_done(one)
     return line + ("; nothing runs, the same `whqa cv ...` or `whqa sweep ...` continues" if stands_still else "")
 
 
@@ -70,7 +71,7 @@ def _table(runs: Mapping[str, RunStatus]) -> Table:
     for name, run in runs.items():
         left = "" if run["left_s"] is None else str(timedelta(seconds=round(run["left_s"])))
         host = run["host"] or "" if run["state"] in ("running", "stopped") else ""
-        done = "" if run["state"] == "waiting" else f"{100 * run['done']:.0f} %"
+        done = "" if run["state"] == "waiting" and not run["done"] else f"{100 * run['done']:.0f} %"
         state = Text(run["state"], style=_COLOURS.get(run["state"], ""))
         table.add_row(name, state, done, left, Text(host), Text(_what(run, runs)))
     return table
@@ -89,7 +90,8 @@ def _what(run: RunStatus, runs: Mapping[str, RunStatus]) -> str:
         again = "begins afresh" if run["resumes_from"] is None else f"resumes from step {run['resumes_from']}"
         return f"{run['why']}; if it is gone, it {again}" if run["why"] else again
     if run["state"] == "waiting":
-        return f"for masks of {_makers(run['waits_for'], runs)}" if run["waits_for"] else "for its turn"
+        told = f", {run['why']}" if run["why"] else ""
+        return (f"for masks of {_makers(run['waits_for'], runs)}" if run["waits_for"] else "for its turn") + told
     return ""
 
 

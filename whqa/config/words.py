@@ -54,7 +54,7 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
         InputError: an unknown key, group or option, a value of the wrong type or one that cannot be looked up; names
             the nearest right one.
     """
-    with _hydra():
+    with hydra_here():
         swept = next((o for o in _parsed(overrides) if o.is_sweep_override()), None)
         if swept is not None:
             raise InputError(f"{swept.input_line}: takes one value; `whqa sweep` cross-validates with each of several")
@@ -69,7 +69,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
     """
     if _NO_CHECK & {a.split("=", 1)[0] for a in arguments}:
         return
-    with _hydra():
+    with hydra_here():
         parsed = _parsed([*_search_path(arguments), *_overrides(arguments)])
         _refuse_sweep(parsed, arguments)
         choices = [_choices(o) for o in parsed]
@@ -88,7 +88,7 @@ def sweep_choices(overrides: Sequence[str]) -> list[list[str]]:
     Raises:
         InputError: a word cannot be parsed, there is no such file, or only a sweeper that searches could draw a value.
     """
-    with _hydra():
+    with hydra_here():
         given, words = _parsed(overrides), list[str]()
         stated = {o.key_or_group: str(o.input_line) for o in given}
         place = [line for key, line in stated.items() if key == "hydra.searchpath"]
@@ -155,7 +155,8 @@ def external_settings(masks: DictConfig) -> dict[str, ExternalSettings]:
 
 
 @contextmanager
-def _hydra() -> Iterator[None]:
+def hydra_here() -> Iterator[None]:
+    """Hydra with the configuration of whqa."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         yield

@@ -15,7 +15,7 @@ from whqa.files import atomic_path
 from whqa.masks.run_state import COMPLETED, LOG, is_complete
 
 # Of who works in a directory, and a mirror that is uploaded once.
-_OWN = {".lock", "wandb"}
+_OWN = {".lock", "wandb", "slurm.json"}
 
 
 def share_run(source: Path, target: Path) -> None:

@@ -1,17 +1,19 @@
-"""What has become of every run of an experiment, from the files of its directory alone.
+"""What has become of every run of an experiment, from the files of its directory.
 
 done      it holds COMPLETED
 running   a process holds its lock, or one of another machine gave a sign of life just now
 failed    its last attempt ended with an error
 stopped   it has begun and nobody works on it: interrupted, killed, or its machine is gone
-waiting   it has not begun: for other runs, or for its turn
+waiting   it has not begun, or Slurm took it back: for other runs, or for its turn
+
+Of runs that were submitted to Slurm, Slurm is asked as well, where it answers.
 """
 
 from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
@@ -24,6 +26,7 @@ from whqa.masks.plan import MaskPlan, choose_kinds
 from whqa.masks.run_state import LOG, has_begun, is_complete, logged_failure, noted_failure
 from whqa.process import Lock, read_lock
 from whqa.results.run_progress import PROGRESS, Progress, read_progress, saved_step
+from whqa.results.slurm_queue import JOB, Queued, queued
 
 State = Literal["done", "running", "failed", "stopped", "waiting"]
 RUN_STATES: tuple[State, ...] = get_args(State)
@@ -49,6 +52,7 @@ class RunStatus(TypedDict):
         waits_for: runs whose masks it needs and that are not done.
         why: of a failed run, or what makes one of another machine count as stopped.
         log: its file, of a failed run that has one.
+        job: in Slurm, its id; null of a run that Slurm has not, or no longer, in hand.
     """
 
     state: State
@@ -63,6 +67,7 @@ class RunStatus(TypedDict):
     waits_for: list[str]
     why: str | None
     log: str | None
+    job: str | None
 
 
 class ExperimentStatus(TypedDict):
@@ -85,12 +90,14 @@ def status(directory: Path) -> dict[str, ExperimentStatus]:
     """
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; {_MAKES_ONE} in runs")
-    if (directory / _FOLDS).exists():
-        return {str(directory): _experiment(directory)}
+    places = [directory] if (directory / _FOLDS).exists() else list(_experiments(directory, _DEPTH))
+    queue = _queue(places)
+    if places == [directory]:
+        return {str(directory): _experiment(directory, queue)}
     found: dict[str, ExperimentStatus] = {}
-    for path in _experiments(directory, _DEPTH):
+    for path in places:
         try:
-            found[str(path)] = _experiment(path)
+            found[str(path)] = _experiment(path, queue)
         # one that is damaged does not hide the others
         except InputError as error:
             found[str(path)] = _unreadable(str(error))
@@ -110,11 +117,18 @@ def _experiments(directory: Path, depth: int) -> Iterator[Path]:
                 yield from _experiments(path, depth - 1)
 
 
+def _queue(places: Iterable[Path]) -> Mapping[Path, Queued]:
+    """Runs that Slurm has in hand; where it does not answer, the files alone tell."""
+    with suppress(InputError):
+        return queued(path.parent for place in places for path in place.glob(f"*/*/{JOB}"))
+    return {}
+
+
 def _unreadable(why: str) -> ExperimentStatus:
     return {"plan": None, "folds": None, "runs": {}, "error": why}
 
 
-def _experiment(directory: Path) -> ExperimentStatus:
+def _experiment(directory: Path, queue: Mapping[Path, Queued]) -> ExperimentStatus:
     path = directory / _FOLDS
     folds = read_folds(path, _MAKES_ONE)
     try:
@@ -122,7 +136,7 @@ def _experiment(directory: Path) -> ExperimentStatus:
     except InputError as error:
         raise InputError(f"{path}: {error}; start anew: rm -r {shlex.quote(str(directory))}") from None
     graph = plan.graph(_needs_segmenters(directory))
-    runs = {name: _run(directory / name) for name in graph}
+    runs = {name: _run(directory / name, queue.get(directory / name)) for name in graph}
     for name, needs in graph.items():
         runs[name]["waits_for"] = [need for need in graph if need in needs and runs[need]["state"] != "done"]
     return {"plan": plan.name, "folds": plan.n_folds, "runs": runs, "error": None}
@@ -140,11 +154,13 @@ def _needs_segmenters(directory: Path) -> bool:
     return True
 
 
-def _run(run_dir: Path) -> RunStatus:
+def _run(run_dir: Path, job: Queued | None) -> RunStatus:
     lock, progress = read_lock(run_dir), read_progress(run_dir)
     if is_complete(run_dir):
         return _status("done", lock, done=1.0)
     done = round(progress.share, 4) if progress else 0.0
+    if job is not None:
+        return _in_queue(run_dir, job, lock, progress, done)
     silent_s = _silent_s(run_dir, lock)
     if lock and (lock.held or silent_s < SILENT_S):
         return _running(lock, progress, done)
@@ -159,9 +175,16 @@ def _run(run_dir: Path) -> RunStatus:
     return _status("stopped", lock, done=done, resumes_from=saved_step(run_dir), why=why)
 
 
-def _running(lock: Lock, progress: Progress | None, done: float) -> RunStatus:
+def _in_queue(run_dir: Path, job: Queued, lock: Lock | None, progress: Progress | None, done: float) -> RunStatus:
+    if not job.waits:
+        return _running(lock, progress, done) | {"job": job.job}
+    why = f"job {job.job} in Slurm's queue" + (f" ({job.reason})" if job.reason != "None" else "")
+    return _status("waiting", lock, done=done, resumes_from=saved_step(run_dir), why=why, job=job.job)
+
+
+def _running(lock: Lock | None, progress: Progress | None, done: float) -> RunStatus:
     # what an earlier attempt told is no news of this one, but for how much is done
-    if progress is None or progress.at < (lock.since or 0):
+    if lock is None or progress is None or progress.at < (lock.since or 0):
         return _status("running", lock, done=done)
     return _status(
         "running",
@@ -200,5 +223,6 @@ def _status(state: State, lock: Lock | None, **told: Any) -> RunStatus:
         "waits_for": [],
         "why": None,
         "log": None,
+        "job": None,
     }
     return {**empty, **told}  # type: ignore[typeddict-item]

@@ -41,7 +41,7 @@ from whqa.modules.warm_start import start_from
 from whqa.modules.weights import read_weights
 from whqa.process import is_first_rank, keep_memory
 from whqa.results.validation_table import VALIDATION, validated
-from whqa.stages.processes import lead_processes
+from whqa.stages.processes import cluster_environment, lead_processes
 from whqa.stages.running import (
     Judging,
     StageRun,
@@ -60,6 +60,8 @@ SHORTENING_KEYS = (
     *("limit_train_batches", "limit_val_batches", "limit_test_batches"),
 )
 METRICS = "metrics.csv"
+# A trainer that every machine can make, whatever devices it has.
+_ANYWHERE = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto", "precision": "32-true"}
 
 
 def run_stage(cfg: DictConfig, run_dir: Path) -> float | None:
@@ -109,8 +111,11 @@ def _validated(cfg: DictConfig, run_dir: Path) -> float | None:
     return found
 
 
-def refuse_unmakeable(cfg: DictConfig) -> None:
+def refuse_unmakeable(cfg: DictConfig, trained_here: bool = True) -> None:
     """Make network, trainer and baselines once without a use for them: what is wrong shows before any scan is read.
+
+    Args:
+        trained_here: this machine must have the devices that the trainer asks for.
 
     Raises:
         InputError: one of them cannot be made of its settings, there is no such fold, or a training does
@@ -137,7 +142,8 @@ def refuse_unmakeable(cfg: DictConfig) -> None:
     make_baselines(cfg.errormap.baselines, ())
     make_shuffled(cfg.errormap.shuffled)
     deterministic = torch.are_deterministic_algorithms_enabled()
-    make(cfg.trainer, logger=False, enable_checkpointing=False, plugins=None)
+    here = {} if trained_here else _ANYWHERE
+    make(cfg.trainer, logger=False, enable_checkpointing=False, plugins=cluster_environment() or None, **here)
     torch.use_deterministic_algorithms(deterministic)
 
 
@@ -333,8 +339,11 @@ def _trainer(cfg: DictConfig, run_dir: Path, callbacks: Sequence[pl.Callback]) -
     places = {"checkpoint": {"dirpath": str(run_dir / LAST_CHECKPOINT.parent)}}
     loggers = [CsvHistory(run_dir / METRICS)]
     loggers += [make(c, run_dir=str(run_dir), stage=str(cfg.stage)) for c in cfg.logger.values()]
+    cluster = cluster_environment()
+    plugins = {"plugins": [*plain(cfg.trainer).get("plugins", []), *cluster]} if cluster else {}
     trainer: pl.Trainer = make(
         cfg.trainer,
+        **plugins,
         max_epochs=options.steps // options.steps_per_epoch,
         check_val_every_n_epoch=options.validate_every,
         default_root_dir=str(run_dir),

@@ -1,4 +1,7 @@
-"""The further processes of a DDP run on one machine, which Lightning starts: the first one alone answers for all."""
+"""The further processes of a DDP run: on one machine Lightning starts them, and the first one alone answers for all.
+
+In a Slurm job of several tasks srun has started them. A job of one task is as good as a machine of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytorch_lightning as pl
+from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from whqa.process import PARENT
+
+
+def cluster_environment() -> list[ClusterEnvironment]:
+    """What Lightning must be told in a Slurm job; nothing elsewhere, and where torchrun starts the processes.
+
+    It neither saves nor puts jobs into the queue again at a signal, as its own way would: in the midst of an epoch,
+    under a name that from then on outdoes each later checkpoint. submitit does, see `whqa.stages.slurm`.
+    """
+    tasks, is_shell = os.environ.get("SLURM_NTASKS", ""), SLURMEnvironment.job_name() in ("bash", "interactive")
+    if not tasks.isdigit() or is_shell or "TORCHELASTIC_RUN_ID" in os.environ:
+        return []
+    return [LightningEnvironment() if int(tasks) == 1 else SLURMEnvironment(auto_requeue=False)]
 
 
 def lead_processes(trainer: pl.Trainer) -> None:

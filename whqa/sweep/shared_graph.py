@@ -20,13 +20,17 @@ from whqa.sweep.sweep_plan import Point, segmenter_settings
 SegmenterKey = tuple[str, tuple[int, ...], tuple[int, ...]]
 
 
-def shared_graph(points: Sequence[Point], jobs: int | None) -> list[Run]:
+def shared_graph(points: Sequence[Point], jobs: int | None, trained_here: bool = True) -> list[Run]:
     """All runs, a shared segmenter once.
+
+    Args:
+        points: of a sweep.
+        jobs, trained_here: see `whqa.cv.runs_of`.
 
     Raises:
         InputError: see `whqa.cv.runs_of`.
     """
-    of_points = {point.name: [_named(run, point) for run in _runs(point, jobs)] for point in points}
+    of_points = {point.name: [_named(run, point) for run in _runs(point, jobs, trained_here)] for point in points}
     keys = {run.name: key for point in points for run, key in _segmenters(point, of_points[point.name])}
     trained_by = _trained_by([run for runs in of_points.values() for run in runs if run.name in keys], keys)
     return [
@@ -37,8 +41,8 @@ def shared_graph(points: Sequence[Point], jobs: int | None) -> list[Run]:
     ]
 
 
-def _runs(point: Point, jobs: int | None) -> list[Run]:
-    return runs_of(point.config, point.directory, point.words, jobs)
+def _runs(point: Point, jobs: int | None, trained_here: bool) -> list[Run]:
+    return runs_of(point.config, point.directory, point.words, jobs, trained_here)
 
 
 def _named(run: Run, point: Point) -> Run:

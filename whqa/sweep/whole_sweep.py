@@ -8,7 +8,8 @@ The same command continues where it stopped. A point that fails is told at the e
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from whqa.callbacks.summary_run import log_summary, log_sweep
 from whqa.contract.sweep_json import Sweep
-from whqa.cv import TRAIN, Graph, tracking, work_through
+from whqa.cv import TRAIN, Graph, graph_of, take_note, tracking, work_through
 from whqa.errors import InputError
 from whqa.files import write_json, write_rows, write_text
 from whqa.masks.run_state import LOG, last_log_line
@@ -24,7 +25,8 @@ from whqa.masks.sharing import share_run
 from whqa.report.sweep_page import render_sweep, sweep_rows
 from whqa.results.environment import environment
 from whqa.results.sweep_table import PointRows, read_point, sweep_points
-from whqa.stages.schedule import Run, jobs_by_default
+from whqa.stages.schedule import Run
+from whqa.stages.slurm import Slurm, tell
 from whqa.summarize import summarize
 from whqa.sweep.shared_graph import shared_graph
 from whqa.sweep.sweep_plan import SweepPlan
@@ -34,7 +36,12 @@ _SUMMARISED = ("cases.csv", "summary.json", "summary.html")
 
 
 def cross_validate_all(
-    plan: SweepPlan, jobs: int | None = None, console: Console | None = None, output: Console | None = None
+    plan: SweepPlan,
+    jobs: int | None = None,
+    console: Console | None = None,
+    output: Console | None = None,
+    slurm: Slurm | None = None,
+    work: Callable[[Graph, Console], None] | None = None,
 ) -> int:
     """Run what is missing of a sweep, summarise its points, write and print their table.
 
@@ -43,6 +50,7 @@ def cross_validate_all(
         jobs: runs side by side; None leaves it to `whqa.stages.schedule`.
         console: where progress is told; standard error by default.
         output: where the table is printed; standard output by default.
+        slurm, work: see `whqa.cv.cross_validate`.
 
     Returns:
         0, or 1 where a point failed.
@@ -53,10 +61,14 @@ def cross_validate_all(
     console = console or Console(stderr=True)
     config = plan.points[0].config
     tracked = tracking(config)
-    runs = shared_graph(plan.points, jobs)
-    graph = Graph(runs, TRAIN, jobs or jobs_by_default(runs, config.trainer.get("accelerator")))
+    runs = shared_graph(plan.points, jobs, trained_here=not slurm and work is None)
+    if slurm and not all(run.complete for run in runs):
+        last = partial(cross_validate_all, plan, jobs, work=take_note)
+        tell(slurm.submit(runs, plan.directory, TRAIN, last), runs, plan.directory, console)
+        return 0
+    graph = graph_of(runs, config, jobs)
     changed = {run.of for run in graph.runs if not run.complete}
-    work_through(graph, console)
+    (work or work_through)(graph, console)
     why = _failures(graph)
     for point in plan.points:
         if point.name not in why:
