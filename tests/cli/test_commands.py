@@ -112,7 +112,7 @@ def test_lightning_says_nothing_of_its_own_while_it_is_imported_late() -> None:
 
 
 def test_an_interrupted_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*args: object) -> int:
+    def interrupted(*args: object, **options: object) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("whqa.cv.cross_validate", interrupted)
@@ -131,7 +131,7 @@ def test_an_interrupted_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -
 def test_a_disk_in_trouble_is_told_in_one_line(
     error: OSError, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def trouble(*args: object) -> int:
+    def trouble(*args: object, **options: object) -> int:
         raise error
 
     monkeypatch.setattr("whqa.cv.cross_validate", trouble)
@@ -141,7 +141,7 @@ def test_a_disk_in_trouble_is_told_in_one_line(
 
 @pytest.mark.parametrize("error", [OSError("cannot identify the picture"), OSError(errno.EBADF, "Bad descriptor")])
 def test_a_fault_of_the_program_is_not_taken_for_the_disk_s(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
-    def faulty(*args: object) -> int:
+    def faulty(*args: object, **options: object) -> int:
         raise error
 
     monkeypatch.setattr("whqa.cv.cross_validate", faulty)
