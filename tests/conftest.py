@@ -9,7 +9,9 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from importlib.resources import files
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -64,6 +66,18 @@ def hearing() -> Iterator[None]:
 RUN_KINDS = ("final", "side1", "side2", "side3", "side4", "early")
 RUN_METHODS = ("errormap", "constant", "boundary", "entropy")
 RUN_STRUCTURES = ("lv", "rv", "myo")
+
+
+@pytest.fixture(scope="session")
+def dicom_files() -> ModuleType:
+    """What writes DICOM files, `tests/dicom_files.py`; skips where the extra is not installed."""
+    pytest.importorskip("highdicom", reason="the extra whqa[dicom] is not installed")
+    spec = spec_from_file_location("dicom_files", Path(__file__).with_name("dicom_files.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ DATA_FLOORS = (
     "alignment case",
     "preprocess reading folds",
     "sources cache",
-    "findings phantom prepare",
+    "findings phantom prepare dicom",
     "__init__",
 )
 TOP_MODULES, FUNCTION_LINES, FILE_LINES = 13, 50, 400

@@ -19,7 +19,7 @@ import whqa
 from whqa.assessment import TrainedRun, assess, load_run, write_assessment
 from whqa.assessment.ensemble import judge_mask
 from whqa.assessment.input_findings import InputFindings
-from whqa.assessment.inputs import read_inputs
+from whqa.assessment.inputs import InputOptions, read_inputs
 from whqa.assessment.run_grid import to_run_grid
 from whqa.assessment.verdict import verdict_of
 from whqa.contract.quality_json import QualityIndicator
@@ -191,8 +191,7 @@ def test_each_network_hears_its_own_segmenter(run: TrainedRun) -> None:
 
 
 def test_the_dice_with_the_second_opinion_is_told(run: TrainedRun, case: tuple[Path, Path]) -> None:
-    options = dict.fromkeys(("modality", "label_map", "orientation", "name"))
-    read = read_inputs(*case, run, resample=False, **options)
+    read = read_inputs(*case, run, InputOptions())
     on_grid = to_run_grid(read, run)
     image, mask = torch.from_numpy(on_grid.image.astype(np.float32)), torch.from_numpy(on_grid.mask.astype(np.int64))
     opinion = judge_mask(run.networks, image, mask, tuple(on_grid.geometry.spacing)).opinion

@@ -30,7 +30,7 @@ import torch
 
 from whqa.assessment.batch_case import AssessOptions, BatchCase
 from whqa.assessment.batch_table import write_table, write_worklist
-from whqa.assessment.inputs import InputFile
+from whqa.assessment.input_places import InputFile
 from whqa.assessment.kept_cases import kept_quality, request_record, run_record
 from whqa.assessment.model import TrainedRun, load_run
 from whqa.assessment.output_folder import (
@@ -175,6 +175,7 @@ def _judged_or_kept(asked: _Asked, loaded: Callable[[], TrainedRun], judge: Judg
     pair, folder, options = asked
     case = _empty(asked)
     image, mask = InputFile(pair.image), InputFile(pair.mask)
+    options = replace(options, dicom=image.is_dicom)
     softmax = None if pair.probabilities is None else InputFile(pair.probabilities)
     given = [path for path in (pair.image, pair.mask, pair.probabilities) if path is not None]
     try:
@@ -195,6 +196,7 @@ def _judged_or_kept(asked: _Asked, loaded: Callable[[], TrainedRun], judge: Judg
             confidence=options.confidence,
             resample=options.resample,
             orientation=options.orientation,
+            series=options.series,
             **({} if softmax is None else {"probabilities": softmax}),
             name=pair.name,
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from whqa.assessment.output_folder import CORRECTED, ERROR_MAP, PROBABILITY, QUALITY, REPORT
+from whqa.assessment.output_folder import CORRECTED, CORRECTED_SEG, ERROR_MAP, ERROR_SEG, PROBABILITY, QUALITY, REPORT
 from whqa.assessment.pairs import Pair
 from whqa.structures import LabelScheme
 
@@ -23,6 +23,8 @@ class AssessOptions:
         resample: bring masks of another grid to their image's.
         orientation: sides that the axes point to where a header does not know them; None is not stated.
         preview: name of a picture in each case's folder, or None.
+        series: number or UID of the DICOM series that is meant; None where there is but one.
+        dicom: whether the image is DICOM, so that results are written as DICOM too.
     """
 
     modality: str | None = None
@@ -32,11 +34,13 @@ class AssessOptions:
     preview: str | None = None
     resample: bool = False
     orientation: str | None = None
+    series: str | None = None
+    dicom: bool = False
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the files that a case gets, but for request.json."""
-        names = [PROBABILITY, ERROR_MAP, CORRECTED, QUALITY]
+        names = [PROBABILITY, ERROR_MAP, CORRECTED, QUALITY, *([CORRECTED_SEG, ERROR_SEG] if self.dicom else [])]
         return (*names, *([REPORT] if self.report else []), *([self.preview] if self.preview else []))
 
 

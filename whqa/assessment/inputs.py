@@ -6,10 +6,8 @@ decoded once, and hashed at most once.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,47 +17,37 @@ import numpy.typing as npt
 
 from whqa.assessment.in_memory import in_memory
 from whqa.assessment.input_findings import InputFindings, input_findings
+from whqa.assessment.input_places import (
+    InputFile,
+    conflict_of,
+    file_of,
+    name_of_case,
+    place_of_scan,
+    places_of_mask,
+    told_of_series,
+)
 from whqa.assessment.mask_labels import scheme_of_mask
 from whqa.assessment.model import TrainedRun
 from whqa.assessment.placing import check_place, in_place, stated_axes, with_stated_axes
-from whqa.assessment.structure_files import read_structure_files, structure_files
+from whqa.assessment.structure_files import read_structure_files
 from whqa.assessment.unlike_labels import explained
 from whqa.data.case import Modality
-from whqa.data.formats.file_names import case_name
-from whqa.data.formats.volume_files import (
-    Grid,
-    Volume,
-    by_affine,
-    image_voxels,
-    label_values,
-    read_grid,
-    read_layers,
-)
+from whqa.data.dicom.series import DicomImage, DicomSource
+from whqa.data.formats.volume_files import Grid, LayeredLabels, Volume, image_voxels, label_values
 from whqa.errors import InputError
-from whqa.files import sha256
 from whqa.structures import LabelScheme, label_scheme
 
 
 @dataclass(frozen=True)
-class InputFile:
-    """A file that is to be judged, or that holds a mask; it is hashed when its digest is first asked for.
+class InputOptions:
+    """How image and mask are read; see `whqa.assessment.pipeline.assess`."""
 
-    A mask may be a folder of structure files; its digest is that of their names and digests.
-    """
-
-    path: Path
-
-    @cached_property
-    def sha256(self) -> str:
-        """Hexadecimal digest of its bytes.
-
-        Raises:
-            InputError: there is no such file, or it cannot be read.
-        """
-        if not self.path.is_dir():
-            return sha256(self.path)
-        lines = [f"{path.name} {sha256(path)}\n" for path in structure_files(self.path).values()]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    modality: str | None = None
+    label_map: str | Mapping[str, Any] | LabelScheme | None = None
+    resample: bool = False
+    orientation: str | None = None
+    series: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +66,7 @@ class Inputs:
         warnings: for the user.
         findings: what is odd about image and mask, before any network has seen them.
         mask_place: grid of the mask's file, before the mask was brought to the image's.
+        dicom: what results need to be written as DICOM, where the image is; else None.
     """
 
     name: str
@@ -92,6 +81,7 @@ class Inputs:
     warnings: tuple[str, ...]
     findings: InputFindings
     mask_place: Grid | Volume
+    dicom: DicomSource | None = None
 
     @property
     def voxel_ml(self) -> float:
@@ -118,12 +108,7 @@ def read_inputs(
     image: Any,
     mask: Any,
     run: TrainedRun,
-    *,
-    modality: str | None,
-    label_map: str | Mapping[str, Any] | LabelScheme | None,
-    resample: bool,
-    orientation: str | None,
-    name: str | None,
+    options: InputOptions,
 ) -> Inputs:
     """Read and check both volumes, each a path, an `InputFile`, a nibabel image or (array, affine).
 
@@ -131,24 +116,26 @@ def read_inputs(
         InputError: a file is bad, the two do not lie on one grid, the mask lacks all structures, values are unknown, or
             the modality is missing or foreign.
     """
-    stated = None if label_map is None else label_scheme(label_map)
+    stated = None if options.label_map is None else label_scheme(options.label_map)
     _check_scheme(stated or run.scheme, run)
-    kind, axes = _modality(modality, run), stated_axes(orientation)
-    image_file, mask_file = _file_of(image), _file_of(mask)
-    given = _grid(image_file.path, run) if image_file else in_memory(image, "image")
-    own = _places_of(mask_file or mask, run)
+    axes = stated_axes(options.orientation)
+    image_file, mask_file = file_of(image), file_of(mask)
+    given = place_of_scan(image_file, mask_file, run, options.series) if image_file else in_memory(image, "image")
+    series = given if isinstance(given, DicomImage) else None
+    kind = _modality(options.modality or (series.modality if series else None), run)
+    own = places_of_mask(mask_file or mask, given, run, stated)
     place, notes = with_stated_axes(given, axes, next(iter(own.values())))
     own = {key: with_stated_axes(part, axes, place)[0] for key, part in own.items()}
-    read = _mask_in_parts if mask_file and mask_file.path.is_dir() else _mask_as_map
-    scan, found = read(place, own, mask_file, run, stated, resample)
+    read = _mask_in_parts if mask_file and mask_file.is_folder_of_parts else _mask_as_map
+    scan, found = read(place, own, mask_file, run, stated, options.resample)
     if not found.indices.any():
         raise InputError(f"{found.path}: empty mask, no structure in it; is it the right file and label map?")
     labels = Volume(found.indices, found.affine, found.path, found.header)
     findings = input_findings(place, scan, labels, kind, run.scheme.keys)
-    of_image = [f"{place.path.name}: {note}" for note in notes]
-    told = (*findings.image, *_conflict(place), *of_image, *found.notes, *findings.told, *findings.mask)
+    of_image = [f"{place.path.name}: {note}" for note in (*told_of_series(series, kind), *notes)]
+    told = (*findings.image, *conflict_of(place), *of_image, *found.notes, *findings.told, *findings.mask)
     return Inputs(
-        name or case_name(scan.path.name),
+        options.name or name_of_case(scan.path),
         scan,
         labels,
         found.values,
@@ -160,6 +147,7 @@ def read_inputs(
         told,
         findings,
         next(iter(own.values())),
+        series.source if series else None,
     )
 
 
@@ -174,40 +162,6 @@ class _Mask:
     header: nib.Nifti1Header | None
     scheme: LabelScheme
     notes: tuple[str, ...]
-
-
-def _grid(path: Path, run: TrainedRun) -> Grid:
-    if run.spacing_rule != "refuse":
-        return read_grid(path, run.spacing_rule)
-    grid = read_grid(path)
-    if grid.conflict:
-        raise InputError(
-            f"{path}: {grid.conflict}, which the run {run.path} refuses; if the affine is right, write the file "
-            f"by it: {by_affine(path)}",
-            "header-conflict",
-        )
-    return grid
-
-
-def _map(path: Path, run: TrainedRun) -> Grid | Volume:
-    """Header of a label map, or what was made of its layers."""
-    try:
-        return _grid(path, run)
-    except InputError as error:
-        layers = read_layers(path, run.spacing_rule) if error.code == "several-volumes" else None
-        if layers is None:
-            raise
-        return layers
-
-
-def _places_of(mask: Any, run: TrainedRun) -> dict[str, Grid | Volume]:
-    """Headers of the mask's files: of each structure where it is a folder of them, else of the whole, under ""."""
-    if not isinstance(mask, InputFile):
-        return {"": in_memory(mask, "mask")}
-    if not mask.path.is_dir():
-        return {"": _map(mask.path, run)}
-    files = structure_files(mask.path)
-    return {key: _grid(path, run) for key, path in files.items() if key in run.scheme.keys}
 
 
 def _mask_as_map(
@@ -228,7 +182,8 @@ def _mask_as_map(
     except InputError as error:
         raise explained(error, place, own, scheme) from None
     scan = _image(place)
-    notes = (*_conflict(own), *(f"{own.path.name}: {n}" for n in (*laid.notes[len(own.notes) :], *notes)))
+    told = own.notes if isinstance(own, LayeredLabels) else ()
+    notes = (*conflict_of(own), *(f"{own.path.name}: {n}" for n in (*told, *laid.notes[len(own.notes) :], *notes)))
     return scan, _Mask(own.path, laid.array, indices, laid.affine, laid.header, scheme, notes)
 
 
@@ -250,18 +205,6 @@ def _mask_in_parts(
     values = run.scheme.to_values(laid.array)
     notes = tuple(f"{mask.path.name}: {note}" for note in laid.notes)
     return _image(place), _Mask(mask.path, values, laid.array, laid.affine, laid.header, run.scheme, notes)
-
-
-def _file_of(given: Any) -> InputFile | None:
-    if isinstance(given, str | Path):
-        return InputFile(Path(given))
-    return given if isinstance(given, InputFile) else None
-
-
-def _conflict(place: Grid | Volume) -> list[str]:
-    if not isinstance(place, Grid) or not place.conflict:
-        return []
-    return [f"the header of {place.path.name} contradicts itself, {place.conflict}; using {place.spacing_rule}"]
 
 
 def _check_scheme(scheme: LabelScheme, run: TrainedRun) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from whqa import __version__
 from whqa.assessment.batch_case import AssessOptions, BatchCase
 from whqa.assessment.batch_table import table_row
-from whqa.assessment.inputs import InputFile
+from whqa.assessment.input_places import InputFile
 from whqa.assessment.model import TrainedRun
 from whqa.assessment.output_folder import QUALITY, REQUEST
 from whqa.errors import InputError
@@ -59,6 +59,7 @@ def request_record(
         "confidence": options.confidence,
         "resample": options.resample,
         "orientation": options.orientation,
+        "series": options.series,
         "outputs": list(options.outputs),
         "run": dict(run),
         "whqa": __version__,

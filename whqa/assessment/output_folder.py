@@ -21,6 +21,8 @@ from whqa.files import read_json, write_text
 # of a case
 PROBABILITY, ERROR_MAP, CORRECTED = "error_probability.nii.gz", "error_map.nii.gz", "corrected_mask.nii.gz"
 QUALITY, REPORT = "quality.json", "report.html"
+# of a case whose image is a DICOM series
+CORRECTED_SEG, ERROR_SEG = "corrected_mask.dcm", "error_map.dcm"
 REQUEST, TRACEBACK = "request.json", "error.txt"
 # of a batch, beside the folders of its cases
 INDEX, TABLE, WORKLIST = "index.html", "assessments.csv", "worklist.csv"
@@ -108,7 +110,7 @@ def clear(folder: Path, outputs: Sequence[str]) -> None:
     earlier = _outputs_of_our_request(folder)
     names = [REQUEST, *(name for name in earlier if name.lower().endswith(".png"))] if earlier is not None else []
     if earlier is not None or _has_our_quality(folder):
-        names += [*outputs, REPORT]
+        names += [*outputs, REPORT, CORRECTED_SEG, ERROR_SEG]
     if _has_our_traceback(folder):
         names.append(TRACEBACK)
     for name in dict.fromkeys(names):

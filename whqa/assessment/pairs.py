@@ -3,7 +3,8 @@
 Files of two folders that have the same name belong together. The rest is compared without one closing word that says
 what the file is, so that `case7_0000.nii.gz` and `case7_image.nii.gz` find `case7.nii.gz`, `case7_label.nii.gz` or
 `case7_seg.nii.gz`; what then has no partner is told, but for the other channels of a paired `case7_0000.nii.gz`.
-A mask may be a folder of structure files: `case7/` or, as TotalSegmentator writes it, `case7/segmentations/`.
+A mask may be a folder of structure files: `case7/` or, as TotalSegmentator writes it, `case7/segmentations/`. Of DICOM,
+images are folders or archives of a series, and masks folders, archives or files: `case7/`, `case7.zip`, `case7.dcm`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from whqa.assessment.structure_files import PARTS, is_structure_folder, structure_folders
 from whqa.data.formats.file_names import IMAGE_WORDS, MASK_WORDS, case_name, stem
-from whqa.data.formats.volume_files import CLASS_MAP_ENDINGS, describe_foreign
+from whqa.data.formats.volume_files import CLASS_MAP_ENDINGS, describe_foreign, holds_dicom
 from whqa.data.sources.listing import list_files, same_file
 from whqa.errors import InputError
 
@@ -75,7 +76,8 @@ def pairs_of_folders(images: Path, masks: Path) -> Pairs:
     """
     together = same_file(images, masks)
     problems = [*_unreadable(images), *([] if together else _unreadable(masks))]
-    scans, labels = _files(images), [*_files(masks), *structure_folders(masks)]
+    scans = [*_files(images), *_dicom_places(images)]
+    labels = [*_files(masks), *structure_folders(masks), *_dicom_places(masks)]
     groups = [] if together else _by_equal_names(scans, labels)
     groups += _by_words(scans, labels, together, _files_of(groups))
     found = [Pair(g.case, g.images[0], g.masks[0]) for g in groups if g.is_pair]
@@ -86,6 +88,18 @@ def pairs_of_folders(images: Path, masks: Path) -> Pairs:
     if not found:
         raise InputError(_no_pair(images, masks, together, [line for _, line in problems]))
     return Pairs(tuple(sorted(found, key=lambda pair: pair.name)), tuple(problems))
+
+
+def is_one_case(image: Path, mask: Path) -> bool:
+    """Whether two paths are one scan with a mask of it, and no folders of cases."""
+    if not image.is_dir():
+        return True
+    if not holds_dicom(image):
+        return False
+    if not mask.is_dir() or is_structure_folder(mask):
+        return True
+    # a folder that holds one DICOM mask, or series in folders of their own beside a folder of masks
+    return holds_dicom(mask) and len(list_files(mask, endings=None).files) == 1
 
 
 def pairs_of_table(path: Path) -> Pairs:
@@ -163,9 +177,22 @@ def _files(folder: Path) -> list[Path]:
     return list(list_files(folder, depth=0).files.values())
 
 
+def _dicom_places(folder: Path) -> list[Path]:
+    """The folders, archives and files of DICOM in a folder, each of one case."""
+    there = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    named = (path for path in there if path.is_dir() or path.suffix.lower() in (".dcm", ".zip"))
+    return [path for path in named if holds_dicom(path) and not (path.is_dir() and _holds_parts(path))]
+
+
+def _holds_parts(folder: Path) -> bool:
+    return any(is_structure_folder(inner) for inner in (folder / PARTS, folder) if inner.is_dir())
+
+
 def _called(path: Path) -> str:
-    """The name that says which case a file or a folder of structure files is of."""
-    return path.parent.name if path.name == PARTS else path.name
+    """The name that says which case a file, a folder of structure files or one of DICOM files is of."""
+    if path.name == PARTS:
+        return path.parent.name
+    return path.stem if path.suffix.lower() in (".dcm", ".zip") else path.name
 
 
 def _files_of(groups: Iterable[_Group]) -> set[Path]:

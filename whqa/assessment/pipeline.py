@@ -23,7 +23,7 @@ import torch
 
 from whqa.assessment.correction_choice import corrected_mask, correction_choice
 from whqa.assessment.ensemble import LOST, Judgement, judge_mask
-from whqa.assessment.inputs import read_inputs
+from whqa.assessment.inputs import InputOptions, read_inputs
 from whqa.assessment.likeness import likeness_to
 from whqa.assessment.model import TrainedRun, load_run
 from whqa.assessment.quality_record import Findings, Moments, quality_record
@@ -49,14 +49,15 @@ def assess(
     confidence: float = 0.9,
     resample: bool = False,
     orientation: str | None = None,
+    series: str | None = None,
     probabilities: Any = None,
     name: str | None = None,
 ) -> Assessment:
     """Judge one mask of one image.
 
     Args:
-        image: path, nibabel image, or (array (X, Y, Z), affine (4, 4) voxel -> RAS mm).
-        mask: the same, of label values, or a folder of structure files; turned, padded or cut to the image's grid.
+        image: path (of DICOM a folder or zip archive), nibabel image, or (array (X, Y, Z), affine (4, 4) to RAS mm).
+        mask: the same, of label values, a folder of structure files, or DICOM SEG or RTSTRUCT; turned, padded or cut.
         model: runs/<experiment>, a model file of `whqa export`, or what `load_run` made of either.
         modality: "ct" or "mr"; needed only where the run was trained on both.
         label_map: which value of the mask stands for which structure: a scheme, its name, or structure -> value(s).
@@ -64,6 +65,7 @@ def assess(
         confidence: of the intervals, between 0.5 and 0.999.
         resample: bring a mask of another grid to the image's, each voxel with the nearest label.
         orientation: sides that the array's axes point to, such as "LPS", where a header does not know them.
+        series: number or UID of the DICOM series that is meant, where the image's folder holds several.
         probabilities: of the program that a run without segmenters learned with: nnU-Net's .npz, a NIfTI file with one
             volume a class, or an array (class, z, y, x), on the grid of the mask's file or of the image.
         name: of the case; by default that of the image file.
@@ -76,9 +78,7 @@ def assess(
     started = time.perf_counter()
     run = model if isinstance(model, TrainedRun) else load_run(model)
     check_told(run, probabilities)
-    inputs = read_inputs(
-        image, mask, run, modality=modality, label_map=label_map, resample=resample, orientation=orientation, name=name
-    )
+    inputs = read_inputs(image, mask, run, InputOptions(modality, label_map, resample, orientation, series, name))
     read = time.perf_counter()
     case = to_run_grid(inputs, run)
     told = told_opinion(probabilities, inputs, case, run)
@@ -112,6 +112,7 @@ def _assessment(run: TrainedRun, found: Findings, quality: QualityJson) -> Asses
         population=_population(run),
         corrected_values=inputs.to_values(maps.corrected),
         opinion=maps.opinion,
+        dicom=inputs.dicom,
     )
 
 

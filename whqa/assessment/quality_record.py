@@ -11,7 +11,8 @@ import numpy as np
 
 from whqa.assessment.correction_choice import CorrectedMask, CorrectionChoice
 from whqa.assessment.ensemble import Judgement
-from whqa.assessment.inputs import InputFile, Inputs
+from whqa.assessment.input_places import InputFile
+from whqa.assessment.inputs import Inputs
 from whqa.assessment.intervals import expected_dice_by_structure, quality_indicators
 from whqa.assessment.likeness import Likeness
 from whqa.assessment.model import TrainedRun

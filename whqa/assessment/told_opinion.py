@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whqa.assessment.inputs import InputFile, Inputs
+from whqa.assessment.input_places import InputFile
+from whqa.assessment.inputs import Inputs
 from whqa.assessment.model import OpinionProgram, TrainedRun
 from whqa.assessment.run_grid import CaseOnGrid
 from whqa.data.formats.volume_files import ClassMaps, class_maps_in_memory, read_class_maps

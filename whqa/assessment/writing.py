@@ -6,9 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from whqa.assessment.output_folder import CORRECTED, ERROR_MAP, PROBABILITY, QUALITY, REPORT
+from whqa.assessment.output_folder import (
+    CORRECTED,
+    CORRECTED_SEG,
+    ERROR_MAP,
+    ERROR_SEG,
+    PROBABILITY,
+    QUALITY,
+    REPORT,
+)
 from whqa.contract.quality_json import Assessment
+from whqa.data.dicom.seg_writing import ERROR_SEGMENT, structure_segments, write_segmentation
 from whqa.data.formats.volume_files import write_volume
+from whqa.errors import InputError
 from whqa.files import write_json
 
 
@@ -32,6 +42,12 @@ def write_assessment(assessment: Assessment, out: Path, *, report: bool = True, 
     write_volume(out / PROBABILITY, assessment.error_probability, affine, header)
     write_volume(out / ERROR_MAP, assessment.error_map.astype(np.uint8), affine, header)
     write_volume(out / CORRECTED, corrected, affine, header)
+    if assessment.dicom is not None and assessment.dicom.frame_of_reference:
+        try:
+            _write_dicom(assessment, out)
+        except InputError as error:
+            # minutes of work, all of it there as NIfTI
+            assessment.quality["warnings"].append(str(error))
     if report or preview:
         from whqa.report.assessment_page import write_preview, write_report  # matplotlib
 
@@ -40,3 +56,12 @@ def write_assessment(assessment: Assessment, out: Path, *, report: bool = True, 
         if preview:
             write_preview(assessment, preview)
     write_json(out / QUALITY, assessment.quality)
+
+
+def _write_dicom(assessment: Assessment, out: Path) -> None:
+    """The corrected mask and the error map as DICOM segmentations of the series that was judged."""
+    scheme, name = assessment.scheme, f"whqa {assessment.quality['model']['run']}"
+    segments = structure_segments(scheme.keys, scheme.titles)
+    write_segmentation(out / CORRECTED_SEG, assessment.dicom, assessment.corrected, segments, "Corrected mask", name)
+    error = assessment.error_map.astype(np.uint8)
+    write_segmentation(out / ERROR_SEG, assessment.dicom, error, [ERROR_SEGMENT], "Predicted errors", name)

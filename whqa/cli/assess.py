@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,19 +31,40 @@ NO_INTERVAL = "(no interval: too few unseen cases in the run)"
 
 def add_assess_command(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; sets `run(options, overrides) -> exit code`."""
-    parser.add_argument("image", metavar="IMAGE", type=Path, help="a scan, a folder of scans, or a CSV table of pairs")
+    parser.add_argument(
+        "image",
+        metavar="IMAGE",
+        type=Path,
+        help="a scan, the folder (or zip) of a DICOM series, a folder of scans, or a CSV table of pairs",
+    )
     parser.add_argument(
         "mask",
         metavar="MASK",
         type=Path,
         nargs="?",
-        help="its mask, a folder of its structure files, or the folder of the masks",
+        help="its mask (NIfTI, NRRD, DICOM SEG, RTSTRUCT), a folder of its structure files, or the folder of the masks",
     )
     parser.add_argument(
         "--model", type=Path, metavar="RUN", help="a trained run, e.g. runs/demo, or a file of `whqa export`"
     )
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", required=True, help="folder of the results")
     parser.add_argument("--fold", type=int, action="append", metavar="K", help="this fold's network (default: all)")
+    _add_reading(parser)
+    parser.add_argument("--confidence", type=float, default=0.9, help="of the intervals (default 0.9)")
+    parser.add_argument(
+        "--reference", type=Path, metavar="LABEL", help="its true label map: print what was said beside it"
+    )
+    _add_output_options(parser)
+    parser.epilog = (
+        "a table has the columns image and mask, and name, modality and probabilities if you like; files in two "
+        "folders are matched by name; a second call goes on where the first one stopped. "
+        "Example: whqa assess scan.nii.gz mask.nii.gz --model runs/demo -o out"
+    )
+    parser.set_defaults(run=_assess)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    """How image and mask are read."""
     parser.add_argument(
         "--label-map",
         metavar="MAP",
@@ -62,18 +84,10 @@ def add_assess_command(parser: argparse.ArgumentParser) -> None:
         metavar="AXES",
         help="sides that the arrays' axes point to, e.g. LPS, of files whose header does not know them",
     )
-    parser.add_argument("--modality", choices=("ct", "mr"), help="of the images; needed where the run knows both")
-    parser.add_argument("--confidence", type=float, default=0.9, help="of the intervals (default 0.9)")
     parser.add_argument(
-        "--reference", type=Path, metavar="LABEL", help="its true label map: print what was said beside it"
+        "--series", metavar="S", help="number or UID of the DICOM series that is meant, where IMAGE holds several"
     )
-    _add_output_options(parser)
-    parser.epilog = (
-        "a table has the columns image and mask, and name, modality and probabilities if you like; files in two "
-        "folders are matched by name; a second call goes on where the first one stopped. "
-        "Example: whqa assess scan.nii.gz mask.nii.gz --model runs/demo -o out"
-    )
-    parser.set_defaults(run=_assess)
+    parser.add_argument("--modality", choices=("ct", "mr"), help="of the images; needed where the run knows both")
 
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -121,7 +135,14 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
     from whqa.assessment.model import load_run
 
     settings = AssessOptions(
-        options.modality, scheme, options.confidence, options.report, preview, options.resample, axes
+        options.modality,
+        scheme,
+        options.confidence,
+        options.report,
+        preview,
+        options.resample,
+        axes,
+        options.series,
     )
     model = load_run(model_path, options.fold)
     _check_told(options, pairs, model)
@@ -158,7 +179,7 @@ def _pairs(options: argparse.Namespace) -> Pairs | None:
     image, mask = options.image, options.mask
     if not image.exists():
         raise InputError(f"{image}: no such file or folder")
-    from whqa.assessment.pairs import pairs_of_folders, pairs_of_table, with_probabilities
+    from whqa.assessment.pairs import is_one_case, pairs_of_folders, pairs_of_table, with_probabilities
 
     def told(pairs: Pairs) -> Pairs:
         return pairs if options.probabilities is None else with_probabilities(pairs, options.probabilities)
@@ -169,11 +190,12 @@ def _pairs(options: argparse.Namespace) -> Pairs | None:
         return told(pairs_of_table(image))
     if not mask.exists():
         raise InputError(f"{mask}: no such file or folder")
-    if image.is_dir() and not mask.is_dir():
+    one = is_one_case(image, mask)
+    if image.is_dir() and not one and not mask.is_dir():
         from whqa.data.formats.volume_files import describe_foreign
 
         raise InputError(f"{image}: not a volume but {describe_foreign(image)}")
-    if image.is_dir():
+    if not one:
         return told(pairs_of_folders(image, mask))
     if options.probabilities is not None and not options.probabilities.is_file():
         raise InputError(f"{options.probabilities}: no such file; give the probabilities of {image}")
@@ -182,11 +204,13 @@ def _pairs(options: argparse.Namespace) -> Pairs | None:
 
 def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: AssessOptions) -> int:
     from whqa.assessment.against_truth import said_and_true
+    from whqa.assessment.input_places import InputFile
     from whqa.assessment.output_folder import QUALITY, REPORT, clear, new_folder, refuse_overwriting
     from whqa.assessment.pipeline import assess
     from whqa.assessment.writing import write_assessment
 
     out = options.out
+    settings = replace(settings, dicom=InputFile(options.image).is_dicom)
     given = [path for path in (options.image, options.mask, options.probabilities) if path is not None]
     refuse_overwriting((out / name for name in settings.outputs), given)
     with new_folder(out):
@@ -199,6 +223,7 @@ def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Assess
             confidence=settings.confidence,
             resample=settings.resample,
             orientation=settings.orientation,
+            series=settings.series,
             probabilities=options.probabilities,
         )
         preview = out / settings.preview if settings.preview else None

@@ -368,6 +368,7 @@ class Assessment:
             qi_volume, acc_heart, qi_heart, mean_dice, mean_dice_predicted (None where there is none).
         corrected_values: the corrected mask in the values and type of the mask's own file.
         opinion: most probable labels of the second opinion, uint8, 0 outside the box that was judged; None without.
+        dicom: of an image that was a DICOM series: what results need to be written as DICOM, of `whqa.data.dicom`.
     """
 
     name: str
@@ -383,3 +384,4 @@ class Assessment:
     population: tuple[dict[str, Any], ...] = ()
     corrected_values: npt.NDArray[np.integer] | None = None
     opinion: npt.NDArray[np.uint8] | None = None
+    dicom: Any = None

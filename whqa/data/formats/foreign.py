@@ -21,6 +21,7 @@ from whqa.errors import InputError
 _HEAD_BYTES = 1 << 16
 _FILES_LOOKED_AT = 20
 _AGAIN = "download or copy it again"
+_SERIES, _ARCHIVE = "a folder of DICOM files", "an archive of DICOM files"
 _BY_NIBABEL = "n.save(n.load(sys.argv[1]), sys.argv[2])"
 _BY_ITK = "s.WriteImage(s.ReadImage(sys.argv[1]), sys.argv[2])"
 _OF_ARRAY = "import numpy as p; n.save(n.Nifti1Image(p.load(sys.argv[1]), n.load(sys.argv[2]).affine), sys.argv[3])"
@@ -32,7 +33,12 @@ def _shell(*words: str | Path) -> str:
     return shlex.join(str(word) for word in words)
 
 
-def _dicom(path: Path) -> str:
+def convert_dicom(path: Path) -> str:
+    """The command that makes NIfTI files of the series in a folder, or in that of a file, in words."""
+    if path.is_file() and first_bytes(path, 4, inflate=False) == b"PK\3\4":
+        folder = path.with_suffix("")
+        unpack, convert = ("unzip", path, "-d", folder), ("dcm2niix", "-z", "y", "-o", folder, folder)
+        return f"convert them: {_shell(*unpack)} && {_shell(*convert)}"
     folder = path if path.is_dir() else path.parent
     return f"convert the series in its folder: {_shell('dcm2niix', '-z', 'y', '-o', folder, folder)}"
 
@@ -85,7 +91,7 @@ _UNPACK = "unpack it and give a volume of its content"
 
 # Where the bytes stand, the bytes, what has them, and what helps.
 _MAGIC: tuple[tuple[int, bytes, str, _Step], ...] = (
-    (128, b"DICM", "a DICOM file", _dicom),
+    (128, b"DICM", "a DICOM file", convert_dicom),
     (0, b"\x89PNG\r\n\x1a\n", "a PNG picture", _PICTURE),
     (0, b"\xff\xd8\xff", "a JPEG picture", _PICTURE),
     (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture", _PICTURE),
@@ -182,6 +188,20 @@ def describe_foreign(path: Path) -> str | None:
     return None
 
 
+def holds_dicom(path: Path) -> bool:
+    """Whether a file, what lies in a folder, or what a zip archive holds, is DICOM; told by the first files.
+
+    Files that cannot be opened are none.
+    """
+    if path.is_dir():
+        return (_folder(path) or "").startswith(_SERIES)
+    try:
+        head = first_bytes(path, _HEAD_BYTES, inflate=False)
+    except InputError:
+        return False
+    return is_dicom_head(head) or (_zip(path, head) or "").startswith(_ARCHIVE)
+
+
 def refuse_folder(path: Path) -> None:
     """Whether `path`, which was given as a volume, is a folder.
 
@@ -202,8 +222,8 @@ def _folder(path: Path) -> str:
             head = first_bytes(file, 256, inflate=False)
         except InputError:
             continue
-        if _is_dicom(head):
-            return f"a folder of DICOM files; {_dicom(path)}"
+        if is_dicom_head(head):
+            return f"{_SERIES}; {convert_dicom(path)}"
         if file.name in ("2dseq", "acqp", "visu_pars"):
             return "a Bruker study; convert it with dicomifier or bruker2nifti"
     volume = next((file for file in files if is_volume(file.name)), None)
@@ -220,10 +240,8 @@ def _zip(path: Path, raw: bytes) -> str | None:
                 return "an archive of NumPy arrays; save the volume in it as NIfTI, with the affine of the image"
             for name in [n for n in names if not n.endswith("/")][:_FILES_LOOKED_AT]:
                 with archive.open(name) as member:
-                    if _is_dicom(member.read(256)):
-                        folder = path.with_suffix("")
-                        unpack, convert = ("unzip", path, "-d", folder), ("dcm2niix", "-z", "y", "-o", folder, folder)
-                        return f"an archive of DICOM files; convert them: {_shell(*unpack)} && {_shell(*convert)}"
+                    if is_dicom_head(member.read(256)):
+                        return f"{_ARCHIVE}; {convert_dicom(path)}"
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, ValueError, EOFError):
         return f"a damaged zip archive; {_AGAIN}"
     return f"a zip archive; {_UNPACK}: {_shell('unzip', path)}"
@@ -233,8 +251,8 @@ def _known(path: Path, head: bytes) -> str | None:
     for start, magic, what, step in _MAGIC:
         if head[start : start + len(magic)] == magic:
             return f"{what}; {step(path)}"
-    if _is_dicom(head):
-        return f"a DICOM file; {_dicom(path)}"
+    if is_dicom_head(head):
+        return f"a DICOM file; {convert_dicom(path)}"
     if head[:8] == b"\x89HDF\r\n\x1a\n" or head[512:520] == b"\x89HDF\r\n\x1a\n":
         if b"minc-2.0" in head:
             return f"a MINC 2 file; {_converted(path, 'mnc2nii')}"
@@ -284,8 +302,11 @@ def _converted(path: Path, program: str) -> str:
     return f"convert it: {_shell(program, path, path.with_name(stem(path.name).partition('.')[0] + '.nii.gz'))}"
 
 
-def _is_dicom(head: bytes) -> bool:
-    """With or without a preamble: the first element is of group 2 or 8, of explicit or implicit type."""
+def is_dicom_head(head: bytes) -> bool:
+    """Whether a file that begins so (256 bytes) is DICOM, with or without a preamble.
+
+    Without one, the first element is of group 2 or 8, of explicit or implicit type.
+    """
     if head[128:132] == b"DICM":
         return True
     if head[:2] not in (b"\x02\0", b"\x08\0") or head[3:4] != b"\0" or len(head) < 16:

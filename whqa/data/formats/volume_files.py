@@ -22,7 +22,7 @@ from isal import igzip
 from whqa.data.formats import itk
 from whqa.data.formats.advice import python_line, written_beside
 from whqa.data.formats.class_maps import CLASS_MAP_ENDINGS, ClassMaps, class_maps_in_memory, read_class_maps
-from whqa.data.formats.foreign import describe_foreign, refuse_folder
+from whqa.data.formats.foreign import convert_dicom, describe_foreign, holds_dicom, is_dicom_head, refuse_folder
 from whqa.data.formats.label_names import label_names
 from whqa.data.formats.label_values import WholeLabels, is_ordinary, labels_in_memory
 from whqa.data.formats.layers import LayeredLabels, read_layers
@@ -34,6 +34,8 @@ from whqa.data.formats.volume import (
     HeaderConflictWarning,
     SpacingRule,
     Volume,
+    check_placement,
+    check_spacing,
     corner_distance,
     is_identity,
     refuse_infinite,
@@ -53,13 +55,18 @@ __all__ = [
     "SpacingRule",
     "Volume",
     "by_affine",
+    "check_placement",
+    "check_spacing",
     "class_maps_in_memory",
+    "convert_dicom",
     "corner_distance",
     "describe_foreign",
     "doubts",
     "header_from_bytes",
     "header_to_bytes",
+    "holds_dicom",
     "image_voxels",
+    "is_dicom_head",
     "is_identity",
     "label_names",
     "label_values",
