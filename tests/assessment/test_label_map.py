@@ -118,6 +118,20 @@ def test_bad_files_are_refused_and_named(content: bytes, says: str, tmp_path: Pa
     assert str(path) in str(refused.value)
 
 
+def test_regions_with_the_order_in_which_nnunet_paints_them(tmp_path: Path) -> None:
+    """The value of a region in a prediction is the one that its place in the order names."""
+    path = tmp_path / "dataset.json"
+    labels = {"background": 0, "heart": [1, 2, 3, 4], "myo": [2, 3], "lv": 3, "rv": 4, "ignore": 5}
+    path.write_text(json.dumps({"labels": labels, "regions_class_order": [1, 2, 3, 4]}))
+    scheme = parse_label_map(str(path))
+    assert dict(scheme.values) == {"heart": 1, "myo": 2, "lv": 3, "rv": 4}
+    assert scheme.ignored == {5}
+    for order in ([1, 2, 3], [1, 3, 2, 4], [1, 2, 3, "4"], None):
+        path.write_text(json.dumps({"labels": labels, "regions_class_order": order}))
+        with pytest.raises(InputError, match=r"is a region of several values.*--label-map ignore=1\+5,myo=2,lv=3,rv=4"):
+            parse_label_map(str(path))
+
+
 def test_regions_without_a_structure_and_background_in_pairs(tmp_path: Path) -> None:
     regions = tmp_path / "with space \u00e4.json"
     regions.write_text('{"labels": {"background": 0, "whole": [1, 2], "core": 2}}', encoding="utf-8")

@@ -120,6 +120,25 @@ def test_segments_in_layers_are_read_by_their_names(
     assert any("read by the names in the file: lv 1, rv 2" in warning for warning in found.quality["warnings"])
 
 
+@pytest.mark.parametrize("layered", [True, False])
+def test_segments_cropped_to_what_they_hold(
+    run: TrainedRun, scan: nib.Nifti1Image, indices: Array, tmp_path: Path, layered: bool
+) -> None:
+    """3D Slicer stores the box that holds all segments; the place of its first voxel stands in the file."""
+    pytest.importorskip("SimpleITK")
+    inside = np.argwhere(indices)
+    first, last = inside.min(axis=0), inside.max(axis=0) + 1
+    part, place = indices[tuple(map(slice, first, last))], scan.affine.copy()
+    place[:3, 3] = (scan.affine @ [*first, 1])[:3]
+    assert part.shape != indices.shape
+    layers = np.stack([part * (part <= 3), part * (part > 3)]) if layered else part[None]
+    segments = [(name, i, int(layered and i > 3)) for i, name in enumerate(NAMES, start=1)]
+    path = _seg_nrrd(tmp_path / "case.seg.nrrd", layers.astype(np.uint8), segments, place)
+    found = assess((scan.get_fdata(), scan.affine), path, run)
+    np.testing.assert_array_equal(found.mask, indices)
+    assert any("are a part of the image's" in warning for warning in found.quality["warnings"])
+
+
 def test_segments_that_overlap_are_refused(
     run: TrainedRun, scan: nib.Nifti1Image, indices: Array, tmp_path: Path
 ) -> None:

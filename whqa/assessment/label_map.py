@@ -54,7 +54,7 @@ def _of_file(path: Path) -> LabelScheme:
         raise InputError(f"{path}: holds no pairs of structure and value; write {_FORMS}")
     labels = content.get("labels")
     if isinstance(labels, Mapping):
-        return _of_labels(labels, path)
+        return _of_labels(labels, content.get("regions_class_order"), path)
     content = {name: value for name, value in content.items() if value != 0 or structure_key(str(name)) in STRUCTURES}
     try:
         keys = [_key(str(name)) for name in content]
@@ -66,9 +66,13 @@ def _of_file(path: Path) -> LabelScheme:
         raise InputError(f"{path}: {error}") from None
 
 
-def _of_labels(labels: Mapping[Any, Any], path: Path) -> LabelScheme:
-    """The `labels` of a dataset.json. An ignore label, which no network predicts, counts as background."""
+def _of_labels(labels: Mapping[Any, Any], order: Any, path: Path) -> LabelScheme:
+    """The `labels` of a dataset.json. An ignore label, which no network predicts, counts as background.
+
+    Where labels are regions of several values, the `regions_class_order` says which value nnU-Net writes for each.
+    """
     named = _values_by_name(labels, path)
+    named = _values_of_regions(named, order) or named
     pairs = _as_pairs(named)
     remedy = f"write the pairs: --label-map {pairs}"
     region = next((name for name, values in named.items() if len(values) > 1), None)
@@ -91,6 +95,20 @@ def _values_by_name(labels: Mapping[Any, Any], path: Path) -> dict[str, list[int
     if wrong is not None:
         raise InputError(f"{path}: label {wrong[:80]!r} has no whole number; write {_FORMS}")
     return listed
+
+
+def _values_of_regions(named: Mapping[str, list[int]], order: Any) -> dict[str, list[int]] | None:
+    """The one value of each region in nnU-Net's predictions, where that is the value that no smaller region has."""
+    kept = {name: values for name, values in named.items() if values == [0] or _key(name) == "ignore"}
+    regions = {name: values for name, values in named.items() if name not in kept}
+    if not isinstance(order, list) or len(order) != len(regions) or any(type(value) is not int for value in order):
+        return None
+    written = dict(zip(regions, order, strict=True))
+    for name, value in written.items():
+        having = sorted((len(values), other) for other, values in regions.items() if value in values)
+        if not having or having[0] != (len(regions[name]), name):
+            return None
+    return kept | {name: [value] for name, value in written.items()}
 
 
 def _as_pairs(named: Mapping[str, Sequence[int]]) -> str:

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from whqa.assessment.structure_files import ONE_HEART, VESSELS
 from whqa.data.formats.volume_files import Grid, LayeredLabels, Volume, label_names
-from whqa.data.sources.names import structure_key
+from whqa.data.sources.names import ONE_HEART, VESSELS, structure_key
 from whqa.errors import InputError
 from whqa.structures import SCHEMES, STRUCTURES, LabelScheme, merged_scheme
 

@@ -18,18 +18,12 @@ from whqa.data.formats.volume_files import (
 )
 from whqa.data.reading import BINARY_MASK
 from whqa.data.sources.listing import list_files
-from whqa.data.sources.names import structure_key
+from whqa.data.sources.names import ONE_HEART, VESSELS, structure_key
 from whqa.errors import InputError
 from whqa.structures import STRUCTURES, LabelScheme
 
 PARTS = "segmentations"
 """Name of TotalSegmentator's folder of structure files."""
-VESSELS = frozenset(("ao", "pa"))
-"""A mask of these alone is none of a heart."""
-ONE_HEART = (
-    "TotalSegmentator's task total of version 2 has the heart as one structure; segment its chambers with "
-    "TotalSegmentator -i IMAGE.nii.gz -o chambers --task heartchambers_highres, and give the folder chambers"
-)
 
 
 def structure_files(folder: Path) -> dict[str, Path]:

@@ -145,11 +145,14 @@ def test_unclear_segments_are_refused_with_what_states_them(image: DicomImage, l
     with pytest.raises(InputError, match="segment 3 is labelled 'lv' and coded 'Right atrium'; say which number"):
         read_dicom_mask(path, image, KEYS, None)
     _write(path, image, labels, [("a", "Tissue"), ("b", "Tissue"), ("c", "Tissue")])
-    with pytest.raises(InputError, match=r"none of its 3 segment.s. is a structure of the heart") as error:
+    with pytest.raises(InputError, match=r"none of its 3 segment.s. is a chamber of the heart") as error:
         read_dicom_mask(path, image, KEYS, None)
     advised = re.search(r"--label-map (\S+),", str(error.value))
     assert advised is not None
     assert advised[1] == "rv=1,myo=2,lv=3"
+    _write(tmp_path / "total.dcm", image, labels, [("heart", "Heart"), ("aorta", "Aorta"), ("spine", "Tissue")])
+    with pytest.raises(InputError, match=r"is a chamber of the heart; Total.* --task heartchambers_highres"):
+        read_dicom_mask(tmp_path / "total.dcm", image, KEYS, None)
     mask = read_dicom_mask(path, image, KEYS, LabelScheme("x", {"rv": 1, "myo": 2, "lv": 3}))
     np.testing.assert_array_equal(_on(image, mask), labels)
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from whqa.data.sources.names import structure_key
+from whqa.data.sources.names import ONE_HEART, VESSELS, structure_key
 from whqa.errors import InputError
 from whqa.structures import STRUCTURES, LabelScheme
 
@@ -105,8 +105,9 @@ def parts_of_heart(
     else:
         found = {part.number: key for part in parts if (key := _key_of(path, part, what, remedy)) is not None}
         names = {part.number: _name_of(part, found[part.number]) for part in parts if part.number in found}
-    if not found:
-        raise InputError(f"{path}: none of its {len(parts)} {what}(s) is a structure of the heart; {remedy}")
+    if not set(found.values()) - VESSELS:
+        helps = ONE_HEART if any(structure_key(part.label) == "heart" for part in parts) else remedy
+        raise InputError(f"{path}: none of its {len(parts)} {what}(s) is a chamber of the heart; {helps}")
     order = [*STRUCTURES]
     found = dict(sorted(found.items(), key=lambda item: order.index(item[1])))
     left = [part.label for part in parts if part.number not in found]

@@ -26,6 +26,12 @@ _NAMES = {
     "ao": "ao aa aorta ascending_aorta aorta_ascending asc_aorta",
     "pa": "pa pulmonary_artery pulmonary_trunk main_pulmonary_artery",
 }
+VESSELS = frozenset(("ao", "pa"))
+"""A mask of these alone is none of a heart."""
+ONE_HEART = (
+    "TotalSegmentator's task total of version 2 has the heart as one structure; segment its chambers with "
+    "TotalSegmentator -i IMAGE.nii.gz -o chambers --task heartchambers_highres, and give the folder chambers"
+)
 _KEYS = {name: key for key, names in _NAMES.items() for name in names.split()}
 _BACKGROUND = {"background", "bg", "none", "unlabelled", "unlabeled"}
 _WORDS: dict[Modality, frozenset[str]] = {
