@@ -91,11 +91,13 @@ def _seg_nrrd(path: Path, layers: Array, segments: list[tuple[str, int, int]], a
     """As 3D Slicer writes it: layers (layer, X, Y, Z), segments of name, value and layer."""
     place = np.diag([-1.0, -1, 1, 1]) @ affine
     vectors = [f"({','.join(map(str, column))})" for column in place[:3].T.tolist()]
+    # a single layer has no axis of its own
+    shape, no_axis, of_list = (layers.shape, "none ", "list ") if len(layers) > 1 else (layers.shape[1:], "", "")
     lines = [
-        *("NRRD0004", "type: unsigned char", "dimension: 4", "space: left-posterior-superior"),
-        f"sizes: {' '.join(map(str, layers.shape))}",
-        f"space directions: none {' '.join(vectors[:3])}",
-        *("kinds: list domain domain domain", "encoding: gzip", f"space origin: {vectors[3]}"),
+        *("NRRD0004", "type: unsigned char", f"dimension: {len(shape)}", "space: left-posterior-superior"),
+        f"sizes: {' '.join(map(str, shape))}",
+        f"space directions: {no_axis}{' '.join(vectors[:3])}",
+        *(f"kinds: {of_list}domain domain domain", "encoding: gzip", f"space origin: {vectors[3]}"),
     ]
     for number, (name, value, layer) in enumerate(segments):
         fields = {"Name": name, "LabelValue": value, "Layer": layer}

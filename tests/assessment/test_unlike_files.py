@@ -232,7 +232,7 @@ def test_folders_that_are_no_mask_say_what_they_are(
     for name, says in (
         ("empty", "a folder without any volume"),
         ("total", "the heart as one structure"),
-        ("dicom", "a folder of DICOM files; convert"),
+        ("dicom", "holds no DICOM segmentation .* give the mask of the scan|DICOM is read by an extra"),
         ("masks", r"give one, such as .*case1\.nii\.gz"),
     ):
         with pytest.raises(InputError, match=says):

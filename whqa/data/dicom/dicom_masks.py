@@ -36,7 +36,7 @@ def read_dicom_mask(
     _check_space(path, file, image)
     if _kind(file) == _CONTOURS:
         return read_contours(path, file.header, image, keys, stated)
-    return read_segmentation(path, file, keys, stated)
+    return read_segmentation(path, file, image, keys, stated)
 
 
 def series_of_mask(path: Path) -> frozenset[str]:

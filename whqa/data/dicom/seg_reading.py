@@ -13,22 +13,29 @@ import numpy as np
 import numpy.typing as npt
 
 from whqa.data.dicom.dicom_files import DicomFile, damaged, quiet, with_voxels
-from whqa.data.dicom.dicom_slices import stacked
+from whqa.data.dicom.dicom_slices import SliceStack, stacked
 from whqa.data.dicom.functional_groups import frame_group, planes
 from whqa.data.dicom.heart_parts import Part, PartsCanvas, code_of, parts_of_heart
-from whqa.data.formats.volume_files import LayeredLabels
+from whqa.data.formats.volume_files import Grid, LayeredLabels, Volume
 from whqa.errors import InputError
 from whqa.structures import LabelScheme
 
 _WHAT = "segment"
+# Of a voxel.
+_SAME_GRID = 0.1
 
 
-def read_segmentation(path: Path, file: DicomFile, keys: tuple[str, ...], stated: LabelScheme | None) -> LayeredLabels:
+def read_segmentation(
+    path: Path, file: DicomFile, image: Grid | Volume, keys: tuple[str, ...], stated: LabelScheme | None
+) -> LayeredLabels:
     """The segments as one label map of their numbers, on the grid of the segmentation.
+
+    Slices at both ends that have no frames are added where the rest is the image's grid.
 
     Args:
         path: of the file, for messages.
         file: with the header of a segmentation.
+        image: that it is of.
         keys, stated: as of `whqa.data.dicom.heart_parts.parts_of_heart`.
 
     Raises:
@@ -43,7 +50,7 @@ def read_segmentation(path: Path, file: DicomFile, keys: tuple[str, ...], stated
     slices = list(planes(path, file.name, 0, header))
     measures = frame_group(header, 0, "PixelMeasuresSequence")
     step = measures and (measures.get("SpacingBetweenSlices") or measures.get("SliceThickness"))
-    stack = stacked(path, slices, float(step) if step else None, sparse=True)
+    stack = _with_empty_ends(stacked(path, slices, float(step) if step else None, sparse=True), image)
     canvas, rank = PartsCanvas(stack.shape, parts), [*parts.keys]
     frames = [(number, frame) for frame in range(len(slices)) for number in _numbers(header, frame, rank)]
     pixels = _Frames(path, file)
@@ -71,6 +78,20 @@ def _numbers(header: Any, frame: int, wanted: list[int]) -> Iterator[int]:
     number = int(own.ReferencedSegmentNumber) if own is not None else 1
     if number in wanted:
         yield number
+
+
+def _with_empty_ends(stack: SliceStack, image: Grid | Volume) -> SliceStack:
+    """The stack with the slices of the image that it lacks, where all others are the image's."""
+    shift = np.linalg.inv(image.affine) @ stack.affine - np.eye(4)
+    first = round(float(shift[2, 3]))
+    shift[2, 3] -= first
+    # the corner that is farthest from the first voxel
+    off = (np.abs(shift) @ [*stack.shape, 1]).max()
+    room = image.shape[2] - first - stack.shape[2]
+    if off > _SAME_GRID or stack.shape[:2] != image.shape[:2] or first < 0 or room < 0:
+        return stack
+    places = tuple(place + first for place in stack.places)
+    return SliceStack(places, (*stack.shape[:2], image.shape[2]), image.affine)
 
 
 class _Frames:
