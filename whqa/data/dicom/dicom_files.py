@@ -80,6 +80,18 @@ def damaged(where: str, error: Exception) -> InputError:
     return InputError(f"{where}: a damaged DICOM file ({why}); export or copy it again")
 
 
+@contextmanager
+def told_as_damaged(path: Path) -> Iterator[None]:
+    """Values of a header are parsed when they are asked for: whatever that raises is the file's fault, in one line."""
+    try:
+        with quiet():
+            yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise damaged(str(path), error) from None
+
+
 def folder_digest(folder: Path) -> str:
     """Hexadecimal digest of the names and bytes of all files below a folder."""
     lines = [f"{path.relative_to(folder).as_posix()} {sha256(path)}\n" for path in _files_below(folder)]

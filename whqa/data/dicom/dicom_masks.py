@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from whqa.data.dicom.contours import read_contours
-from whqa.data.dicom.dicom_files import DicomFile, read_headers
+from whqa.data.dicom.dicom_files import DicomFile, read_headers, told_as_damaged
 from whqa.data.dicom.seg_reading import read_segmentation
 from whqa.data.dicom.series import DicomImage
 from whqa.data.formats.volume_files import Grid, LayeredLabels, Volume
@@ -32,11 +32,12 @@ def read_dicom_mask(
     Raises:
         InputError: no mask or several, of another frame of reference than the image's, or one that cannot be read.
     """
-    file = _mask_file(path)
-    _check_space(path, file, image)
-    if _kind(file) == _CONTOURS:
-        return read_contours(path, file.header, image, keys, stated)
-    return read_segmentation(path, file, image, keys, stated)
+    with told_as_damaged(path):
+        file = _mask_file(path)
+        _check_space(path, file, image)
+        if _kind(file) == _CONTOURS:
+            return read_contours(path, file.header, image, keys, stated)
+        return read_segmentation(path, file, image, keys, stated)
 
 
 def series_of_mask(path: Path) -> frozenset[str]:
@@ -45,12 +46,13 @@ def series_of_mask(path: Path) -> frozenset[str]:
     Raises:
         InputError: as `read_dicom_mask`.
     """
-    header = _mask_file(path).header
-    found = [item.get("SeriesInstanceUID") for item in header.get("ReferencedSeriesSequence") or ()]
-    for frame in header.get("ReferencedFrameOfReferenceSequence") or ():
-        for study in frame.get("RTReferencedStudySequence") or ():
-            found += [item.get("SeriesInstanceUID") for item in study.get("RTReferencedSeriesSequence") or ()]
-    return frozenset(str(uid) for uid in found if uid)
+    with told_as_damaged(path):
+        header = _mask_file(path).header
+        found = [item.get("SeriesInstanceUID") for item in header.get("ReferencedSeriesSequence") or ()]
+        for frame in header.get("ReferencedFrameOfReferenceSequence") or ():
+            for study in frame.get("RTReferencedStudySequence") or ():
+                found += [item.get("SeriesInstanceUID") for item in study.get("RTReferencedSeriesSequence") or ()]
+        return frozenset(str(uid) for uid in found if uid)
 
 
 def _mask_file(path: Path) -> DicomFile:

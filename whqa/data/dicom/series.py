@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from whqa.data.dicom.dicom_files import EXTRA, DicomFile, damaged, quiet, read_headers, with_voxels
+from whqa.data.dicom.dicom_files import EXTRA, DicomFile, damaged, quiet, read_headers, told_as_damaged, with_voxels
 from whqa.data.dicom.dicom_slices import Slice, SliceStack, stacked
 from whqa.data.dicom.functional_groups import frame_group, planes
 from whqa.data.formats.volume_files import Volume, convert_dicom
@@ -95,6 +95,11 @@ def read_series(path: Path, chosen: str | None = None, meant: Collection[str] = 
     Raises:
         InputError: no series, several, or one whose slices are no volume; the text names the cause and what helps.
     """
+    with told_as_damaged(path):
+        return _read(path, chosen, meant)
+
+
+def _read(path: Path, chosen: str | None, meant: Collection[str]) -> DicomImage:
     files = read_headers(path)
     if len(files) == 1 and not path.is_dir() and not _has_frames(files[0].header):
         _series_of(path, files)
