@@ -48,6 +48,8 @@ def assessed() -> Assessed:
             "opinion": truth,
             "header": None,
         }
+        if {"mask", "scheme"} & set(arrays):
+            values["opinion"] = None
         values |= arrays
         found = _quality(values, decision, correct) | (quality or {})
         return Assessment(**({"quality": found, "population": _population()} | values))

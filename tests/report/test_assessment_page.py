@@ -129,7 +129,7 @@ def test_hostile_names_and_texts_stay_text(assessed, monkeypatch):
         population=tuple({**row, "case": HOSTILE, "mask_kind": HOSTILE} for row in plain.population),
         quality={
             "case": HOSTILE,
-            "image": {"path": HOSTILE, "header": {HOSTILE: HOSTILE}},
+            "image": plain.quality["image"] | {"path": HOSTILE, "header": {HOSTILE: HOSTILE}},
             "mask": {"path": HOSTILE},
             "model": dict.fromkeys(("run", "cohort", "plan", "head", "modality"), HOSTILE) | {"folds": [0]},
             "structures": {HOSTILE: structure, "lv": structure},
@@ -290,11 +290,11 @@ def test_view_is_the_same_whatever_the_order_of_the_axes(assessed):
         turn = nib.orientations.ornt_transform(
             nib.io_orientation(plain.affine), nib.orientations.axcodes2ornt(tuple(code))
         )
-        names = ("image", "mask", "corrected", "error_probability", "error_map")
+        names = ("image", "mask", "corrected", "error_probability", "error_map", "opinion")
         turned = {name: nib.apply_orientation(getattr(plain, name), turn) for name in names}
         affine = plain.affine @ nib.orientations.inv_ornt_aff(turn, plain.mask.shape)
         found = judged_view.judged_view(assessed(affine=affine, **turned))
-        for name in ("image", "mask", "corrected", "probability", "error_map"):
+        for name in ("image", "mask", "corrected", "probability", "error_map", "opinion"):
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
         np.testing.assert_allclose(found.affine, expected.affine, atol=1e-9)
         assert (found.start, found.whole) == (expected.start, expected.whole)

@@ -79,6 +79,8 @@ def report(assessed, tmp_path_factory) -> Path:
 def ready(browser: Any, report: Path) -> Iterator[Watched]:
     """The page with its viewer running; tests put back what they change."""
     context = browser.new_context(offline=True, viewport={"width": 700, "height": 600})
+    # two pictures painted in software take long on a busy machine
+    context.set_default_timeout(180_000)
     watched = Watched(context.new_page())
     watched.open(report)
     watched.start_viewer()
@@ -178,24 +180,113 @@ def test_structures_toggle_one_by_one(ready):
     assert changed_share(before, ready.canvas()) == 0
 
 
-def test_corrected_mask_can_be_shown(ready):
-    before = ready.canvas()
-    ready.page.get_by_label("show the corrected mask").check()
-    assert changed_share(before, ready.canvas()) > 0.001
-    ready.page.get_by_label("show the corrected mask").uncheck()
-    assert changed_share(before, ready.canvas()) == 0
+def test_every_label_map_can_be_shown(ready):
+    layers = ready.page.locator("#viewer-labels")
+    painted = {}
+    for name in ("corrected", "opinion", "none", "mask"):
+        layers.select_option(name)
+        painted[name] = ready.canvas()
+    for name in ("corrected", "opinion", "none"):
+        assert changed_share(painted["mask"], painted[name]) > 0.001, name
+    assert changed_share(painted["corrected"], painted["opinion"]) > 0.001
+    place = ready.page.locator("#viewer-place").inner_text()
+    assert [word in place for word in ("mask:", "corrected:", "second opinion:")] == [True] * 3
+
+
+def test_the_list_of_pieces_leads_to_them(ready, assessed):
+    page, pieces = ready.page, assessed(name=HOSTILE).quality["work"]["largest"]
+    rows = page.locator("#piece-list tbody tr")
+    assert rows.count() == min(20, len(pieces)) > 1
+    page.get_by_role("button", name="show piece 2", exact=True).click()
+    assert "shown" in (rows.nth(1).get_attribute("class") or "")
+    slices = [page.locator(f"#viewer-{axis} + output").inner_text().split()[0] for axis in "zyx"]
+    told = rows.nth(1).locator("td").last.inner_text()
+    assert told == "axial {}, coronal {}, sagittal {}".format(*slices)
+    assert page.evaluate("document.activeElement.id") == "viewer-canvas"
+    page.keyboard.press("p")
+    assert "shown" in (rows.nth(0).get_attribute("class") or "")
+    page.keyboard.press("n")
+    assert "shown" in (rows.nth(1).get_attribute("class") or "")
+    for key, axis, by in (("ArrowUp", "z", 1), ("ArrowLeft", "x", 1), ("PageDown", "y", -1)):
+        before = int(page.locator(f"#viewer-{axis}").input_value())
+        page.keyboard.press(key)
+        assert int(page.locator(f"#viewer-{axis}").input_value()) == before + by
+    for key, name in (("2", "corrected"), ("3", "opinion"), ("0", "none"), ("1", "mask")):
+        page.keyboard.press(key)
+        assert page.locator("#viewer-labels").input_value() == name
+    page.keyboard.press("e")
+    assert not page.locator("#viewer-show-error").is_checked()
+    page.keyboard.press("e")
+    page.locator("#viewer-goto").select_option("0")
+    page.locator("#viewer-goto").dispatch_event("change")
+
+
+def test_two_pictures_side_by_side_show_one_place(ready):
+    page = ready.page
+    page.locator("#viewer-side").check()
+    second = page.locator("#viewer-canvas-2")
+    second.wait_for()
+    page.wait_for_function("!document.getElementById('viewer-side').disabled")
+    page.locator("#viewer-labels-2").select_option("mask")
+    page.locator("#viewer-show-error-2").check()
+
+    def pictures() -> list[np.ndarray]:
+        return [ready.canvas(), matplotlib.image.imread(BytesIO(second.screenshot()))[..., :3]]
+
+    assert page.locator("#viewer-view").input_value() == "AXIAL"
+    for _ in range(2):
+        left, right = pictures()
+        assert changed_share(left[:, :300], right[:, :300]) < 0.02, "the same layers at the same place"
+        page.locator("#viewer-goto").select_option(label="left ventricle")
+    page.locator("#viewer-labels-2").select_option("none")
+    left, right = pictures()
+    assert changed_share(left[:, :300], right[:, :300]) > 0.02
+    second.click(position={"x": 150, "y": 120})
+    place = page.locator("#viewer-place").inner_text()
+    page.locator("#viewer-canvas").click(position={"x": 150, "y": 120})
+    assert page.locator("#viewer-place").inner_text() == place
+    page.locator("#viewer-side").uncheck()
+    assert not second.is_visible()
+    assert page.locator("#viewer-view").input_value() == "MULTIPLANAR"
+    page.locator("#viewer-goto").select_option("0")
+    page.locator("#viewer-goto").dispatch_event("change")
+    assert ready.complaints == []
+
+
+def test_an_address_leads_to_a_piece(browser, report):
+    context = browser.new_context(offline=True, viewport={"width": 700, "height": 600})
+    page = context.new_page()
+    page.goto(f"{report.as_uri()}#piece-2")
+    page.locator("#viewer[data-state=ready]").wait_for(timeout=60_000)
+    assert "shown" in (page.locator("#piece-2").get_attribute("class") or "")
+    assert page.locator("#viewer-z + output").inner_text().split()[0] in page.locator("#piece-2").inner_text()
+    context.close()
+
+
+def test_firefox_opens_the_page_from_disk(engine, report):
+    if not Path(engine.firefox.executable_path).is_file():
+        pytest.skip("no Firefox for playwright: python -m playwright install firefox")
+    browser = engine.firefox.launch()
+    watched = Watched(browser.new_context(offline=True).new_page())
+    watched.page.goto(f"{report.as_uri()}#piece-1")
+    watched.page.locator("#viewer[data-state=ready], #viewer[data-state=unavailable]").wait_for(timeout=60_000)
+    assert watched.page.locator("#piece-list tbody tr").count() > 1
+    assert [c for c in watched.complaints if "WebGL" not in c] == []
+    browser.close()
 
 
 def test_keyboard_alone_reaches_and_moves_everything(ready):
     page = ready.page
     page.locator("#viewer-view").focus()
     reached = []
-    for _ in range(26):
+    for _ in range(29):
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.value || 'x'"))
         page.keyboard.press("Tab")
     for name in (
         "view",
         "goto",
+        "side",
+        "labels",
         "canvas",
         "mask",
         "show-error",

@@ -37,6 +37,7 @@ def test_viewer_volumes_are_the_arrays(view):
         np.testing.assert_allclose(image.affine, view.affine, atol=1e-4)
     np.testing.assert_array_equal(loaded["mask"].get_fdata(), view.mask)
     np.testing.assert_array_equal(loaded["corrected"].get_fdata(), view.corrected)
+    np.testing.assert_array_equal(loaded["opinion"].get_fdata(), view.opinion)
     np.testing.assert_allclose(loaded["error"].get_fdata(), 100 * view.probability, atol=0.501)
     low, high = view.window
     step = (high - low) / 255
@@ -48,7 +49,8 @@ def test_viewer_volumes_shrink_until_they_fit_and_stay_in_place(view):
     volumes, factors = viewer.fitting_volumes(view, False, budget)
     assert sum(map(len, volumes.values())) <= budget
     assert max(factors) > 1
-    assert set(volumes) == {"image", "mask", "error"}
+    assert set(volumes) == {"image", "mask", "error", "opinion"}
+    assert set(viewer.fitting_volumes(replace(view, opinion=None), False, budget)[0]) == {"image", "mask", "error"}
     mask, error = _loaded(volumes["mask"]), _loaded(volumes["error"])
     assert error.get_fdata().max() == np.rint(100 * view.probability.max())
     for index in (1, 2):

@@ -35,6 +35,7 @@ def add_assess_command(parser: argparse.ArgumentParser) -> None:
         "image",
         metavar="IMAGE",
         type=Path,
+        nargs="?",
         help="a scan, the folder (or zip) of a DICOM series, a folder of scans, or a CSV table of pairs",
     )
     parser.add_argument(
@@ -47,7 +48,7 @@ def add_assess_command(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", type=Path, metavar="RUN", help="a trained run, e.g. runs/demo, or a file of `whqa export`"
     )
-    parser.add_argument("-o", "--out", type=Path, metavar="DIR", required=True, help="folder of the results")
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder of the results")
     parser.add_argument("--fold", type=int, action="append", metavar="K", help="this fold's network (default: all)")
     _add_reading(parser)
     parser.add_argument("--confidence", type=float, default=0.9, help="of the intervals (default 0.9)")
@@ -106,10 +107,24 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         choices=FAIL_ON,
         help="exit with 3 where a mask is rejected (reject), or not accepted (review); for pipelines",
     )
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("BEFORE", "AFTER"),
+        help="folders of two earlier calls: what got better where masks were corrected; no IMAGE, MASK or --model; "
+        "with -o also comparison.json and comparison.html",
+    )
+    parser.add_argument("--json", action="store_true", help="of --compare: for machines")
     parser.add_argument("--no-report", dest="report", action="store_false", help="no report.html")
 
 
 def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
+    if options.compare is not None:
+        from whqa.cli.assess_compare import run_comparison
+
+        return run_comparison(options)
+    _check_given(options)
     if options.model is None:
         raise InputError(NO_MODEL)
     if not 0.5 <= options.confidence <= 0.999:
@@ -153,6 +168,16 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
     if pairs is None:
         return _assess_one(options, model, settings)
     return _assess_many(options, pairs, model, settings, time)
+
+
+def _check_given(options: argparse.Namespace) -> None:
+    """What only a comparison does without, or takes."""
+    if options.json:
+        raise InputError("--json: is of --compare; quality.json in -o holds every number of an assessment")
+    if options.image is None:
+        raise InputError("IMAGE is missing: whqa assess scan.nii.gz mask.nii.gz --model runs/demo -o out")
+    if options.out is None:
+        raise InputError("-o is missing: add -o out, the folder of the results")
 
 
 def _check_told(options: argparse.Namespace, pairs: Pairs | None, model: TrainedRun) -> None:

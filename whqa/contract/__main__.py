@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import as_file, files
 
+from whqa.contract.comparison_json import ComparedAssessments
 from whqa.contract.json_schema import json_schema
 from whqa.contract.model_json import ModelJson
 from whqa.contract.quality_json import QualityJson
@@ -12,6 +13,7 @@ from whqa.contract.sweep_json import Sweep
 from whqa.files import write_json
 
 CONTRACTS: dict[str, tuple[str, type]] = {
+    "comparison.schema.json": ("comparison.json of whqa", ComparedAssessments),
     "model.schema.json": ("configs/metadata.json of a model file of whqa", ModelJson),
     "quality.schema.json": ("quality.json of whqa", QualityJson),
     "summary.schema.json": ("summary.json of whqa", Summary),

@@ -15,12 +15,14 @@ from whqa.report import figures, judged_view, slices, standing, wording
 from whqa.report.html import data_uri, render
 from whqa.report.viewer import OPACITY, Viewer, ViewerUnavailableError, viewer_of
 from whqa.results.mean_dice import expected_mean_dice
+from whqa.results.worklist import piece_words, slices_through
 
 PREVIEW_DPI = 120
 # Of pictures and volumes; the viewer's script and the texts are another 1.3 MB.
 PAGE_BYTES = 13_500_000
 _PREVIEW_COLUMNS = 110
 _PLANE_DPI, _PICTURE_BYTES = 140, 600_000
+_PIECES = 20
 _PARTS = {"heart": "QI over the heart", "volume": "QI over the whole volume", "dice": "mean Dice"}
 
 
@@ -47,9 +49,10 @@ def render_report(assessment: Assessment) -> str:
     applied = bool(quality["correction"]["applied"])
     planes, standings = _planes(view, changes=False), _standings(assessment)
     changes = _planes(view, changes=True) if applied and view.changed.any() else []
-    drawn = [*planes, *standings, *changes]
+    drawn, pieces = [*planes, *standings, *changes], _pieces(assessment)
     try:
-        viewer: Viewer | None = viewer_of(view, applied, PAGE_BYTES - sum(len(picture["uri"]) for picture in drawn))
+        left = PAGE_BYTES - sum(len(picture["uri"]) for picture in drawn)
+        viewer: Viewer | None = viewer_of(view, applied, left, [piece["mm"] for piece in pieces])
         viewer_missing = ""
     except ViewerUnavailableError as error:
         viewer, viewer_missing = None, str(error)
@@ -62,6 +65,9 @@ def render_report(assessment: Assessment) -> str:
         viewer=viewer,
         viewer_missing=viewer_missing,
         opacity=OPACITY,
+        pieces=pieces,
+        work=quality["work"],
+        layers=_layers(applied, view.opinion is not None),
         # whole percents, as the slider has them
         errors_from=min(1.0, round(quality["error_map"]["threshold"], 2)),
         error_map=wording.error_map_words(quality),
@@ -83,6 +89,30 @@ def render_report(assessment: Assessment) -> str:
         rank=standing.rank_words(assessment.population, quality),
         provenance=_provenance(quality),
     )
+
+
+def _pieces(assessment: Assessment) -> list[dict[str, Any]]:
+    """The largest pieces to correct, with where they lie in the scan."""
+    quality = assessment.quality
+    return [
+        {
+            "ml": piece["ml"],
+            "words": piece_words(piece, quality),
+            "probability": wording.percent(piece["probability"], 0),
+            "slices": slices_through(quality["image"], piece["voxel"]),
+            "mm": (assessment.affine @ [*piece["voxel"], 1.0])[:3].round(3).tolist(),
+        }
+        for piece in quality["work"]["largest"][:_PIECES]
+    ]
+
+
+def _layers(corrected: bool, opinion: bool) -> list[tuple[str, str]]:
+    """(name, words) of the label maps that the viewer can show; a key each, from 1 on."""
+    return [
+        ("mask", "mask"),
+        *([("corrected", "corrected mask")] if corrected else []),
+        *([("opinion", "second opinion")] if opinion else []),
+    ]
 
 
 def _tiles(quality: QualityJson) -> list[dict[str, str]]:

@@ -49,6 +49,7 @@ class JudgedView:
         start: first voxel of this part in the whole scan.
         whole: shape of the whole scan.
         scheme: names and colours.
+        opinion: most probable labels of the second opinion, like the mask; None without.
     """
 
     image: npt.NDArray[np.float32]
@@ -60,6 +61,7 @@ class JudgedView:
     start: tuple[int, ...]
     whole: tuple[int, ...]
     scheme: LabelScheme
+    opinion: npt.NDArray[np.uint8] | None = None
 
     @property
     def spacing(self) -> tuple[float, ...]:
@@ -97,8 +99,11 @@ def judged_view(assessment: Assessment, margin_mm: float = MARGIN_MM) -> JudgedV
             assessment.error_map,
         )
     )
+    opinion = None if assessment.opinion is None else nib.apply_orientation(assessment.opinion, turn)
     affine = assessment.affine @ nib.orientations.inv_ornt_aff(turn, assessment.image.shape)
     seen = (mask != 0) | (corrected != 0) | error_map | (probability >= _SEEN_FROM)
+    if opinion is not None:
+        seen |= opinion != 0
     box = box_around(seen, [round(margin_mm / s) for s in voxel_sizes(affine)])
     start = tuple(s.start for s in box)
     moved = affine.copy()
@@ -113,6 +118,7 @@ def judged_view(assessment: Assessment, margin_mm: float = MARGIN_MM) -> JudgedV
         start,
         image.shape,
         assessment.scheme,
+        None if opinion is None else opinion[box],
     )
 
 

@@ -66,13 +66,16 @@ class Viewer:
     licence: str
 
 
-def viewer_of(view: JudgedView, corrected: bool, budget: int = BUDGET_BYTES) -> Viewer:
+def viewer_of(
+    view: JudgedView, corrected: bool, budget: int = BUDGET_BYTES, pieces: Sequence[Sequence[float]] = ()
+) -> Viewer:
     """NiiVue with volumes of at most `budget` bytes.
 
     Args:
         view: what is shown.
         corrected: show the corrected mask as well.
         budget: bytes of all volumes as base64.
+        pieces: points to jump to, RAS mm, in the order of the page's list.
 
     Raises:
         ViewerUnavailableError: the script is not installed.
@@ -82,7 +85,7 @@ def viewer_of(view: JudgedView, corrected: bool, budget: int = BUDGET_BYTES) -> 
     return Viewer(
         script=script,
         data=htmlsafe_json_dumps(
-            {"volumes": volumes, "factors": factors, **_description(view, corrected)}, allow_nan=False
+            {"volumes": volumes, "factors": factors, "pieces": pieces, **_description(view)}, allow_nan=False
         ),
         note=_note(view, factors),
         version=importlib.metadata.version(PACKAGE),
@@ -128,7 +131,7 @@ def fitting_volumes(
     """Volumes as base64 of .nii.gz, made coarser until they fit.
 
     Returns:
-        image, mask, error and, on request, corrected; how many voxels went into one along each axis.
+        image, mask, error, on request corrected, opinion where there is one; how many voxels went into one by axis.
     """
     factors = [1, 1, 1]
     while True:
@@ -155,6 +158,8 @@ def _volumes(view: JudgedView, corrected: bool, factors: Sequence[int]) -> dict[
     }
     if corrected:
         volumes["corrected"] = _nifti(_most_frequent(view.corrected, factors), affine)
+    if view.opinion is not None:
+        volumes["opinion"] = _nifti(_most_frequent(view.opinion, factors), affine)
     return volumes
 
 
@@ -201,7 +206,7 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _description(view: JudgedView, corrected: bool) -> dict[str, Any]:
+def _description(view: JudgedView) -> dict[str, Any]:
     """Labels with colours and places to look at, in mm, and how to show the layers."""
     labels = [
         {"key": key, "tag": tag, "title": title, "colour": _rgb(colour)}
@@ -218,7 +223,6 @@ def _description(view: JudgedView, corrected: bool) -> dict[str, Any]:
         "error_scale": [
             {"probability": p, "rgba": [*_rgb(colour), round(255 * alpha)]} for p, colour, alpha in ERROR_SCALE
         ],
-        "corrected": corrected,
     }
 
 
