@@ -47,7 +47,7 @@ docs: setup ## the site of docs/ in site/, after drawing the diagram in docs/arc
 	@$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	$(BIN)/python tests/test_architecture.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
-	@echo site/index.html
+	@echo "site/index.html; its search works under $(BIN)/mkdocs serve"
 
 cv: setup ## full cross-validation, resumed where it stopped: make cv EXP=acdc JOBS=2 ARGS="data.root=..."
 	@$(BIN)/whqa cv experiment=$(EXP) $(ARGS) $(if $(JOBS),--jobs $(JOBS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import sys
 from functools import cache
@@ -104,6 +105,38 @@ def test_a_dead_link_is_found() -> None:
         "# A b\n[x](#a-b) [x](#c) [x](method.md#limits) [x](method.md#no) [x](none.md) [x](reference/settings.md#masks)"
     )
     assert dead_links("docs/index.md", text) == ["#c", "method.md#no", "none.md#"]
+
+
+def broken_lines(text: str) -> list[str]:
+    """Lines that Markdown shows otherwise than they are meant: rows without a table, <names> that become tags."""
+    prose = re.sub(r"^```.*?^```|^ {4,}.*?$|<!--.*?-->", "", text, flags=re.MULTILINE | re.DOTALL)
+    lines = prose.splitlines()
+    rows = [
+        line
+        for before, line, after in zip(["", *lines], lines, [*lines[1:], ""], strict=False)
+        if line.startswith("|") and not before.startswith("|") and not after.startswith("|--")
+    ]
+    return rows + re.findall(r"<\w[\w ]*>", re.sub(r"`[^`]*`", "", prose))
+
+
+@pytest.mark.parametrize("name", [*DOCUMENTS, "CHANGELOG.md"])
+def test_markdown_shows_what_is_meant(name: str) -> None:
+    assert broken_lines(text_of(name)) == []
+
+
+def test_markdown_made_from_the_code_shows_what_is_meant() -> None:
+    assert {name: found for name, text in generated().items() if (found := broken_lines(text))} == {}
+
+
+def test_docstrings_of_public_names_show_what_is_meant() -> None:
+    things = [getattr(whqa, name) for name in whqa.__all__ if name not in ("__version__", "metrics")]
+    assert {thing: found for thing in things if (found := broken_lines(inspect.getdoc(thing) or ""))} == {}
+
+
+def test_broken_markdown_is_found() -> None:
+    table = "| a | b |\n|---|---|\n| 1 | `<x>` |\n"
+    assert broken_lines(table) == []
+    assert broken_lines(f"{table}\n| 2 | <run> |\n") == ["| 2 | <run> |", "<run>"]
 
 
 def test_every_page_stands_once_in_the_navigation() -> None:

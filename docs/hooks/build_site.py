@@ -9,6 +9,7 @@ from typing import Any
 
 from generated_pages import PAGES
 from mkdocs.structure.files import File, Files
+from page_table import table
 
 ROOT = Path(__file__).parents[2]
 BESIDE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
@@ -36,8 +37,20 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Links to files beside docs/ lead to their pages."""
+    """Links to files beside docs/ lead to their pages; a diagram, whose script lies elsewhere, is told as a table."""
+    markdown = re.sub(r"^```mermaid\n(.*?)^```\n", _as_table, markdown, flags=re.MULTILINE | re.DOTALL)
     here = posixpath.dirname(page.file.src_uri) or "."
     for name, place in BESIDE.items():
         markdown = re.sub(rf"\]\((?:\.\./)*{name}", f"]({posixpath.relpath(place, here)}", markdown)
     return markdown
+
+
+def _as_table(diagram: re.Match[str]) -> str:
+    arrows: dict[str, list[str]] = {}
+    for line in diagram[1].splitlines()[1:]:
+        source, _, target = line.strip().partition(" --> ")
+        arrows.setdefault(source, []).append(target)
+    return (
+        "\n".join(table(("room", "imports"), [(name, ", ".join(filter(None, to))) for name, to in arrows.items()]))
+        + "\n"
+    )

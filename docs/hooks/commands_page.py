@@ -48,9 +48,10 @@ def _command(parser: argparse.ArgumentParser, name: str, said: str) -> Iterator[
         if not isinstance(action, argparse._HelpAction | argparse._SubParsersAction)
     ]
     if rows:
-        yield "\n".join(table(("argument", "meaning", "default"), rows)) + "\n"
+        columns = 3 if any(default for _, _, default in rows) else 2
+        yield "\n".join(table(("argument", "meaning", "default")[:columns], [row[:columns] for row in rows])) + "\n"
     if parser.get_default("takes_settings"):
-        yield "Settings follow as `KEY=VALUE`, see [settings](settings.md).\n"
+        yield "All settings, with defaults: [settings](settings.md).\n"
     if parser.epilog:
         text, _, example = parser.epilog.partition("Example: ")
         yield f"{text[:1].upper()}{text[1:].strip()}\n" if text.strip() else ""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from page_table import code, table
+from page_table import code, plain, table
 
 from whqa.contract.__main__ import CONTRACTS
 from whqa.contract.json_schema import json_schema
@@ -23,7 +23,7 @@ def contract_page(name: str) -> str:
     lines = [
         f"# {name.replace('_json', '.json')}",
         "",
-        f"{title[0].upper()}{title[1:]}, key by key. `whqa/contract/{file}` says the same as JSON Schema.",
+        f"Every key of {title}. `whqa/contract/{file}` says the same as JSON Schema.",
         "",
         *_object(schema),
     ]
@@ -33,7 +33,7 @@ def contract_page(name: str) -> str:
 
 
 def _object(schema: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{schema['description']}\n"
+    yield f"{plain(schema['description'])}\n"
     required = schema["required"]
     rows = [
         (code(key) + ("" if key in required else " (where it applies)"), _kind(value), value["description"])

@@ -12,8 +12,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def cell(text: str) -> str:
-    """Text that may stand in a table, and in which <name> is no tag."""
-    return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")
+    """Text that may stand in a table."""
+    return plain(" ".join(text.split()).replace("|", r"\|"))
+
+
+def plain(text: str) -> str:
+    """Text in which <name> is no tag; in code it is none anyway."""
+    parts = text.split("`")
+    return "`".join(part if number % 2 else part.replace("<", "&lt;") for number, part in enumerate(parts))
 
 
 def code(text: str) -> str:

@@ -69,7 +69,7 @@ class OpinionProgram:
 
 @dataclass(frozen=True, eq=False)
 class TrainedRun:
-    """What assessing needs of runs/<experiment>.
+    """What assessing needs of `runs/<experiment>`.
 
     Attributes:
         path: of the run's folder, or of its model file.
@@ -113,7 +113,7 @@ def load_run(path: str | Path, folds: Sequence[int] | None = None) -> TrainedRun
     """Load the error-map networks of a run.
 
     Args:
-        path: runs/<experiment>, or a model file that `whqa export` made of it.
+        path: `runs/<experiment>`, or a model file that `whqa export` made of it.
         folds: which; None takes all that are complete.
 
     Raises:

@@ -58,7 +58,7 @@ def assess(
     Args:
         image: path (of DICOM a folder or zip archive), nibabel image, or (array (X, Y, Z), affine (4, 4) to RAS mm).
         mask: the same, of label values, a folder of structure files, or DICOM SEG or RTSTRUCT; turned, padded or cut.
-        model: runs/<experiment>, a model file of `whqa export`, or what `load_run` made of either.
+        model: `runs/<experiment>`, a model file of `whqa export`, or what `load_run` made of either.
         modality: "ct" or "mr"; needed only where the run was trained on both.
         label_map: which value of the mask stands for which structure: a scheme, its name, or structure -> value(s).
             None: by the names in the mask's file where it has any, else the values of the run's training cohort.
