@@ -10,8 +10,12 @@ WORKERS ?= 2
 ARGS ?=
 # What pip installs as torch: another version, or "torch==... --index-url ..." for PyTorch's own CPU or CUDA builds.
 TORCH ?= torch==2.13.0
+# A file of versions, such as .ci/demo.lock, those that the demo was last tried with; none takes the newest allowed.
+LOCK ?=
+# What `make dist` tries the wheel on; those that are not there are left out.
+PYTHONS ?= 3.11 3.12 3.13
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs cv status summary sweep bench clean
+.PHONY: help setup demo test lint format docs cv status summary sweep bench dist lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,7 +26,7 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet $(if $(LOCK),--constraint $(LOCK)) --editable ".[dev]"
 	@touch $@
 
 demo: setup ## the main job on built-in phantoms: train, one table, then judge a mask of a new phantom (minutes on 2 cores)
@@ -65,5 +69,17 @@ bench: setup ## time the parts beside MONAI, TorchIO, nnU-Net's way, scipy (minu
 	@$(BIN)/python -m pip install --quiet --editable ".[bench]" || echo "some peers are not installed; their rows say so"
 	@$(BIN)/python tests/bench/bench.py
 
+dist: setup ## wheel and sdist in dist/, checked, and the wheel tried in empty environments: make dist PYTHONS="3.12"
+	@$(BIN)/python -m pip install --quiet --editable ".[release]"
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	@UV=$(BIN)/uv TORCH="$(TORCH)" .ci/smoke $(PYTHONS)
+
+lock: setup ## write .ci/demo.lock again: the versions of the demo's environment on every system and Python
+	@$(BIN)/python -m pip install --quiet --editable ".[release]"
+	@$(BIN)/uv pip compile pyproject.toml --universal --upgrade --no-header --no-annotate --quiet --output-file .ci/demo.lock
+	@echo .ci/demo.lock
+
 clean: ## remove caches of the tools, never runs or data
-	rm -rf .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf .pytest_cache .mypy_cache .ruff_cache build dist site
