@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -164,6 +166,23 @@ def test_the_reference_of_commands_has_every_command_and_option() -> None:
         assert f"## {name}\n" in page
     assert "`--confidence CONFIDENCE`" in page
     assert "{ct,mr}" in page
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    for module in ("mkdocs", "material", "mkdocstrings"):
+        pytest.importorskip(module, reason="needs pip install '.[docs]'")
+    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", tmp_path]
+    done = subprocess.run(
+        build, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    pages = {path.relative_to(tmp_path).as_posix(): path.read_text("utf-8") for path in tmp_path.rglob("*.html")}
+    expected = {name.removeprefix("docs/").replace(".md", ".html") for name in (*DOCUMENTS[2:], *generated())}
+    assert expected <= pages.keys()
+    loaded = re.compile(r"<(?:script|img|link rel=.stylesheet.)[^>]*(?:src|href)=.https?:")
+    assert [name for name, html in pages.items() if loaded.search(html)] == []
+    assert "whqa.WholeHeartDataModule.of_cohort" in pages["reference/python.html"]
 
 
 def test_settings_that_the_method_names_exist() -> None:
