@@ -18,13 +18,14 @@ import yaml
 from whqa.cli.commands import command_parser, settings_of
 from whqa.config.cohorts import sources
 from whqa.config.instantiate import config_dir
+from whqa.config.launcher import slurm_settings, without_launcher
 from whqa.config.words import check_overrides, compose_config, sweep_choices
 from whqa.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", *(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").rglob("*.md")))
 # Of Hydra, in packages of their own.
-PLUGINS = {"optuna": "optuna_sweeper", "submitit_slurm": "hydra_submitit_launcher"}
+PLUGINS = {"hydra/sweeper": "hydra_optuna_sweeper", "hydra/launcher": "hydra_submitit_launcher"}
 STARTS = {"whqa", "make", "torchrun", "pip"}
 # What may stand before a command.
 _BEFORE = re.compile(r"\w+=\S*|/usr/bin/time|&&")
@@ -50,7 +51,7 @@ def words_of(line: str) -> list[str]:
 
 def shown() -> list[tuple[str, str]]:
     """Document and command, each command once."""
-    found = {}
+    found: dict[tuple[str, ...], tuple[str, str]] = {}
     for name in DOCUMENTS:
         for line in commands((ROOT / name).read_text("utf-8")):
             try:
@@ -59,8 +60,8 @@ def shown() -> list[tuple[str, str]]:
                 # an apostrophe: no command
                 ours = []
             if len(ours) > 1:
-                found.setdefault(line, name)
-    return [(name, line) for line, name in found.items()]
+                found.setdefault(tuple(ours), (name, line))
+    return list(found.values())
 
 
 def wrong(line: str) -> str:
@@ -92,7 +93,10 @@ def wrong_whqa(words: Sequence[str]) -> str:
         given, extra = command_parser().parse_known_args(list(words))
     except SystemExit:
         return "argparse does not take it"
-    return wrong_settings(command, settings_of(given, extra))
+    settings = settings_of(given, extra)
+    if getattr(given, "launcher", None) == "slurm" and is_installed(PLUGINS["hydra/launcher"]):
+        slurm_settings(settings)
+    return wrong_settings(command, without_launcher(settings))
 
 
 def wrong_settings(command: str, settings: list[str]) -> str:
@@ -135,8 +139,12 @@ def stands_for_more(words: Sequence[str]) -> bool:
 
 
 def missing_plugin(words: Sequence[str]) -> bool:
-    chosen = [word.partition("=")[2] for word in words if word.startswith(("hydra/sweeper=", "hydra/launcher="))]
-    return any(find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.{PLUGINS[c]}") is None for c in chosen)
+    chosen = [PLUGINS[word.partition("=")[0]] for word in words if word.startswith(tuple(PLUGINS))]
+    return not all(map(is_installed, chosen))
+
+
+def is_installed(plugin: str) -> bool:
+    return find_spec("hydra_plugins") is not None and find_spec(f"hydra_plugins.{plugin}") is not None
 
 
 def wrong_make(words: Sequence[str]) -> str:
