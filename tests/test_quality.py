@@ -83,7 +83,7 @@ def test_a_stratum_is_told_by_errors_and_mean_dice() -> None:
 
 def test_an_opinion_of_another_shape_is_refused() -> None:
     labels = torch.zeros(3, 4, 5, dtype=torch.uint8)
-    for name in ("log_p", "ensemble"):
+    for name in ("log_p", "ensemble", "tta"):
         with pytest.raises(ValueError, match=r"case a, mask final: opinion .* differ in shape"):
             JudgedCase(
                 "a", "final", torch.zeros(3, 4, 5), labels, None, None, (1, 1, 1), **{name: torch.zeros(2, 3, 4, 6)}

@@ -150,6 +150,7 @@ class JudgedCase:
         spacing: mm per voxel along D, H, W.
         log_p: a second opinion: log p_S of a segmenter that has not seen the case, float32 (C + 1, D, H, W), or None.
         ensemble: the same of the mean of p_S over all such segmenters, or None where there is one at most.
+        tta: the same of the mean of p_S over the image and augmented views of it (test-time augmentation), or None.
         pairwise_dice: mean Dice between what each two of them would draw, nan where there is one; or None.
     """
 
@@ -162,6 +163,7 @@ class JudgedCase:
     spacing: tuple[float, float, float]
     log_p: Tensor | None = None
     ensemble: Tensor | None = None
+    tta: Tensor | None = None
     pairwise_dice: float | None = None
 
     def __post_init__(self) -> None:
@@ -172,7 +174,7 @@ class JudgedCase:
                     f"case {self.case}, mask {self.kind}: {name} {tuple(values.shape)} and mask "
                     f"{tuple(self.mask.shape)} differ in shape"
                 )
-        for said in (self.log_p, self.ensemble):
+        for said in (self.log_p, self.ensemble, self.tta):
             if said is not None and said.shape[1:] != self.mask.shape:
                 raise ValueError(
                     f"case {self.case}, mask {self.kind}: opinion {tuple(said.shape)} and mask "

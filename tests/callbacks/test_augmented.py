@@ -1,4 +1,4 @@
-"""Masks of augmented images: back on the grid, natural, the same again."""
+"""Augmented views of an image: back on the grid, natural, the same again; and their mean."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from whqa.callbacks.augmented import augmented_mask
+from whqa.callbacks.augmented import augmented_view, mask_of_view, mean_view
 from whqa.loading.augmentation import Augmentation
 
 SPACING = (3.0, 2.0, 2.0)
@@ -33,8 +33,12 @@ def _segment(image: Tensor) -> Tensor:
 
 
 def _made(log_p: Callable[[Tensor], Tensor] = _segment, changes: Augmentation = TURNED, seed: int = 0) -> np.ndarray:
-    image, final = _volume()
-    return augmented_mask(log_p, image, final, SPACING, changes, np.random.default_rng(seed)).numpy()
+    _, final = _volume()
+    return mask_of_view(_view(log_p, changes, seed), final).numpy()
+
+
+def _view(log_p: Callable[[Tensor], Tensor], changes: Augmentation, seed: int) -> Tensor:
+    return augmented_view(log_p, _volume()[0], SPACING, changes, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -65,13 +69,11 @@ def test_the_segmenter_sees_a_turned_image_of_other_brightness() -> None:
 
 
 def test_where_the_augmented_image_does_not_reach_the_mask_is_the_final_one() -> None:
-    image, final = _volume()
+    _, final = _volume()
     marked = final.clone()
     marked[0], marked[-1] = 2, 2
     # never an error inside: all that is left is what was not reached
-    made = augmented_mask(
-        _segment, image, marked, SPACING, Augmentation(rotate_deg=(80, 0, 0), scale=0.0), np.random.default_rng(3)
-    )
+    made = mask_of_view(_view(_segment, Augmentation(rotate_deg=(80, 0, 0), scale=0.0), 3), marked)
     assert (made[0] == 2).any()
     assert (made[final.shape[0] // 2] != 2).any()
 
@@ -87,3 +89,19 @@ def test_hearts_are_never_mirrored() -> None:
     mirrored = _made(changes=Augmentation(flip=(2,), **turned))
     np.testing.assert_array_equal(mirrored, _made(changes=Augmentation(**turned)))
     assert (mirrored == final.numpy()).mean() > 0.99
+
+
+def test_the_mean_is_taken_at_each_voxel_over_the_views_that_reach_it() -> None:
+    image, _ = _volume()
+    far = Augmentation(rotate_deg=(80, 0, 0), scale=0.0)
+    own, views = _segment(image), [_view(_segment, changes, seed) for seed, changes in enumerate((TURNED, far, far))]
+    found = mean_view(own, views).exp().numpy()
+    assert found.dtype == np.float32
+    reached = [view.numpy().sum(axis=0) > 0 for view in views]
+    assert not all(everywhere.all() for everywhere in reached)
+    for view, there in zip(views, reached, strict=True):
+        np.testing.assert_allclose(view.numpy().sum(axis=0)[there], 1, rtol=1e-5)
+    for at in ((0, 0, 0), (12, 18, 20), (12, 20, 30), (23, 35, 39), (10, 13, 13)):
+        seen = [np.exp(own.numpy())[:, *at]] + [v.numpy()[:, *at] for v, r in zip(views, reached, strict=True) if r[at]]
+        np.testing.assert_allclose(found[:, *at], np.mean(seen, axis=0), atol=1e-6)
+    np.testing.assert_allclose(mean_view(own, []), own, atol=1e-5)

@@ -14,12 +14,13 @@ import torch
 from monai.metrics import DiceMetric
 from torch import Tensor
 
+from whqa.callbacks import storing
 from whqa.callbacks.monitoring import MonitorSegmentation
 from whqa.callbacks.storing import StoreMasks
 from whqa.files import sha256
 from whqa.loading.augmentation import Augmentation
 from whqa.masks.faulty import faulty_masks
-from whqa.masks.opinion import OPINION, Opinion, encode
+from whqa.masks.opinion import OPINION, TTA, Opinion, decode, encode
 from whqa.masks.plan import AUGMENTED_KINDS, FAULTY_KINDS, MIXED_KINDS, has_entropy
 from whqa.masks.store import mask_digests, mask_path
 from whqa.modules.segmenter import Segmented
@@ -174,7 +175,7 @@ def test_every_file_has_its_digest_opinions_too(tmp_path: Path) -> None:
     _store(tmp_path / "0", ("final", "side1"))
     digests = mask_digests(tmp_path / "0")
     assert digests is not None
-    kinds = ("final", "side1", *MADE, OPINION)
+    kinds = ("final", "side1", *MADE, OPINION, TTA)
     assert set(digests) == {f"{case}/{kind}" for case in CASES for kind in kinds}
     for name, digest in digests.items():
         assert sha256(tmp_path / "0" / "masks" / f"{name}.npz") == digest
@@ -187,8 +188,35 @@ def test_every_file_has_its_digest_opinions_too(tmp_path: Path) -> None:
             assert str(arrays["segmenter"]) == "0"
 
 
+def test_the_opinion_of_test_time_augmentation_is_the_mean_of_the_views_behind_the_augmented_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views: list[Tensor] = []
+    made = storing.augmented_view
+
+    def remembered(*given: Any) -> Tensor:
+        views.append(made(*given))
+        return views[-1]
+
+    monkeypatch.setattr(storing, "augmented_view", remembered)
+    _store(tmp_path / "0", ("final", "side1"))
+    for index, case in enumerate(CASES):
+        path = mask_path(tmp_path / "0", case, TTA)
+        p = np.exp(decode(torch.from_numpy(Opinion(case, path, "0").codes())).numpy())
+        seen = [view.numpy() for view in views[index * len(AUGMENTED_KINDS) :][: len(AUGMENTED_KINDS)]]
+        for kind, view in zip(AUGMENTED_KINDS, seen, strict=True):
+            mask = np.load(mask_path(tmp_path / "0", case, kind))["mask"]
+            reached = view.sum(axis=0) > 0
+            np.testing.assert_array_equal(mask[reached], view.argmax(axis=0)[reached])
+        total = np.exp(_segmented(index).log_p.numpy()) + sum(seen)
+        np.testing.assert_allclose(p, np.maximum(total / total.sum(axis=0), np.exp(-10)), rtol=0.021)
+        with np.load(path) as arrays:
+            assert bool(arrays["unseen"]) == (case != "c")
+            assert str(arrays["segmenter"]) == "0"
+
+
 def test_only_the_first_process_writes_the_table(tmp_path: Path) -> None:
     _store(tmp_path, ("final", "side1"), zero=False)
     assert not (tmp_path / "cases.csv").exists()
     assert mask_digests(tmp_path) is None
-    assert {p.stem for p in tmp_path.rglob("*.npz")} == {"final", "side1", *MADE, OPINION}
+    assert {p.stem for p in tmp_path.rglob("*.npz")} == {"final", "side1", *MADE, OPINION, TTA}

@@ -15,8 +15,8 @@ from sklearn.metrics import average_precision_score
 from whqa.assessment import assess, load_run
 from whqa.config.instantiate import config_dir
 from whqa.judges.calibration import read_calibration
-from whqa.masks.opinion import OPINION
-from whqa.masks.plan import MASK_KINDS, has_entropy, is_trained_on
+from whqa.masks.opinion import OPINION, TTA
+from whqa.masks.plan import AUGMENTED_KINDS, MASK_KINDS, has_entropy, is_trained_on
 from whqa.structures import MMWHS
 
 Rows = list[dict[str, str]]
@@ -36,7 +36,7 @@ COLUMNS = (
     "seconds",
     *("constant_volume", "constant_heart", "constant_volume_kind", "constant_heart_kind"),
 )
-METHODS = {"errormap", "constant", "boundary", "entropy", "opinion"}
+METHODS = {"errormap", "constant", "boundary", "entropy", "opinion", "tta"}
 SPACING = 8.0
 
 
@@ -68,14 +68,14 @@ def test_a_segmenter_writes_masks_of_all_kinds_of_its_held_out_cases(segmented: 
     directory = _study(segmented) / "segmenter" / str(fold)
     assert (directory / "COMPLETED").exists()
     made = {(p.parent.name, p.stem) for p in directory.glob("masks/*/*.npz")}
-    assert made == {(case, kind) for case in _folds(segmented)[fold] for kind in (*KINDS, OPINION)}
+    assert made == {(case, kind) for case in _folds(segmented)[fold] for kind in (*KINDS, OPINION, TTA)}
     for case, kind in made:
         arrays, label = _mask(segmented, fold, case, kind), _label(segmented, case)
         assert str(arrays["segmenter"]) == str(fold)
         assert bool(arrays["unseen"])
-        if kind == OPINION:
+        if kind in (OPINION, TTA):
             assert arrays["log_p"].shape == (8, *label.shape)
-            # where two labels are all but alike, what is stored of p may turn them
+            # where two labels are all but alike, what is stored of p may turn them, and views do
             said = arrays["log_p"].argmin(axis=0)
             assert (said == _mask(segmented, fold, case, "final")["mask"]).mean() > 0.95
             continue
@@ -113,7 +113,8 @@ def test_the_case_table_has_one_row_a_mask_and_method(judged: Path, rows_of: Rea
     assert methods == METHODS
     found = sorted((r["case"], r["mask_kind"], r["method"]) for r in rows)
     expected = [(c, k, m) for c in _folds(judged)[0] for k in KINDS for m in methods]
-    assert found == sorted(x for x in expected if x[2] != "entropy" or x[1] in OWN)
+    lacking = {("entropy", kind) for kind in {*KINDS} - {*OWN}} | {("tta", kind) for kind in AUGMENTED_KINDS}
+    assert found == sorted(x for x in expected if (x[2], x[1]) not in lacking)
     assert {(r["fold"], r["modality"], r["segmenter"]) for r in rows} == {("0", "ct", "0")}
     assert all(r["patient"] == r["case"] for r in rows)
     assert all(float(r["seconds"]) > 0 for r in rows)

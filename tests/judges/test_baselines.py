@@ -39,7 +39,8 @@ def make_case(seed: int, kind: str = "final", spacing: tuple[float, float, float
     reference = torch.where(wrong, (mask + 1) % 4, mask)
     said = torch.from_numpy(log_softmax(rng.normal(0, 1, (4, *SHAPE)) + 3 * one_hot(reference), axis=0)).float()
     mask = mask.to(torch.uint8)
-    return JudgedCase(f"c{seed}", kind, torch.zeros(SHAPE), mask, reference, entropy, spacing, said, said - 0.1)
+    image, opinions = torch.zeros(SHAPE), (said, said - 0.1, said - 0.2)
+    return JudgedCase(f"c{seed}", kind, image, mask, reference, entropy, spacing, *opinions)
 
 
 def one_hot(labels: torch.Tensor) -> np.ndarray:
@@ -197,7 +198,7 @@ def test_bad_training(name: str) -> None:
 
 
 def test_a_run_has_the_constant_whatever_it_asks_for() -> None:
-    assert list(BASELINES) == ["constant", "boundary", "entropy", "opinion", "ensemble"]
+    assert list(BASELINES) == ["constant", "boundary", "entropy", "opinion", "tta", "ensemble"]
     asked = ["entropy", "boundary", "entropy"]
     assert [b.name for b in make_baselines(asked, {"entropy"})] == ["constant", "entropy", "boundary"]
     with pytest.raises(
@@ -209,10 +210,11 @@ def test_a_run_has_the_constant_whatever_it_asks_for() -> None:
 @pytest.mark.parametrize(
     ("there", "left_out"),
     [
-        ({"entropy", "log_p", "ensemble"}, set()),
-        ({"entropy", "log_p"}, {"ensemble"}),
-        ({"log_p"}, {"ensemble", "entropy"}),
-        (set(), {"ensemble", "entropy", "opinion"}),
+        ({"entropy", "log_p", "tta", "ensemble"}, set()),
+        ({"entropy", "log_p", "tta"}, {"ensemble"}),
+        ({"entropy", "log_p", "ensemble"}, {"tta"}),
+        ({"log_p"}, {"ensemble", "entropy", "tta"}),
+        (set(), {"ensemble", "entropy", "opinion", "tta"}),
     ],
 )
 def test_a_baseline_is_left_out_where_no_mask_has_what_it_needs(there: set[str], left_out: set[str]) -> None:

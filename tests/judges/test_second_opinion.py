@@ -41,11 +41,11 @@ def test_certainty_is_finite(heard: Make) -> None:
     assert torch.equal(found > 0, case.error)
 
 
-@pytest.mark.parametrize("attribute", ["log_p", "ensemble"])
+@pytest.mark.parametrize("attribute", ["log_p", "tta", "ensemble"])
 def test_p_rises_with_the_doubt_and_is_calibrated_like_the_network(heard: Make, attribute: str) -> None:
     cases = [heard(seed, wrong) for seed, wrong in enumerate((0.0, 0.1, 0.4, 0.8))]
-    if attribute == "ensemble":
-        cases = [replace(case, ensemble=case.log_p, log_p=None) for case in cases]
+    if attribute != "log_p":
+        cases = [replace(case, **{attribute: case.log_p, "log_p": None}) for case in cases]
     baseline = SecondOpinion("its name", attribute)
     baseline.fit(lambda: iter(cases))
     assert baseline.name == "its name"

@@ -23,6 +23,7 @@ from whqa.loading.augmentation import Augmentation
 from whqa.loading.brightness import brightness
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.masks.opinion import OPINION, Opinion, decode, write_opinion
+from whqa.masks.plan import AUGMENTED_KINDS
 from whqa.masks.store import MaskItem, mask_path, write_mask
 from whqa.modules.volume_batches import judged_case
 
@@ -235,6 +236,11 @@ def _alike(opinions: Sequence[Opinion]) -> Any:
     return pytest.approx(np.mean(each))
 
 
+def _tta(opinions: dict[str, tuple[Opinion, ...]]) -> dict[str, Opinion]:
+    """Others than the first ones."""
+    return {case: several[1] for case, several in opinions.items()}
+
+
 @pytest.mark.parametrize(("with_masks", "with_opinions"), [(False, False), (True, False), (True, True)])
 def test_batches(
     cases: dict[str, Any],
@@ -244,7 +250,7 @@ def test_batches(
     with_opinions: bool,
 ) -> None:
     single = {case: several[0] for case, several in opinions.items()}
-    heard = {"opinions": single, "ensembles": opinions} if with_opinions else {}
+    heard = {"opinions": single, "ensembles": opinions, "tta": _tta(opinions)} if with_opinions else {}
     data = _data(cases, (1,), masks=masks if with_masks else None, **heard)
     labels = (torch.int64, (2, 8, 8, 8))
     image = (torch.float32, (2, 1, 8, 8, 8))
@@ -274,10 +280,12 @@ def test_batches(
             known = brightness(cases[name].image(), stored, cases[name].spacing, 3)
             np.testing.assert_array_equal(batch["brightness"][0], known)
         assert ("log_p" in batch) == ("ensemble" in batch) == ("pairwise_dice" in batch) == with_opinions
+        assert ("tta" in batch) == with_opinions
         if with_opinions:
             said = [decode(torch.from_numpy(one.codes())) for one in opinions[name]]
             torch.testing.assert_close(batch["log_p"][0], said[0], rtol=0, atol=0)
             torch.testing.assert_close(batch["ensemble"][0].exp(), (said[0].exp() + said[1].exp()) / 2)
+            torch.testing.assert_close(judged_case(batch).tta, said[1], rtol=0, atol=0)
             assert float(batch["pairwise_dice"]) == judged_case(batch).pairwise_dice == _alike(opinions[name])
     assert number + 1 == len(data.test_items) == (4 if with_masks else 2)
 
@@ -294,6 +302,7 @@ def test_judged_masks(cases: dict[str, Any], masks: list[MaskItem]) -> None:
         assert item.spacing == (1.5, 1.5, 3.0)
         assert item.log_p is None
         assert item.ensemble is None
+        assert item.tta is None
         assert item.pairwise_dice is None
     with pytest.raises(InputError, match="no mask of kind 'side9'"):
         next(data.judged([("a1", "side9")]))
@@ -323,6 +332,21 @@ def test_what_a_mask_comes_with(
     assert _data(cases, masks=bare, opinions=single).extras(("a1", "early")) == {"log_p"}
     whole = _data(cases, masks=masks, opinions=single, ensembles=opinions)
     assert whole.extras(("a1", "final")) == {"entropy", "log_p", "ensemble"}
+    augmented = _data(cases, masks=masks, opinions=single, tta=_tta(opinions))
+    assert augmented.extras(("a1", "final")) == {"entropy", "log_p", "tta"}
+
+
+@pytest.mark.parametrize("kind", AUGMENTED_KINDS)
+def test_masks_of_augmented_views_come_without_the_mean_of_these(
+    cases: dict[str, Any], masks: list[MaskItem], opinions: dict[str, tuple[Opinion, ...]], kind: str
+) -> None:
+    masks = [replace(mask, kind=kind, has_entropy=False) if mask.kind == "early" else mask for mask in masks]
+    data = _data(cases, (1,), masks=masks, opinions={c: o[0] for c, o in opinions.items()}, tta=_tta(opinions))
+    assert data.extras(("a1", kind)) == {"log_p"}
+    for case in data.judged(data.train_items):
+        assert (case.tta is None) == (case.kind == kind)
+    found = {batch["kind"][0]: "tta" in batch for batch in data.test_dataloader()}
+    assert found == {"final": True, kind: False}
 
 
 def test_masks_with_novel_faults_are_judged_but_neither_trained_nor_calibrated_on(

@@ -17,9 +17,11 @@ from whqa.files import sha256, write_json
 from whqa.masks.opinion import (
     LOWEST_LOG_P,
     OPINION,
+    TTA,
     Opinion,
     collect_ensembles,
     collect_opinions,
+    collect_tta,
     decode,
     encode,
     mean_opinion,
@@ -41,19 +43,22 @@ def _seed(segmenter: str, case: str) -> int:
     return sum(map(ord, segmenter + case))
 
 
-def _write_segmenters(root: Path, plan: MaskPlan) -> None:
+def _write_segmenters(root: Path, plan: MaskPlan, names: tuple[str, ...] = (OPINION,)) -> None:
     """The opinions of a finished stage one, with the record of their digests."""
     for job in plan.segmenters:
         directory, seen = root / "segmenter" / job.name, set(FOLDS.without(job.held_out))
         cases = [case for fold in job.masks_of for case in FOLDS.cases(fold)]
         for case in cases:
-            write_opinion(directory, case, torch.from_numpy(_log_p(_seed(job.name, case))), case not in seen)
+            for name in names:
+                write_opinion(
+                    directory, case, torch.from_numpy(_log_p(_seed(job.name, case + name))), case not in seen, name
+                )
         _record(directory)
 
 
 def _record(directory: Path) -> None:
-    files = directory.rglob(f"{OPINION}.npz")
-    write_json(directory / MASKS_RECORD, {f"{file.parent.name}/{OPINION}": sha256(file) for file in files})
+    files = directory.rglob("*.npz")
+    write_json(directory / MASKS_RECORD, {f"{file.parent.name}/{file.stem}": sha256(file) for file in files})
 
 
 @pytest.fixture
@@ -116,7 +121,9 @@ def test_every_case_has_the_opinion_of_the_segmenter_of_its_masks(tmp_path: Path
     for case, opinion in found.items():
         assert opinion.case == case
         assert opinion.segmenter == plan.segmenter_of(test_fold, fold_of[case])
-        np.testing.assert_array_equal(opinion.codes(), encode(torch.from_numpy(_log_p(_seed(opinion.segmenter, case)))))
+        np.testing.assert_array_equal(
+            opinion.codes(), encode(torch.from_numpy(_log_p(_seed(opinion.segmenter, case + OPINION))))
+        )
 
 
 def _replace(directory: Path, path: Path) -> None:
@@ -178,6 +185,55 @@ def test_the_plan_in_sample_allows_seen_training_cases_but_no_seen_test_case(tmp
     _record(directory)
     with pytest.raises(InputError, match="trained on case a; its masks and opinions must not be used"):
         _collect(tmp_path, "in_sample", 0)
+
+
+# -- test-time augmentation
+
+
+@pytest.mark.parametrize("name", ["out_of_fold", "nested"])
+def test_the_opinion_by_augmentation_is_that_of_the_segmenter_of_the_masks(tmp_path: Path, name: str) -> None:
+    plan = MaskPlan(name, 3)
+    _write_segmenters(tmp_path, plan, (OPINION, TTA))
+    found, single = collect_tta(tmp_path, plan, FOLDS, 1), _collect(tmp_path, name, 1)
+    assert found is not None
+    assert sorted(found) == list("abcde")
+    for case, opinion in found.items():
+        assert opinion.segmenter == single[case].segmenter
+        expected = encode(torch.from_numpy(_log_p(_seed(opinion.segmenter, case + TTA))))
+        np.testing.assert_array_equal(opinion.codes(), expected)
+
+
+def test_segmenters_of_an_older_version_have_none(study: Path) -> None:
+    assert collect_tta(study, MaskPlan("out_of_fold", 3), FOLDS, 0) is None
+
+
+def test_where_some_segmenters_have_none_these_must_write_it(study: Path) -> None:
+    directory = study / "segmenter" / "0"
+    for case in FOLDS.cases(0):
+        write_opinion(directory, case, torch.from_numpy(_log_p(0)), unseen=True, name=TTA)
+    _record(directory)
+    with pytest.raises(InputError, match=r"segmenter/1/masks/c/tta\.npz: no such file; make it again: rm ") as caught:
+        collect_tta(study, MaskPlan("out_of_fold", 3), FOLDS, 0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("unseen", "recorded", "message"),
+    [
+        (True, False, "not what the segmenter wrote here"),
+        (False, True, "was trained on case c; its masks and"),
+    ],
+)
+def test_a_replaced_or_seen_opinion_by_augmentation_is_refused(
+    tmp_path: Path, unseen: bool, recorded: bool, message: str
+) -> None:
+    plan = MaskPlan("out_of_fold", 3)
+    _write_segmenters(tmp_path, plan, (OPINION, TTA))
+    write_opinion(tmp_path / "segmenter" / "1", "c", torch.from_numpy(_log_p(99)), unseen, TTA)
+    if recorded:
+        _record(tmp_path / "segmenter" / "1")
+    with pytest.raises(InputError, match=message):
+        collect_tta(tmp_path, plan, FOLDS, 0)
 
 
 # -- several segmenters

@@ -1,12 +1,13 @@
-"""Masks that a segmenter makes of the same image seen a little differently: its errors, but not to the voxel.
+"""What a segmenter says of the same image seen a little differently: masks with its errors, but not to the voxel.
 
 A judge that has met a segmenter's errors only in the masks that follow from the opinion it hears, voxel by voxel, knows
-such masks by that: it takes every other mask, another program's above all, for a better one.
+such masks by that: it takes every other mask, another program's above all, for a better one. The mean over several
+views is an opinion of its own, that of test-time augmentation (Wang et al. 2019, Neurocomputing 338).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,24 +22,21 @@ SHARE_OF_TRAINING = 0.5
 """How far the changes go, beside those of the training."""
 
 
-def augmented_mask(
+def augmented_view(
     log_p: Callable[[Tensor], Tensor],
     image_DHW: Tensor,
-    final_DHW: Tensor,
     spacing: Sequence[float],
     augmentation: Augmentation,
     rng: np.random.Generator,
 ) -> Tensor:
-    """The most probable labels of an augmented image, brought back to the image's grid: uint8 (D, H, W).
+    """p_S of an augmented image, brought back to the image's grid: float32 (C + 1, D, H, W), 0 where it does not reach.
 
-    Every change of the augmentation but mirroring is made, up to half as far as in training, so that the mask is about
-    as good as the final one; the grid is shifted by a part of a voxel. Where the augmented image does not reach, the
-    mask is the final one.
+    Every change of the augmentation but mirroring is made, up to half as far as in training, so that the mask that
+    follows is about as good as the final one; the grid is shifted by a part of a voxel.
 
     Args:
         log_p: of an image (D, H, W): log p_S, float32 (C + 1, D, H, W).
         image_DHW: normalised, float32.
-        final_DHW: the most probable labels of the image itself.
         spacing: mm along D, H, W.
         augmentation: of the segmenter's training.
         rng: draws the changes.
@@ -49,9 +47,27 @@ def augmented_mask(
     seen = changes.change_intensity(cut(there, image, (), float(image.min()))[0], rng)
     p_CDHW = log_p(seen.to(image_DHW.device)).exp().cpu().numpy()
     returned = torch.stack([cut(back, of_label, (), 0.0)[0] for of_label in p_CDHW])
-    reached = (returned.sum(dim=0) > 0.5).to(final_DHW.device)
-    labels = most_probable(returned).to(final_DHW.device, torch.uint8)
-    return torch.where(reached, labels, final_DHW.to(torch.uint8))
+    total = returned.sum(dim=0)
+    return torch.where(total > 0.5, returned / total, 0.0).to(image_DHW.device)
+
+
+def mask_of_view(view_CDHW: Tensor, final_DHW: Tensor) -> Tensor:
+    """The most probable labels of a view, those of the image itself where it does not reach: uint8 (D, H, W)."""
+    labels = most_probable(view_CDHW).to(torch.uint8)
+    return torch.where(view_CDHW.any(dim=0), labels, final_DHW.to(torch.uint8))
+
+
+def mean_view(log_p_CDHW: Tensor, views: Iterable[Tensor]) -> Tensor:
+    """log of the mean of p_S over the image itself and its views, at each voxel over those that reach it.
+
+    Args:
+        log_p_CDHW: of the image itself.
+        views: see `augmented_view`.
+    """
+    total = log_p_CDHW.float().exp()
+    for view in views:
+        total = total + view
+    return (total / total.sum(dim=0)).log()
 
 
 def _milder(augmentation: Augmentation) -> Augmentation:

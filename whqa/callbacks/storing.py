@@ -12,11 +12,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from whqa.callbacks.augmented import augmented_mask
+from whqa.callbacks.augmented import augmented_view, mask_of_view, mean_view
 from whqa.files import sha256, write_json, write_rows
 from whqa.loading.augmentation import Augmentation
 from whqa.masks.faulty import faulty_masks
-from whqa.masks.opinion import OPINION, write_opinion
+from whqa.masks.opinion import OPINION, TTA, write_opinion
 from whqa.masks.plan import AUGMENTED_KINDS, FAULTY_KINDS, MIXED_KINDS
 from whqa.masks.store import MASKS_RECORD, mask_path, write_mask
 from whqa.metrics.arrays import FloatArray
@@ -29,7 +29,7 @@ class StoreMasks(pl.Callback):
     """In the test loop: writes every mask of every kind, their digests and the table `cases.csv` that measures them.
 
     Beside the segmenter's own masks stand the reference and faulty ones, so that a judge meets masks of any quality,
-    and the segmenter's opinion on every case.
+    and the segmenter's opinion on every case, of the image itself and of the mean of its views.
 
     Args:
         segmenter_dir: run directory of the segmenter.
@@ -71,7 +71,7 @@ class StoreMasks(pl.Callback):
     def on_test_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, *args: Any
     ) -> None:
-        """Store and measure the masks of one case, and the opinion on it."""
+        """Store and measure the masks of one case, and the opinions on it."""
         case, reference = batch["case"][0], batch["label"][0].to(torch.uint8)
         write_opinion(self.dir, case, outputs.log_p, case not in self.seen)
         for kind, (mask, entropy) in outputs.masks.items():
@@ -79,19 +79,22 @@ class StoreMasks(pl.Callback):
         self._keep(batch, "reference", reference, None)
         label = reference.cpu().numpy()
         own = {kind: mask.cpu().numpy() for kind, (mask, _) in outputs.masks.items()}
+        views = []
         for kind in AUGMENTED_KINDS:
             with trainer.precision_plugin.forward_context():
-                mask = self._augmented(module, batch, outputs.masks["final"][0], kind)
+                views.append(self._view(module, batch, kind))
+            mask = mask_of_view(views[-1], outputs.masks["final"][0])
             self._keep(batch, kind, mask, None)
             own[kind] = mask.cpu().numpy()
+        write_opinion(self.dir, case, mean_view(outputs.log_p, views), case not in self.seen, TTA)
         made = faulty_masks(case, label, own, spacing_of(batch), self.structures, self.seed)
         for kind, faulty, faults in made:
             self._keep(batch, kind, torch.from_numpy(faulty).to(reference.device), None, faults=np.array(faults))
 
-    def _augmented(self, module: pl.LightningModule, batch: Any, final: Tensor, kind: str) -> Tensor:
+    def _view(self, module: pl.LightningModule, batch: Any, kind: str) -> Tensor:
         rng = np.random.default_rng((self.seed, zlib.crc32(f"{batch['case'][0]}/{kind}".encode())))
         image = batch["image"][0, 0].float()
-        return augmented_mask(module.log_p, image, final, spacing_of(batch), self.augmentation, rng)  # type: ignore[arg-type]
+        return augmented_view(module.log_p, image, spacing_of(batch), self.augmentation, rng)  # type: ignore[arg-type]
 
     def _keep(self, batch: Any, kind: str, mask: Tensor, entropy: FloatArray | None, **more: np.ndarray) -> None:
         case = batch["case"][0]
@@ -111,7 +114,8 @@ class StoreMasks(pl.Callback):
                 rows.append(self._identity(names[index], kind) | values)
         if trainer.is_global_zero:
             written = [(row["case"], row["mask_kind"]) for row in rows]
-            written_files = [*written, *((case, OPINION) for case in dict.fromkeys(case for case, _ in written))]
+            cases = dict.fromkeys(case for case, _ in written)
+            written_files = [*written, *((case, opinion) for opinion in (OPINION, TTA) for case in cases)]
             digests = {f"{case}/{kind}": sha256(mask_path(self.dir, case, kind)) for case, kind in written_files}
             write_json(self.dir / MASKS_RECORD, digests)
             write_rows(self.dir / "cases.csv", list(self._identity(names[0], "")) + list(self.columns), rows)

@@ -139,7 +139,9 @@ class ErrorMapConfig(ErrorMapSettings, Dropout, StageConfig):
     deep_mask: bool = False
     warm_start: bool = False
     threshold: ThresholdRule = ThresholdRule.expected
-    baselines: list[str] = field(default_factory=lambda: ["constant", "boundary", "entropy", "opinion", "ensemble"])
+    baselines: list[str] = field(
+        default_factory=lambda: ["constant", "boundary", "entropy", "opinion", "tta", "ensemble"]
+    )
     baseline_masks: int = 200
     overlays: int = 2
 

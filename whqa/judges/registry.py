@@ -18,6 +18,7 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     Boundary.name: partial(ByKind, Boundary()),
     Entropy.name: partial(ByKind, Entropy()),
     "opinion": SecondOpinion,
+    "tta": partial(SecondOpinion, "tta", "tta"),
     "ensemble": partial(SecondOpinion, "ensemble", "ensemble"),
 }
 """Name in the column `method` of cases.csv -> what makes the baseline."""
@@ -28,7 +29,8 @@ def make_baselines(names: Sequence[str], there: Collection[str]) -> list[Baselin
 
     Args:
         names: keys of `BASELINES`.
-        there: what any training mask has of "entropy" and "log_p"; a baseline that needs more is left out.
+        there: what any training mask has of "entropy", "log_p", "tta" and "ensemble"; a baseline that needs more is
+            left out.
 
     Raises:
         InputError: there is no such baseline.

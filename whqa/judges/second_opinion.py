@@ -31,7 +31,8 @@ class SecondOpinion:
 
     Args:
         name: in the tables.
-        attribute: of `JudgedCase`, the opinion: "log_p" of one segmenter, "ensemble" of all unseen ones.
+        attribute: of `JudgedCase`, the opinion: "log_p" of one segmenter, "tta" of the same by test-time augmentation,
+            "ensemble" of all unseen ones.
 
     Attributes:
         counted: what others have found of training masks, (case, kind) -> their logits, see `opinion_rate`; the fit

@@ -26,7 +26,7 @@ from whqa.loading.patch_settings import BALANCE, DELIVERED, Balance, Dropout, Pa
 from whqa.loading.patches import PatchDataset
 from whqa.loading.sampling import PatchSampler, quality_bins
 from whqa.loading.whole_volumes import LatestCase, VolumeDataset
-from whqa.masks.plan import family, is_as_delivered, is_delivered, is_trained_on
+from whqa.masks.plan import AUGMENTED_KINDS, family, is_as_delivered, is_delivered, is_trained_on
 from whqa.process import cpus
 from whqa.quality import JudgedCase
 
@@ -52,6 +52,8 @@ class WholeHeartDataModule(pl.LightningDataModule):
         masks: masks under judgement; those of training cases, validation and test cases are told apart by case.
         opinions: with masks, a segmenter's opinion on every case.
         ensembles: with masks, those of several segmenters, where there are.
+        tta: with masks, the opinion by test-time augmentation on every case, where there is one. Masks of the augmented
+            views come without it, which would know them.
         n_classes: C + 1, needed with masks.
         test_folds: folds to test on; None is `held_out`.
         patch: size in voxels along D, H, W.
@@ -91,6 +93,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         masks: Sequence[MaskItem] | None = None,
         opinions: Mapping[str, Opinion] | None = None,
         ensembles: Mapping[str, Sequence[Opinion]] | None = None,
+        tta: Mapping[str, Opinion] | None = None,
         n_classes: int = 0,
         test_folds: Sequence[int] | None = None,
         patch: Sequence[int],
@@ -110,14 +113,9 @@ class WholeHeartDataModule(pl.LightningDataModule):
         # of the settings, for the messages: masks are judged in the second stage alone
         stage = "segmenter" if masks is None else "errormap"
         _refuse_balance(balance, delivered)
-        if len(patch) != 3 or min(*patch, batch_size, steps_per_epoch) < 1 or not 0 <= foreground <= 1:
-            raise InputError(
-                f"{stage}.patch={list(patch)}, {stage}.batch_size={batch_size}, "
-                f"{stage}.steps_per_epoch={steps_per_epoch}, {stage}.foreground={foreground}: a patch has three edges, "
-                "all are at least 1 and the last is in 0..1"
-            )
+        _refuse_patches(stage, patch, batch_size, steps_per_epoch, foreground)
         self.cases, self.masks = cases, None if masks is None else _by_item(masks)
-        self.opinions, self.ensembles, self.n_classes = opinions, ensembles, n_classes
+        self.opinions, self.ensembles, self.tta, self.n_classes = opinions, ensembles, tta, n_classes
         self.patch, self.batch_size, self.steps_per_epoch = tuple(patch), batch_size, steps_per_epoch
         self.foreground, self.augmentation, self.seed = foreground, augmentation, seed
         self.num_workers, self.balance, self.delivered, self.dropout = num_workers, balance, delivered, dropout
@@ -219,7 +217,8 @@ class WholeHeartDataModule(pl.LightningDataModule):
         {image (1, 1, D, H, W) float32, label (1, D, H, W) int64, spacing (1, 3) float32 in mm,
         index (1,) int64 into `test_items`, case [str], kind [str]}; with masks {mask (1, D, H, W) int64, plain like
         image, brightness (1, C + 1, 2) float32} and, where the mask has one, {entropy (1, D, H, W) float32}; with
-        opinions {log_p (1, C + 1, D, H, W) float32} and with several {ensemble as log_p, pairwise_dice (1,) float64}
+        opinions {log_p (1, C + 1, D, H, W) float32}, with several {ensemble as log_p, pairwise_dice (1,) float64} and
+        with those by test-time augmentation {tta as log_p}
         """
         return self._volumes(self.test_items)
 
@@ -234,23 +233,23 @@ class WholeHeartDataModule(pl.LightningDataModule):
         Raises:
             InputError: the data module has no masks, or not this one.
         """
-        latest = LatestCase(self.cases, self.opinions, self.ensembles)
+        latest = LatestCase(self.cases, self.opinions, self.ensembles, self.tta)
         for name, kind in items:
             if self.masks is None or (name, kind) not in self.masks:
                 raise InputError(f"case {name}: no mask of kind {kind!r} is under judgement")
-            case = self.cases[name]
+            spacing, of = self.cases[name].spacing, latest.of(name)
             mask, entropy = self.masks[name, kind].load()
             doubt = None if entropy is None else torch.from_numpy(entropy)
-            image, label, log_p, every, alike = latest.of(name)
             masked = torch.from_numpy(mask)
-            yield JudgedCase(name, kind, image, masked, label, doubt, case.spacing, log_p, every, alike)
+            yield JudgedCase(name, kind, of.image, masked, of.label, doubt, spacing, **of.said(kind))
 
     def extras(self, item: Item) -> frozenset[str]:
-        """What the mask of a (case, kind) pair comes with, of "entropy", "log_p" and "ensemble"; see `JudgedCase`."""
+        """What the mask of a (case, kind) pair comes with, of "entropy" and the opinions; see `JudgedCase`."""
         there = {
             "entropy": self.masks is not None and self.masks[item].has_entropy,
             "log_p": self.opinions is not None,
             "ensemble": self.ensembles is not None,
+            "tta": self.tta is not None and item[1] not in AUGMENTED_KINDS,
         }
         return frozenset(name for name, is_there in there.items() if is_there)
 
@@ -259,7 +258,8 @@ class WholeHeartDataModule(pl.LightningDataModule):
         return DataLoader(self._dataset(items), batch_size=1)
 
     def _dataset(self, items: Sequence[Item]) -> VolumeDataset:
-        return VolumeDataset(self.cases, items, self.masks, self.opinions, self.ensembles, self.n_classes)
+        latest = LatestCase(self.cases, self.opinions, self.ensembles, self.tta)
+        return VolumeDataset(self.cases, items, self.masks, latest, self.n_classes)
 
     def _items(self, cases: Sequence[str]) -> list[Item]:
         if self.masks is None:
@@ -296,6 +296,15 @@ def _serving(items: Sequence[Item], kinds: Sequence[str] | None) -> list[Item]:
     if there and (unknown or not kinds):
         raise InputError(f"errormap.train_kinds={list(kinds)}: must be some of {', '.join(there)}")
     return [item for item in allowed if family(item[1]) in kinds]
+
+
+def _refuse_patches(stage: str, patch: Sequence[int], batch_size: int, steps_per_epoch: int, foreground: float) -> None:
+    if len(patch) != 3 or min(*patch, batch_size, steps_per_epoch) < 1 or not 0 <= foreground <= 1:
+        raise InputError(
+            f"{stage}.patch={list(patch)}, {stage}.batch_size={batch_size}, "
+            f"{stage}.steps_per_epoch={steps_per_epoch}, {stage}.foreground={foreground}: a patch has three edges, "
+            "all are at least 1 and the last is in 0..1"
+        )
 
 
 def _refuse_balance(balance: str, delivered: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,13 +12,28 @@ from torch.utils.data import Dataset
 
 from whqa.loading.brightness import brightness
 from whqa.masks.opinion import decode, mean_opinion
+from whqa.masks.plan import AUGMENTED_KINDS
 
 if TYPE_CHECKING:
     from whqa.data.cache import PreparedCase
     from whqa.masks.opinion import Opinion
     from whqa.masks.store import MaskItem
 
-_OfCase = tuple[Tensor, Tensor, Tensor | None, Tensor | None, float | None]
+
+class _OfCase(NamedTuple):
+    """Image float32 and label uint8 (D, H, W); opinions and what else is said of the case, see `JudgedCase`."""
+
+    image: Tensor
+    label: Tensor
+    log_p: Tensor | None
+    ensemble: Tensor | None
+    pairwise_dice: float | None
+    tta: Tensor | None
+
+    def said(self, kind: str) -> dict[str, Any]:
+        """What is heard of a mask of this kind, by name, None where nothing is."""
+        tta = None if kind in AUGMENTED_KINDS else self.tta
+        return {"log_p": self.log_p, "ensemble": self.ensemble, "pairwise_dice": self.pairwise_dice, "tta": tta}
 
 
 class LatestCase:
@@ -26,7 +41,7 @@ class LatestCase:
 
     Args:
         cases: by id.
-        opinions, ensembles: only those of judged masks; see `whqa.loading.datamodule.WholeHeartDataModule`.
+        opinions, ensembles, tta: only those of judged masks; see `whqa.loading.datamodule.WholeHeartDataModule`.
     """
 
     def __init__(
@@ -34,20 +49,19 @@ class LatestCase:
         cases: Mapping[str, PreparedCase],
         opinions: Mapping[str, Opinion] | None,
         ensembles: Mapping[str, Sequence[Opinion]] | None,
+        tta: Mapping[str, Opinion] | None,
     ) -> None:
-        self.cases, self.opinions, self.ensembles = cases, opinions, ensembles
+        self.cases, self.opinions, self.ensembles, self.tta = cases, opinions, ensembles, tta
         self._name = ""
         self._found: _OfCase | None = None
 
     def of(self, name: str) -> _OfCase:
-        """Image float32 and label uint8 (D, H, W), log p_S and the mean of several, each (C + 1, D, H, W) or None.
-
-        Last the pairwise Dice of the several, or None.
-        """
+        """What the masks of this case share."""
         if self._found is None or self._name != name:
-            log_p = None if self.opinions is None else decode(torch.from_numpy(self.opinions[name].codes()))
-            several = (None, None) if self.ensembles is None else mean_opinion(self.ensembles[name])
-            self._name, self._found = name, (*_volume(self.cases[name]), log_p, *several)
+            log_p, tta = (None if every is None else _log_p(every[name]) for every in (self.opinions, self.tta))
+            image, label = _volume(self.cases[name])
+            ensemble, alike = (None, None) if self.ensembles is None else mean_opinion(self.ensembles[name])
+            self._name, self._found = name, _OfCase(image, label, log_p, ensemble, alike, tta)
         return self._found
 
 
@@ -59,12 +73,11 @@ class VolumeDataset(Dataset[dict[str, Any]]):
         cases: Mapping[str, PreparedCase],
         items: Sequence[tuple[str, str]],
         masks: Mapping[tuple[str, str], MaskItem] | None,
-        opinions: Mapping[str, Opinion] | None,
-        ensembles: Mapping[str, Sequence[Opinion]] | None,
+        latest: LatestCase,
         n_classes: int,
     ) -> None:
         self.cases, self.items, self.masks = cases, list(items), masks
-        self.n_classes, self._latest = n_classes, LatestCase(cases, opinions, ensembles)
+        self.n_classes, self._latest = n_classes, latest
 
     def __len__(self) -> int:
         return len(self.items)
@@ -72,21 +85,23 @@ class VolumeDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         name, kind = self.items[index]
         case = self.cases[name]
-        image, label, log_p, ensemble, alike = self._latest.of(name)
-        volume: dict[str, Any] = {"image": image[None], "label": label.long()}
+        of = self._latest.of(name)
+        image = of.image
+        volume: dict[str, Any] = {"image": image[None], "label": of.label.long()}
         if self.masks is not None:
             mask, entropy = self.masks[name, kind].load()
             volume["mask"], volume["plain"] = torch.from_numpy(mask).long(), image[None]
             volume["brightness"] = torch.from_numpy(brightness(image.numpy(), mask, case.spacing, self.n_classes))
             if entropy is not None:
                 volume["entropy"] = torch.from_numpy(entropy)
-            if log_p is not None:
-                volume["log_p"] = log_p
-            if ensemble is not None:
-                volume["ensemble"], volume["pairwise_dice"] = ensemble, alike
+            volume |= {name: said for name, said in of.said(kind).items() if said is not None}
         return volume | {"spacing": torch.tensor(case.spacing), "index": index, "case": name, "kind": kind}
 
 
 def _volume(case: PreparedCase) -> tuple[Tensor, Tensor]:
     """Image float32 and label uint8, both (D, H, W), copied out of their memory maps."""
     return torch.from_numpy(np.array(case.image(), dtype=np.float32)), torch.from_numpy(np.array(case.label()))
+
+
+def _log_p(opinion: Opinion) -> Tensor:
+    return decode(torch.from_numpy(opinion.codes()))

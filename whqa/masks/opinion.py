@@ -6,6 +6,8 @@ In an experiment without segmenters another program's may stand for it, see `whq
         log_p              uint8 (C + 1, D, H, W)   round(-log p_S * 25.5): steps of 0.039, so p_S is known to 2 %;
                                                     what is below e^-10 = 0.00005 counts as that
         segmenter, unseen  who holds it; whether the case was outside the segmenter's training folds
+    runs/<experiment>/segmenter/<name>/masks/<case>/tta.npz
+        the same of the mean of p_S over the image and augmented views of it (test-time augmentation)
 
 Shape suffixes: C all C + 1 labels, DHW space.
 """
@@ -29,7 +31,7 @@ from whqa.masks.run_state import made_again
 from whqa.masks.store import mask_digests, mask_path, read_arrays, read_index, unseen_by_maker, whole_rows
 from whqa.metrics.segmentation import pairwise_dice
 
-OPINION = "opinion"
+OPINION, TTA = "opinion", "tta"
 MADE_INDEX = "made.csv"
 """Of masks made of another program's, see `whqa.masks.external_made`."""
 LOWEST_LOG_P = -10.0
@@ -64,14 +66,20 @@ class Opinion:
         return read_arrays(mask_path(self.path.parents[2], self.case, "final"), "mask")[0]
 
 
-def write_opinion(segmenter_dir: Path, case: str, log_p_CDHW: Tensor, unseen: bool) -> None:
-    """Keep a segmenter's opinion on a case, whole or not at all."""
-    path = mask_path(segmenter_dir, case, OPINION)
+def write_opinion(segmenter_dir: Path, case: str, log_p_CDHW: Tensor, unseen: bool, name: str = OPINION) -> None:
+    """Keep a segmenter's opinion on a case, whole or not at all; `name` is `OPINION` or `TTA`."""
+    path = mask_path(segmenter_dir, case, name)
     write_arrays(path, log_p=encode(log_p_CDHW), segmenter=segmenter_dir.name, unseen=unseen)
 
 
-def collect_opinions(experiment_dir: Path, plan: MaskPlan, folds: Folds, test_fold: int) -> dict[str, Opinion]:
+def collect_opinions(
+    experiment_dir: Path, plan: MaskPlan, folds: Folds, test_fold: int, name: str = OPINION
+) -> dict[str, Opinion]:
     """The opinion on every case that serves the error-map network of `test_fold`: of the segmenter of its masks.
+
+    Args:
+        experiment_dir: runs/<experiment>.
+        name: `OPINION` or `TTA`.
 
     Raises:
         InputError: an opinion is missing, is not what the segmenter wrote, or its case had been seen in training
@@ -79,13 +87,24 @@ def collect_opinions(experiment_dir: Path, plan: MaskPlan, folds: Folds, test_fo
     """
     found = {}
     for case_fold in range(folds.n):
-        name = plan.segmenter_of(test_fold, case_fold)
-        directory = experiment_dir / "segmenter" / name
+        directory = experiment_dir / "segmenter" / plan.segmenter_of(test_fold, case_fold)
         digests = mask_digests(directory) or {}
         for case in folds.cases(case_fold):
             must_be_unseen = plan.asserts_unseen or case_fold == test_fold
-            found[case] = _opinion(directory, case, must_be_unseen, digests)
+            found[case] = _opinion(directory, case, must_be_unseen, digests, name)
     return found
+
+
+def collect_tta(experiment_dir: Path, plan: MaskPlan, folds: Folds, test_fold: int) -> dict[str, Opinion] | None:
+    """As `collect_opinions`, those of test-time augmentation; None where an older version's segmenters kept none.
+
+    Raises:
+        InputError: see `collect_opinions`; also where some segmenters kept theirs and others did not.
+    """
+    kept = [mask_digests(experiment_dir / "segmenter" / name) or {} for name in plan.needed_by(test_fold)]
+    if not any(file.endswith(f"/{TTA}") for files in kept for file in files):
+        return None
+    return collect_opinions(experiment_dir, plan, folds, test_fold, TTA)
 
 
 def collect_ensembles(
@@ -131,9 +150,11 @@ def mean_opinion(opinions: Sequence[Opinion]) -> tuple[Tensor, float]:
     return torch.stack(each).mean(dim=0).log_(), pairwise_dice(masks, len(each[0]))
 
 
-def _opinion(segmenter_dir: Path, case: str, must_be_unseen: bool, digests: Mapping[str, str]) -> Opinion:
-    path = mask_path(segmenter_dir, case, OPINION)
+def _opinion(
+    segmenter_dir: Path, case: str, must_be_unseen: bool, digests: Mapping[str, str], name: str = OPINION
+) -> Opinion:
+    path = mask_path(segmenter_dir, case, name)
     unseen_by_maker(path, case, must_be_unseen)
-    if sha256(path) != digests.get(f"{case}/{OPINION}"):
+    if sha256(path) != digests.get(f"{case}/{name}"):
         raise InputError(f"{path}: not what the segmenter wrote here; {made_again(segmenter_dir)}")
     return Opinion(case, path, segmenter_dir.name)

@@ -43,6 +43,7 @@ def _judged(batch: Mapping[str, Any]) -> JudgedCase:
         spacing=spacing_of(batch),
         log_p=batch["log_p"][0].float() if "log_p" in batch else None,
         ensemble=batch["ensemble"][0].float() if "ensemble" in batch else None,
+        tta=batch["tta"][0].float() if "tta" in batch else None,
         pairwise_dice=float(batch["pairwise_dice"][0]) if "pairwise_dice" in batch else None,
     )
 

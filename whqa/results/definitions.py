@@ -18,7 +18,7 @@ DEFINITIONS: dict[str, str] = {
     "each family of mask kinds the first alone.",
     "error AUPRC": "average precision of P for E, a case, then averaged over the cases that have an error.",
     "Acc and QI": "Acc = 1 - mean(E). QI = 1 - mean(P) of a method whose P is calibrated (errormap, opinion, "
-    'ensemble), 1 - mean(Ê) of any other; soft QI = 1 - mean(P). Each over a region. Region "volume": '
+    'tta, ensemble), 1 - mean(Ê) of any other; soft QI = 1 - mean(P). Each over a region. Region "volume": '
     'the whole preprocessed crop around the heart. Region "heart": the mask\'s foreground dilated by 10 mm.',
     "PCC, Spearman, MAE": "Pearson and rank correlation of QI with Acc over masks, and the mean of |QI - Acc|. Beside "
     "each MAE stands that of a constant: the mean Acc of the training masks (of final masks where these are judged, of "
@@ -40,7 +40,7 @@ DEFINITIONS: dict[str, str] = {
     " by minus its expected Dice, or minus the confidence where a method expects none; a structure that is "
     "not expected to be there counts as trusted.",
     "confidence": "what a method ranks masks by: QI over the volume or the heart, hard or soft, the expected mean Dice "
-    "or the lowest expected Dice of a structure. Of opinion and ensemble also the mean Dice of the mask with the "
+    "or the lowest expected Dice of a structure. Of opinion, tta and ensemble also the mean Dice of the mask with the "
     "opinion's (of ensemble: with the vote, the most probable labels by the mean of all), and of ensemble the mean "
     "Dice of each two segmenters' masks, the same for all masks of a case. Each fold votes for the one with the lowest "
     "AURC on the final "

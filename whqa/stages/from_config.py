@@ -30,7 +30,7 @@ from whqa.loading.patch_settings import Dropout, PatchSettings
 from whqa.masks.external import refuse_bare
 from whqa.masks.importing import Imported
 from whqa.masks.made_from import MadeFrom, refuse_other_masks, write_made_from
-from whqa.masks.opinion import Opinion, collect_ensembles, collect_opinions
+from whqa.masks.opinion import Opinion, collect_ensembles, collect_opinions, collect_tta
 from whqa.masks.plan import MaskPlan, SegmenterJob, fold_name, parse_fold
 from whqa.masks.run_state import COMPLETED, LAST_CHECKPOINT, is_complete, made_anew, refuse_damaged, stamp
 from whqa.masks.store import MaskItem, collect_masks
@@ -194,6 +194,7 @@ def make_errormap(cfg: DictConfig, study: Study, run_dir: Path, imported: Sequen
     more = {
         "opinions": opinions,
         "ensembles": several,
+        "tta": collect_tta(study.directory, study.plan, study.folds, fold) if own else None,
         "n_classes": study.cohort.scheme.n_classes,
         "balance": options.balance,
         "delivered": options.delivered,
