@@ -174,9 +174,18 @@ def rows_of() -> Callable[[Path], list[dict[str, str]]]:
 
 
 def _write_run(
-    run: Path, n_cases: int = 12, n_folds: int = 3, kinds=RUN_KINDS, hostile: str = "", labels: bool = False
+    run: Path,
+    n_cases: int = 12,
+    n_folds: int = 3,
+    kinds=RUN_KINDS,
+    hostile: str = "",
+    labels: bool = False,
+    regressor: bool = False,
 ) -> Path:
-    """A finished run: two cases of patient p0, structured random numbers, no network involved."""
+    """A finished run: two cases of patient p0, structured random numbers, no network involved.
+
+    `regressor` adds rows of a method without an error map.
+    """
     rng = np.random.default_rng(3)
     cases = [f"{1001 + i}" for i in range(n_cases)]
     if hostile:
@@ -199,6 +208,8 @@ def _write_run(
                 hd95 = {f"hd95_{key}": 10 * rng.random() if kind == "final" else "" for key in RUN_STRUCTURES}
                 segmented.append({"case": case, "patient": patients[case], "fold": k, "mask_kind": kind} | dice | hd95)
                 judged += [_run_row(rng, case, k, kind, m, quality, dice) for m in RUN_METHODS]
+        if regressor:
+            judged += [_without_map(row) for row in judged if row["method"] == "boundary"]
         if labels:
             judged = [_with_labels(i, row) for i, row in enumerate(judged)]
         for stage, rows in (("errormap", judged), ("segmenter", segmented)):
@@ -246,13 +257,21 @@ def _run_row(rng, case, fold, kind, method, quality, dice):
     }
 
 
+def _without_map(row: dict) -> dict:
+    """The row of a method that regresses quality."""
+    unknown = ("error_dice", "error_auprc", "qi_soft_volume", "qi_soft_heart", "predicted_voxels", "hit_voxels")
+    return row | dict.fromkeys(unknown, "") | {"method": "dice_regressor"}
+
+
 def _with_labels(seed: int, row: dict) -> dict:
     """What tables of a label head have besides."""
     rng = np.random.default_rng(seed)
-    row = row | {f"error_dice_{key}": rng.random() for key in RUN_STRUCTURES}
+    own, regressed = row["method"] == "errormap", row["method"] == "dice_regressor"
+    row = row | {f"error_dice_{key}": "" if regressed else rng.random() for key in RUN_STRUCTURES}
     for key in RUN_STRUCTURES:
-        dice, own = row[f"dice_{key}"], row["method"] == "errormap"
-        row[f"dice_{key}_predicted"] = float(np.clip(dice + 0.05 * rng.normal(), 0, 1)) if own else ""
+        dice = row[f"dice_{key}"]
+        predicted = float(np.clip(dice + 0.05 * rng.normal(), 0, 1))
+        row[f"dice_{key}_predicted"] = predicted if own or regressed else ""
         row[f"dice_{key}_corrected"] = float(np.clip(dice + 0.05 + 0.05 * rng.normal(), 0, 1)) if own else ""
     return row
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from whqa.errors import InputError
 from whqa.results.tables import read_run
 from whqa.summarize import summarize
 
@@ -51,9 +52,9 @@ def _all_rows(run: Path) -> pd.DataFrame:
     return pd.concat(tables)
 
 
-@pytest.mark.parametrize("labels", [False, True])
-def test_what_is_written_is_what_the_contract_says(tmp_path, write_run, unlike_contract, labels):
-    run = write_run(tmp_path / "demo", kinds=("final", "side1"), labels=labels)
+@pytest.mark.parametrize(("labels", "regressor"), [(False, False), (True, False), (True, True)])
+def test_what_is_written_is_what_the_contract_says(tmp_path, write_run, unlike_contract, labels, regressor):
+    run = write_run(tmp_path / "demo", kinds=("final", "side1"), labels=labels, regressor=regressor)
     summarize(run, Console(file=io.StringIO()))
     summary = json.loads((run / "summary.json").read_text())
     assert unlike_contract(summary, "summary.schema.json") == []
@@ -290,3 +291,41 @@ def test_what_is_not_defined_is_null_with_a_reason(run):
     assert "one class only" in found["failure"]["auroc"]["reason"]
     assert "heart_soft" not in found
     assert summary["segmentation"]["hd95_mm"]["mean"] is None
+
+
+def test_a_method_without_an_error_map_is_judged_by_its_quality_alone(tmp_path, write_run):
+    run = write_run(tmp_path / "demo", kinds=("final", "side1"), labels=True, regressor=True)
+    output = io.StringIO()
+    summary = summarize(run, Console(file=output, width=160))
+    assert list(summary["methods"])[-1] == "dice_regressor"
+    assert "dice_regressor" in output.getvalue()
+    rows = _all_rows(run)
+    rows = rows[rows["method"] == "dice_regressor"]
+    for part, own in (("all", rows), ("final", rows[rows["mask_kind"] == "final"])):
+        found = summary["methods"]["dice_regressor"][part]
+        assert found["n"] == len(own)
+        maps = [found["error_dice"], found["error_auprc"]]
+        maps += [numbers["error_dice"] for numbers in found["by_structure"].values()]
+        maps += [numbers["error_dice"] for numbers in found["by_kind"].values()]
+        strata = [numbers for numbers in found["strata"].values() if numbers["n"]]
+        maps += [numbers[name] for numbers in strata for name in ("error_dice", "false_alarm")]
+        assert {entry["mean"] for entry in maps} == {None}
+        assert {entry["reason"] for entry in maps} == {"the method predicts no error map"}
+        assert found["error_dice"]["pooled"] is None
+        assert found["lead"]["reason"].startswith("one of the two has no error_dice")
+        gap = (own["qi_heart"] - own["acc_heart"]).abs()
+        assert found["heart"]["mae"]["mean"] == pytest.approx(gap.mean())
+        assert found["failure"]["aurc"]["mean"] is not None
+        assert "volume_soft" not in found
+    network = summary["methods"]["errormap"]["all"]
+    assert network["error_dice"]["mean"] is not None
+
+
+def test_a_gap_in_the_rows_of_a_method_with_an_error_map_is_refused(tmp_path, write_run):
+    run = write_run(tmp_path / "demo", kinds=("final",), regressor=True)
+    path = run / "errormap" / "0" / "cases.csv"
+    table = pd.read_csv(path, dtype=str)
+    table.loc[table.index[table["method"] == "boundary"][0], "hit_voxels"] = ""
+    table.to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"boundary\) has no hit_voxels"):
+        summarize(run, Console(file=io.StringIO()))

@@ -232,3 +232,16 @@ class ErrorPrediction:
                 f"error_map must be bool and of the shape of probability {tuple(self.probability.shape)}, "
                 f"got {self.error_map.dtype} {tuple(self.error_map.shape)}"
             )
+
+
+@dataclass(frozen=True)
+class QualityPrediction:
+    """A verdict on one mask as a whole, of a judge that says nothing of single voxels.
+
+    Attributes:
+        quality: QI by region, "volume" and "heart".
+        expected_dice: of structures, by label; one of which none is expected is missing.
+    """
+
+    quality: Mapping[str, float]
+    expected_dice: Mapping[int, float]

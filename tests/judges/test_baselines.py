@@ -11,11 +11,11 @@ from scipy.special import log_softmax
 from whqa.errors import InputError
 from whqa.judges.baseline import Baseline
 from whqa.judges.boundary import Boundary, boundary_distance
-from whqa.judges.constant import Constant
+from whqa.judges.constant import REGIONS, Constant
 from whqa.judges.registry import BASELINES, make_baselines
 from whqa.metrics.error_detection import error_dice
 from whqa.metrics.verdict_row import judge
-from whqa.quality import JudgedCase
+from whqa.quality import JudgedCase, QualityPrediction
 
 SHAPE = (12, 10, 9)
 BY_KIND = ("constant", "boundary", "entropy")
@@ -170,8 +170,12 @@ def test_every_baseline_keeps_the_interface(name: str) -> None:
         baseline.predict(case)
     baseline.fit(source(make_case(1), make_case(2, kind="early")))
     verdict = baseline.predict(case)
-    assert verdict.probability.dtype == torch.float32
-    assert 0 <= float(verdict.probability.min()) <= float(verdict.probability.max()) <= 1
+    if isinstance(verdict, QualityPrediction):
+        assert verdict.quality.keys() == set(REGIONS)
+        assert all(0 <= qi <= 1 for qi in (*verdict.quality.values(), *verdict.expected_dice.values()))
+    else:
+        assert verdict.probability.dtype == torch.float32
+        assert 0 <= float(verdict.probability.min()) <= float(verdict.probability.max()) <= 1
     parameters = baseline.parameters()
     assert json.loads(json.dumps(parameters)).keys() == parameters.keys()
     if name in BY_KIND:
@@ -184,7 +188,11 @@ def test_predictions_do_not_look_at_the_reference(name: str) -> None:
     blind = replace(case, reference=None)
     baseline = BASELINES[name]()
     baseline.fit(source(make_case(1)))
-    assert torch.equal(baseline.predict(case).error_map, baseline.predict(blind).error_map)
+    seeing, found = baseline.predict(case), baseline.predict(blind)
+    if isinstance(seeing, QualityPrediction):
+        assert seeing == found
+    else:
+        assert torch.equal(seeing.error_map, found.error_map)
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -198,11 +206,11 @@ def test_bad_training(name: str) -> None:
 
 
 def test_a_run_has_the_constant_whatever_it_asks_for() -> None:
-    assert list(BASELINES) == ["constant", "boundary", "entropy", "opinion", "tta", "ensemble"]
+    assert list(BASELINES) == ["constant", "boundary", "entropy", "opinion", "tta", "ensemble", "dice_regressor"]
     asked = ["entropy", "boundary", "entropy"]
     assert [b.name for b in make_baselines(asked, {"entropy"})] == ["constant", "entropy", "boundary"]
     with pytest.raises(
-        InputError, match=r"no baseline 'entropie'; there are boundary, constant, ensemble, entropy, opi"
+        InputError, match=r"no baseline 'entropie'; there are boundary, constant, dice_regressor, ensemble, entr"
     ):
         make_baselines(["entropie"], {"entropy"})
 

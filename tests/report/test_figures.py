@@ -164,7 +164,7 @@ def test_strips_show_every_value_and_skip_what_is_empty(table):
     figure = strips.kinds_figure(some)
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["final", "side1", "corrupted"]
     found = _dots(figure)
-    assert found["tta"] == []
+    assert "tta" not in found
     for method in ("errormap", "constant"):
         assert sorted(found[method]) == sorted(table.loc[table["method"] == method, "error_dice"])
     assert figures.png(figure, dpi=40).startswith(b"\x89PNG")

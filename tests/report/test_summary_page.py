@@ -15,7 +15,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from whqa.report import strips
+from whqa.report.figures import method_colours
 from whqa.results.failure_score import SCORES
+from whqa.results.tables import ABLATIONS, METHOD_ORDER, read_run
 from whqa.summarize import summarize
 
 HOSTILE = '<img src=x onerror=alert(1)>"&$x_1$ %23'
@@ -335,3 +338,21 @@ def test_names_that_are_no_file_names_lead_nowhere(tmp_path, write_run):
     assert "script" not in {tag for tag, _ in page.tags}
     assert all(href.startswith("#") for href in page.linked())
     assert not any(a["alt"].startswith("Overlay") for tag, a in page.tags if tag == "img")
+
+
+def test_a_method_without_an_error_map_stands_in_the_tables_and_out_of_the_figures_of_maps(tmp_path, write_run):
+    run = write_run(tmp_path / "demo", kinds=("final", "side1"), labels=True, regressor=True)
+    _, summary, page = _finished(run)
+    rows = {row[0]: row for caption, rows in page.tables.items() if "error" in caption.lower() for row in rows}
+    assert "dice_regressor" in rows
+    assert "nan" not in " ".join(page.text).lower().split()
+    tables = read_run(run)
+    for figure in (strips.kinds_figure(tables.judged), strips.structures_figure(tables.judged, tables.structures)):
+        (legend,) = figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == ["errormap", "constant", "boundary", "entropy"]
+    assert summary["methods"]["dice_regressor"]["all"]["n"] == summary["methods"]["errormap"]["all"]["n"]
+
+
+def test_every_method_has_a_colour_of_its_own():
+    methods = (*METHOD_ORDER, *ABLATIONS)
+    assert len(set(method_colours(methods).values())) == len(methods)

@@ -20,7 +20,7 @@ from whqa.metrics.per_case import CaseTable
 from whqa.metrics.segmentation import segmentation_dice
 from whqa.metrics.verdict_row import JUDGE_COLUMNS, NETWORK, judge
 from whqa.modules.volume_batches import judged_case
-from whqa.quality import ErrorPrediction, JudgedCase
+from whqa.quality import ErrorPrediction, JudgedCase, QualityPrediction
 
 
 class JudgeMasks(pl.Callback):
@@ -81,7 +81,8 @@ class JudgeMasks(pl.Callback):
                 continue
             started = time.perf_counter()
             prediction = baseline.predict(case)
-            self._record(batch, baseline.name, case, prediction, time.perf_counter() - started, masks)
+            spent = time.perf_counter() - started
+            self._record(batch, baseline.name, case, prediction, spent, masks | self._regressed(prediction))
         for one in self.shuffled:
             started = time.perf_counter()
             blind = one.predict(module, trainer.datamodule, batch)  # type: ignore[attr-defined, arg-type]
@@ -104,16 +105,29 @@ class JudgeMasks(pl.Callback):
             write_rows(self.dir / "cases.csv", list(rows[0]), rows)
 
     def _record(
-        self, batch: Any, method: str, case: JudgedCase, prediction: ErrorPrediction, seconds: float, dice: Any
+        self,
+        batch: Any,
+        method: str,
+        case: JudgedCase,
+        prediction: ErrorPrediction | QualityPrediction,
+        seconds: float,
+        dice: Any,
     ) -> None:
         assert case.reference is not None
-        row = judge(case, prediction) | dict.fromkeys(self.label_columns, float("nan")) | dice | {"seconds": seconds}
-        by_structure = error_dice_by_structure(
-            prediction.error_map, case.mask, case.reference, len(self.dice_columns) + 1
-        )
-        self.tables[method].update(
-            batch["index"][0], row | dict(zip(self.structure_columns, by_structure, strict=True))
-        )
+        unknown = dict.fromkeys((*self.label_columns, *self.structure_columns), float("nan"))
+        row = unknown | judge(case, prediction) | dice | {"seconds": seconds}
+        if isinstance(prediction, ErrorPrediction):
+            by_structure = error_dice_by_structure(
+                prediction.error_map, case.mask, case.reference, len(self.dice_columns) + 1
+            )
+            row |= dict(zip(self.structure_columns, by_structure, strict=True))
+        self.tables[method].update(batch["index"][0], row)
+
+    def _regressed(self, prediction: ErrorPrediction | QualityPrediction) -> dict[str, float]:
+        """Expected Dice of a rival that regresses them."""
+        if isinstance(prediction, ErrorPrediction):
+            return {}
+        return {f"{self.dice_columns[k - 1]}_predicted": dice for k, dice in prediction.expected_dice.items()}
 
     def _of_labels(self, case: JudgedCase, prediction: ErrorPrediction) -> dict[str, float]:
         """Expected Dice and Dice after correction, from a network with a label head."""

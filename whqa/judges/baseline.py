@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from whqa.quality import ErrorPrediction, JudgedCase
+from whqa.quality import ErrorPrediction, JudgedCase, QualityPrediction
 
 CaseSource = Callable[[], Iterator[JudgedCase]]
 """Yields the training cases anew at each call, one at a time: a baseline never holds more than one volume."""
@@ -31,8 +31,8 @@ class Baseline(Protocol):
         """
         ...
 
-    def predict(self, case: JudgedCase) -> ErrorPrediction:
-        """P and Ê of one mask; its reference is not looked at.
+    def predict(self, case: JudgedCase) -> ErrorPrediction | QualityPrediction:
+        """P and Ê of one mask, or its quality alone; its reference is not looked at.
 
         Raises:
             RuntimeError: not fitted.

@@ -10,6 +10,7 @@ from whqa.judges.baseline import Baseline
 from whqa.judges.boundary import Boundary
 from whqa.judges.by_kind import ByKind
 from whqa.judges.constant import Constant
+from whqa.judges.dice_regressor import DiceRegressor
 from whqa.judges.entropy import Entropy
 from whqa.judges.second_opinion import SecondOpinion
 
@@ -20,6 +21,7 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     "opinion": SecondOpinion,
     "tta": partial(SecondOpinion, "tta", "tta"),
     "ensemble": partial(SecondOpinion, "ensemble", "ensemble"),
+    DiceRegressor.name: DiceRegressor,
 }
 """Name in the column `method` of cases.csv -> what makes the baseline."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from whqa.metrics.error_detection import average_precision, error_counts
-from whqa.quality import ErrorPrediction, JudgedCase, one_minus_mean
+from whqa.quality import ErrorPrediction, JudgedCase, QualityPrediction, count, one_minus_mean
 
 AGREEMENT_COLUMNS = ("opinion_dice", "pairwise_dice")
 """Of methods that go by an opinion: mean Dice of the mask with what it would draw, and between each two segmenters."""
@@ -26,25 +28,35 @@ JUDGE_COLUMNS = (
 )
 
 
-def judge(case: JudgedCase, prediction: ErrorPrediction) -> dict[str, float]:
+def judge(case: JudgedCase, prediction: ErrorPrediction | QualityPrediction) -> dict[str, float]:
     """Compare a verdict with the truth; keys are `JUDGE_COLUMNS`, definitions are in `whqa.quality`.
 
-    `error_auprc` is nan for a mask without any error, `AGREEMENT_COLUMNS` are for methods that have no such number.
+    `error_auprc` is nan for a mask without any error, `AGREEMENT_COLUMNS` are for methods that have no such number, and
+    whatever compares error maps is for methods that have none.
 
     Raises:
         ValueError: the case has no reference, or the maps differ in shape.
     """
+    row = dict.fromkeys(JUDGE_COLUMNS, math.nan) | _true_of(case)
+    if isinstance(prediction, QualityPrediction):
+        return row | {f"qi_{region}": qi for region, qi in prediction.quality.items()}
     counts = error_counts(prediction.error_map, case.error)
-    row = {
+    row |= {
         "error_dice": counts.dice,
         "error_auprc": average_precision(prediction.probability, case.error),
-        "voxels": float(case.error.numel()),
-        "error_voxels": float(counts.error),
         "predicted_voxels": float(counts.predicted),
         "hit_voxels": float(counts.hit),
     }
     for name, region in (("volume", None), ("heart", case.heart)):
-        row[f"acc_{name}"] = one_minus_mean(case.error, region)
         row[f"qi_{name}"] = prediction.quality(region)
         row[f"qi_soft_{name}"] = one_minus_mean(prediction.probability, region)
-    return row | {name: prediction.agreement.get(name, float("nan")) for name in AGREEMENT_COLUMNS}
+    return row | {name: value for name, value in prediction.agreement.items() if name in AGREEMENT_COLUMNS}
+
+
+def _true_of(case: JudgedCase) -> dict[str, float]:
+    return {
+        "voxels": float(case.error.numel()),
+        "error_voxels": float(count(case.error)),
+        "acc_volume": one_minus_mean(case.error),
+        "acc_heart": one_minus_mean(case.error, case.heart),
+    }

@@ -16,7 +16,7 @@ from whqa.masks.plan import MASK_KINDS
 from whqa.report.figures import PALETTE, STYLE, kind_legend, kind_points, method_colours
 from whqa.report.slices import new_figure
 from whqa.results.mean_dice import before_and_after
-from whqa.results.tables import METHOD_ORDER, in_order
+from whqa.results.tables import METHOD_ORDER, in_order, with_map
 from whqa.structures import STRUCTURES
 
 Values = npt.NDArray[np.float64]
@@ -26,7 +26,7 @@ DOTS = "osD^vPX*"
 
 def kinds_figure(view: pd.DataFrame, title: str = "") -> Figure:
     """Error Dice of each method on each mask kind."""
-    methods = in_order(view["method"].unique(), METHOD_ORDER)
+    methods = _with_map(view)
     kinds = in_order(view["mask_kind"].unique(), MASK_KINDS)
     groups = {
         method: [
@@ -39,7 +39,7 @@ def kinds_figure(view: pd.DataFrame, title: str = "") -> Figure:
 
 def structures_figure(view: pd.DataFrame, structures: Sequence[str], title: str = "") -> Figure:
     """Error Dice of each method within each structure."""
-    methods = in_order(view["method"].unique(), METHOD_ORDER)
+    methods = _with_map(view)
     groups = {
         method: [_values(view[view["method"] == method], f"error_dice_{key}") for key in structures]
         for method in methods
@@ -91,6 +91,11 @@ def correction_scatter(rows: pd.DataFrame, structures: Sequence[str], title: str
         axis.set(xlim=(low - pad, high + pad), ylim=(low - pad, high + pad))
         kind_legend(figure, kinds)
     return figure
+
+
+def _with_map(view: pd.DataFrame) -> tuple[str, ...]:
+    """Methods that predict an error map."""
+    return in_order(view.loc[with_map(view), "method"].unique(), METHOD_ORDER)
 
 
 def _names(structures: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ import pandas as pd
 from whqa.contract.summary_json import Breakdown, CorrectionNumbers, KindNumbers, StructureNumbers
 from whqa.masks.plan import MASK_KINDS
 from whqa.results.mean_dice import before_and_after, mean_dice
-from whqa.results.summary_entry import mean_entry
+from whqa.results.summary_entry import NO_MAP, mean_entry
 from whqa.results.tables import in_order
 
 NO_CORRECTION = "the method predicts no labels, so that it corrects nothing"
@@ -91,6 +91,7 @@ def _structure_numbers(rows: pd.DataFrame, key: str) -> StructureNumbers:
     before, after = rows[f"dice_{key}"], _corrected(rows, key)
     error_dice = rows.get(f"error_dice_{key}", pd.Series(float("nan"), index=rows.index)).astype(float)
     absent = "no judged mask was measured within this structure; tables of older runs lack the column"
+    absent = absent if len(rows) == 0 or rows["error_dice"].notna().any() else NO_MAP
     return {
         "error_dice": mean_entry(error_dice, rows["patient"], absent),
         "dice_before": mean_entry(before.where(after.notna()), rows["patient"], NO_CORRECTION),
@@ -109,7 +110,7 @@ def _kind_numbers(rows: pd.DataFrame, structures: Sequence[str]) -> KindNumbers:
     return {
         "n": len(rows),
         "dice": mean_entry(dice, rows["patient"], "no mask of this kind has a Dice"),
-        "error_dice": mean_entry(rows["error_dice"], rows["patient"], "no case has an error Dice"),
+        "error_dice": mean_entry(rows["error_dice"], rows["patient"], NO_MAP),
         "mae_volume": mean_entry(gap, rows["patient"], "QI or Acc is missing"),
         "correction": correction_numbers(rows, structures),
     }

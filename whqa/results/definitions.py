@@ -18,7 +18,8 @@ DEFINITIONS: dict[str, str] = {
     "each family of mask kinds the first alone.",
     "error AUPRC": "average precision of P for E, a case, then averaged over the cases that have an error.",
     "Acc and QI": "Acc = 1 - mean(E). QI = 1 - mean(P) of a method whose P is calibrated (errormap, opinion, "
-    'tta, ensemble), 1 - mean(Ê) of any other; soft QI = 1 - mean(P). Each over a region. Region "volume": '
+    "tta, ensemble), 1 - mean(Ê) of any other with a map; dice_regressor, which has none, regresses Acc. "
+    'Soft QI = 1 - mean(P). Each over a region. Region "volume": '
     'the whole preprocessed crop around the heart. Region "heart": the mask\'s foreground dilated by 10 mm.',
     "PCC, Spearman, MAE": "Pearson and rank correlation of QI with Acc over masks, and the mean of |QI - Acc|. Beside "
     "each MAE stands that of a constant: the mean Acc of the training masks (of final masks where these are judged, of "

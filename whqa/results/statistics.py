@@ -22,7 +22,7 @@ from whqa.results.breakdown import breakdown
 from whqa.results.failure_score import ChosenScore, choose_score, failure_numbers, no_failure_numbers
 from whqa.results.reliability import reliability
 from whqa.results.strata import strata_numbers
-from whqa.results.summary_entry import entry_of, mean_entry, view_title
+from whqa.results.summary_entry import NO_MAP, entry_of, mean_entry, view_title
 from whqa.results.tables import RunTables, view
 
 Statistic = Callable[[npt.NDArray, npt.NDArray], float]
@@ -56,7 +56,8 @@ def paired_lead(first: pd.DataFrame, second: pd.DataFrame, column: str = "error_
     """How much higher a column of `first` is than of `second`, mask by mask, over masks that both have a value of."""
     key = ["case", "mask_kind"]
     both = first[[*key, "patient", column]].merge(second[[*key, column]], on=key, suffixes=("", "_second"))
-    return mean_entry(both[column] - both[f"{column}_second"], both["patient"], "no mask that both have judged")
+    reason = "no mask that both have judged" if both.empty else f"one of the two has no {column} of any such mask"
+    return mean_entry(both[column] - both[f"{column}_second"], both["patient"], reason)
 
 
 def segmentation_numbers(segmented: pd.DataFrame, structures: tuple[str, ...]) -> Segmentation:
@@ -77,15 +78,18 @@ def _method_numbers(
 ) -> MethodNumbers:
     """K: one method on one part of the masks."""
     hits, predicted, true = (rows[c].to_numpy(float) for c in ("hit_voxels", "predicted_voxels", "error_voxels"))
+    has_map = bool(rows["error_dice"].notna().any())
     pooled = bootstrap.resampled_pooled_dice(hits, predicted, true, np.ones((1, len(rows))))
     seconds = rows["seconds"] if "seconds" in rows else pd.Series(np.nan, index=rows.index)
     found: MethodNumbers = {
         "n": len(rows),
         "error_dice": {
-            **mean_entry(rows["error_dice"], rows["patient"], "no case has an error Dice"),
-            "pooled": float(pooled[0]),
+            **mean_entry(rows["error_dice"], rows["patient"], NO_MAP),
+            "pooled": float(pooled[0]) if has_map else None,
         },
-        "error_auprc": mean_entry(rows["error_auprc"], rows["patient"], "no judged mask has an error"),
+        "error_auprc": mean_entry(
+            rows["error_auprc"], rows["patient"], "no judged mask has an error" if has_map else NO_MAP
+        ),
         "lead": entry_of(math.nan, None, "it is the first method"),
         "volume": quality_numbers(rows, "volume", "qi_volume"),
         "heart": quality_numbers(rows, "heart", "qi_heart"),

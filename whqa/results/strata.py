@@ -16,12 +16,13 @@ from whqa.contract.entries import Entry, MeasuredIntervals
 from whqa.quality import LOWEST_DICE
 from whqa.results.breakdown import NO_CORRECTION, structure_gain
 from whqa.results.mean_dice import before_and_after, mean_dice
-from whqa.results.summary_entry import mean_entry
+from whqa.results.summary_entry import NO_MAP, mean_entry
 
 REFERENCE_STRATUM, BAD_STRATUM = "reference", "bad"
 STRATA = (REFERENCE_STRATUM, *LOWEST_DICE, BAD_STRATUM)
 
 NO_MASK = "no such mask"
+NO_VOXELS = f"{NO_MASK}, or a table of an older run, which lacks `voxels`"
 NO_MEASURED_INTERVAL = "no such mask, or too few patients in the other folds; only the first method has intervals"
 
 
@@ -80,9 +81,9 @@ def _stratum(rows: pd.DataFrame, structures: Sequence[str], intervals: Mapping[s
         **_region(rows, "heart", intervals),
         "volume": _region(rows, "volume", intervals),
         "dice": {key: interval_entries(rows, measured) for key, measured in dice.items() if measured is not None},
-        "error_dice": mean_entry(rows["error_dice"], rows["patient"], NO_MASK),
+        "error_dice": mean_entry(rows["error_dice"], rows["patient"], NO_MAP if len(rows) else NO_MASK),
         "false_alarm": mean_entry(
-            false_alarm_rate(rows), rows["patient"], f"{NO_MASK}, or a table of an older run, which lacks `voxels`"
+            false_alarm_rate(rows), rows["patient"], NO_MAP if len(rows) and "voxels" in rows else NO_VOXELS
         ),
         "correction": _correction(rows, structures),
     }

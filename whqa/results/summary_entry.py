@@ -11,6 +11,8 @@ import pandas as pd
 from whqa.contract.entries import Entry
 from whqa.results import bootstrap
 
+NO_MAP = "the method predicts no error map"
+
 
 def entry_of(value: float, ci95: tuple[float, float] | None, reason: str) -> Entry:
     """{"mean", "ci95"}, with null and a reason for what is not defined."""

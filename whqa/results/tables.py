@@ -21,7 +21,7 @@ from whqa.masks.store import read_index
 from whqa.results.run_folds import folds_to_summarize
 
 TEXT_COLUMNS = ("case", "patient", "mask_kind", "method", "modality", "segmenter")
-METHOD_ORDER = ("errormap", "constant", "boundary", "entropy", "opinion", "tta", "ensemble")
+METHOD_ORDER = ("errormap", "constant", "boundary", "entropy", "opinion", "tta", "ensemble", "dice_regressor")
 ABLATIONS = ("mask_shuffled", "image_shuffled")
 """Methods that are the network itself with less to go by, see `whqa.callbacks.shuffled`: no rivals."""
 CONTRACT_COLUMNS = (
@@ -30,7 +30,9 @@ CONTRACT_COLUMNS = (
 )
 MADE_FAMILIES = ("augmented", "mixed", "corrupted", "novel")
 """Mask kinds with a number ("corrupted1", ...) that are made from references and final masks, each family apart."""
-COUNT_COLUMNS = ("error_voxels", "predicted_voxels", "hit_voxels")
+MAP_COLUMNS = ("predicted_voxels", "hit_voxels")
+"""What every row of a method with an error map has; a method without one has neither."""
+COUNT_COLUMNS = ("error_voxels", *MAP_COLUMNS)
 CONSTANT_COLUMNS = ("constant_volume", "constant_heart", "constant_volume_kind", "constant_heart_kind")
 
 
@@ -112,7 +114,8 @@ def read_run(run_dir: Path) -> RunTables:
     text = _join(run_dir / "errormap", folds, needed, ("case", "mask_kind", "method"))
     text = _sorted(text, dice)
     judged = _numbers(text, run_dir / "errormap")
-    _refuse_empty(judged, [*CONTRACT_COLUMNS[6:], *COUNT_COLUMNS, *CONSTANT_COLUMNS], run_dir / "errormap")
+    _refuse_empty(judged, [*CONTRACT_COLUMNS[6:], "error_voxels", *CONSTANT_COLUMNS], run_dir / "errormap")
+    _refuse_empty(judged[with_map(judged)], MAP_COLUMNS, run_dir / "errormap")
     judged["patient"] = judged["case"].map(folds["patients"])
     needed = ["case", "fold", "mask_kind", *dice]
     if "segmenter" not in stages:
@@ -240,6 +243,11 @@ def _refuse_holes(
                     f"{stage}/{k}/cases.csv: case {case} lacks {what}, which other cases have; "
                     f"{made_again(stage / str(k))}"
                 )
+
+
+def with_map(rows: pd.DataFrame) -> pd.Series:
+    """Whether each row is of a method that predicts an error map, (n,) bool."""
+    return rows["error_dice"].notna().groupby(rows["method"]).transform("any")
 
 
 def _refuse_empty(table: pd.DataFrame, columns: Sequence[str], stage: Path) -> None:
