@@ -15,7 +15,7 @@ LOCK ?=
 # What `make dist` tries the wheel on; those that are not there are left out.
 PYTHONS ?= 3.11 3.12 3.13
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs cv status summary sweep bench dist lock clean
+.PHONY: help setup demo test lint format docs cv status summary sweep evidence bench dist lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -64,6 +64,10 @@ summary: setup ## table and page of a finished experiment again: make summary EX
 
 sweep: setup ## cross-validate every value of a file of conf/sweep, one table: make sweep EXP=demo SWEEP=head ARGS="seed=1"
 	@$(BIN)/whqa sweep experiment=$(EXP) sweep=$(or $(SWEEP),learning_rate) $(ARGS) $(if $(JOBS),--jobs $(JOBS))
+
+evidence: setup ## all rivals, sanity rows and ablations, then tables and figures of them: make evidence EXP=acdc ARGS="data.root=..."
+	@$(BIN)/whqa sweep experiment=$(EXP) sweep=evidence name=$(EXP)_evidence $(ARGS) $(if $(JOBS),--jobs $(JOBS))
+	@$(BIN)/whqa evidence runs/$(EXP)_evidence
 
 bench: setup ## time the parts beside MONAI, TorchIO, nnU-Net's way, scipy (minutes)
 	@$(BIN)/python -m pip install --quiet --editable ".[bench]" || echo "some peers are not installed; their rows say so"

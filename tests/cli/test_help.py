@@ -19,6 +19,7 @@ COMMANDS = (
     "sweep",
     "status",
     "summarize",
+    "evidence",
     "assess",
     "export",
     "info",

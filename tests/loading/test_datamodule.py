@@ -200,8 +200,11 @@ def test_wrong_settings_are_refused(cases: dict[str, Any], options: dict[str, An
         _data(cases, **options)
 
 
-def test_only_the_chosen_kinds_train_and_calibrate_all_are_tested(cases: dict[str, Any], masks: list[MaskItem]) -> None:
-    data = _data(cases, (1,), masks=masks, train_kinds=["unfinished"])
+@pytest.mark.parametrize("name", ["unfinished", "early"])
+def test_only_the_chosen_kinds_train_and_calibrate_all_are_tested(
+    cases: dict[str, Any], masks: list[MaskItem], name: str
+) -> None:
+    data = _data(cases, (1,), masks=masks, train_kinds=[name])
     assert {kind for _, kind in (*data.train_items, *data.val_items)} == {"early"}
     assert {case for case, _ in data.train_items} == set(data.train_cases)
     assert {kind for _, kind in data.test_items} == {"final", "early"}
@@ -209,7 +212,15 @@ def test_only_the_chosen_kinds_train_and_calibrate_all_are_tested(cases: dict[st
     assert data.choice_items == [(case, "final") for case in data.val_cases] != []
 
 
-@pytest.mark.parametrize("kinds", [["early"], ["final", "corrupted"], []])
+def test_side_outputs_and_early_masks_can_be_left_out_apart(cases: dict[str, Any], masks: list[MaskItem]) -> None:
+    sides = [replace(mask, kind="side2", has_entropy=False) for mask in masks if mask.kind == "early"]
+    data = _data(cases, (1,), masks=[*masks, *sides], train_kinds=["final", "early"])
+    assert {kind for _, kind in data.train_items} == {"final", "early"}
+    data = _data(cases, (1,), masks=[*masks, *sides], train_kinds=["side"])
+    assert {kind for _, kind in data.train_items} == {"side2"}
+
+
+@pytest.mark.parametrize("kinds", [["side"], ["early1"], ["final", "corrupted"], []])
 def test_kinds_to_train_on_that_there_are_not_are_refused(
     cases: dict[str, Any], masks: list[MaskItem], kinds: list[str]
 ) -> None:

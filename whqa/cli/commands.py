@@ -1,4 +1,4 @@
-"""`whqa train | cv | sweep | status | summarize | compare | assess | export | data ... | info`: thin wrappers."""
+"""`whqa train | cv | sweep | status | summarize | compare | evidence | assess | export | data ... | info`: wrappers."""
 
 from __future__ import annotations
 
@@ -102,6 +102,11 @@ def command_parser() -> argparse.ArgumentParser:
     comparison.add_argument("--json", action="store_true", help="for machines")
     comparison.epilog = "Example: whqa compare runs/demo runs/demo,errormap=mask_withheld"
     comparison.set_defaults(run=_compare)
+
+    evidence = commands.add_parser("evidence", help="a finished experiment or sweep as Markdown tables and PNG figures")
+    evidence.add_argument("directory", type=Path, help="runs/<experiment> or runs/<sweep>; gets a folder evidence/")
+    evidence.epilog = "Example: whqa evidence runs/demo"
+    evidence.set_defaults(run=_evidence)
 
     add_assess_command(commands.add_parser("assess", help="a scan and its mask: what is wrong, how sure, what to do"))
     add_export_command(commands.add_parser("export", help="a finished run as one file, for assess and info --model"))
@@ -247,6 +252,17 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
 
     found = compare(options.directories)
     print(json.dumps(found, indent=2)) if options.json else print_comparison(found, Console())
+    return 0
+
+
+def _evidence(options: argparse.Namespace, overrides: list[str]) -> int:
+    if not (options.directory / "sweep.json").is_file():
+        from whqa.results.run_folds import folds_to_summarize
+
+        folds_to_summarize(options.directory.resolve())
+    from whqa.sweep.evidence_folder import write_evidence
+
+    print(write_evidence(options.directory))
     return 0
 
 

@@ -119,7 +119,8 @@ class ErrorMapConfig(ErrorMapSettings, Dropout, StageConfig):
         balance: how training masks are drawn: "final" evenly over bins of their error rate but for a share of delivered
             ones, "quality" evenly over the bins, "none" all alike.
         delivered: that share, of masks as a segmenter or another program delivers them.
-        train_kinds: mask kinds that are learned from, an ablation; null takes all but those for the test alone.
+        train_kinds: mask kinds without number that are learned from, an ablation; null takes all but those for the test
+            alone, "unfinished" stands for "side" and "early".
         shuffled: inputs (mask, image) that the tested network is also shown of another patient; rows more in the
             tables, see `whqa.callbacks.shuffled`.
         deep_mask: whether the mask joins at the network's deep levels too; VoxResNet alone can.

@@ -65,7 +65,8 @@ class DiceRegressor:
         if not rows:
             raise ValueError("no case to fit the regression on")
         x, y = pd.DataFrame(rows), pd.DataFrame(truths).fillna(1.0)
-        self._numbers, self._targets, self._n_masks = list(x), list(y), len(x)
+        self._numbers, self._targets = list(map(str, x)), list(map(str, y))
+        self._n_masks = len(x)
         self._missed = frozenset(
             label for label in set().union(*present) if np.mean([label in one for one in present]) >= MISSED_FROM
         )

@@ -26,7 +26,7 @@ from whqa.loading.patch_settings import BALANCE, DELIVERED, Balance, Dropout, Pa
 from whqa.loading.patches import PatchDataset
 from whqa.loading.sampling import PatchSampler, quality_bins
 from whqa.loading.whole_volumes import LatestCase, VolumeDataset
-from whqa.masks.plan import AUGMENTED_KINDS, family, is_as_delivered, is_delivered, is_trained_on
+from whqa.masks.plan import AUGMENTED_KINDS, family, is_as_delivered, is_delivered, is_trained_on, without_number
 from whqa.process import cpus
 from whqa.quality import JudgedCase
 
@@ -70,8 +70,8 @@ class WholeHeartDataModule(pl.LightningDataModule):
             so but for a share of `delivered` masks (`whqa.masks.plan.is_as_delivered`), "none" draws all masks alike.
             Without masks it has no meaning.
         delivered: see `balance`.
-        train_kinds: of the masks of training and validation cases, those that serve: mask kinds without number
-            (`whqa.masks.plan.family`); None takes all but those for the test alone.
+        train_kinds: of the masks of training and validation cases, those that serve: mask kinds without number, or
+            families of them (`whqa.masks.plan.family`); None takes all but those for the test alone.
         dropout: what is withheld from training patches with masks, None for nothing.
 
     Attributes:
@@ -291,11 +291,11 @@ def _serving(items: Sequence[Item], kinds: Sequence[str] | None) -> list[Item]:
     allowed = [item for item in items if is_trained_on(item[1])]
     if kinds is None:
         return allowed
-    there = dict.fromkeys(family(kind) for _, kind in allowed)
+    there = dict.fromkeys(name for _, kind in allowed for name in (family(kind), without_number(kind)))
     unknown = [kind for kind in kinds if kind not in there]
     if there and (unknown or not kinds):
         raise InputError(f"errormap.train_kinds={list(kinds)}: must be some of {', '.join(there)}")
-    return [item for item in allowed if family(item[1]) in kinds]
+    return [item for item in allowed if not {family(item[1]), without_number(item[1])}.isdisjoint(kinds)]
 
 
 def _refuse_patches(stage: str, patch: Sequence[int], batch_size: int, steps_per_epoch: int, foreground: float) -> None:

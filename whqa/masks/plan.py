@@ -68,8 +68,13 @@ def is_made(kind: str) -> bool:
 
 def family(kind: str) -> str:
     """What a mask's kind is one of: its name without number; side outputs and early masks are "unfinished" ones."""
-    name = kind.rstrip("0123456789") if kind in MASK_KINDS else kind
+    name = without_number(kind)
     return "unfinished" if name in ("side", "early") else name
+
+
+def without_number(kind: str) -> str:
+    """The name of a segmenters' kind ("side" of "side1"); another program's stays as it is."""
+    return kind.rstrip("0123456789") if kind in MASK_KINDS else kind
 
 
 def is_trained_on(kind: str) -> bool:

@@ -26,8 +26,10 @@ from whqa.results.failure_score import confidence, risk_of
 from whqa.results.statistics import limits_of_agreement
 from whqa.results.tables import METHOD_ORDER, in_order
 
-PALETTE = ("#0072B2", "#7F7F7F", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
-PALETTE += ("#882255", "#999933", "#332288")
+PALETTE = (
+    *("#0072B2", "#7F7F7F", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000"),
+    *("#882255", "#999933", "#332288"),
+)
 _MARKERS = {"final": "o", "reference": "*", "corrupted": "X", "novel": "d", "mixed": "h", "early": "P"}
 _MARKERS |= {"side1": "s", "side2": "^", "side3": "v", "side4": "D", "unfinished": "s", "augmented": "p"}
 MARKERS: Mapping[str, str] = _MARKERS | {k: _MARKERS.get(k) or _MARKERS[family(k)] for k in MASK_KINDS}

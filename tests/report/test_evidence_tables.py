@@ -1,0 +1,80 @@
+"""Markdown tables say what summary.json and a comparison say."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from whqa.report.evidence_tables import (
+    leads_table,
+    markdown,
+    methods_table,
+    signed,
+    structures_table,
+    true_quality_table,
+)
+from whqa.summarize import summarize
+
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory, write_run):
+    run = write_run(tmp_path_factory.mktemp("runs") / "demo", kinds=("final", "side1"), labels=True, regressor=True)
+    return summarize(run, Console(file=io.StringIO()))
+
+
+def _cells(table: str) -> list[list[str]]:
+    head, line, *rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
+    assert set(line) == {"---"}
+    assert {len(row) for row in rows} == {len(head)}
+    return [head, *rows]
+
+
+def test_a_cell_cannot_break_its_table() -> None:
+    assert markdown(("a", "b"), [("x|y", "1\n2\N{NO-BREAK SPACE}%")]) == "| a | b |\n|---|---|\n| x\\|y | 1 2 % |"
+
+
+def test_methods_have_a_row_for_each_part_and_what_is_not_known_is_said(summary) -> None:
+    head, *rows = _cells(methods_table(summary["methods"]))
+    assert head[:4] == ["method", "masks", "error Dice", "the network leads by"]
+    found = {(row[0], row[1]): row[2:] for row in rows}
+    names = set(summary["methods"])
+    assert set(found) == {(name, part) for name in names for part in ("final", "all kinds")}
+    for (name, part), cells in found.items():
+        numbers = summary["methods"][name]["all" if part == "all kinds" else part]
+        lead = numbers["lead"]
+        if name == "dice_regressor":
+            assert cells[:3] == ["n/a"] * 3
+        else:
+            assert cells[0] == f"{numbers['error_dice']['mean']:.3f}"
+            assert cells[1] == ("" if name == "errormap" else signed(lead))
+        assert cells[4] == f"{numbers['volume']['mae']['mean']:.4f}"
+    low, high = summary["methods"]["boundary"]["final"]["lead"]["ci95"]
+    assert found["boundary", "final"][1].endswith(f"[{low:.3f} to {high:.3f}]")
+
+
+def test_leads_are_over_those_that_have_an_error_map(summary) -> None:
+    head, *rows = _cells(leads_table(summary["methods"]))
+    assert head == ["masks", "errormap", "lead over entropy", "lead over boundary", "lead over constant"]
+    assert [row[0] for row in rows] == ["final", "all kinds"]
+    assert rows[0][3] == signed(summary["methods"]["boundary"]["final"]["lead"])
+
+
+def test_strata_and_structures_are_those_of_the_summary(summary) -> None:
+    strata = summary["methods"]["errormap"]["all"]["strata"]
+    _, *rows = _cells(true_quality_table(summary["methods"]["errormap"]["all"]))
+    assert [int(row[1]) for row in rows] == [found["n"] for found in strata.values() if found["n"]]
+    assert {row[0] for row in rows} <= {
+        "reference (no wrong voxel)",
+        "mild (from 0.95)",
+        "good (0.85-0.95)",
+        "fair (0.7-0.85)",
+        "bad (below 0.7)",
+    }
+    head, *rows = _cells(structures_table(summary["methods"], "final", summary["cohort"]["structures"]))
+    assert [row[0] for row in rows] == summary["cohort"]["structures"]
+    expected = summary["methods"]["errormap"]["final"]["by_structure"]["rv"]["error_dice"]["mean"]
+    assert rows[1][head.index("errormap")] == f"{expected:.3f}"

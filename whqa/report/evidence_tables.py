@@ -1,0 +1,146 @@
+"""The tables of an experiment as Markdown, made from summary.json and comparisons: what README and docs show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from whqa.quality import LOWEST_DICE
+from whqa.report.numbers import Columns, show_entry, show_interval, show_share
+from whqa.results.summary_entry import at_path, shown_views
+from whqa.results.tables import ABLATIONS, in_order
+
+ORDER = ("errormap", "opinion", "tta", "ensemble", "entropy", "boundary", "constant", "dice_regressor")
+"""Rivals by how much they are worth beating."""
+NUMBERS: Columns = (
+    ("error_auprc", "AUPRC", 3),
+    ("volume.pcc", "PCC", 3),
+    ("volume.mae", "MAE", 4),
+    ("volume.mae_constant", "MAE of a constant", 4),
+    ("failure.aurc", "AURC", 3),
+)
+Methods = Mapping[str, Mapping[str, Any]]
+Entries = Mapping[str, Any]
+
+
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; a cell's bar and line ends are its text's."""
+    lines = ["| " + " | ".join(map(_plain, line)) + " |" for line in (heads, *rows)]
+    return "\n".join([lines[0], "|---" * len(heads) + "|", *lines[1:]])
+
+
+def methods_table(methods: Methods) -> str:
+    """Every method on every part of the masks, QI and Acc over the volume."""
+    rows = [
+        [
+            name,
+            _part(part),
+            show_entry(numbers["error_dice"], 3),
+            "" if name == next(iter(methods)) else signed(numbers["lead"]),
+            *(show_entry(at_path(numbers, path), digits) for path, _, digits in NUMBERS),
+        ]
+        for part in shown_views(methods)
+        for name, numbers in _judged(methods, part)
+        if name not in ABLATIONS
+    ]
+    return markdown(("method", "masks", "error Dice", "the network leads by", *(head for _, head, _ in NUMBERS)), rows)
+
+
+def leads_table(methods: Methods) -> str:
+    """Error Dice of the network, and its lead over every rival and over itself with an input of another patient."""
+    first = next(iter(methods))
+    parts = [part for part in shown_views(methods) if methods[first][part]["n"]]
+    others = [name for name in in_order(methods, (*ORDER, *ABLATIONS)) if name != first and _has_lead(methods[name])]
+    rows = [
+        [
+            _part(part),
+            show_entry(methods[first][part]["error_dice"], 3),
+            *(signed(methods[name][part]["lead"]) if methods[name][part]["n"] else "" for name in others),
+        ]
+        for part in parts
+    ]
+    return markdown(("masks", first, *(f"lead over {name}" for name in others)), rows)
+
+
+def true_quality_table(numbers: Entries) -> str:
+    """One method on all kinds of masks by their true quality."""
+    rows = [
+        [
+            _stratum(name),
+            str(found["n"]),
+            show_entry(found["volume"]["bias"], 4, signed=True),
+            show_entry(found["bias"], 3, signed=True),
+            show_share(found["volume"]["coverage"]["mean"]),
+            show_share(found["coverage"]["mean"]),
+            show_entry(found["error_dice"], 3),
+            show_entry(found["correction"], 3, signed=True),
+        ]
+        for name, found in numbers["strata"].items()
+        if found["n"]
+    ]
+    heads = ["masks by their true mean Dice", "n", "QI - Acc, volume", "heart"]
+    heads += ["intervals for Acc that hold, volume", "heart", "error Dice", "mean Dice by correction"]
+    return markdown(heads, rows)
+
+
+def structures_table(methods: Methods, part: str, structures: Sequence[str]) -> str:
+    """Error Dice of every method within every structure, on one part of the masks."""
+    named = [(name, numbers) for name, numbers in _judged(methods, part) if name not in ABLATIONS]
+    rows = [[key, *(show_entry(n["by_structure"][key]["error_dice"], 3) for _, n in named)] for key in structures]
+    return markdown(("structure", *(name for name, _ in named)), rows)
+
+
+def variants_table(comparison: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> str:
+    """Experiments with other networks on the same masks, as `whqa.compare` has them.
+
+    Args:
+        comparison: part -> experiment -> numbers.
+        names: of the experiments, as they are shown.
+    """
+    rows = [
+        [
+            _part(part),
+            names[experiment],
+            show_entry(found["error_dice"], 3),
+            "" if i == 0 else signed(found["lead"]),
+            show_entry(found["pcc"], 3),
+            show_entry(found["mae"], 4),
+            show_entry(found["gain"], 3, signed=True),
+        ]
+        for part, experiments in comparison.items()
+        for i, (experiment, found) in enumerate(experiments.items())
+        if found["n"]
+    ]
+    return markdown(("masks", "variant", "error Dice", "the first leads by", "PCC", "MAE", "correction"), rows)
+
+
+def signed(entry: Any) -> str:
+    """A difference with its interval, n/a where it is not known."""
+    ends = show_interval(entry["ci95"], 3, signed=False)
+    return show_entry(entry, 3, signed=True) + (f" [{ends}]" if ends else "")
+
+
+def _judged(methods: Methods, part: str) -> list[tuple[str, Any]]:
+    return [(name, methods[name][part]) for name in in_order(methods, ORDER) if methods[name][part]["n"]]
+
+
+def _has_lead(parts: Mapping[str, Any]) -> bool:
+    return any(numbers["lead"]["mean"] is not None for numbers in parts.values())
+
+
+def _part(part: str) -> str:
+    return "all kinds" if part == "all" else part
+
+
+def _stratum(name: str) -> str:
+    if name == "reference":
+        return f"{name} (no wrong voxel)"
+    ends = [*LOWEST_DICE.values()]
+    if name not in LOWEST_DICE:
+        return f"{name} (below {ends[-1]})"
+    above = ends.index(LOWEST_DICE[name])
+    return f"{name} (from {ends[0]})" if above == 0 else f"{name} ({ends[above]}-{ends[above - 1]})"
+
+
+def _plain(cell: str) -> str:
+    return " ".join(cell.replace("|", "\\|").replace("\N{NO-BREAK SPACE}", " ").split())

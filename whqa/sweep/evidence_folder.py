@@ -1,0 +1,168 @@
+"""`whqa evidence DIR`: every table and figure of a finished experiment or sweep, in files to be read and quoted.
+
+    DIR/evidence/evidence.md     tables in Markdown, with what they were made of
+    DIR/evidence/*.png           the figures that it shows
+
+Of a sweep the first point is taken apart, the others stand beside it as variants. Nothing is computed here that is not
+in summary.json or `whqa compare`.
+"""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from whqa.callbacks.phases import time_spent
+from whqa.compare import compare
+from whqa.errors import InputError
+from whqa.files import as_named, atomic_path, read_json, write_text
+from whqa.masks.made_from import runs_begun
+from whqa.report import evidence_tables as tables_of
+from whqa.report import summary_figures
+from whqa.report.numbers import show_entry
+from whqa.report.summary_figures import Image
+from whqa.results.run_folds import folds_to_summarize
+from whqa.results.summary_entry import shown_views, view_title
+from whqa.results.tables import RunTables, read_run
+
+EVIDENCE = "evidence"
+SHOWN = ("whqa", "torch", "python", "device", "platform")
+"""Of the environment in summary.json."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What there is to show.
+
+    Attributes:
+        first: runs/<experiment>, or the first point of a sweep.
+        variants: directory -> settings, of the other finished points.
+        failed: names of the points that are not finished.
+        command: that trained it; "" of a single experiment.
+    """
+
+    first: Path
+    variants: Mapping[Path, str]
+    failed: Sequence[str]
+    command: str
+
+
+def write_evidence(directory: Path) -> Path:
+    """Write the tables and figures.
+
+    Args:
+        directory: runs/<experiment> or runs/<sweep>, finished.
+
+    Returns:
+        The Markdown file.
+
+    Raises:
+        InputError: it is neither, or not finished.
+    """
+    directory = as_named(directory)
+    found = _finished(directory)
+    remedy = f"`whqa summarize {shlex.quote(str(found.first))}` writes it"
+    summary, tables = read_json(found.first / "summary.json", remedy), read_run(found.first)
+    out = directory / EVIDENCE
+    out.mkdir(exist_ok=True)
+    sections = [*_head(directory, found, summary), *_tables(summary), *_variants(found)]
+    text = "\n\n".join([*sections, *_figures(out, tables, summary)]) + "\n"
+    write_text(out / "evidence.md", text)
+    return out / "evidence.md"
+
+
+def _finished(directory: Path) -> Finished:
+    sweep = directory / "sweep.json"
+    if not sweep.is_file():
+        folds_to_summarize(directory)
+        return Finished(directory, {}, (), "")
+    remedy = "the same `whqa sweep ...` writes it again"
+    told = read_json(sweep, remedy)
+    points = {point["name"]: point for point in told["points"]}
+    first = points[told["first"]]
+    if first["state"] != "done":
+        raise InputError(f"{directory / first['name']}: the first point of the sweep failed; {remedy}")
+    others = [name for name, point in points.items() if name != told["first"]]
+    variants = {directory / name: _settings(points[name]) for name in others if points[name]["state"] == "done"}
+    failed = [name for name in others if points[name]["state"] != "done"]
+    return Finished(directory / told["first"], variants, failed, shlex.join(["whqa", "sweep", *told["settings"]]))
+
+
+def _settings(point: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in point["settings"].items())
+
+
+def _head(directory: Path, found: Finished, summary: Mapping[str, Any]) -> Iterator[str]:
+    cohort, dice = summary["cohort"], summary["segmentation"]["dice"]
+    yield f"# Evidence: {directory.name}"
+    each = ", ".join(f"{key} {show_entry(value, 3)}" for key, value in dice["per_structure"].items())
+    yield (
+        f"{cohort['cases']} cases of {cohort['name']}, {cohort['folds']} folds, mask plan {summary['plan']}. Mean Dice "
+        f"of the segmenters' final masks of unseen cases: {show_entry(dice, 3)} ({each})."
+    )
+    if found.command:
+        yield f"    {found.command}"
+    spent = time_spent(run for path in (found.first, *found.variants) for run in runs_begun(path))
+    known = summary["environment"]
+    made = ", ".join(f"{name} {known[name]}" for name in SHOWN if known.get(name))
+    yield f"{spent}. {made}." if spent else f"{made}."
+    for name in found.failed:
+        yield f"Not finished, so that it is missing below: {name}."
+
+
+def _tables(summary: Mapping[str, Any]) -> Iterator[str]:
+    methods, structures = summary["methods"], summary["cohort"]["structures"]
+    first, parts = next(iter(methods)), shown_views(methods)
+    yield "## Methods"
+    yield (
+        "QI and Acc over the volume, 95 % intervals by patient, differences mask by mask over masks that both judged."
+    )
+    yield tables_of.methods_table(methods)
+    yield "## Leads"
+    yield (
+        f"Error Dice of {first} minus that of each rival, and minus its own when it is shown the mask or the image of "
+        "another patient."
+    )
+    yield tables_of.leads_table(methods)
+    yield "## Masks of any quality"
+    yield f"{first}, all kinds of masks by what they truly are."
+    yield tables_of.true_quality_table(methods[first]["all"])
+    yield "## Structures"
+    for part in parts:
+        yield f"Error Dice within each structure, {view_title(part)}:"
+        yield tables_of.structures_table(methods, part, structures)
+
+
+def _variants(found: Finished) -> Iterator[str]:
+    if found.variants:
+        yield "## Variants"
+        yield "Error-map networks trained otherwise, on the same cases and folds; other masks where settings make them."
+        names = {str(found.first): "the first"} | {str(path): name for path, name in found.variants.items()}
+        yield tables_of.variants_table(compare([found.first, *found.variants]), names)
+
+
+def _figures(out: Path, tables: RunTables, summary: Mapping[str, Any]) -> Iterator[str]:
+    parts = {part: view_title(part) for part in shown_views(summary["methods"])}
+    shown = {part: title for part, title in parts.items() if part in ("final", "all")} or parts
+    groups = {
+        "qi": summary_figures.scatters(tables, summary, shown),
+        "risk": summary_figures.risk_curves(tables, summary, shown),
+        "reliability": summary_figures.reliability_curves(summary, shown),
+        "kinds": summary_figures.by_kind(tables),
+        "structures": [i for part, title in shown.items() for i in summary_figures.by_structure(tables, part, title)],
+        "correction": summary_figures.correction(tables, *next(iter(shown.items()))),
+    }
+    yield "## Figures"
+    for name, images in groups.items():
+        for number, image in enumerate(images, start=1):
+            yield _written(out, f"{name}{number}.png", image)
+
+
+def _written(out: Path, name: str, image: Image) -> str:
+    with atomic_path(out / name) as path:
+        path.write_bytes(base64.b64decode(image.uri.partition(",")[2]))
+    return f"![{' '.join(image.alt.split())}]({name})"
