@@ -188,7 +188,6 @@ def test_there_are_commands_of_every_sort() -> None:
     "line",
     [
         "whqa asess scan.nii.gz mask.nii.gz -o out",
-        "whqa assess scan.nii.gz mask.nii.gz",
         "whqa assess ... --modle runs/demo",
         "whqa cv experiment=demo errormap.stepz=3",
         "whqa cv experiment=dmo",

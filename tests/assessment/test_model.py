@@ -18,7 +18,7 @@ from whqa.errors import InputError
 from whqa.files import sha256
 from whqa.judges.calibration import Calibration, read_calibration
 from whqa.masks.run_state import stamp
-from whqa.modules.errormap import ErrorMapModule, in_channels, out_channels
+from whqa.modules.errormap import ErrorMapModule, in_channels, mask_channels, out_channels
 from whqa.networks.voxresnet import VoxResNet
 from whqa.structures import MMWHS
 
@@ -91,7 +91,9 @@ def test_a_network_that_hears_no_opinion_needs_no_segmenter(run: Path) -> None:
     saved = torch.load(path, weights_only=True)
     inputs = ["image", "mask"]
     channels = in_channels(inputs, 8), out_channels("label", inputs, 8)
-    module = ErrorMapModule(VoxResNet(*channels, width=4), n_classes=8, inputs=inputs, head="label", total_steps=1)
+    network = VoxResNet(*channels, width=4)
+    network.join(*mask_channels(inputs, 8))
+    module = ErrorMapModule(network, n_classes=8, inputs=inputs, head="label", total_steps=1)
     hyper = saved["hyper_parameters"] | {"inputs": inputs}
     torch.save(saved | {"state_dict": module.state_dict(), "hyper_parameters": hyper}, path)
     shutil.rmtree(run / "segmenter")

@@ -137,6 +137,7 @@ def test_a_lost_mask_is_rejected_without_label_head_too(run: TrainedRun, case: t
         {"volume": nothing, "heart": nothing},
         {},
         [],
+        certainty=0.0,
         lost=True,
         unfamiliar=False,
         outside=0.0,

@@ -30,7 +30,7 @@ RIGHT = {
     # a number is a truth to OmegaConf
     "segmenter.channels_last": {"-1"},
     "errormap.channels_last": {"-1"},
-    "errormap.deep_mask": {"-1"},
+    "errormap.deep_mask": {"-1", "null"},
     "errormap.warm_start": {"-1"},
     "segmenter.fused": {"-1"},
     "errormap.fused": {"-1"},

@@ -32,8 +32,9 @@ COLUMNS = (
     *(f"{name}_{what}" for what in ("predicted", "corrected") for name in DICE),
     *("patient", "modality", "segmenter", "voxels", "error_voxels", "predicted_voxels", "hit_voxels"),
     *("qi_soft_volume", "qi_soft_heart", "opinion_dice", "pairwise_dice"),
+    *("true_places", "found_places", "false_places"),
     *(f"error_{name}" for name in DICE),
-    "seconds",
+    *("place_certainty", "seconds"),
     *("constant_volume", "constant_heart", "constant_volume_kind", "constant_heart_kind"),
 )
 METHODS = {"errormap", "constant", "boundary", "entropy", "opinion", "tta"}

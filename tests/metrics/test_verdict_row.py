@@ -7,6 +7,7 @@ import torch
 from scipy.spatial.distance import cdist
 from sklearn.metrics import average_precision_score, f1_score
 
+from whqa.metrics.error_places import place_counts
 from whqa.metrics.verdict_row import JUDGE_COLUMNS, judge
 from whqa.quality import ErrorPrediction, JudgedCase
 
@@ -51,6 +52,7 @@ def test_row_is_an_independent_computation(seed: int) -> None:
         "qi_soft_heart": (1 - probability)[heart].mean(),
         "opinion_dice": 0.75,
         "pairwise_dice": math.nan,
+        **place_counts(prediction.error_map, case.error, SPACING),
     }
     found = judge(case, replace(prediction, agreement={"opinion_dice": 0.75}))
     assert tuple(found) == JUDGE_COLUMNS == tuple(expected)

@@ -123,6 +123,8 @@ def _quality(values: dict[str, Any], decision: str, correct: bool) -> dict[str, 
             "rule": "accept from an expected mean Dice of 0.850 on, reject below 0.600, else review",
             "accept_from": 0.85,
             "reject_below": 0.6,
+            "certainty": 0.6,
+            "doubt_above": 0.7,
             "risk": {
                 "bad_if": "mean Dice over structures below 0.7",
                 "accept": {"n": 41, "bad": 2, "rate": 2 / 41, "ci95": [0.006, 0.165]},

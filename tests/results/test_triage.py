@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from whqa.results.triage import TriageRule, choose_rule, measured_risk
+from whqa.results.triage import TriageRule, choose_doubt, choose_rule, measured_risk
 
 
 def _people(n: int) -> np.ndarray:
@@ -89,3 +89,29 @@ def test_the_measured_risk_is_near_the_stated_one() -> None:
 def test_without_any_accepted_mask_there_is_no_rate() -> None:
     found = measured_risk(np.full(6, 0.5), np.full(6, 0.9), _people(6), np.arange(6) % 2, TriageRule(None, None))
     assert found["accept"] == {"n": 0, "bad": 0, "rate": None, "ci95": None}
+
+
+def test_a_place_is_a_doubt_when_most_right_masks_have_none_so_sure() -> None:
+    sure = np.array([0.9, 0.6, 0.8, 0.7])
+    # of nine patients the eighth: with the one at hand, at most two of ten are surer
+    nine = np.array([0.55, 0.6, 0.62, 0.64, 0.66, 0.7, 0.75, 0.8, 0.95])
+    assert choose_doubt(nine, _people(9), share=0.2) == 0.8
+    assert choose_doubt(sure, _people(4), share=0.2) == 0.9
+    assert choose_doubt(sure[:3], _people(3), share=0.2) == 0.5, "three patients cannot show it"
+    assert choose_doubt(np.zeros(0), _people(0)) == 0.5
+
+
+def test_no_place_that_is_more_probably_right_is_a_doubt() -> None:
+    assert choose_doubt(np.linspace(0.1, 0.4, 20), _people(20)) == 0.5
+
+
+def test_a_patient_s_surest_place_counts_whatever_the_number_of_masks() -> None:
+    people = np.repeat(np.arange(9), 3).astype(object)
+    certainty = np.tile([0.1, 0.2, 0.0], 9) + np.repeat(np.linspace(0.5, 0.58, 9), 3)
+    assert choose_doubt(certainty, people, share=0.2) == pytest.approx(0.77)
+
+
+def test_the_share_of_right_masks_in_doubt_is_the_stated_one() -> None:
+    rng = np.random.default_rng(1)
+    above = [rng.uniform(0.5, 1) > choose_doubt(rng.uniform(0.5, 1, 24), _people(24)) for _ in range(4000)]
+    assert np.mean(above) == pytest.approx(0.2, abs=0.03)

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from whqa.assessment.output_folder import PROBABILITY, QUALITY
-from whqa.assessment.places import MORE_PROBABLY_WRONG
 from whqa.contract.comparison_json import ChangedNumber, ComparedAssessments, ComparedCase
 from whqa.errors import InputError
 from whqa.files import read_json, reading
+from whqa.metrics.error_places import MORE_PROBABLY_WRONG
 from whqa.results.correction_time import CorrectionTime
 from whqa.results.mean_dice import expected_mean_dice
 

@@ -23,6 +23,7 @@ from whqa.judges.correction import expected_dice, other_probabilities
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.loading.brightness import brightness
 from whqa.masks.opinion import decode, encode
+from whqa.metrics.error_places import millilitres, place_certainty
 from whqa.quality import ErrorPrediction, JudgedCase, heart_region, most_probable
 
 NO_LABELS = "the run's network has no label head; `whqa cv ... errormap.head=label name=...` trains one that has"
@@ -30,13 +31,15 @@ LOST = "the mask has no voxel on the grid of the run"
 
 
 class FoldNumbers(NamedTuple):
-    """One network's own QI by region, and its expected Dice of structures 1..C (nothing without label head).
+    """One network's own QI by region, expected Dice of structures 1..C (nothing without label head), and certainty.
 
-    A mask without any voxel has no QI over the heart.
+    A mask without any voxel has no QI over the heart. The certainty is that of its surest place, see
+    `whqa.metrics.error_places.place_certainty`.
     """
 
     qi: dict[str, float]
     dice: list[float]
+    certainty: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +76,11 @@ class Judgement:
         return ErrorPrediction(self.probability, self.error_map, calibrated=self.calibrated).quality(region)
 
     @property
+    def certainty(self) -> float:
+        """Of the surest place, for the middle one of the networks: each is as sure as it was of the unseen masks."""
+        return float(np.median([numbers.certainty for numbers in self.by_fold.values()]))
+
+    @property
     def lost(self) -> bool:
         """Whether the mask has no voxel on the run's grid."""
         return self.heart is None
@@ -107,7 +115,7 @@ def judge_mask(
     sums = _Sums(networks, image_DHW)
     by_fold: dict[int, FoldNumbers] = {}
     for network, said in zip(networks, _each(networks, image_DHW, mask_DHW, spacing, told_CDHW), strict=True):
-        by_fold[network.fold] = _numbers(said, mask_DHW, heart, calibrated)
+        by_fold[network.fold] = _numbers(said, mask_DHW, heart, calibrated, spacing)
         sums.add(said)
     probability, others = sums.probability / len(networks), sums.others
     by_case = all(n.module.calibration.threshold is None for n in networks)
@@ -151,11 +159,13 @@ class _Sums:
         return None if self.labels is None else self.labels / self.labels.sum(dim=0).clamp(min=1e-12)
 
 
-def _numbers(said: _Said, mask_DHW: Tensor, heart: Tensor | None, calibrated: bool) -> FoldNumbers:
+def _numbers(
+    said: _Said, mask_DHW: Tensor, heart: Tensor | None, calibrated: bool, spacing: tuple[float, float, float]
+) -> FoldNumbers:
     found = ErrorPrediction(said.probability, said.probability >= said.threshold, calibrated=calibrated)
     qi = {"volume": found.quality()} | ({} if heart is None else {"heart": found.quality(heart)})
     dice = [] if said.others is None else expected_dice(said.probability, said.others, mask_DHW).tolist()
-    return FoldNumbers(qi, dice)
+    return FoldNumbers(qi, dice, place_certainty(said.probability.numpy(), millilitres(spacing)))
 
 
 class _Said(NamedTuple):

@@ -29,7 +29,7 @@ from whqa.judges.calibration import CALIBRATION, Calibration, read_calibration
 from whqa.masks.external import choose_methods
 from whqa.masks.external_settings import ExternalSettings
 from whqa.masks.run_state import is_complete, made_again, made_anew, refuse_damaged
-from whqa.modules.errormap import ErrorMapModule, in_channels, mask_channels, out_channels
+from whqa.modules.errormap import ErrorMapModule, in_channels, joins_mask, mask_channels, out_channels
 from whqa.modules.segmenter import SegmenterModule
 from whqa.results.case_table import case_table
 from whqa.results.familiarity import FeatureRow, read_features
@@ -253,8 +253,8 @@ def _error_map_module(weights: TrainedWeights, config: DictConfig, n_classes: in
         head, inputs = str(options.get("head", "binary")), weights.inputs
         channels = in_channels(inputs, n_classes), out_channels(head, inputs, n_classes)
         network = make(config.network, in_channels=channels[0], out_channels=channels[1])
-        # runs of older versions do not state it
-        if options.get("deep_mask"):
+        # runs of older versions do not state it, and have none
+        if joins_mask(options.get("deep_mask", False), network, inputs):
             network.join(*mask_channels(inputs, n_classes))
         module = ErrorMapModule(
             network, n_classes=n_classes, inputs=inputs, head=head, total_steps=1, max_voxels=int(options.max_voxels)

@@ -9,9 +9,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from whqa.contract.quality_json import Place
-
-MORE_PROBABLY_WRONG = 0.5
-SMALLEST_ML = 1.0
+from whqa.metrics.error_places import MORE_PROBABLY_WRONG, pieces, place_certainty
 
 
 def wrong_places(
@@ -25,11 +23,15 @@ def wrong_places(
         keys: of the structures 1..C.
         voxel_ml: volume of one voxel.
     """
-    labelled, n = ndimage.label(probability >= MORE_PROBABLY_WRONG)
-    volumes = np.bincount(labelled.ravel(), minlength=n + 1)[1:] * voxel_ml
-    boxes = ndimage.find_objects(labelled)
-    large = [i for i in np.argsort(-volumes, kind="stable") if volumes[i] >= SMALLEST_ML]
-    return [_place(labelled[boxes[i]] == i + 1, mask[boxes[i]], boxes[i], float(volumes[i]), keys) for i in large]
+    found = pieces(probability >= MORE_PROBABLY_WRONG, voxel_ml)
+    boxes = ndimage.find_objects(found.labelled)
+    places = []
+    for number, ml in zip(found.numbers, found.ml, strict=True):
+        box = boxes[number - 1]
+        inside = found.labelled[box] == number
+        certainty = place_certainty(np.where(inside, probability[box], 0), voxel_ml)
+        places.append(_place(inside, mask[box], box, float(ml), certainty, keys))
+    return places
 
 
 def _place(
@@ -37,10 +39,11 @@ def _place(
     mask: npt.NDArray[np.uint8],
     box: tuple[slice, ...],
     volume: float,
+    certainty: float,
     keys: Sequence[str],
 ) -> Place:
     label = int(np.bincount(mask[piece]).argmax())
     depth = ndimage.distance_transform_edt(np.pad(piece, 1))[1:-1, 1:-1, 1:-1]
     deepest = np.unravel_index(int(depth.argmax()), piece.shape)
     at = [int(axis.start + inner) for axis, inner in zip(box, deepest, strict=True)]
-    return {"ml": volume, "structure": keys[label - 1] if label else None, "voxel": at}
+    return {"ml": volume, "structure": keys[label - 1] if label else None, "voxel": at, "certainty": certainty}

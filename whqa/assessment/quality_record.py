@@ -95,6 +95,7 @@ def quality_record(run: TrainedRun, found: Findings, confidence: float, moments:
             qi,
             structures,
             places,
+            certainty=found.judgement.certainty,
             lost=found.judgement.lost,
             unfamiliar=bool(likeness.unfamiliar),
             outside=outside,

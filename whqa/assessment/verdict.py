@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
+import pandas as pd
 
 from whqa.assessment.ensemble import LOST
 from whqa.assessment.input_findings import InputFindings
 from whqa.assessment.model import TrainedRun
-from whqa.contract.quality_json import JudgedStructure, Place, Regions, Verdict
+from whqa.contract.quality_json import JudgedStructure, Place, Regions, Risk, Verdict
+from whqa.metrics.arrays import FloatArray
+from whqa.metrics.error_places import CERTAINTY_COLUMN, MORE_PROBABLY_WRONG, SMALLEST_ML
 from whqa.results.mean_dice import expected_mean_dice
-from whqa.results.triage import Decision, TriageRule, choose_rule, measured_risk
+from whqa.results.triage import FALSE_DOUBT, Decision, TriageRule, choose_doubt, choose_rule, measured_risk
 
 FAR_OUTSIDE = 0.1
 _OF_IMAGE = ", and an image in doubt turns reject into review too"
@@ -24,6 +26,7 @@ def verdict_of(
     structures: Mapping[str, JudgedStructure],
     places: Sequence[Place],
     *,
+    certainty: float,
     lost: bool,
     unfamiliar: bool,
     outside: float,
@@ -34,6 +37,7 @@ def verdict_of(
     Args:
         run: whose unseen masks the rule is chosen on.
         qi, structures, places: of quality.json.
+        certainty: of the surest place, for the middle one of the networks.
         lost: whether the mask has no voxel on the run's grid.
         unfamiliar: whether scan or mask are unlike the run's own.
         outside: share of the mask outside the box that the run judges.
@@ -42,28 +46,43 @@ def verdict_of(
     column, words = _score_column(run)
     rows = run.cases[run.cases[column].notna() & run.cases["mean_dice"].notna()]
     scores, dice = rows[column].to_numpy(float), rows["mean_dice"].to_numpy(float)
-    patients: npt.NDArray[np.object_] = rows["patient"].to_numpy(object)
-    rule = choose_rule(scores, dice, patients)
+    rule = choose_rule(scores, dice, rows["patient"].to_numpy(object))
     score = _score(run, qi, structures)
     decision, reason = _decision(score, words, rule, lost)
-    doubts = [*findings.mask, *_doubts(structures, places, rule, unfamiliar, outside)]
-    risk = measured_risk(scores, dice, patients, rows["fold"].to_numpy(np.int64), rule)
+    doubt_above = _doubt_above(run)
+    place = _told_place(structures, places) if certainty > doubt_above else []
+    doubts = [*findings.mask, *_doubts(structures, rule, unfamiliar, outside), *place]
     if (doubts and decision == "accept") or (findings.image and not lost):
         decision = "review"
     return {
         "decision": decision,
         "reasons": [*findings.image, reason, *doubts],
         "score": score,
-        "rule": _rule_text(rule, words) + (_OF_IMAGE if findings.image else ""),
+        "rule": _rule_text(rule, words, doubt_above) + (_OF_IMAGE if findings.image else ""),
         "accept_from": rule.accept,
         "reject_below": rule.reject,
-        "risk": {
-            "bad_if": f"mean Dice over structures below {rule.bad_dice:g}",
-            "accept": risk["accept"],
-            "review": risk["review"],
-            "reject": risk["reject"],
-        },
+        "certainty": certainty,
+        "doubt_above": doubt_above,
+        "risk": _risk(rows, scores, dice, rule),
     }
+
+
+def _risk(rows: pd.DataFrame, scores: FloatArray, dice: FloatArray, rule: TriageRule) -> Risk:
+    found = measured_risk(scores, dice, rows["patient"].to_numpy(object), rows["fold"].to_numpy(np.int64), rule)
+    return {
+        "bad_if": f"mean Dice over structures below {rule.bad_dice:g}",
+        "accept": found["accept"],
+        "review": found["review"],
+        "reject": found["reject"],
+    }
+
+
+def _doubt_above(run: TrainedRun) -> float:
+    if CERTAINTY_COLUMN not in run.cases:
+        # a run of an older version: every place is a doubt
+        return MORE_PROBABLY_WRONG
+    right = run.cases[(run.cases["error_voxels"] == 0) & run.cases[CERTAINTY_COLUMN].notna()]
+    return choose_doubt(right[CERTAINTY_COLUMN].to_numpy(float), right["patient"].to_numpy(object))
 
 
 def _score_column(run: TrainedRun) -> tuple[str, str]:
@@ -97,7 +116,6 @@ def _score_reason(score: float | None, words: str, rule: TriageRule, decision: s
 
 def _doubts(
     structures: Mapping[str, JudgedStructure],
-    places: Sequence[Place],
     rule: TriageRule,
     unfamiliar: bool,
     outside: float,
@@ -108,10 +126,6 @@ def _doubts(
         for s in structures.values()
         if s["dice_expected"] is not None and s["dice_expected"] < rule.bad_dice
     ]
-    if places:
-        where = places[0]["structure"]
-        named = f"in the {structures[where]['name']}" if where else "outside of the mask's structures"
-        doubts.append(f"A piece of {places[0]['ml']:.1f} ml {named} is more probably wrong than right{_more(places)}.")
     if unfamiliar:
         doubts.append("The scan or the mask is unlike those that the run was trained on, so its numbers may not hold.")
     if outside > FAR_OUTSIDE:
@@ -119,15 +133,23 @@ def _doubts(
     return doubts
 
 
-def _more(places: Sequence[Place]) -> str:
-    return f", and {len(places) - 1} more" if len(places) > 1 else ""
+def _told_place(structures: Mapping[str, JudgedStructure], places: Sequence[Place]) -> list[str]:
+    """The surest place; the mean of the networks, which tells places, may have none where most networks have one."""
+    if not places:
+        return [f"Most networks hold a piece of {SMALLEST_ML:g} ml for wrong, each another one."]
+    surest = max(places, key=lambda place: place["certainty"])
+    where = surest["structure"]
+    named = f"in the {structures[where]['name']}" if where else "outside of the mask's structures"
+    more = f", and {len(places) - 1} more" if len(places) > 1 else ""
+    return [f"A piece of {surest['ml']:.1f} ml {named} is probably wrong{more}."]
 
 
-def _rule_text(rule: TriageRule, words: str) -> str:
+def _rule_text(rule: TriageRule, words: str, doubt_above: float) -> str:
     accept = "never accept" if rule.accept is None else f"accept from an {words} of {rule.accept:.3f} on"
     reject = "never reject" if rule.reject is None else f"reject below {rule.reject:.3f}"
     return (
         f"{accept}, {reject}, else review; chosen on the run's unseen masks so that at most {100 * rule.risk:.0f} % of "
         f"the accepted have a mean Dice below {rule.bad_dice:g} and at most {100 * rule.risk:.0f} % of the rejected "
-        "have not; a doubt listed above turns accept into review"
+        f"have not; a doubt listed above turns accept into review, such as a place of {SMALLEST_ML:g} ml with P above "
+        f"{doubt_above:.2f}, which at most {100 * FALSE_DOUBT:.0f} % of the run's unseen masks without any error have"
     )

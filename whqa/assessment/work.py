@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from whqa.assessment.places import MORE_PROBABLY_WRONG
 from whqa.contract.work_json import Piece, Work
+from whqa.metrics.error_places import MORE_PROBABLY_WRONG
 from whqa.quality import box_around
 
 # Smaller ones are a frayed border that nobody redraws.

@@ -16,6 +16,7 @@ from whqa.files import write_arrays, write_rows
 from whqa.judges.baseline import Baseline
 from whqa.judges.constant import REGIONS, Constant
 from whqa.metrics.error_detection import error_dice_by_structure
+from whqa.metrics.error_places import CERTAINTY_COLUMN, millilitres, place_certainty
 from whqa.metrics.per_case import CaseTable
 from whqa.metrics.segmentation import segmentation_dice
 from whqa.metrics.verdict_row import JUDGE_COLUMNS, NETWORK, judge
@@ -52,12 +53,13 @@ class JudgeMasks(pl.Callback):
         self.dice_columns = tuple(f"dice_{s}" for s in structures)
         self.structure_columns = tuple(f"error_dice_{s}" for s in structures)
         self.label_columns = tuple(f"dice_{s}_{what}" for what in ("predicted", "corrected") for s in structures)
+        self.of_network = (*self.label_columns, CERTAINTY_COLUMN)
         self.tables: dict[str, CaseTable] = {}
         self._started = 0.0
 
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """One table a method."""
-        columns = (*JUDGE_COLUMNS, *self.structure_columns, *self.dice_columns, *self.label_columns, "seconds")
+        columns = (*JUDGE_COLUMNS, *self.structure_columns, *self.dice_columns, *self.of_network, "seconds")
         names = [NETWORK, *(b.name for b in self.baselines), *(s.name for s in self.shuffled)]
         self.tables = {name: CaseTable(columns).to(module.device) for name in names}
 
@@ -75,7 +77,7 @@ class JudgeMasks(pl.Callback):
         dice = segmentation_dice(case.mask, case.reference, len(self.dice_columns) + 1)
         masks = dict(zip(self.dice_columns, dice, strict=True))
         self._store(case, outputs)
-        self._record(batch, NETWORK, case, outputs, seconds, masks | self._of_labels(case, outputs))
+        self._record(batch, NETWORK, case, outputs, seconds, masks | self._told_by_network(case, outputs))
         for baseline in self.baselines:
             if any(getattr(case, name) is None for name in baseline.needs):
                 continue
@@ -114,7 +116,7 @@ class JudgeMasks(pl.Callback):
         dice: Any,
     ) -> None:
         assert case.reference is not None
-        unknown = dict.fromkeys((*self.label_columns, *self.structure_columns), float("nan"))
+        unknown = dict.fromkeys((*self.of_network, *self.structure_columns), float("nan"))
         row = unknown | judge(case, prediction) | dice | {"seconds": seconds}
         if isinstance(prediction, ErrorPrediction):
             by_structure = error_dice_by_structure(
@@ -129,14 +131,15 @@ class JudgeMasks(pl.Callback):
             return {}
         return {f"{self.dice_columns[k - 1]}_predicted": dice for k, dice in prediction.expected_dice.items()}
 
-    def _of_labels(self, case: JudgedCase, prediction: ErrorPrediction) -> dict[str, float]:
-        """Expected Dice and Dice after correction, from a network with a label head."""
+    def _told_by_network(self, case: JudgedCase, prediction: ErrorPrediction) -> dict[str, float]:
+        """How sure it is of a place; from one with a label head also expected Dice and Dice after correction."""
+        sure = {CERTAINTY_COLUMN: place_certainty(prediction.probability.cpu().numpy(), millilitres(case.spacing))}
         if prediction.expected_dice is None or prediction.corrected is None:
-            return {}
+            return sure
         assert case.reference is not None
         after = segmentation_dice(prediction.corrected, case.reference, len(self.dice_columns) + 1)
         values = [*prediction.expected_dice.tolist(), *after.tolist()]
-        return dict(zip(self.label_columns, values, strict=True))
+        return sure | dict(zip(self.label_columns, values, strict=True))
 
     def _store(self, case: JudgedCase, prediction: ErrorPrediction) -> None:
         probability = (prediction.probability * 255).round().to(torch.uint8).cpu().numpy()

@@ -123,7 +123,8 @@ class ErrorMapConfig(ErrorMapSettings, Dropout, StageConfig):
             alone, "unfinished" stands for "side" and "early".
         shuffled: inputs (mask, image) that the tested network is also shown of another patient; rows more in the
             tables, see `whqa.callbacks.shuffled`.
-        deep_mask: whether the mask joins at the network's deep levels too; VoxResNet alone can.
+        deep_mask: whether the mask joins at the network's deep levels too; VoxResNet alone can, and null says wherever
+            that is possible.
         warm_start: whether training starts from the weights of the segmenter of the same fold, see
             `whqa.modules.warm_start`.
         threshold: how the error map follows from P: "expected", each mask by its own P, or "dice", one threshold for
@@ -137,7 +138,7 @@ class ErrorMapConfig(ErrorMapSettings, Dropout, StageConfig):
     delivered: float = DELIVERED
     train_kinds: list[str] | None = None
     shuffled: list[str] = field(default_factory=list)
-    deep_mask: bool = False
+    deep_mask: bool | None = None
     warm_start: bool = False
     threshold: ThresholdRule = ThresholdRule.expected
     baselines: list[str] = field(

@@ -162,11 +162,13 @@ class Place(TypedDict):
         ml: its volume.
         structure: that the mask gives most of it to; null for background, where something is missing.
         voxel: in its middle, indices of the scan's own grid.
+        certainty: the highest P that a connected part of at least 1 ml reaches everywhere.
     """
 
     ml: Size
     structure: str | None
     voxel: list[int]
+    certainty: Share
 
 
 class Outside(TypedDict):
@@ -278,6 +280,9 @@ class Verdict(TypedDict):
         rule: in words.
         accept_from: score from which on masks are accepted; null where the unseen masks allow no such score.
         reject_below: score below which masks are rejected; null where the unseen masks allow no such score.
+        certainty: of the surest place, for the middle one of the networks: the highest P that a connected piece of 1 ml
+            reaches everywhere.
+        doubt_above: a higher certainty forbids to accept; four in five of the unseen masks without any error have none.
         risk: of this rule, measured.
     """
 
@@ -287,6 +292,8 @@ class Verdict(TypedDict):
     rule: str
     accept_from: float | None
     reject_below: float | None
+    certainty: Share
+    doubt_above: Share
     risk: Risk
 
 

@@ -148,6 +148,18 @@ class Breakdown(TypedDict):
     by_kind: dict[str, KindNumbers]
 
 
+class PlaceNumbers(TypedDict):
+    """Places, connected pieces of at least 1 ml, see `whqa.metrics.error_places`.
+
+    Attributes:
+        recall: share of a mask's wrong places that the method shows, over masks that have one.
+        false_per_mask: places that it shows and of which less than a tenth is wrong, a mask.
+    """
+
+    recall: Entry
+    false_per_mask: Entry
+
+
 class MethodNumbers(Breakdown):
     """One method on one part of the masks.
 
@@ -160,6 +172,7 @@ class MethodNumbers(Breakdown):
         heart: QI and Acc over the mask's foreground and 10 mm around it.
         volume_soft, heart_soft: the same for the soft QI (from probabilities); absent where the method gives none.
         failure: failure detection.
+        places: whether it finds what is worth looking at.
         strata: reference (no wrong voxel), mild (true mean Dice from 0.95 on), good (from 0.85), fair (from 0.7) and
             bad -> numbers of these masks.
         reliability: QI against Acc by predicted quality.
@@ -178,6 +191,7 @@ class MethodNumbers(Breakdown):
     volume_soft: NotRequired[QualityAgainstAccuracy]
     heart_soft: NotRequired[QualityAgainstAccuracy]
     failure: FailureDetection
+    places: PlaceNumbers
     strata: dict[str, Stratum]
     reliability: Reliability
     seconds_per_case: Entry

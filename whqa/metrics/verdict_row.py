@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from whqa.metrics.error_detection import average_precision, error_counts
+from whqa.metrics.error_places import PLACE_COLUMNS, place_counts
 from whqa.quality import ErrorPrediction, JudgedCase, QualityPrediction, count, one_minus_mean
 
 AGREEMENT_COLUMNS = ("opinion_dice", "pairwise_dice")
@@ -25,6 +26,7 @@ JUDGE_COLUMNS = (
     "qi_heart",
     "qi_soft_heart",
     *AGREEMENT_COLUMNS,
+    *PLACE_COLUMNS,
 )
 
 
@@ -50,7 +52,8 @@ def judge(case: JudgedCase, prediction: ErrorPrediction | QualityPrediction) -> 
     for name, region in (("volume", None), ("heart", case.heart)):
         row[f"qi_{name}"] = prediction.quality(region)
         row[f"qi_soft_{name}"] = one_minus_mean(prediction.probability, region)
-    return row | {name: value for name, value in prediction.agreement.items() if name in AGREEMENT_COLUMNS}
+    row |= {name: value for name, value in prediction.agreement.items() if name in AGREEMENT_COLUMNS}
+    return row | place_counts(prediction.error_map, case.error, case.spacing)
 
 
 def _true_of(case: JudgedCase) -> dict[str, float]:

@@ -71,6 +71,11 @@ def out_channels(head: str, inputs: Sequence[str], n_classes: int) -> int:
     return 1 if head == "binary" else n_classes + sees_mask(inputs)
 
 
+def joins_mask(deep_mask: bool | None, network: nn.Module, inputs: Sequence[str]) -> bool:
+    """Whether the mask joins at the network's deep levels: as `errormap.deep_mask` says, null wherever it can."""
+    return hasattr(network, "join") and sees_mask(inputs) if deep_mask is None else deep_mask
+
+
 def mask_channels(inputs: Sequence[str], n_classes: int) -> tuple[int, int]:
     """Number of the first input channel that is the mask, one-hot or as distances, and of the first one behind these.
 

@@ -13,11 +13,13 @@ from whqa.results.summary_entry import at_path
 from whqa.results.tables import ABLATIONS
 
 LOWER_IS_BETTER = ("mae", "aurc", "e_aurc")
-UNRATED = ("mae_constant", "seconds_per_case", "lead")
+UNRATED = ("mae_constant", "seconds_per_case", "lead", "false_per_mask")
 ERROR_COLUMNS: Columns = (
     ("error_dice", "error Dice", 3),
     ("lead", "the network leads by", 3),
     ("error_auprc", "error AUPRC", 3),
+    ("places.recall", "places found", 2),
+    ("places.false_per_mask", "false places", 2),
     ("failure.aurc", "AURC", 4),
     ("failure.e_aurc", "e-AURC", 4),
     ("failure.auroc", "AUROC", 3),
@@ -94,13 +96,13 @@ def method_table(methods: Mapping[str, Mapping[str, Any]], part: str, columns: C
         if with_counts:
             cells[:0] = [Cell(str(numbers["n"]))]
             cells.insert(2, Cell(show_number(numbers["error_dice"]["pooled"], 3)))
-            cells.insert(5, Cell(SCORES[numbers["failure"]["score"]]))
+            cells.insert(7, Cell(SCORES[numbers["failure"]["score"]]))
         rows.append(TableRow(name, tuple(cells), highlighted=i == 0))
     heads = [title for _, title, _ in columns]
     if with_counts:
         heads[:0] = ["masks"]
         heads.insert(2, "error Dice, pooled")
-        heads.insert(5, "ranked by")
+        heads.insert(7, "ranked by")
     return PageTable(caption, ("method", *heads), tuple(rows))
 
 

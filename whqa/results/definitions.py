@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from whqa.metrics.error_places import OVERLAP, SMALLEST_ML
 from whqa.quality import LOWEST_DICE
 from whqa.results import bootstrap
 from whqa.results.reliability import FEWEST_IN_BIN, MOST_BINS
@@ -29,6 +30,9 @@ DEFINITIONS: dict[str, str] = {
     "regions. corrupted, novel: reference labels and final masks with faults "
     "put into them, of kinds that training had or never had. all: every kind, side outputs and early "
     "checkpoints as well; their wide range of quality alone raises PCC.",
+    "places": f"connected pieces of at least {SMALLEST_ML:g} ml, of the true error map and of Ê. Found: of a mask's "
+    f"wrong places, the share of which at least {100 * OVERLAP:.0f} % lies in places of Ê. False: places of Ê of which "
+    f"less than {100 * OVERLAP:.0f} % is wrong, a mask.",
     "strata": "masks apart by what they truly are: reference (no wrong voxel), then by mean Dice over structures mild "
     f"(from {LOWEST_DICE['mild']} on), good (from {LOWEST_DICE['good']}), fair (from {LOWEST_DICE['fair']}) "
     "and bad. Bias: mean of QI - Acc. False alarms: of a mask's right voxels, the share that is called wrong."

@@ -13,10 +13,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from whqa.contract.entries import Entry, Spread
-from whqa.contract.summary_json import MethodNumbers, PerStructure, QualityAgainstAccuracy, Segmentation
+from whqa.contract.summary_json import MethodNumbers, PerStructure, PlaceNumbers, QualityAgainstAccuracy, Segmentation
 from whqa.judges.constant import REGIONS
 from whqa.metrics import correlation
 from whqa.metrics.arrays import FloatArray
+from whqa.metrics.error_places import PLACE_COLUMNS
 from whqa.results import bootstrap
 from whqa.results.breakdown import breakdown
 from whqa.results.failure_score import ChosenScore, choose_score, failure_numbers, no_failure_numbers
@@ -94,6 +95,7 @@ def _method_numbers(
         "volume": quality_numbers(rows, "volume", "qi_volume"),
         "heart": quality_numbers(rows, "heart", "qi_heart"),
         "failure": failure_numbers(rows, structures, chosen),
+        "places": place_numbers(rows),
         "strata": strata_numbers(rows, structures, intervals),
         "reliability": reliability(rows),
         "seconds_per_case": mean_entry(seconds, rows["patient"], "no time was recorded"),
@@ -126,10 +128,23 @@ def _nothing(rows: pd.DataFrame, structures: tuple[str, ...], masks: str) -> Met
         "volume": quality,
         "heart": quality,
         "failure": no_failure_numbers(reason),
+        "places": {"recall": null, "false_per_mask": null},
         "strata": strata_numbers(rows, structures, {}),
         "reliability": reliability(rows),
         "seconds_per_case": null,
         **breakdown(rows, structures),
+    }
+
+
+def place_numbers(rows: pd.DataFrame) -> PlaceNumbers:
+    """The entry "places" of one method on one part of the masks."""
+    if not set(PLACE_COLUMNS) <= set(rows):
+        unknown = entry_of(math.nan, None, "a table of an older run, which lacks `true_places`")
+        return {"recall": unknown, "false_per_mask": unknown}
+    true, found, false = (rows[column] for column in PLACE_COLUMNS)
+    return {
+        "recall": mean_entry(found / true.where(true > 0), rows["patient"], "no judged mask has a wrong place of 1 ml"),
+        "false_per_mask": mean_entry(false, rows["patient"], "no judged mask"),
     }
 
 

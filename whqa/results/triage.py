@@ -6,6 +6,10 @@ most `RISK` of the run's out-of-fold masks are bad, and rejected below the highe
 them are good; in between a person should look. The shares are bounded as (count + 1) / (n + 1) over patients, so that
 a handful of masks proves nothing (the bound of conformal risk control, Angelopoulos et al. 2024, arXiv 2208.02814, for
 one step).
+
+A fault may be too small to tell in a mean. So a place where the mask is probably wrong forbids to accept too, if it is
+more certain than the surest one in most masks without any error (a conformal p-value below `FALSE_DOUBT`): a judge is
+never sure of every border, and most right masks have some place of P >= 0.5.
 """
 
 from __future__ import annotations
@@ -19,12 +23,15 @@ import numpy.typing as npt
 from scipy.special import betaincinv
 
 from whqa.metrics.arrays import FloatArray
+from whqa.metrics.error_places import MORE_PROBABLY_WRONG
 from whqa.quality import LOWEST_DICE
 
 Decision = Literal["accept", "review", "reject"]
 DECISIONS: tuple[Decision, ...] = ("accept", "review", "reject")
 BAD_DICE = LOWEST_DICE["fair"]
 RISK = 0.1
+FALSE_DOUBT = 0.2
+"""Share of masks without any error that a place may forbid to accept; a look costs less than a fault that is missed."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,24 @@ def choose_rule(
         # scores at which either would do are for a person
         accept, below = below, accept
     return TriageRule(accept, below, risk, bad_dice)
+
+
+def choose_doubt(certainty: FloatArray, patient: npt.NDArray[np.object_], share: float = FALSE_DOUBT) -> float:
+    """Above which certainty a place forbids to accept, from out-of-fold masks without any error.
+
+    Args:
+        certainty: `whqa.metrics.error_places.place_certainty` of each.
+        patient: of each; the surest place in all of a patient's masks counts.
+        share: of patients that may have a surer one, counting one more than seen.
+
+    Returns:
+        At least 0.5, and that where there are too few patients: then every place is a doubt.
+    """
+    surest: dict[object, float] = {}
+    for person, value in zip(patient, certainty, strict=True):
+        surest[person] = max(surest.get(person, 0.0), float(value))
+    rank = int(np.ceil((len(surest) + 1) * (1 - share) - 1e-9))
+    return max(MORE_PROBABLY_WRONG, sorted(surest.values())[rank - 1]) if rank <= len(surest) else MORE_PROBABLY_WRONG
 
 
 def measured_risk(

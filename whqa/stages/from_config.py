@@ -34,7 +34,7 @@ from whqa.masks.opinion import Opinion, collect_ensembles, collect_opinions, col
 from whqa.masks.plan import MaskPlan, SegmenterJob, fold_name, parse_fold
 from whqa.masks.run_state import COMPLETED, LAST_CHECKPOINT, is_complete, made_anew, refuse_damaged, stamp
 from whqa.masks.store import MaskItem, collect_masks
-from whqa.modules.errormap import in_channels, mask_channels, out_channels
+from whqa.modules.errormap import in_channels, joins_mask, mask_channels, out_channels
 from whqa.modules.lightning import ErrorMapTraining, SegmenterTraining
 from whqa.modules.training_settings import USUAL_INPUTS, ErrorMapSettings, Head, Input, OptimiserSettings, sees_mask
 from whqa.modules.warm_start import start_from
@@ -246,7 +246,7 @@ def _errormap_module(cfg: DictConfig, study: Study, with_opinion: bool) -> Error
     network = make(
         cfg.network, in_channels=in_channels(inputs, n_classes), out_channels=out_channels(head, inputs, n_classes)
     )
-    if options.deep_mask:
+    if joins_mask(options.deep_mask, network, inputs):
         network.join(*mask_channels(inputs, n_classes))
     if options.warm_start:
         start_from(network, _segmenters_weights(cfg, study, inputs))

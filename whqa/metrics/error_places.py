@@ -1,0 +1,109 @@
+"""Places: connected pieces of an error map that are large enough to look at, and how many of the true ones are found.
+
+A voxelwise Dice says little about whether a fault is found at all: a seam of a voxel along every border outweighs a
+hole. So the pieces are counted too, face neighbours being connected, as lesions are in detection (compare Maier-Hein et
+al. 2024, Nature Methods 21, on instance-wise metrics).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from torch import Tensor
+
+from whqa.quality import box_around
+
+MORE_PROBABLY_WRONG = 0.5
+SMALLEST_ML = 1.0
+OVERLAP = 0.1
+"""Share of a true place that must be shown to be found, and of a shown one that must be wrong not to be a false one."""
+PLACE_COLUMNS = ("true_places", "found_places", "false_places")
+CERTAINTY_COLUMN = "place_certainty"
+_LEVELS = 255
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Connected pieces of at least `SMALLEST_ML`.
+
+    Attributes:
+        labelled: number of the piece that a voxel belongs to, 0 for none (D, H, W).
+        numbers: of the pieces that are large enough, the largest first.
+        ml: their volumes.
+    """
+
+    labelled: npt.NDArray[np.integer]
+    numbers: npt.NDArray[np.integer]
+    ml: npt.NDArray[np.float64]
+
+
+def pieces(of: npt.NDArray[np.bool_], voxel_ml: float) -> Pieces:
+    """The connected pieces of a map that have at least `SMALLEST_ML`.
+
+    Args:
+        of: (D, H, W).
+        voxel_ml: volume of one voxel.
+    """
+    labelled, n = ndimage.label(of)
+    ml = np.bincount(labelled.ravel(), minlength=n + 1)[1:].astype(np.float64) * voxel_ml
+    order = np.argsort(-ml, kind="stable")
+    order = order[ml[order] >= SMALLEST_ML]
+    return Pieces(labelled, order + 1, ml[order])
+
+
+def place_counts(shown: Tensor, true: Tensor, spacing: Sequence[float]) -> dict[str, float]:
+    """`PLACE_COLUMNS`: places where the mask is wrong, those of them that are shown, and shown ones that are right.
+
+    A true place is found if at least a tenth of it lies in places that are shown, a shown one is false if less than a
+    tenth of it is wrong. Both are of at least 1 ml.
+
+    Args:
+        shown, true: bool (D, H, W).
+        spacing: mm per voxel along D, H, W.
+    """
+    box = box_around((shown | true).cpu().numpy(), (0, 0, 0))
+    predicted, wrong = (one.cpu().numpy()[box] for one in (shown, true))
+    voxel_ml = millilitres(spacing)
+    told, faults = pieces(predicted, voxel_ml), pieces(wrong, voxel_ml)
+    is_told = np.isin(told.labelled, told.numbers)
+    found = _shares(faults, is_told) >= OVERLAP
+    return dict(
+        zip(PLACE_COLUMNS, map(float, (len(found), found.sum(), (_shares(told, wrong) < OVERLAP).sum())), strict=True)
+    )
+
+
+def place_certainty(probability: npt.NDArray[np.floating], voxel_ml: float) -> float:
+    """The highest P that a connected piece of at least 1 ml reaches everywhere, in steps of 1/255, to 4 digits.
+
+    Args:
+        probability: P (D, H, W) in [0, 1].
+        voxel_ml: volume of one voxel.
+
+    Returns:
+        0 where no piece is large enough.
+    """
+    low, high = 0, _LEVELS
+    while low < high:
+        middle = (low + high + 1) // 2
+        reached = probability >= middle / _LEVELS
+        if np.count_nonzero(reached) * voxel_ml >= SMALLEST_ML and len(pieces(reached, voxel_ml).ml):
+            low = middle
+        else:
+            high = middle - 1
+    return round(low / _LEVELS, 4)
+
+
+def millilitres(spacing: Sequence[float]) -> float:
+    """Volume of a voxel in ml, of its sides in mm."""
+    return float(np.prod(spacing)) / 1000
+
+
+def _shares(of: Pieces, inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """What share of each piece lies inside a map."""
+    size = np.bincount(of.labelled.ravel())
+    hit = np.bincount(of.labelled.ravel(), weights=inside.ravel())
+    return hit[of.numbers] / size[of.numbers]
