@@ -8,6 +8,8 @@ JOBS ?=
 # Processes of the tests, of one thread each.
 WORKERS ?= 2
 ARGS ?=
+# W&B runs that are uploaded side by side.
+UPLOADS ?= 4
 # What pip installs as torch: another version, or "torch==... --index-url ..." for PyTorch's own CPU or CUDA builds.
 TORCH ?= torch==2.13.0
 # A file of versions, such as .ci/demo.lock, those that the demo was last tried with; none takes the newest allowed.
@@ -15,10 +17,10 @@ LOCK ?=
 # What `make dist` tries the wheel on; those that are not there are left out.
 PYTHONS ?= 3.11 3.12 3.13
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs cv status summary sweep evidence bench dist lock clean
+.PHONY: help setup demo test lint format docs cv status summary sweep evidence wandb-sync bench dist lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(VENV)/.installed ## create .venv and install whqa with the tools of its tests
 
@@ -68,6 +70,10 @@ sweep: setup ## cross-validate every value of a file of conf/sweep, one table: m
 evidence: setup ## all rivals, sanity rows and ablations, then tables and figures of them: make evidence EXP=acdc ARGS="data.root=..."
 	@$(BIN)/whqa sweep experiment=$(EXP) sweep=evidence name=$(EXP)_evidence $(ARGS) $(if $(JOBS),--jobs $(JOBS))
 	@$(BIN)/whqa evidence runs/$(EXP)_evidence
+
+wandb-sync: setup ## upload offline runs of W&B, what is uploaded is left out: make wandb-sync EXP=demo UPLOADS=8
+	@find $(if $(filter-out file default,$(origin EXP)),runs/$(EXP),runs) -type d -name 'offline-run-*' -prune -print0 | \
+	  xargs -0 -r $(BIN)/wandb sync --yes --skip-synced -n $(UPLOADS) $(ARGS)
 
 bench: setup ## time the parts beside MONAI, TorchIO, nnU-Net's way, scipy (minutes)
 	@$(BIN)/python -m pip install --quiet --editable ".[bench]" || echo "some peers are not installed; their rows say so"

@@ -142,18 +142,24 @@ def test_a_sweep_whose_caller_is_killed_ends_with_the_table_that_it_has_here(
     here, there = ([*tiny(root), *VALUES, f"runs_dir={root / name}"] for name in ("here", "runs"))
     cluster.whqa("sweep", *here, "--jobs", "2")
     sweep = next((root / "here").glob("*/sweep.json")).parent.name
-    caller = subprocess.Popen(
+    # killed as soon as Slurm has the first array, which then lacks what the caller writes after that
+    sbatch = shutil.which("sbatch", path=cluster.env["PATH"])
+    deadly = root / "deadly" / "sbatch"
+    deadly.parent.mkdir()
+    deadly.write_text(f'#!/bin/sh\n{sbatch} "$@"\nkill -9 $PPID\n')
+    deadly.chmod(0o755)
+    killed = subprocess.run(
         [sys.executable, "-m", "whqa", "sweep", *there, *LAUNCH],
-        env=cluster.env,
+        env={**cluster.env, "PATH": f"{deadly.parent}{os.pathsep}{cluster.env['PATH']}"},
         cwd=root,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
     )
-    cluster.wait(cluster.jobs, "a job")
-    caller.send_signal(signal.SIGKILL)
-    caller.wait()
+    assert killed.returncode == -signal.SIGKILL
+    assert len(cluster.jobs()) == 2
     told = cluster.whqa("sweep", *there, *LAUNCH)
-    assert "submitted" in told
+    assert "submitted: 2 segmenter run(s)" in told
+    assert "submitted: 8 errormap run(s)" in told
     assert "submitted" not in cluster.whqa("sweep", *there, *LAUNCH)
     cluster.wait(cluster.all_done, "the end of all jobs")
     assert points(root / "runs" / sweep) == points(root / "here" / sweep)

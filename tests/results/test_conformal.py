@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from whqa.results import conformal
 from whqa.results.conformal import NEIGHBOURHOOD, WIDENING, OutOfFold, belt_of, conformal_interval, held_out_intervals
 
 FOLDS = 5
@@ -175,3 +176,20 @@ def test_rows_without_a_value_are_left_out() -> None:
     found = OutOfFold.of(table, "p", "t")
     assert len(found) == 1
     assert found.patient.tolist() == ["a"]
+
+
+def test_of_many_folds_several_are_left_out_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With each of 200 folds alone a summary would take hours; up to `MOST_GROUPS` every fold is on its own."""
+    rng = np.random.default_rng(0)
+    fold = np.repeat(np.arange(60), 4)
+    true = rng.uniform(0.5, 1, len(fold))
+    known = OutOfFold(fold, fold.astype(str).astype(object), true + 0.02 * rng.standard_normal(len(fold)), true)
+    belts: list[OutOfFold] = []
+    belt = conformal.belt_of
+    monkeypatch.setattr(conformal, "belt_of", lambda rows, confidence: (belts.append(rows), belt(rows, confidence))[1])
+    found = conformal.held_out_intervals(known)
+    assert len(belts) == conformal.MOST_GROUPS
+    # no mask is judged by masks of its own fold
+    for k, rows in enumerate(belts):
+        assert set(rows.fold) == {one for one in range(60) if one % conformal.MOST_GROUPS != k}
+    assert 0.85 < found["hit"].mean() < 0.98

@@ -11,7 +11,9 @@ All runs of an experiment see all of its cases, in training or in testing, so al
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,9 +131,9 @@ def refuse_mixed_origins(experiment_dir: Path, folds: Sequence[Sequence[str]]) -
     runs = _records(runs_begun(experiment_dir))
     if not runs:
         return
-    seen = [record.cases for record in runs.values()]
     # what most runs saw; those that saw other data are the fewer to train again
-    common = max(seen, key=seen.count)
+    seen = Counter(json.dumps(record.cases, sort_keys=True) for record in runs.values())
+    common: Cases = json.loads(seen.most_common(1)[0][0])
     placed = {case: {**common.get(case, {}), "fold": k} for k, cases in enumerate(folds) for case in cases}
     masks = {maker: known for record in runs.values() for maker, known in record.masks.items()}
     masks |= segmenter_masks(experiment_dir, list(masks)) | _external_masks(experiment_dir)
@@ -177,6 +179,8 @@ def _what(stale: Mapping[Path, Sequence[str]]) -> str:
 
 
 def _changes(before: Cases, now: Cases) -> Iterator[str]:
+    if before == now:
+        return
     owner = {digest: case for case, files in before.items() for digest in files.values() if isinstance(digest, str)}
     for case in sorted(before.keys() | now.keys()):
         if case not in now:
