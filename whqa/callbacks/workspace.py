@@ -56,14 +56,13 @@ def workspace(entity: str, project: str) -> Any:
         "QI against Acc": [
             pictures("a fold", [f"test/qi_accuracy_{region}" for region in _REGIONS]),
             pictures("all folds", [f"qi_accuracy/final_{region}" for region in _REGIONS]),
-            bars("error Dice, final masks", [f"final/{method}/error_dice" for method in _RIVALS]),
-            bars("PCC of QI and Acc, final masks", [f"final/{method}/volume/pcc" for method in _RIVALS]),
+            bars("error Dice, final masks", _of_rivals("error_dice")),
+            bars("PCC of QI and Acc, final masks", _of_rivals("volume/pcc")),
         ],
         "worst cases": [
             pictures("test cases", [f"test/overlay/{i + 1}" for i in range(N_PICTURES)]),
             pictures("validation cases", [f"val/overlay/{i + 1}" for i in range(N_PICTURES)]),
-            panels.WeavePanelSummaryTable(table_name="test/cases"),
-            panels.WeavePanelSummaryTable(table_name="cases"),
+            *(panels.WeavePanelSummaryTable(table_name=name) for name in ("test/cases", "cases")),
         ],
     }
     return spaces.Workspace(
@@ -73,6 +72,10 @@ def workspace(entity: str, project: str) -> Any:
         sections=[spaces.Section(name=name, panels=found, is_open=True) for name, found in sections.items()],
         runset_settings=spaces.RunsetSettings(groupby=[spaces.Metric("Group"), spaces.Metric("JobType")]),
     )
+
+
+def _of_rivals(number: str) -> list[str]:
+    return [f"final/{method}/{number}" for method in _RIVALS]
 
 
 def main(words: list[str]) -> None:
