@@ -108,7 +108,7 @@ def index_row(case: ListedCase, time: CorrectionTime) -> dict[str, Any]:
         "reasons": list(quality["verdict"]["reasons"]),
         "strange": [entry["message"] for entry in quality["out_of_distribution"]],
         "warnings": list(quality["warnings"]),
-        "corrected": quality["correction"]["applied"],
+        "corrected": quality["correction"]["applied"] and quality["correction"]["changed_voxels"] > 0,
     }
 
 

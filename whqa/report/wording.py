@@ -54,7 +54,18 @@ def what_is_wrong(quality: QualityJson) -> list[str]:
         sentences.append(f"{'Worst' if len(doubtful) > 1 else 'In doubt'}: {listed(words)}.")
     elif not missing and heart["value"] is not None:
         sentences.append("No structure stands out.")
-    return sentences
+    return [*sentences, *_surest_place(quality)]
+
+
+def _surest_place(quality: QualityJson) -> list[str]:
+    """The place that forbids to accept, if one does; all of them are listed among the pieces to correct."""
+    verdict = quality["verdict"]
+    if not quality["places"] or verdict["certainty"] <= verdict["doubt_above"]:
+        return []
+    place = max(quality["places"], key=lambda place: place["certainty"])
+    key = place["structure"]
+    where = f"in the {quality['structures'][key]['name']}" if key else "outside of the mask's structures"
+    return [f"Surest to be wrong: a piece of {place['ml']:.1f} ml {where}."]
 
 
 def how_sure(quality: QualityJson) -> list[str]:
@@ -115,7 +126,7 @@ def what_to_do(quality: QualityJson) -> list[str]:
             "below show where."
         ],
     }[decision]
-    if quality["correction"]["applied"]:
+    if quality["correction"]["applied"] and quality["correction"]["changed_voxels"]:
         sentences.append("A corrected mask lies beside this page; look at it before you use it.")
     return sentences
 
