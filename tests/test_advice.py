@@ -72,8 +72,10 @@ NOT_PRINTED = {
     # the masks of its reports are in memory, with the scheme of their cohort
     **{
         f"whqa.assessment.{m}": {"summarize"}
-        for m in ("inputs", "mask_labels", "placing", "unlike_labels", "told_opinion")
+        for m in ("inputs", "input_places", "mask_labels", "placing", "unlike_labels", "told_opinion")
     },
+    **{key: {"summarize"} for key in ("whqa.data.dicom.series", "whqa.data.dicom.heart_parts")},
+    "whqa.results.correction_time": {"summarize"},  # which asks for no other minutes
     "whqa.parallel": {"train", "data phantom"},  # in one process; files that were just written
     "whqa.report.cohort_sheets": {"data phantom"},  # it shows all
 }

@@ -200,8 +200,8 @@ def test_fit_false_makes_a_segmenters_masks_again(
     shutil.rmtree(run_dir / "masks")
     assert train(*tiny(tmp_path), "stage=segmenter", "fold=0", "fit=false") == 0
     assert rows_of(run_dir / "cases.csv") == before
-    # an opinion beside them
-    assert len(list(run_dir.glob("masks/*/*.npz"))) == 2 * (len(MASK_KINDS) + 1)
+    # an opinion beside them, and its mean over augmented views
+    assert len(list(run_dir.glob("masks/*/*.npz"))) == 2 * (len(MASK_KINDS) + 2)
 
 
 def test_a_network_that_is_not_calibrated_says_so_and_keeps_its_numbers(

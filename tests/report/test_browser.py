@@ -226,7 +226,7 @@ def test_two_pictures_side_by_side_show_one_place(ready):
     page.locator("#viewer-side").check()
     second = page.locator("#viewer-canvas-2")
     second.wait_for()
-    page.wait_for_function("!document.getElementById('viewer-side').disabled")
+    page.locator("#viewer-side:enabled").wait_for()
     page.locator("#viewer-labels-2").select_option("mask")
     page.locator("#viewer-show-error-2").check()
 

@@ -22,11 +22,11 @@ def test_minutes_follow_from_pieces_and_millilitres() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("voxel=1", "--minutes voxel=1: must be case, piece or ml, such as piece=0.5"),
-        ("ml=-1", "--minutes ml=-1: must be a number of minutes from 0 on, such as ml=0.5"),
-        ("ml=much", "--minutes ml=much: must be a number of minutes from 0 on, such as ml=0.5"),
-        ("case=nan", "--minutes case=nan: must be a number of minutes from 0 on, such as case=0.5"),
-        ("case", "--minutes case: must be a number of minutes from 0 on, such as case=0.5"),
+        ("voxel=1", "--minutes voxel=1: must be case, piece or ml, such as 'piece=0.5'"),
+        ("ml=-1", "--minutes ml=-1: must be a number of minutes from 0 on, such as 'ml=0.5'"),
+        ("ml=much", "--minutes ml=much: must be a number of minutes from 0 on, such as 'ml=0.5'"),
+        ("case=nan", "--minutes case=nan: must be a number of minutes from 0 on, such as 'case=0.5'"),
+        ("case", "--minutes case: must be a number of minutes from 0 on, such as 'case=0.5'"),
     ],
 )
 def test_other_minutes_are_refused_in_one_line(text: str, says: str) -> None:

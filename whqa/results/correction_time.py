@@ -46,11 +46,11 @@ def correction_time(text: str | None) -> CorrectionTime:
     for part in filter(None, (text or "").split(",")):
         name, _, value = (word.strip() for word in part.partition("="))
         if name not in names:
-            raise InputError(f"--minutes {part}: must be {', '.join(names[:-1])} or {names[-1]}, such as piece=0.5")
+            raise InputError(f"--minutes {part}: must be {', '.join(names[:-1])} or {names[-1]}, such as 'piece=0.5'")
         try:
             values[name] = float(value)
         except ValueError:
             values[name] = -1
         if not 0 <= values[name] < float("inf"):
-            raise InputError(f"--minutes {part}: must be a number of minutes from 0 on, such as {name}=0.5")
+            raise InputError(f"--minutes {part}: must be a number of minutes from 0 on, such as '{name}=0.5'")
     return CorrectionTime(**values)

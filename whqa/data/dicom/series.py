@@ -165,7 +165,7 @@ def _chosen(
     scans = [one for one in series if not _is_localizer(one)]
     if len(scans) == 1:
         return scans[0], (f"its localizers were left out, {_called(scans[0])} was taken",)
-    raise InputError(f"{path}: holds {len(series)} series; choose one: {named} (series=... in Python)")
+    raise InputError(f"{path}: holds {len(series)} series; choose one: {named}")
 
 
 def _handle(series: _Series, others: Sequence[_Series]) -> str:
