@@ -175,7 +175,8 @@ def test_a_patch_touches_its_part_of_the_files_alone(tmp_path: Path) -> None:
         touched = _resident(tmp_path / f"{name}.npy")
         assert 0 < touched < 0.35 * array.nbytes, (name, touched, array.nbytes)
     np.array(image)
-    assert _resident(tmp_path / "image.npy") >= image.nbytes
+    # the measure itself; a busy machine may have taken a page back
+    assert _resident(tmp_path / "image.npy") > 0.9 * image.nbytes
 
 
 def test_mirrored_patch_is_a_reversed_slice() -> None:
