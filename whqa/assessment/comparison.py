@@ -15,7 +15,7 @@ from whqa.assessment.output_folder import PROBABILITY, QUALITY
 from whqa.contract.comparison_json import ChangedNumber, ComparedAssessments, ComparedCase
 from whqa.errors import InputError
 from whqa.files import read_json, reading
-from whqa.metrics.error_places import MORE_PROBABLY_WRONG
+from whqa.metrics.error_places import MORE_PROBABLY_WRONG, millilitres
 from whqa.results.correction_time import CorrectionTime
 from whqa.results.mean_dice import expected_mean_dice
 
@@ -105,7 +105,7 @@ def _case(name: str, before: tuple[Path, Any], after: tuple[Path, Any], time: Co
     wrong = [_wrong(place / PROBABILITY) for place in (first, second)]
     if wrong[0].shape != wrong[1].shape:
         raise InputError(f"{second / PROBABILITY}: lies on another grid than {first / PROBABILITY}; assess it again")
-    voxel_ml = float(np.prod(was["image"]["spacing_mm"])) / 1000
+    voxel_ml = millilitres(was["image"]["spacing_mm"])
     gone = _changed_pieces(was["work"]["largest"], wrong[0], wrong[1])
     return {
         "case": name,

@@ -24,26 +24,25 @@ def wrong_places(
         voxel_ml: volume of one voxel.
     """
     found = pieces(probability >= MORE_PROBABLY_WRONG, voxel_ml)
-    boxes = ndimage.find_objects(found.labelled)
-    places = []
-    for number, ml in zip(found.numbers, found.ml, strict=True):
-        box = boxes[number - 1]
-        inside = found.labelled[box] == number
-        certainty = place_certainty(np.where(inside, probability[box], 0), voxel_ml)
-        places.append(_place(inside, mask[box], box, float(ml), certainty, keys))
-    return places
+    return [
+        {
+            "ml": float(n * voxel_ml),
+            "structure": most_frequent(mask[box][inside], keys),
+            "voxel": deepest_voxel(inside, box),
+            "certainty": place_certainty(np.where(inside, probability[box], 0), voxel_ml),
+        }
+        for n, (inside, box) in zip(found.voxels, found.cut_out(), strict=True)
+    ]
 
 
-def _place(
-    piece: npt.NDArray[np.bool_],
-    mask: npt.NDArray[np.uint8],
-    box: tuple[slice, ...],
-    volume: float,
-    certainty: float,
-    keys: Sequence[str],
-) -> Place:
-    label = int(np.bincount(mask[piece]).argmax())
+def most_frequent(labels: npt.NDArray[np.uint8], keys: Sequence[str]) -> str | None:
+    """The structure that most voxels are given to; None for background."""
+    index = int(np.bincount(labels).argmax())
+    return keys[index - 1] if index else None
+
+
+def deepest_voxel(piece: npt.NDArray[np.bool_], box: Sequence[slice]) -> list[int]:
+    """Indices in the scan of the voxel of a piece that is farthest from its border."""
     depth = ndimage.distance_transform_edt(np.pad(piece, 1))[1:-1, 1:-1, 1:-1]
     deepest = np.unravel_index(int(depth.argmax()), piece.shape)
-    at = [int(axis.start + inner) for axis, inner in zip(box, deepest, strict=True)]
-    return {"ml": volume, "structure": keys[label - 1] if label else None, "voxel": at, "certainty": certainty}
+    return [int(axis.start + inner) for axis, inner in zip(box, deepest, strict=True)]

@@ -7,7 +7,7 @@ al. 2024, Nature Methods 21, on instance-wise metrics).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,31 +28,40 @@ _LEVELS = 255
 
 @dataclass(frozen=True)
 class Pieces:
-    """Connected pieces of at least `SMALLEST_ML`.
+    """Connected pieces of a map that are large enough.
 
     Attributes:
         labelled: number of the piece that a voxel belongs to, 0 for none (D, H, W).
         numbers: of the pieces that are large enough, the largest first.
-        ml: their volumes.
+        voxels: how many each has.
     """
 
     labelled: npt.NDArray[np.integer]
     numbers: npt.NDArray[np.integer]
-    ml: npt.NDArray[np.float64]
+    voxels: npt.NDArray[np.integer]
+
+    def cut_out(self) -> Iterator[tuple[npt.NDArray[np.bool_], tuple[slice, ...]]]:
+        """Each piece in the box around it, and where that lies."""
+        boxes = ndimage.find_objects(self.labelled)
+        for number in self.numbers:
+            box = boxes[number - 1]
+            yield self.labelled[box] == number, box
 
 
-def pieces(of: npt.NDArray[np.bool_], voxel_ml: float) -> Pieces:
-    """The connected pieces of a map that have at least `SMALLEST_ML`.
+def pieces(of: npt.NDArray[np.bool_], voxel_ml: float, smallest_ml: float = SMALLEST_ML) -> Pieces:
+    """The connected pieces of a map that have at least so many ml.
 
     Args:
         of: (D, H, W).
         voxel_ml: volume of one voxel.
+        smallest_ml: volume of the smallest piece.
     """
     labelled, n = ndimage.label(of)
-    ml = np.bincount(labelled.ravel(), minlength=n + 1)[1:].astype(np.float64) * voxel_ml
-    order = np.argsort(-ml, kind="stable")
-    order = order[ml[order] >= SMALLEST_ML]
-    return Pieces(labelled, order + 1, ml[order])
+    voxels = np.bincount(labelled.ravel(), minlength=n + 1)[1:]
+    order = np.argsort(-voxels, kind="stable")
+    # what makes up a millilitre is not to fail by a rounding
+    order = order[voxels[order] >= max(1, np.ceil(smallest_ml / voxel_ml - 1e-9))]
+    return Pieces(labelled, order + 1, voxels[order])
 
 
 def place_counts(shown: Tensor, true: Tensor, spacing: Sequence[float]) -> dict[str, float]:
@@ -90,7 +99,7 @@ def place_certainty(probability: npt.NDArray[np.floating], voxel_ml: float) -> f
     while low < high:
         middle = (low + high + 1) // 2
         reached = probability >= middle / _LEVELS
-        if np.count_nonzero(reached) * voxel_ml >= SMALLEST_ML and len(pieces(reached, voxel_ml).ml):
+        if len(pieces(reached, voxel_ml).numbers):
             low = middle
         else:
             high = middle - 1
