@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 Array = np.ndarray
 LPS = np.diag([-1.0, -1, 1, 1])
@@ -117,20 +118,9 @@ def write_structures(path: Path, regions: Sequence[tuple[int, str, Sequence[Arra
     return path
 
 
-def rotation(*angles: float) -> Array:
-    """Rotation matrix of three angles."""
-    matrix = np.eye(3)
-    for axis, angle in enumerate(angles):
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        turn = np.eye(3)
-        turn[[i, i, j, j], [i, j, i, j]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
-        matrix = matrix @ turn
-    return matrix
-
-
 def oblique() -> tuple[Array, Array]:
     """A volume (9, 8, 7) in HU and an oblique affine, right-handed as a stack is."""
     affine = np.eye(4)
-    affine[:3, :3] = rotation(0.3, -0.2, 0.5) * [1.5, 1.25, 2.5]
+    affine[:3, :3] = Rotation.from_euler("XYZ", (0.3, -0.2, 0.5)).as_matrix() * [1.5, 1.25, 2.5]
     affine[:3, 3] = -31.5, 17.25, 120.75
     return np.random.default_rng(0).integers(-1000, 2000, (9, 8, 7)).astype(np.float32), affine

@@ -15,6 +15,7 @@ from whqa.metrics.arrays import FloatArray
 from whqa.metrics.error_places import CERTAINTY_COLUMN, MORE_PROBABLY_WRONG, SMALLEST_ML
 from whqa.results.mean_dice import expected_mean_dice
 from whqa.results.triage import FALSE_DOUBT, Decision, TriageRule, choose_doubt, choose_rule, measured_risk
+from whqa.results.worklist import surest_place_words
 
 FAR_OUTSIDE = 0.1
 _OF_IMAGE = ", and an image in doubt turns reject into review too"
@@ -137,11 +138,8 @@ def _told_place(structures: Mapping[str, JudgedStructure], places: Sequence[Plac
     """The surest place; the mean of the networks, which tells places, may have none where most networks have one."""
     if not places:
         return [f"Most networks hold a piece of {SMALLEST_ML:g} ml for wrong, each another one."]
-    surest = max(places, key=lambda place: place["certainty"])
-    where = surest["structure"]
-    named = f"in the {structures[where]['name']}" if where else "outside of the mask's structures"
     more = f", and {len(places) - 1} more" if len(places) > 1 else ""
-    return [f"A piece of {surest['ml']:.1f} ml {named} is probably wrong{more}."]
+    return [f"A piece of {surest_place_words(places, structures)} is probably wrong{more}."]
 
 
 def _rule_text(rule: TriageRule, words: str, doubt_above: float) -> str:

@@ -11,18 +11,13 @@ import pytorch_lightning as pl
 
 from whqa.files import write_json
 from whqa.judges.baseline import Baseline
-from whqa.judges.constant import Constant
-from whqa.judges.dice_regressor import DiceRegressor
 from whqa.loading.datamodule import Item, WholeHeartDataModule
-
-ON_ALL = (Constant, DiceRegressor)
-"""Baselines that learn a number or a row from each mask; the others learn from each voxel, and few masks are enough."""
 
 
 class FitBaselines(pl.Callback):
     """Fits every baseline before the test loop, the same on all processes, and writes their numbers.
 
-    Those of `ON_ALL` are fitted on all training masks, the others on a sample of them.
+    Those that want all training masks get them, the others a sample.
 
     Args:
         path: of the JSON file with the numbers, {name: {parameter: value}}.
@@ -49,7 +44,7 @@ class FitBaselines(pl.Callback):
 
     def _sample(self, baseline: Baseline, data: WholeHeartDataModule) -> list[Item]:
         items = fitting_items(data)
-        if isinstance(baseline, ON_ALL):
+        if baseline.wants_all:
             return items
         usable = [item for item in items if baseline.needs <= data.extras(item)]
         return sample_of(usable, self.at_most, self.seed)

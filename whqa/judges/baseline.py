@@ -18,10 +18,13 @@ class Baseline(Protocol):
         name: in the column `method` of cases.csv.
         needs: attributes of `JudgedCase` that not every mask has and without which it judges none: such a mask gets no
             row ("entropy", "log_p").
+        wants_all: whether it learns a number or a row from each mask, and so from all training masks; one that learns
+            from voxels gets a sample of them.
     """
 
     name: str
     needs: frozenset[str]
+    wants_all: bool
 
     def fit(self, cases: CaseSource) -> None:
         """Choose the numbers on training cases with reference, never on test cases.

@@ -41,6 +41,8 @@ class ByKind:
     A kind not seen in training gets the latter.
     """
 
+    wants_all = False
+
     def __init__(self, maps: NestedMaps) -> None:
         self.name, self.needs = maps.name, maps.needs
         self._maps = maps

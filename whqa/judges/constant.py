@@ -20,6 +20,7 @@ class Constant:
 
     name = "constant"
     needs: frozenset[str] = frozenset()
+    wants_all = True
 
     def __init__(self) -> None:
         self._accuracy: dict[str, float] = {}

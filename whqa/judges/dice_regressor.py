@@ -40,6 +40,7 @@ class DiceRegressor:
 
     name = "dice_regressor"
     needs: frozenset[str] = frozenset()
+    wants_all = True
 
     def __init__(self) -> None:
         self._trees: ExtraTreesRegressor | None = None

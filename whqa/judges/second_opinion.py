@@ -39,6 +39,8 @@ class SecondOpinion:
             takes it from here.
     """
 
+    wants_all = False
+
     def __init__(self, name: str = "opinion", attribute: str = "log_p") -> None:
         self.name, self.needs, self._attribute = name, frozenset({attribute}), attribute
         self._calibration: Calibration | None = None

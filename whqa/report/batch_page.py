@@ -7,11 +7,9 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from whqa.report.html import render
-from whqa.report.wording import HEADLINES, time_words
+from whqa.report.wording import BADGES, HEADLINES, time_words
 from whqa.results.correction_time import CorrectionTime
 from whqa.results.worklist import WORST_FIRST, work_item, worklist_key
-
-_BADGES = {"reject": "bad", "review": "watch", "accept": "good"}
 
 
 class ListedCase(Protocol):
@@ -73,7 +71,7 @@ def _tiles(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         of_decision = [row["item"].minutes for row in rows if row["decision"] == decision]
         tiles.append(
             {
-                "badge": _BADGES[decision],
+                "badge": BADGES[decision],
                 "words": f"{symbol} {word}",
                 "count": len(of_decision),
                 "beside": f"{sentence} About {time_words(sum(of_decision))} to correct." if of_decision else sentence,
@@ -99,7 +97,7 @@ def index_row(case: ListedCase, time: CorrectionTime) -> dict[str, Any]:
         "link": f"{folder}/{'report.html' if case.report else 'quality.json'}",
         "piece": f"{folder}/report.html#piece-1" if case.report and item.pieces else None,
         "decision": item.decision,
-        "badge": _BADGES[item.decision],
+        "badge": BADGES[item.decision],
         "verdict": f"{symbol} {word}",
         "minutes": time_words(item.minutes),
         "structure": structures[item.structure]["name"] if item.structure else None,

@@ -10,11 +10,10 @@ from rich.table import Table
 
 from whqa.contract.comparison_json import ChangedNumber, ComparedAssessments
 from whqa.report.html import render
-from whqa.report.wording import HEADLINES, listed, time_words
+from whqa.report.wording import BADGES, HEADLINES, listed, time_words
 
 # Of an expected Dice: smaller changes of a structure are left out in the terminal.
 _TOLD = 0.01
-_BADGES = {"reject": "bad", "review": "watch", "accept": "good"}
 
 
 def render_comparison(found: ComparedAssessments) -> str:
@@ -24,7 +23,7 @@ def render_comparison(found: ComparedAssessments) -> str:
         "comparison.html.j2",
         title=f"{n} case{'' if n == 1 else 's'} before and after correction",
         found=found,
-        badges=_BADGES,
+        badges=BADGES,
         headlines=HEADLINES,
         shown=shown_change,
         time_words=time_words,

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from whqa.contract.quality_json import JudgedStructure, QualityJson
+from whqa.results.worklist import surest_place_words
 
 HEADLINES = {
     "accept": ("✓", "Accept", "No large error is expected in this mask."),
     "review": ("!", "Review", "A person should look at this mask before it is used."),
     "reject": ("✕", "Reject", "This mask should not be used as it is."),
 }
+BADGES = {"reject": "bad", "review": "watch", "accept": "good"}
 # From here on a structure is named among the doubtful ones.
 DOUBTFUL_DICE, DOUBTFUL_SHARE = 0.8, 0.1
 _NAMED = 3
@@ -62,10 +64,7 @@ def _surest_place(quality: QualityJson) -> list[str]:
     verdict = quality["verdict"]
     if not quality["places"] or verdict["certainty"] <= verdict["doubt_above"]:
         return []
-    place = max(quality["places"], key=lambda place: place["certainty"])
-    key = place["structure"]
-    where = f"in the {quality['structures'][key]['name']}" if key else "outside of the mask's structures"
-    return [f"Surest to be wrong: a piece of {place['ml']:.1f} ml {where}."]
+    return [f"Surest to be wrong: a piece of {surest_place_words(quality['places'], quality['structures'])}."]
 
 
 def how_sure(quality: QualityJson) -> list[str]:

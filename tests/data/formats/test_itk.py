@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from whqa.data.formats.volume_files import read_grid, read_image, read_label, voxel_sizes, write_volume
 from whqa.data.preprocess import Geometry, Preprocess, preprocess_image, restore_labels
@@ -22,24 +23,14 @@ SHARED = Path(__file__).parents[3] / "../shared/data"
 FORMATS = ("nii.gz", "nrrd", "mha")
 
 
-def rotation(*angles: float) -> np.ndarray:
-    """Rotation matrix of three angles."""
-    matrix = np.eye(3)
-    for axis, angle in enumerate(angles):
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        turn = np.eye(3)
-        turn[[i, i, j, j], [i, j, i, j]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
-        matrix = matrix @ turn
-    return matrix
-
-
 def scan(dtype: str = "int16", seed: int = 0) -> sitk.Image:
     """An oblique volume of 9 x 8 x 7 voxels."""
     values = np.random.default_rng(seed).integers(0, 200, (7, 8, 9)).astype(dtype)
     image = sitk.GetImageFromArray(values)
     image.SetSpacing((1.5, 1.25, 2.5))
     image.SetOrigin((-31.5, 17.25, 120.75))
-    image.SetDirection((rotation(0.3, -0.2, 0.5) @ np.diag([1, 1, -1.0])).ravel())
+    turned = Rotation.from_euler("XYZ", (0.3, -0.2, 0.5)).as_matrix()
+    image.SetDirection((turned @ np.diag([1, 1, -1.0])).ravel())
     return image
 
 
