@@ -248,6 +248,9 @@ def _run_row(rng, case, fold, kind, method, quality, dice):
         "error_voxels": true,
         "predicted_voxels": predicted,
         "hit_voxels": int(rng.integers(0, min(true, predicted))),
+        "true_places": true % 4,
+        "found_places": predicted % (true % 4 + 1),
+        "false_places": predicted % 3,
         "constant_volume": constant,
         "constant_heart": constant - 0.1,
         "constant_volume_kind": constant_kind,
@@ -259,7 +262,10 @@ def _run_row(rng, case, fold, kind, method, quality, dice):
 
 def _without_map(row: dict) -> dict:
     """The row of a method that regresses quality."""
-    unknown = ("error_dice", "error_auprc", "qi_soft_volume", "qi_soft_heart", "predicted_voxels", "hit_voxels")
+    unknown = (
+        *("error_dice", "error_auprc", "qi_soft_volume", "qi_soft_heart", "predicted_voxels", "hit_voxels"),
+        *("true_places", "found_places", "false_places"),
+    )
     return row | dict.fromkeys(unknown, "") | {"method": "dice_regressor"}
 
 

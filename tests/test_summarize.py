@@ -293,6 +293,27 @@ def test_what_is_not_defined_is_null_with_a_reason(run):
     assert summary["segmentation"]["hd95_mm"]["mean"] is None
 
 
+def test_places_are_counted_mask_by_mask(tmp_path, write_run):
+    run = write_run(tmp_path / "demo", kinds=("final", "side1"))
+    found = summarize(run, Console(file=io.StringIO()))["methods"]["boundary"]["all"]["places"]
+    rows = _all_rows(run)
+    rows = rows[rows["method"] == "boundary"]
+    wrong = rows[rows["true_places"] > 0]
+    assert 0 < len(wrong) < len(rows), "some masks have no wrong place"
+    assert found["recall"]["mean"] == pytest.approx((wrong["found_places"] / wrong["true_places"]).mean())
+    assert found["recall"]["n"] == len(wrong)
+    assert found["false_per_mask"]["mean"] == pytest.approx(rows["false_places"].mean())
+
+
+def test_tables_of_older_runs_count_no_places(tmp_path, write_run):
+    run = write_run(tmp_path / "demo")
+    for path in run.glob("errormap/*/cases.csv"):
+        pd.read_csv(path).drop(columns=["true_places", "found_places", "false_places"]).to_csv(path, index=False)
+    found = summarize(run, Console(file=io.StringIO()))["methods"]["errormap"]["all"]["places"]
+    assert {entry["mean"] for entry in found.values()} == {None}
+    assert {entry["reason"] for entry in found.values()} == {"a table of an older run, which lacks `true_places`"}
+
+
 def test_a_method_without_an_error_map_is_judged_by_its_quality_alone(tmp_path, write_run):
     run = write_run(tmp_path / "demo", kinds=("final", "side1"), labels=True, regressor=True)
     output = io.StringIO()
@@ -307,6 +328,7 @@ def test_a_method_without_an_error_map_is_judged_by_its_quality_alone(tmp_path, 
         maps = [found["error_dice"], found["error_auprc"]]
         maps += [numbers["error_dice"] for numbers in found["by_structure"].values()]
         maps += [numbers["error_dice"] for numbers in found["by_kind"].values()]
+        maps += found["places"].values()
         strata = [numbers for numbers in found["strata"].values() if numbers["n"]]
         maps += [numbers[name] for numbers in strata for name in ("error_dice", "false_alarm")]
         assert {entry["mean"] for entry in maps} == {None}

@@ -63,10 +63,10 @@ def test_a_surer_one_does_and_is_named_whatever_larger_ones_there_are() -> None:
     assert "P above 0.68" in found["rule"]
 
 
-def test_networks_that_are_sure_of_different_places_are_a_doubt() -> None:
+def test_places_of_most_networks_are_a_doubt_also_where_their_mean_has_none() -> None:
     found = _verdict(_run(), 0.9)
     assert found["decision"] == "review"
-    assert found["reasons"][1] == "Most networks hold a piece of 1 ml for wrong, each another one."
+    assert found["reasons"][1] == "Most networks hold a piece of 1 ml for wrong, which their mean does not."
 
 
 @pytest.mark.parametrize("run", [_run(error_voxels=1), "older"])

@@ -4,10 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from scipy.spatial.distance import cdist
 from sklearn.metrics import average_precision_score, f1_score
 
-from whqa.metrics.error_places import place_counts
+from whqa.metrics.error_places import PLACE_COLUMNS
 from whqa.metrics.verdict_row import JUDGE_COLUMNS, judge
 from whqa.quality import ErrorPrediction, JudgedCase
 
@@ -28,6 +29,14 @@ def near_heart(mask: np.ndarray) -> np.ndarray:
     """Voxels at most 10 mm from the foreground, by comparing all pairs."""
     places = np.argwhere(np.ones(SHAPE)) * SPACING
     return (cdist(places, np.argwhere(mask) * SPACING).min(axis=1) <= 10.0).reshape(SHAPE)
+
+
+def places_of(called: np.ndarray, error: np.ndarray) -> dict[str, float]:
+    """Places, where no wrong one is large enough; a voxel has 0.03 ml."""
+    sizes, shown = (np.bincount(ndimage.label(one)[0].ravel())[1:] * 0.03 for one in (error, called))
+    assert (sizes < 1).all()
+    wrong = ndimage.mean(error, ndimage.label(called)[0], np.arange(1, len(shown) + 1))
+    return {"true_places": 0, "found_places": 0, "false_places": ((shown >= 1) & (wrong < 0.1)).sum()}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -52,12 +61,23 @@ def test_row_is_an_independent_computation(seed: int) -> None:
         "qi_soft_heart": (1 - probability)[heart].mean(),
         "opinion_dice": 0.75,
         "pairwise_dice": math.nan,
-        **place_counts(prediction.error_map, case.error, SPACING),
+        **places_of(called, error),
     }
     found = judge(case, replace(prediction, agreement={"opinion_dice": 0.75}))
     assert tuple(found) == JUDGE_COLUMNS == tuple(expected)
     assert all(type(value) is float for value in found.values())
     assert found == pytest.approx(expected, abs=1e-6, nan_ok=True)
+
+
+def test_places_are_those_that_the_error_map_shows() -> None:
+    """Voxels of a millilitre in a row: wrong are 0 to 9 and 20 to 22, shown 5 to 6 and 40 to 44."""
+    mask, shown = torch.zeros(1, 1, 60, dtype=torch.uint8), torch.zeros(1, 1, 60, dtype=torch.bool)
+    reference = mask.long()
+    reference[0, 0, [*range(10), 20, 21, 22]] = 1
+    shown[0, 0, [5, 6, *range(40, 45)]] = True
+    case = JudgedCase("c", "final", torch.zeros(1, 1, 60), mask, reference, None, (10.0, 10.0, 10.0))
+    row = judge(case, ErrorPrediction(torch.zeros(1, 1, 60), shown))
+    assert [row[name] for name in PLACE_COLUMNS] == [2, 1, 1]
 
 
 @pytest.mark.gpu

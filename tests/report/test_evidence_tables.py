@@ -11,6 +11,7 @@ from whqa.report.evidence_tables import (
     leads_table,
     markdown,
     methods_table,
+    places_table,
     signed,
     structures_table,
     true_quality_table,
@@ -61,6 +62,15 @@ def test_leads_are_over_those_that_have_an_error_map(summary) -> None:
     assert head == ["masks", "errormap", "lead over entropy", "lead over boundary", "lead over constant"]
     assert [row[0] for row in rows] == ["final", "all kinds"]
     assert rows[0][3] == signed(summary["methods"]["boundary"]["final"]["lead"])
+
+
+def test_places_are_those_of_methods_that_show_some(summary) -> None:
+    head, *rows = _cells(places_table(summary["methods"]))
+    assert "dice_regressor" not in head
+    assert [row[0] for row in rows] == ["final", "all kinds"]
+    places = summary["methods"]["boundary"]["final"]["places"]
+    told = f"{places['recall']['mean']:.2f} / {places['false_per_mask']['mean']:.1f}"
+    assert rows[0][head.index("boundary")] == told
 
 
 def test_strata_and_structures_are_those_of_the_summary(summary) -> None:

@@ -137,7 +137,7 @@ def _doubts(
 def _told_place(structures: Mapping[str, JudgedStructure], places: Sequence[Place]) -> list[str]:
     """The surest place; the mean of the networks, which tells places, may have none where most networks have one."""
     if not places:
-        return [f"Most networks hold a piece of {SMALLEST_ML:g} ml for wrong, each another one."]
+        return [f"Most networks hold a piece of {SMALLEST_ML:g} ml for wrong, which their mean does not."]
     more = f", and {len(places) - 1} more" if len(places) > 1 else ""
     return [f"A piece of {surest_place_words(places, structures)} is probably wrong{more}."]
 

@@ -62,6 +62,17 @@ def leads_table(methods: Methods) -> str:
     return markdown(("masks", first, *(f"lead over {name}" for name in others)), rows)
 
 
+def places_table(methods: Methods) -> str:
+    """Share of the wrong places that each error map shows / false places a mask, on every part of the masks."""
+    names = [name for name, parts in _in_order(methods) if any(_shows_places(numbers) for numbers in parts.values())]
+    rows = [
+        [_part(part), *(_places(methods[name][part]) for name in names)]
+        for part in shown_views(methods)
+        if any(_shows_places(methods[name][part]) for name in names)
+    ]
+    return markdown(("masks", *names), rows)
+
+
 def true_quality_table(numbers: Entries) -> str:
     """One method on all kinds of masks by their true quality."""
     rows = [
@@ -121,7 +132,21 @@ def signed(entry: Any) -> str:
 
 
 def _judged(methods: Methods, part: str) -> list[tuple[str, Any]]:
-    return [(name, methods[name][part]) for name in in_order(methods, ORDER) if methods[name][part]["n"]]
+    return [(name, parts[part]) for name, parts in _in_order(methods) if parts[part]["n"]]
+
+
+def _in_order(methods: Methods) -> list[tuple[str, Any]]:
+    return [(name, methods[name]) for name in in_order(methods, ORDER)]
+
+
+def _shows_places(numbers: Entries) -> bool:
+    return numbers["places"]["recall"]["mean"] is not None and numbers["error_dice"]["mean"] != 0
+
+
+def _places(numbers: Entries) -> str:
+    if not _shows_places(numbers):
+        return ""
+    return f"{show_entry(numbers['places']['recall'], 2)} / {show_entry(numbers['places']['false_per_mask'], 1)}"
 
 
 def _has_lead(parts: Mapping[str, Any]) -> bool:

@@ -142,9 +142,10 @@ def place_numbers(rows: pd.DataFrame) -> PlaceNumbers:
         unknown = entry_of(math.nan, None, "a table of an older run, which lacks `true_places`")
         return {"recall": unknown, "false_per_mask": unknown}
     true, found, false = (rows[column] for column in PLACE_COLUMNS)
+    nowhere = "no judged mask has a wrong place of 1 ml" if true.notna().any() else NO_MAP
     return {
-        "recall": mean_entry(found / true.where(true > 0), rows["patient"], "no judged mask has a wrong place of 1 ml"),
-        "false_per_mask": mean_entry(false, rows["patient"], "no judged mask"),
+        "recall": mean_entry(found / true.where(true > 0), rows["patient"], nowhere),
+        "false_per_mask": mean_entry(false, rows["patient"], NO_MAP),
     }
 
 

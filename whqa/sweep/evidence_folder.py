@@ -128,6 +128,9 @@ def _tables(summary: Mapping[str, Any]) -> Iterator[str]:
         "another patient."
     )
     yield tables_of.leads_table(methods)
+    yield "## Places"
+    yield "Share of the wrong places of 1 ml and more that the error map shows / false ones a mask."
+    yield tables_of.places_table(methods)
     yield "## Masks of any quality"
     yield f"{first}, all kinds of masks by what they truly are."
     yield tables_of.true_quality_table(methods[first]["all"])
