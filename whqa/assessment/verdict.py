@@ -14,8 +14,15 @@ from whqa.contract.quality_json import JudgedStructure, Place, Regions, Risk, Ve
 from whqa.metrics.arrays import FloatArray
 from whqa.metrics.error_places import CERTAINTY_COLUMN, MORE_PROBABLY_WRONG, SMALLEST_ML
 from whqa.results.mean_dice import expected_mean_dice
-from whqa.results.triage import FALSE_DOUBT, Decision, TriageRule, choose_doubt, choose_rule, measured_risk
-from whqa.results.worklist import surest_place_words
+from whqa.results.triage import (
+    FALSE_DOUBT,
+    Decision,
+    TriageRule,
+    choose_doubt,
+    choose_rule,
+    measured_risk,
+    surest_place_words,
+)
 
 FAR_OUTSIDE = 0.1
 _OF_IMAGE = ", and an image in doubt turns reject into review too"

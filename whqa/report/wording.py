@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from whqa.contract.quality_json import JudgedStructure, QualityJson
-from whqa.results.worklist import surest_place_words
+from whqa.results.triage import surest_place_words
 
 HEADLINES = {
     "accept": ("✓", "Accept", "No large error is expected in this mask."),

@@ -14,7 +14,7 @@ never sure of every border, and most right masks have some place of P >= 0.5.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -93,6 +93,14 @@ def choose_doubt(certainty: FloatArray, patient: npt.NDArray[np.object_], share:
         surest[person] = max(surest.get(person, 0.0), float(value))
     rank = int(np.ceil((len(surest) + 1) * (1 - share) - 1e-9))
     return max(MORE_PROBABLY_WRONG, sorted(surest.values())[rank - 1]) if rank <= len(surest) else MORE_PROBABLY_WRONG
+
+
+def surest_place_words(places: Sequence[Mapping[str, Any]], structures: Mapping[str, Any]) -> str:
+    """Size of the most certain place and where it lies, such as "2.5 ml in the right atrium"; of quality.json."""
+    place = max(places, key=lambda place: place["certainty"])
+    key = place["structure"]
+    where = f"in the {structures[key]['name']}" if key else "outside of the mask's structures"
+    return f"{place['ml']:.1f} ml {where}"
 
 
 def measured_risk(

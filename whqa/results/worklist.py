@@ -113,14 +113,6 @@ def work_item(name: str, quality: Mapping[str, Any], time: CorrectionTime) -> Wo
     )
 
 
-def surest_place_words(places: Sequence[Mapping[str, Any]], structures: Mapping[str, Any]) -> str:
-    """Size of the most certain place and where it lies, such as "2.5 ml in the right atrium"; of quality.json."""
-    place = max(places, key=lambda place: place["certainty"])
-    key = place["structure"]
-    where = f"in the {structures[key]['name']}" if key else "outside of the mask's structures"
-    return f"{place['ml']:.1f} ml {where}"
-
-
 def piece_words(piece: Mapping[str, Any], quality: Mapping[str, Any]) -> str:
     """What a piece is and what the second opinion holds it for, such as "missing left atrium"."""
     names = {key: s["name"] for key, s in quality["structures"].items()}
