@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import nibabel as nib
@@ -16,6 +19,17 @@ from whqa.data.phantom import make_phantom
 from whqa.structures import MMWHS
 
 Assessed = Callable[..., Assessment]
+
+
+@pytest.fixture(scope="session")
+def browsers() -> ModuleType:
+    """The browsers that are installed, `tests/report/browsers.py`."""
+    spec = spec_from_file_location("browsers", Path(__file__).with_name("browsers.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
