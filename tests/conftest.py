@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import runpy
 import shutil
 import signal
 import sys
@@ -78,6 +79,25 @@ def dicom_files() -> ModuleType:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def offline_wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """W&B writes to disk alone, whatever the environment says, and has ended its run when the test ends."""
+    wandb = pytest.importorskip("wandb")
+    for name in ("WANDB_PROJECT", "WANDB_API_KEY", "WANDB_DIR", "WANDB_RUN_GROUP"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    yield
+    wandb.finish()
+
+
+@pytest.fixture(scope="session")
+def offline_run() -> Callable[[Path], Any]:
+    """Reads the file of an offline run of W&B, see `tests/offline_runs.py`."""
+    pytest.importorskip("wandb")
+    return runpy.run_path(str(Path(__file__).with_name("offline_runs.py")))["offline_run"]
 
 
 @pytest.fixture(scope="session")

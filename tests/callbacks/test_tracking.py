@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import struct
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,43 +47,6 @@ class FakeRun:
 
     def keys(self) -> list[set[str]]:
         return [set(entry) - {"trainer/global_step"} for entry in self.logged]
-
-
-def records(run_file: Path) -> Iterator[Any]:
-    """The records of an offline run: a LevelDB log (blocks of 32 KiB, records split over them) of protobuf messages."""
-    from wandb.proto import wandb_internal_pb2 as messages
-
-    data, at, whole = run_file.read_bytes(), 7, b""
-    while at + 7 <= len(data):
-        if 32768 - at % 32768 < 7:
-            at += 32768 - at % 32768
-            continue
-        _, size, kind = struct.unpack_from("<IHB", data, at)
-        whole += data[at + 7 : at + 7 + size]
-        at += 7 + size
-        if kind in (1, 4):
-            yield messages.Record.FromString(whole)
-            whole = b""
-
-
-def the_run(directory: Path) -> SimpleNamespace:
-    """What the only offline run below a directory holds."""
-    (run_file,) = directory.glob("wandb/offline-run-*/*.wandb")
-    # wandb's service may still be writing when finish() returns
-    deadline = time.monotonic() + 240
-    found = list(records(run_file))
-    while not any(r.HasField("exit") for r in found) and time.monotonic() < deadline:
-        time.sleep(0.1)
-        found = list(records(run_file))
-    begun = next(r.run for r in found if r.HasField("run"))
-    rows = [
-        {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in r.history.item}
-        for r in found
-        if r.HasField("history")
-    ]
-    ends = [r.exit.exit_code for r in found if r.HasField("exit")]
-    config = {u.key: json.loads(u.value_json) for u in begun.config.update}
-    return SimpleNamespace(begun=begun, rows=rows, ends=ends, config=config)
 
 
 def fake_trainer(run: FakeRun, **items: list[tuple[str, str]]) -> Any:
@@ -154,7 +115,9 @@ def job(root: Path, fold: int) -> tuple[DictConfig, Path]:
     return compose_config([*words, "+logger.wandb.tags=[tiny]"]), root / "demo" / "segmenter" / str(fold)
 
 
-def test_every_job_of_a_process_has_its_own_run_and_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_job_of_a_process_has_its_own_run_and_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline_run: Callable[[Path], Any]
+) -> None:
     def work(run_dir: Path, fit: bool) -> None:
         logger = wandb_logger(str(run_dir), "segmenter", mode="offline", tags=["tiny"])
         logger.log_metrics({"number": 10 + int(run_dir.name)}, step=3)
@@ -171,7 +134,7 @@ def test_every_job_of_a_process_has_its_own_run_and_ends_it(tmp_path: Path, monk
         from_config.run_stage(*job(tmp_path, 1))
     assert wandb.run is None
     for fold, code in ((0, 0), (1, 1)):
-        found = the_run(tmp_path / "demo" / "segmenter" / str(fold))
+        found = offline_run(tmp_path / "demo" / "segmenter" / str(fold))
         assert found.begun.run_group == "demo"
         assert found.begun.job_type == "segmenter"
         assert found.begun.display_name == f"segmenter/{fold}"
@@ -296,11 +259,12 @@ def test_a_real_run_mirrors_its_csv_files(
     train: Callable[..., int],
     tiny: Callable[[Path], list[str]],
     rows_of: Callable[[Path], list[dict[str, str]]],
+    offline_run: Callable[[Path], Any],
 ) -> None:
     shutil.copytree(segmented, tmp_path, dirs_exist_ok=True)
     assert train(*tiny(tmp_path), "stage=errormap", "fold=0", "logger=wandb") == 0
     run_dir = tmp_path / "runs" / "tiny" / "errormap" / "0"
-    found = the_run(run_dir)
+    found = offline_run(run_dir)
     assert found.begun.run_id == run_id("tiny", "errormap", "0")
     assert found.config["stage"] == "errormap"
     for row in rows_of(run_dir / "metrics.csv"):
