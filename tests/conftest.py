@@ -271,6 +271,7 @@ def _run_row(rng, case, fold, kind, method, quality, dice):
         "true_places": true % 4,
         "found_places": predicted % (true % 4 + 1),
         "false_places": predicted % 3,
+        **_sizes(true),
         "constant_volume": constant,
         "constant_heart": constant - 0.1,
         "constant_volume_kind": constant_kind,
@@ -280,11 +281,23 @@ def _run_row(rng, case, fold, kind, method, quality, dice):
     }
 
 
+def _sizes(true: int) -> dict[str, int]:
+    """Most wrong voxels are thin, some masks lack a structure."""
+    voxels = {"blob": true // 3, "missing": 100 * (true % 2)}
+    voxels["thin"] = true - sum(voxels.values())
+    row = {}
+    for size in voxels:
+        places = voxels[size] % 4
+        row |= {f"{size}_voxels": voxels[size], f"{size}_hit_voxels": voxels[size] // 2}
+        row |= {f"{size}_places": places, f"found_{size}_places": places // 2}
+    return row
+
+
 def _without_map(row: dict) -> dict:
     """The row of a method that regresses quality."""
     unknown = (
         *("error_dice", "error_auprc", "qi_soft_volume", "qi_soft_heart", "predicted_voxels", "hit_voxels"),
-        *("true_places", "found_places", "false_places"),
+        *("true_places", "found_places", "false_places", *_sizes(0)),
     )
     return row | dict.fromkeys(unknown, "") | {"method": "dice_regressor"}
 

@@ -305,11 +305,33 @@ def test_places_are_counted_mask_by_mask(tmp_path, write_run):
     assert found["false_per_mask"]["mean"] == pytest.approx(rows["false_places"].mean())
 
 
+def test_errors_are_told_apart_by_size(tmp_path, write_run):
+    run = write_run(tmp_path / "demo", kinds=("final", "side1"), regressor=True, labels=True)
+    methods = summarize(run, Console(file=io.StringIO()))["methods"]
+    rows = _all_rows(run)
+    rows = rows[rows["method"] == "boundary"]
+    for size, found in methods["boundary"]["all"]["places"]["by_size"].items():
+        there = rows[rows[f"{size}_voxels"] > 0]
+        assert 0 < len(there) < len(rows) or size != "missing"
+        assert found["share"]["mean"] == pytest.approx((rows[f"{size}_voxels"] / rows["error_voxels"]).mean())
+        shown = there[f"{size}_hit_voxels"] / there[f"{size}_voxels"]
+        assert found["voxel_recall"]["mean"] == pytest.approx(shown.mean())
+        wrong = rows[rows[f"{size}_places"] > 0]
+        assert found["recall"]["mean"] == (
+            pytest.approx((wrong[f"found_{size}_places"] / wrong[f"{size}_places"]).mean()) if len(wrong) else None
+        )
+    of_regressor = methods["dice_regressor"]["all"]["places"]["by_size"]["thin"]
+    assert {entry["reason"] for entry in of_regressor.values()} == {"the method predicts no error map"}
+
+
 def test_tables_of_older_runs_count_no_places(tmp_path, write_run):
     run = write_run(tmp_path / "demo")
     for path in run.glob("errormap/*/cases.csv"):
-        pd.read_csv(path).drop(columns=["true_places", "found_places", "false_places"]).to_csv(path, index=False)
+        lacking = ["true_places", "found_places", "false_places", "thin_voxels"]
+        pd.read_csv(path).drop(columns=lacking).to_csv(path, index=False)
     found = summarize(run, Console(file=io.StringIO()))["methods"]["errormap"]["all"]["places"]
+    sizes = found.pop("by_size")
+    assert sizes["thin"]["share"]["reason"] == "a table of an older run, which lacks `thin_voxels`"
     assert {entry["mean"] for entry in found.values()} == {None}
     assert {entry["reason"] for entry in found.values()} == {"a table of an older run, which lacks `true_places`"}
 
@@ -328,7 +350,7 @@ def test_a_method_without_an_error_map_is_judged_by_its_quality_alone(tmp_path, 
         maps = [found["error_dice"], found["error_auprc"]]
         maps += [numbers["error_dice"] for numbers in found["by_structure"].values()]
         maps += [numbers["error_dice"] for numbers in found["by_kind"].values()]
-        maps += found["places"].values()
+        maps += [found["places"][name] for name in ("recall", "false_per_mask")]
         strata = [numbers for numbers in found["strata"].values() if numbers["n"]]
         maps += [numbers[name] for numbers in strata for name in ("error_dice", "false_alarm")]
         assert {entry["mean"] for entry in maps} == {None}

@@ -22,12 +22,22 @@ from whqa.errors import InputError
 from whqa.files import as_named
 from whqa.masks.made_from import runs_begun
 from whqa.report.numbers import show_entry, show_interval
-from whqa.results.breakdown import correction_numbers
+from whqa.results.breakdown import correction_numbers, expected_dice_mae
 from whqa.results.statistics import paired_lead, quality_numbers
 from whqa.results.summary_entry import entry_of, mean_entry
 from whqa.results.tables import RunTables, read_run, view
 
-HEADS = ("masks", "experiment", "n", "error Dice", "the first leads by", "PCC vol", "MAE vol", "correction")
+HEADS = (
+    "masks",
+    "experiment",
+    "n",
+    "error Dice",
+    "the first leads by",
+    "PCC vol",
+    "MAE vol",
+    "correction",
+    "expected Dice off by",
+)
 
 
 class Compared(TypedDict):
@@ -39,6 +49,7 @@ class Compared(TypedDict):
         lead: how much higher the first experiment's error Dice is, mask by mask; null for the first.
         pcc, mae: of QI and Acc over the whole crop.
         gain: mean Dice of a mask by its correction.
+        expected_dice_mae: mean of |expected Dice - Dice| of a mask's structures.
     """
 
     n: int
@@ -47,6 +58,7 @@ class Compared(TypedDict):
     pcc: Entry
     mae: Entry
     gain: Entry
+    expected_dice_mae: Entry
 
 
 Comparison = dict[str, dict[str, Compared]]
@@ -93,6 +105,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
                 _cell(found["pcc"], 3),
                 _cell(found["mae"], 4),
                 _cell(found["gain"], 3, signed=True),
+                _cell(found["expected_dice_mae"], 3),
             ]
             table.add_row(masks, escape(Path(name).name if distinct else name), str(found["n"]), *cells)
         table.add_section()
@@ -114,6 +127,7 @@ def _compared(first: RunTables, other: RunTables, masks: str) -> Compared:
         "pcc": quality["pcc"],
         "mae": quality["mae"],
         "gain": correction_numbers(rows, other.structures)["gain"],
+        "expected_dice_mae": expected_dice_mae(rows, other.structures),
     }
 
 

@@ -33,6 +33,11 @@ COLUMNS = (
     *("patient", "modality", "segmenter", "voxels", "error_voxels", "predicted_voxels", "hit_voxels"),
     *("qi_soft_volume", "qi_soft_heart", "opinion_dice", "pairwise_dice"),
     *("true_places", "found_places", "false_places"),
+    *(
+        n
+        for s in ("thin", "blob", "missing")
+        for n in (f"{s}_voxels", f"{s}_hit_voxels", f"{s}_places", f"found_{s}_places")
+    ),
     *(f"error_{name}" for name in DICE),
     *("place_certainty", "seconds"),
     *("constant_volume", "constant_heart", "constant_volume_kind", "constant_heart_kind"),

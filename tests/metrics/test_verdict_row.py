@@ -9,6 +9,7 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import average_precision_score, f1_score
 
 from whqa.metrics.error_places import PLACE_COLUMNS
+from whqa.metrics.error_sizes import SIZE_COLUMNS
 from whqa.metrics.verdict_row import JUDGE_COLUMNS, judge
 from whqa.quality import ErrorPrediction, JudgedCase
 
@@ -39,6 +40,13 @@ def places_of(called: np.ndarray, error: np.ndarray) -> dict[str, float]:
     return {"true_places": 0, "found_places": 0, "false_places": ((shown >= 1) & (wrong < 0.1)).sum()}
 
 
+def sizes_of(called: np.ndarray, error: np.ndarray) -> dict[str, float]:
+    """No error of noise is thick, no structure missing, no place large enough."""
+    assert not ndimage.binary_erosion(error).any()
+    row = dict.fromkeys(SIZE_COLUMNS, 0.0)
+    return row | {"thin_voxels": error.sum(), "thin_hit_voxels": (error & called).sum()}
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_row_is_an_independent_computation(seed: int) -> None:
     case, prediction = judged(seed)
@@ -62,6 +70,7 @@ def test_row_is_an_independent_computation(seed: int) -> None:
         "opinion_dice": 0.75,
         "pairwise_dice": math.nan,
         **places_of(called, error),
+        **sizes_of(called, error),
     }
     found = judge(case, replace(prediction, agreement={"opinion_dice": 0.75}))
     assert tuple(found) == JUDGE_COLUMNS == tuple(expected)

@@ -8,11 +8,14 @@ import pytest
 from rich.console import Console
 
 from whqa.report.evidence_tables import (
+    SIZE_TITLES,
+    expected_dice_table,
     leads_table,
     markdown,
     methods_table,
     places_table,
     signed,
+    sizes_table,
     structures_table,
     true_quality_table,
 )
@@ -71,6 +74,31 @@ def test_places_are_those_of_methods_that_show_some(summary) -> None:
     places = summary["methods"]["boundary"]["final"]["places"]
     told = f"{places['recall']['mean']:.2f} / {places['false_per_mask']['mean']:.1f}"
     assert rows[0][head.index("boundary")] == told
+
+
+def test_sizes_have_the_recalls_of_the_summary(summary) -> None:
+    head, *rows = _cells(sizes_table(summary["methods"]))
+    assert head[:3] == ["masks", "errors", "of the wrong voxels"]
+    assert "dice_regressor" not in head
+    for row in rows:
+        part = "all" if row[0] == "all kinds" else row[0]
+        size = next(size for size, title in SIZE_TITLES.items() if title == row[1])
+        numbers = summary["methods"]["boundary"][part]["places"]["by_size"][size]
+        told = numbers["recall"]["mean"]
+        shown = "n/a" if told is None else f"{told:.2f}"
+        assert row[head.index("boundary")] == f"{numbers['voxel_recall']['mean']:.2f} / {shown}"
+    assert len(rows) == 2 * len(SIZE_TITLES)
+
+
+def test_expected_dice_is_that_of_methods_which_expect_one(summary) -> None:
+    structures = summary["cohort"]["structures"]
+    head, *rows = _cells(expected_dice_table(summary["methods"], structures))
+    assert head == ["method", "masks", "mean of structures", *structures]
+    assert {row[0] for row in rows} == {"errormap", "dice_regressor"}
+    for row in rows:
+        numbers = summary["methods"][row[0]]["all" if row[1] == "all kinds" else row[1]]
+        assert row[2].startswith(f"{numbers['expected_dice_mae']['mean']:.3f} [")
+        assert row[3:] == [f"{numbers['by_structure'][k]['expected_dice_mae']['mean']:.3f}" for k in structures]
 
 
 def test_strata_and_structures_are_those_of_the_summary(summary) -> None:

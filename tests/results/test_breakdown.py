@@ -99,3 +99,17 @@ def test_a_method_that_judged_nothing_has_no_kinds(rows):
     found = breakdown(rows[rows["mask_kind"] == "nobody"], STRUCTURES)
     assert found["by_kind"] == {}
     assert found["correction"]["gain"]["mean"] is None
+
+
+def test_expected_dice_is_off_by_its_distance_from_dice(rows):
+    rng = np.random.default_rng(1)
+    told = rows.assign(**{f"dice_{key}_predicted": rng.random(len(rows)) for key in STRUCTURES})
+    told.loc[2, "dice_lv_predicted"] = np.nan
+    found = breakdown(told, STRUCTURES)
+    gaps = {key: np.abs(told[f"dice_{key}_predicted"] - told[f"dice_{key}"]) for key in STRUCTURES}
+    for key, gap in gaps.items():
+        assert found["by_structure"][key]["expected_dice_mae"]["mean"] == pytest.approx(np.nanmean(gap))
+    each = [np.nanmean([gaps[key][i] for key in STRUCTURES]) for i in range(len(rows))]
+    assert found["expected_dice_mae"]["mean"] == pytest.approx(np.mean(each))
+    none = breakdown(rows, STRUCTURES)["expected_dice_mae"]
+    assert (none["mean"], none["reason"]) == (None, "the method expects no Dice")

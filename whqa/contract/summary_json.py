@@ -108,12 +108,14 @@ class StructureNumbers(TypedDict):
         dice_before: its Dice, over masks in which it has one before and after correction.
         dice_after: its Dice after correction, over the same masks.
         gain: after minus before, mask by mask.
+        expected_dice_mae: mean of |expected Dice - Dice|, over masks in which both are known.
     """
 
     error_dice: Entry
     dice_before: Entry
     dice_after: Entry
     gain: Entry
+    expected_dice_mae: Entry
 
 
 class KindNumbers(TypedDict):
@@ -139,13 +141,29 @@ class Breakdown(TypedDict):
 
     Attributes:
         correction: what the method's correction does to the masks.
+        expected_dice_mae: mean of |expected Dice - Dice| of a mask's structures, then over masks.
         by_structure: structure key -> numbers.
         by_kind: mask kind -> numbers.
     """
 
     correction: CorrectionNumbers
+    expected_dice_mae: Entry
     by_structure: dict[str, StructureNumbers]
     by_kind: dict[str, KindNumbers]
+
+
+class SizeNumbers(TypedDict):
+    """Errors of one size, see `whqa.metrics.error_sizes`.
+
+    Attributes:
+        share: of a mask's wrong voxels, those of this size, over masks that have a wrong one.
+        voxel_recall: of a mask's wrong voxels of this size, those that the error map shows, over masks that have one.
+        recall: of a mask's wrong places of this size, those that are found, over masks that have one.
+    """
+
+    share: Entry
+    voxel_recall: Entry
+    recall: Entry
 
 
 class PlaceNumbers(TypedDict):
@@ -154,10 +172,13 @@ class PlaceNumbers(TypedDict):
     Attributes:
         recall: share of a mask's wrong places that the method shows, over masks that have one.
         false_per_mask: places that it shows and of which less than a tenth is wrong, a mask.
+        by_size: "thin" (less than three voxels thick), "blob" and "missing" (structures that the mask lacks) ->
+            numbers.
     """
 
     recall: Entry
     false_per_mask: Entry
+    by_size: dict[str, SizeNumbers]
 
 
 class MethodNumbers(Breakdown):
@@ -178,6 +199,7 @@ class MethodNumbers(Breakdown):
         reliability: QI against Acc by predicted quality.
         seconds_per_case: wall clock of one prediction, in seconds.
         correction: what the method's correction does to the masks.
+        expected_dice_mae: mean of |expected Dice - Dice| of a mask's structures, then over masks.
         by_structure: structure key -> numbers.
         by_kind: mask kind -> numbers.
     """

@@ -74,15 +74,22 @@ def place_counts(shown: Tensor, true: Tensor, spacing: Sequence[float]) -> dict[
         shown, true: bool (D, H, W).
         spacing: mm per voxel along D, H, W.
     """
+    return counts_and_places(shown, true, spacing)[0]
+
+
+def counts_and_places(
+    shown: Tensor, true: Tensor, spacing: Sequence[float]
+) -> tuple[dict[str, float], npt.NDArray[np.bool_]]:
+    """What `place_counts` says, and the places that are shown, bool (D, H, W)."""
     box = box_around((shown | true).cpu().numpy(), (0, 0, 0))
     predicted, wrong = (one.cpu().numpy()[box] for one in (shown, true))
     voxel_ml = millilitres(spacing)
     told, faults = pieces(predicted, voxel_ml), pieces(wrong, voxel_ml)
     is_told = np.isin(told.labelled, told.numbers)
-    found = _shares(faults, is_told) >= OVERLAP
-    return dict(
-        zip(PLACE_COLUMNS, map(float, (len(found), found.sum(), (_shares(told, wrong) < OVERLAP).sum())), strict=True)
-    )
+    found, vain = _shares(faults, is_told) >= OVERLAP, _shares(told, wrong) < OVERLAP
+    places = np.zeros(shown.shape, dtype=bool)
+    places[box] = is_told
+    return dict(zip(PLACE_COLUMNS, map(float, (len(found), found.sum(), vain.sum())), strict=True)), places
 
 
 def place_certainty(probability: npt.NDArray[np.floating], voxel_ml: float) -> float:
@@ -112,7 +119,7 @@ def millilitres(spacing: Sequence[float]) -> float:
 
 
 def _shares(of: Pieces, inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """What share of each piece lies inside a map."""
+    """What share of each piece lies inside a map: (n,) as `of.numbers`."""
     size = np.bincount(of.labelled.ravel())
     hit = np.bincount(of.labelled.ravel(), weights=inside.ravel())
     return hit[of.numbers] / size[of.numbers]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from weakref import WeakKeyDictionary
 
 from whqa.metrics.error_detection import average_precision, error_counts
-from whqa.metrics.error_places import PLACE_COLUMNS, place_counts
+from whqa.metrics.error_places import PLACE_COLUMNS, counts_and_places
+from whqa.metrics.error_sizes import SIZE_COLUMNS, SizedErrors, size_counts, sized_errors
 from whqa.quality import ErrorPrediction, JudgedCase, QualityPrediction, count, one_minus_mean
 
 AGREEMENT_COLUMNS = ("opinion_dice", "pairwise_dice")
@@ -27,7 +29,9 @@ JUDGE_COLUMNS = (
     "qi_soft_heart",
     *AGREEMENT_COLUMNS,
     *PLACE_COLUMNS,
+    *SIZE_COLUMNS,
 )
+_SIZED: WeakKeyDictionary[JudgedCase, SizedErrors] = WeakKeyDictionary()
 
 
 def judge(case: JudgedCase, prediction: ErrorPrediction | QualityPrediction) -> dict[str, float]:
@@ -53,7 +57,11 @@ def judge(case: JudgedCase, prediction: ErrorPrediction | QualityPrediction) -> 
         row[f"qi_{name}"] = prediction.quality(region)
         row[f"qi_soft_{name}"] = one_minus_mean(prediction.probability, region)
     row |= {name: value for name, value in prediction.agreement.items() if name in AGREEMENT_COLUMNS}
-    return row | place_counts(prediction.error_map, case.error, case.spacing)
+    places, shown = counts_and_places(prediction.error_map, case.error, case.spacing)
+    if case not in _SIZED:
+        # all methods are held against the same errors
+        _SIZED[case] = sized_errors(case)
+    return row | places | size_counts(prediction.error_map.cpu().numpy(), shown, _SIZED[case])
 
 
 def _true_of(case: JudgedCase) -> dict[str, float]:

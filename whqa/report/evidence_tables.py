@@ -19,6 +19,7 @@ NUMBERS: Columns = (
     ("volume.mae_constant", "MAE of a constant", 4),
     ("failure.aurc", "AURC", 3),
 )
+SIZE_TITLES = {"thin": "thin, along borders", "blob": "blobs", "missing": "missing structures"}
 Methods = Mapping[str, Mapping[str, Any]]
 Entries = Mapping[str, Any]
 
@@ -73,6 +74,35 @@ def places_table(methods: Methods) -> str:
     return markdown(("masks", *names), rows)
 
 
+def sizes_table(methods: Methods) -> str:
+    """Of the wrong voxels of each size the share that each error map shows / of its places that which is found."""
+    names = [name for name, parts in _in_order(methods) if any(_shows_places(numbers) for numbers in parts.values())]
+    rows = [
+        [
+            _part(part),
+            SIZE_TITLES[size],
+            show_share(_of_size(methods, names, part, size)["share"]["mean"]),
+            *(_recalls(methods[name][part]["places"]["by_size"][size]) for name in names),
+        ]
+        for part in shown_views(methods)
+        for size in SIZE_TITLES
+        if names and _of_size(methods, names, part, size)["share"]["mean"]
+    ]
+    return markdown(("masks", "errors", "of the wrong voxels", *names), rows)
+
+
+def expected_dice_table(methods: Methods, structures: Sequence[str]) -> str:
+    """Mean of |expected Dice - Dice| of every structure and over structures, by every method that expects any."""
+    rows = []
+    for part in shown_views(methods):
+        for name, numbers in _judged(methods, part):
+            entries = [numbers["by_structure"][key]["expected_dice_mae"] for key in structures]
+            if numbers["expected_dice_mae"]["mean"] is not None:
+                over_all = numbers["expected_dice_mae"]
+                rows.append([name, _part(part), _with_ends(over_all), *(show_entry(entry, 3) for entry in entries)])
+    return markdown(("method", "masks", "mean of structures", *structures), rows)
+
+
 def true_quality_table(numbers: Entries) -> str:
     """One method on all kinds of masks by their true quality."""
     rows = [
@@ -117,18 +147,24 @@ def variants_table(comparison: Mapping[str, Mapping[str, Any]], names: Mapping[s
             show_entry(found["pcc"], 3),
             show_entry(found["mae"], 4),
             show_entry(found["gain"], 3, signed=True),
+            show_entry(found["expected_dice_mae"], 3),
         ]
         for part, experiments in comparison.items()
         for i, (experiment, found) in enumerate(experiments.items())
         if found["n"]
     ]
-    return markdown(("masks", "variant", "error Dice", "the first leads by", "PCC", "MAE", "correction"), rows)
+    heads = ("masks", "variant", "error Dice", "the first leads by", "PCC", "MAE", "correction", "expected Dice off by")
+    return markdown(heads, rows)
 
 
 def signed(entry: Any) -> str:
     """A difference with its interval, n/a where it is not known."""
+    return _with_ends(entry, signed=True)
+
+
+def _with_ends(entry: Any, signed: bool = False) -> str:
     ends = show_interval(entry["ci95"], 3, signed=False)
-    return show_entry(entry, 3, signed=True) + (f" [{ends}]" if ends else "")
+    return show_entry(entry, 3, signed=signed) + (f" [{ends}]" if ends else "")
 
 
 def _judged(methods: Methods, part: str) -> list[tuple[str, Any]]:
@@ -149,6 +185,19 @@ def _places(numbers: Entries) -> str:
     if not _shows_places(numbers):
         return ""
     return f"{show_entry(numbers['places']['recall'], 2)} / {show_entry(numbers['places']['false_per_mask'], 1)}"
+
+
+def _of_size(methods: Methods, names: Sequence[str], part: str, size: str) -> Entries:
+    """Of the method that judged most masks: all judge the same ones, but where they need what a mask lacks."""
+    first: Entries = max((methods[name][part] for name in names), key=lambda numbers: int(numbers["n"]))
+    found: Entries = first["places"]["by_size"][size]
+    return found
+
+
+def _recalls(numbers: Entries) -> str:
+    if numbers["voxel_recall"]["mean"] is None:
+        return ""
+    return f"{show_entry(numbers['voxel_recall'], 2)} / {show_entry(numbers['recall'], 2)}"
 
 
 def _has_lead(parts: Mapping[str, Any]) -> bool:

@@ -7,12 +7,14 @@ from typing import Any
 
 import pandas as pd
 
+from whqa.contract.entries import Entry
 from whqa.contract.summary_json import Breakdown, CorrectionNumbers, KindNumbers, StructureNumbers
 from whqa.masks.plan import MASK_KINDS
 from whqa.results.mean_dice import before_and_after, mean_dice
 from whqa.results.summary_entry import NO_MAP, mean_entry
 from whqa.results.tables import in_order
 
+NO_EXPECTATION = "the method expects no Dice"
 NO_CORRECTION = "the method predicts no labels, so that it corrects nothing"
 
 
@@ -25,6 +27,7 @@ def breakdown(rows: pd.DataFrame, structures: Sequence[str]) -> Breakdown:
     """
     return {
         "correction": correction_numbers(rows, structures),
+        "expected_dice_mae": expected_dice_mae(rows, structures),
         "by_structure": {key: _structure_numbers(rows, key) for key in structures},
         "by_kind": {
             kind: _kind_numbers(rows[rows["mask_kind"] == kind], structures)
@@ -87,6 +90,18 @@ def structure_gain(rows: pd.DataFrame, key: str) -> pd.Series:
     return _corrected(rows, key) - rows[f"dice_{key}"]
 
 
+def expected_dice_gap(rows: pd.DataFrame, key: str) -> pd.Series:
+    """|expected Dice - Dice| of a structure; nan where one of them is not known."""
+    expected = rows.get(f"dice_{key}_predicted", pd.Series(float("nan"), index=rows.index)).astype(float)
+    return (expected - rows[f"dice_{key}"]).abs()
+
+
+def expected_dice_mae(rows: pd.DataFrame, structures: Sequence[str]) -> Entry:
+    """Mean over masks of the mean of `expected_dice_gap` over structures."""
+    gaps = pd.concat([expected_dice_gap(rows, key) for key in structures], axis=1)
+    return mean_entry(gaps.mean(axis=1), rows["patient"], NO_EXPECTATION)
+
+
 def _structure_numbers(rows: pd.DataFrame, key: str) -> StructureNumbers:
     before, after = rows[f"dice_{key}"], _corrected(rows, key)
     error_dice = rows.get(f"error_dice_{key}", pd.Series(float("nan"), index=rows.index)).astype(float)
@@ -97,6 +112,7 @@ def _structure_numbers(rows: pd.DataFrame, key: str) -> StructureNumbers:
         "dice_before": mean_entry(before.where(after.notna()), rows["patient"], NO_CORRECTION),
         "dice_after": mean_entry(after.where(before.notna()), rows["patient"], NO_CORRECTION),
         "gain": mean_entry(structure_gain(rows, key), rows["patient"], NO_CORRECTION),
+        "expected_dice_mae": mean_entry(expected_dice_gap(rows, key), rows["patient"], NO_EXPECTATION),
     }
 
 

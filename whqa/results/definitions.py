@@ -33,6 +33,9 @@ DEFINITIONS: dict[str, str] = {
     "places": f"connected pieces of at least {SMALLEST_ML:g} ml, of the true error map and of Ê. Found: of a mask's "
     f"wrong places, the share of which at least {100 * OVERLAP:.0f} % lies in places of Ê. False: places of Ê of which "
     f"less than {100 * OVERLAP:.0f} % is wrong, a mask.",
+    "errors by size": "missing: wrong voxels that the reference gives to a structure of which the mask has none. Blob: "
+    "of the others, where they are at least three voxels thick. Thin: the rest. Of each size the share of voxels that "
+    "lie in Ê, and the share of places that are found.",
     "strata": "masks apart by what they truly are: reference (no wrong voxel), then by mean Dice over structures mild "
     f"(from {LOWEST_DICE['mild']} on), good (from {LOWEST_DICE['good']}), fair (from {LOWEST_DICE['fair']}) "
     "and bad. Bias: mean of QI - Acc. False alarms: of a mask's right voxels, the share that is called wrong."

@@ -13,11 +13,19 @@ import numpy.typing as npt
 import pandas as pd
 
 from whqa.contract.entries import Entry, Spread
-from whqa.contract.summary_json import MethodNumbers, PerStructure, PlaceNumbers, QualityAgainstAccuracy, Segmentation
+from whqa.contract.summary_json import (
+    MethodNumbers,
+    PerStructure,
+    PlaceNumbers,
+    QualityAgainstAccuracy,
+    Segmentation,
+    SizeNumbers,
+)
 from whqa.judges.constant import REGIONS
 from whqa.metrics import correlation
 from whqa.metrics.arrays import FloatArray
 from whqa.metrics.error_places import PLACE_COLUMNS
+from whqa.metrics.error_sizes import SIZE_COLUMNS, SIZES
 from whqa.results import bootstrap
 from whqa.results.breakdown import breakdown
 from whqa.results.failure_score import ChosenScore, choose_score, failure_numbers, no_failure_numbers
@@ -128,7 +136,11 @@ def _nothing(rows: pd.DataFrame, structures: tuple[str, ...], masks: str) -> Met
         "volume": quality,
         "heart": quality,
         "failure": no_failure_numbers(reason),
-        "places": {"recall": null, "false_per_mask": null},
+        "places": {
+            "recall": null,
+            "false_per_mask": null,
+            "by_size": {size: {"share": null, "voxel_recall": null, "recall": null} for size in SIZES},
+        },
         "strata": strata_numbers(rows, structures, {}),
         "reliability": reliability(rows),
         "seconds_per_case": null,
@@ -138,14 +150,26 @@ def _nothing(rows: pd.DataFrame, structures: tuple[str, ...], masks: str) -> Met
 
 def place_numbers(rows: pd.DataFrame) -> PlaceNumbers:
     """The entry "places" of one method on one part of the masks."""
-    if not set(PLACE_COLUMNS) <= set(rows):
-        unknown = entry_of(math.nan, None, "a table of an older run, which lacks `true_places`")
-        return {"recall": unknown, "false_per_mask": unknown}
-    true, found, false = (rows[column] for column in PLACE_COLUMNS)
+    true, found, false = (rows.get(column, pd.Series(np.nan, rows.index)) for column in PLACE_COLUMNS)
+    older = None if set(PLACE_COLUMNS) <= set(rows) else "a table of an older run, which lacks `true_places`"
     nowhere = "no judged mask has a wrong place of 1 ml" if true.notna().any() else NO_MAP
     return {
-        "recall": mean_entry(found / true.where(true > 0), rows["patient"], nowhere),
-        "false_per_mask": mean_entry(false, rows["patient"], NO_MAP),
+        "recall": mean_entry(found / true.where(true > 0), rows["patient"], older or nowhere),
+        "false_per_mask": mean_entry(false, rows["patient"], older or NO_MAP),
+        "by_size": {size: _size_numbers(rows, size) for size in SIZES},
+    }
+
+
+def _size_numbers(rows: pd.DataFrame, size: str) -> SizeNumbers:
+    names = (f"{size}_voxels", f"{size}_hit_voxels", f"{size}_places", f"found_{size}_places")
+    voxels, hit, places, found = (rows.get(name, pd.Series(np.nan, rows.index)) for name in names)
+    reason = None if set(SIZE_COLUMNS) <= set(rows) else f"a table of an older run, which lacks `{names[0]}`"
+    reason = reason or (None if voxels.notna().any() else NO_MAP)
+    errors = rows["error_voxels"].where(rows["error_voxels"] > 0)
+    return {
+        "share": mean_entry(voxels / errors, rows["patient"], reason or "no judged mask has an error"),
+        "voxel_recall": mean_entry(hit / voxels.where(voxels > 0), rows["patient"], reason or f"no {size} error"),
+        "recall": mean_entry(found / places.where(places > 0), rows["patient"], reason or f"no {size} error of 1 ml"),
     }
 
 

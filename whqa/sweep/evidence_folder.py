@@ -131,6 +131,15 @@ def _tables(summary: Mapping[str, Any]) -> Iterator[str]:
     yield "## Places"
     yield "Share of the wrong places of 1 ml and more that the error map shows / false ones a mask."
     yield tables_of.places_table(methods)
+    yield "## Errors by size"
+    yield (
+        "Share of the wrong voxels of each size that the error map shows / of the wrong places of 1 ml and more. Thin: "
+        "less than three voxels thick; missing: of structures that the mask lacks."
+    )
+    yield tables_of.sizes_table(methods)
+    yield "## Expected Dice"
+    yield "Mean of |expected Dice - Dice| of every structure."
+    yield tables_of.expected_dice_table(methods, structures)
     yield "## Masks of any quality"
     yield f"{first}, all kinds of masks by what they truly are."
     yield tables_of.true_quality_table(methods[first]["all"])
