@@ -4,7 +4,7 @@
     DIR/evidence/*.png           the figures that it shows
 
 Of a sweep the first point is taken apart, the others stand beside it as variants. Nothing is computed here that is not
-in summary.json or `whqa compare`.
+in summary.json or `whqa compare`, but for the ceiling (`whqa.sweep.ceiling`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from __future__ import annotations
 import base64
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from whqa.callbacks.phases import time_spent
 from whqa.compare import compare
@@ -26,8 +28,10 @@ from whqa.report import summary_figures
 from whqa.report.numbers import show_entry
 from whqa.report.summary_figures import Image
 from whqa.results.run_folds import folds_to_summarize
+from whqa.results.statistics import method_numbers
 from whqa.results.summary_entry import shown_views, view_title
 from whqa.results.tables import RunTables, read_run
+from whqa.sweep.ceiling import NOISE_FREE, noise_free_rows
 
 EVIDENCE = "evidence"
 SHOWN = ("whqa", "torch", "python", "device", "platform")
@@ -69,7 +73,8 @@ def write_evidence(directory: Path) -> Path:
     summary, tables = read_json(found.first / "summary.json", remedy), read_run(found.first)
     out = directory / EVIDENCE
     out.mkdir(exist_ok=True)
-    sections = [*_head(directory, found, summary), *_tables(summary), *_variants(found)]
+    ceiling = _ceiling(found.first, tables)
+    sections = [*_head(directory, found, summary), *_tables(summary, ceiling), *_variants(found)]
     text = "\n\n".join([*sections, *_figures(out, tables, summary)]) + "\n"
     write_text(out / "evidence.md", text)
     return out / "evidence.md"
@@ -114,7 +119,14 @@ def _head(directory: Path, found: Finished, summary: Mapping[str, Any]) -> Itera
         yield f"Not finished, so that it is missing below: {name}."
 
 
-def _tables(summary: Mapping[str, Any]) -> Iterator[str]:
+def _ceiling(run: Path, tables: RunTables) -> dict[str, Any]:
+    """The first method and the judge that knows the truth, as in summary.json; nothing where nobody knows it."""
+    first = tables.of_first_method
+    rows = noise_free_rows(run, first)
+    return {} if rows is None else method_numbers(replace(tables, judged=pd.concat([first, rows])), {})
+
+
+def _tables(summary: Mapping[str, Any], ceiling: Mapping[str, Any]) -> Iterator[str]:
     methods, structures = summary["methods"], summary["cohort"]["structures"]
     first, parts = next(iter(methods)), shown_views(methods)
     yield "## Methods"
@@ -128,18 +140,26 @@ def _tables(summary: Mapping[str, Any]) -> Iterator[str]:
         "another patient."
     )
     yield tables_of.leads_table(methods)
+    if ceiling:
+        yield "## The ceiling of annotator noise"
+        yield (
+            f"{NOISE_FREE}: a judge that knows the phantoms' truth, to which it corrects every mask. It is held "
+            "against the labels, which an annotator's noise moves away from it."
+        )
+        yield tables_of.methods_table(ceiling)
+    known = {**methods, **{name: numbers for name, numbers in ceiling.items() if name not in methods}}
     yield "## Places"
     yield "Share of the wrong places of 1 ml and more that the error map shows / false ones a mask."
-    yield tables_of.places_table(methods)
+    yield tables_of.places_table(known)
     yield "## Errors by size"
     yield (
         "Share of the wrong voxels of each size that the error map shows / of the wrong places of 1 ml and more. Thin: "
         "less than three voxels thick; missing: of structures that the mask lacks."
     )
-    yield tables_of.sizes_table(methods)
+    yield tables_of.sizes_table(known)
     yield "## Expected Dice"
     yield "Mean of |expected Dice - Dice| of every structure."
-    yield tables_of.expected_dice_table(methods, structures)
+    yield tables_of.expected_dice_table(known, structures)
     yield "## Masks of any quality"
     yield f"{first}, all kinds of masks by what they truly are."
     yield tables_of.true_quality_table(methods[first]["all"])

@@ -15,13 +15,14 @@ import numpy.typing as npt
 from rich.progress import track
 
 from whqa.data.case import Cohort, Modality
-from whqa.data.phantom.synthesis import check_phantom, make_phantom
+from whqa.data.phantom.synthesis import Phantom, check_phantom, make_phantom
 from whqa.data.sources.mmwhs import read_mmwhs
 from whqa.errors import InputError
 from whqa.files import atomic_path, read_json, write_json
 
 VERSION = 1
 SETTINGS_FILE = "phantom.json"
+_FIRST = 1001
 
 
 def write_phantoms(
@@ -51,6 +52,18 @@ def write_phantoms(
         _write(_path(root, name, "label"), phantom.label, phantom.affine)
 
 
+def phantom_of_case(case: str, seed: int = 0, spacing_mm: float = 2.0) -> Phantom:
+    """The phantom behind a case of `phantom_cohort`, with the truth that its files do not tell.
+
+    Args:
+        case: id, such as "ct_train_1001".
+        seed, spacing_mm: of the cohort.
+    """
+    modality, _, number = case.split("_")
+    kind: Modality = "ct" if modality == "ct" else "mr"
+    return make_phantom(seed, int(number) - _FIRST, kind, spacing_mm)
+
+
 def _names(n: int, modality: str) -> list[tuple[Modality, int, str]]:
     if n < 1:
         raise InputError(f"phantom cohort of {n} cases: n must be at least 1")
@@ -58,7 +71,7 @@ def _names(n: int, modality: str) -> list[tuple[Modality, int, str]]:
         raise InputError(f"phantom modality {modality!r}: must be ct, mr or both")
     kinds: tuple[Modality, ...] = ("ct", "mr") if modality == "both" else ("ct",) if modality == "ct" else ("mr",)
     cases = [(kinds[i % len(kinds)], i // len(kinds)) for i in range(n)]
-    return [(kind, index, f"{kind}_train_{1001 + index}") for kind, index in cases]
+    return [(kind, index, f"{kind}_train_{_FIRST + index}") for kind, index in cases]
 
 
 def _path(root: Path, name: str, part: str) -> Path:
