@@ -109,8 +109,9 @@ def import_external(cfg: DictConfig, study: Study, jobs: int = 1) -> list[Import
     if note and is_first_rank():
         print(f"note: {note}", file=sys.stderr)
     imported = [import_masks(m, study.directory, study.cohort, study.folds, study.cases, jobs) for m in methods]
-    structures, kinds = study.cohort.scheme.keys, chosen.made_of_external
-    return with_made_masks(imported, kinds, study.directory, structures, study.folds, study.cases, cfg.seed, jobs)
+    structures, kinds, learned = study.cohort.scheme.keys, chosen.made_of_external, cfg.errormap.train_kinds
+    folds, cases = study.folds, study.cases
+    return with_made_masks(imported, kinds, study.directory, structures, folds, cases, cfg.seed, learned, jobs)
 
 
 def _opinion_note(cfg: DictConfig) -> str:

@@ -53,14 +53,20 @@ class Study:
         write_rows(place / "cases.csv", list(rows[0]), rows)
         return Imported(program, tuple(items), index_digests(place), {})
 
-    def make(self, *imported: Imported, kinds: Sequence[str] = KINDS, seed: int = SEED) -> list[Imported]:
+    def make(
+        self,
+        *imported: Imported,
+        kinds: Sequence[str] = KINDS,
+        seed: int = SEED,
+        learned_from: Sequence[str] | None = None,
+    ) -> list[Imported]:
         cases: Any = {
             case: SimpleNamespace(
                 label=lambda: self.label, directory=Path(f"{case}-0"), patient=case.upper(), spacing=self.spacing
             )
             for case in CASES
         }
-        return with_made_masks(imported, kinds, self.root, self.structures, FOLDS, cases, seed)
+        return with_made_masks(imported, kinds, self.root, self.structures, FOLDS, cases, seed, learned_from)
 
 
 @pytest.fixture
@@ -198,3 +204,22 @@ def test_a_case_without_any_programs_mask_gets_none(study: Study) -> None:
     made = {(case, one.name) for one in found for case, _ in _made(one)}
     assert {case for case, _ in made} == {"a", "b"}
     assert ("b", "person") in made
+
+
+def test_what_is_judged_alone_is_no_part_of_any_mask_that_is_learned_from(study: Study) -> None:
+    programs = [study.bring("nnunet"), study.bring("person")]
+    learned, judged = study.make(*programs, learned_from=["nnunet", "corrupted"])
+    assert sorted(_made(learned)) == sorted((case, kind) for case in CASES for kind in KINDS)
+    assert judged == programs[1]
+
+
+@pytest.mark.parametrize("learned_from", [None, ["corrupted"]])
+def test_where_no_program_is_named_all_serve(study: Study, learned_from: list[str] | None) -> None:
+    programs = [study.bring("nnunet"), study.bring("person")]
+    makers = {
+        one.name
+        for seed in range(8)
+        for one in study.make(*programs, seed=seed, learned_from=learned_from)[1:]
+        if _made(one)
+    }
+    assert makers == {"person"}

@@ -5,8 +5,9 @@
 
 A judge that learned from one program's masks alone would take every mask for one of these. So of every case there are
 the reference itself and all that is made of it and of a program's mask, in the place of a segmenter's final one; where
-several programs have masks of a case, one of them is drawn from (seed, case). They are as unseen as the mask they are
-made of, and are made again as soon as it, the case, the seed or the code that they pass through changes.
+several programs have masks of a case, one is drawn from (seed, case), of those that are learned from if any is named.
+They are as unseen as the mask they are made of, and are made again as soon as it, the case, the seed or the code that
+they pass through changes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -65,6 +66,7 @@ def with_made_masks(
     folds: Folds,
     cases: Mapping[str, PreparedCase],
     seed: int,
+    learned_from: Collection[str] | None = None,
     jobs: int = 1,
 ) -> list[Imported]:
     """The programs' masks with those of `kinds` made of them; what is there already is kept.
@@ -77,11 +79,14 @@ def with_made_masks(
         folds: of the cases.
         cases: prepared, by id.
         seed: of the faults.
+        learned_from: `errormap.train_kinds`. Where it names programs, masks are made of theirs alone: one that is only
+            judged must have no part in what is learned from.
         jobs: processes side by side.
     """
     if not kinds:
         return list(imported)
-    tasks = list(_tasks(imported, structures, folds, cases, seed))
+    bases = [one for one in imported if one.name in (learned_from or ())] or imported
+    tasks = list(_tasks(bases, structures, folds, cases, seed))
     places = {one.name: experiment_dir / "external" / one.name for one in imported}
     known = {name: _known_rows(place) for name, place in places.items()}
     missing = [task for task in tasks if not _is_sound(task, kinds, known[task.base.segmenter])]
