@@ -206,7 +206,16 @@ def test_bad_training(name: str) -> None:
 
 
 def test_a_run_has_the_constant_whatever_it_asks_for() -> None:
-    assert list(BASELINES) == ["constant", "boundary", "entropy", "opinion", "tta", "ensemble", "dice_regressor"]
+    assert list(BASELINES) == [
+        "constant",
+        "boundary",
+        "entropy",
+        "opinion",
+        "tta",
+        "ensemble",
+        "dice_regressor",
+        "reverse",
+    ]
     asked = ["entropy", "boundary", "entropy"]
     assert [b.name for b in make_baselines(asked, {"entropy"})] == ["constant", "entropy", "boundary"]
     with pytest.raises(

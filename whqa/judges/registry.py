@@ -12,6 +12,7 @@ from whqa.judges.by_kind import ByKind
 from whqa.judges.constant import Constant
 from whqa.judges.dice_regressor import DiceRegressor
 from whqa.judges.entropy import Entropy
+from whqa.judges.reverse import Reverse
 from whqa.judges.second_opinion import SecondOpinion
 
 BASELINES: dict[str, Callable[[], Baseline]] = {
@@ -22,6 +23,7 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     "tta": partial(SecondOpinion, "tta", "tta"),
     "ensemble": partial(SecondOpinion, "ensemble", "ensemble"),
     DiceRegressor.name: DiceRegressor,
+    Reverse.name: Reverse,
 }
 """Name in the column `method` of cases.csv -> what makes the baseline."""
 
