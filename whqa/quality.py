@@ -212,6 +212,7 @@ class ErrorPrediction:
             P lets expect; where P is unsure it is larger than the errors are, and QI would be too low.
         agreement: further numbers that rise with the mask's quality, by column of cases.csv, see
             `whqa.metrics.verdict_row.AGREEMENT_COLUMNS`.
+        whole: what a joint network says of the mask as a whole, or None.
     """
 
     probability: Tensor
@@ -221,6 +222,7 @@ class ErrorPrediction:
     corrected: Tensor | None = None
     calibrated: bool = False
     agreement: Mapping[str, float] = field(default_factory=dict)
+    whole: QualityPrediction | None = None
 
     def quality(self, region: Tensor | None = None) -> float:
         """QI over a region, None is the whole volume."""

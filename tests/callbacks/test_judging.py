@@ -34,6 +34,7 @@ ITEMS = [("a", "final"), ("a", "early"), ("b", "final"), ("b", "early")]
 
 class _Module(SimpleNamespace):
     device = torch.device("cpu")
+    is_joint = False
 
     def log_dict(self, values: dict[str, Tensor], **kwargs: Any) -> None:
         self.logged = {k: float(v) for k, v in values.items()}

@@ -19,7 +19,7 @@ from whqa.judges.second_opinion import doubt_logit
 from whqa.loading.brightness import brightness
 from whqa.modules.distances import signed_distances
 from whqa.modules.errormap import ErrorMapModule, Head, Target, in_channels, mask_channels, out_channels
-from whqa.modules.evidence import evidence
+from whqa.modules.evidence import evidence, one_label_windows
 from whqa.modules.lightning import ErrorMapTraining
 from whqa.modules.volume_batches import judged_case
 from whqa.networks.monai_networks import dynunet
@@ -256,8 +256,28 @@ def test_the_loss_is_weighted_cross_entropy_plus_dice(dice_weight: float, positi
     )
 
 
+@pytest.mark.parametrize(("gamma", "boundary", "positive"), [(2.0, 0.0, 1.0), (0.0, 3.0, 1.0), (1.5, 2.0, 3.0)])
+def test_focal_loss_and_borders_weigh_voxels(gamma: float, boundary: float, positive: float) -> None:
+    logits, mask, label, target = _logits_and_target(1)
+    module = _module(
+        dice_weight=0.0, positive_weight=positive, focal_gamma=gamma, boundary_weight=boundary, inputs=WITHOUT_OPINION
+    )
+    asked = module.target({"mask": torch.from_numpy(mask), "label": torch.from_numpy(label)})
+    assert (asked.weight is None) == (boundary == 0)
+    p, error = expit(logits[:, 0]), mask != label
+    true = np.where(error, p, 1 - p)
+    each = -((1 - true) ** gamma) * np.log(true) * np.where(error, positive, 1)
+    alone = np.minimum(*(one_label_windows(torch.from_numpy(v)[:, None]).numpy()[:, 0] for v in (mask, label)))
+    weight = 1 + boundary * (1 - alone)
+    assert alone.min() == 0
+    expected = (each * weight).sum() / weight.sum()
+    found = module.loss(torch.from_numpy(logits).float(), target._replace(weight=asked.weight))
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_label_heads_error_probability_is_one_minus_that_of_the_masks_label() -> None:
-    logits, mask, _, (labels, _, _) = _logits_and_target(5)
+    logits, mask, _, target = _logits_and_target(5)
+    labels = target.labels
     log_p = log_softmax(np.random.default_rng(1).normal(0, 2, logits[:, :4].shape), axis=1)
     for heard in (None, torch.from_numpy(log_p)):
         inputs = WITHOUT_OPINION if heard is None else EVERYTHING

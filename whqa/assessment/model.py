@@ -36,7 +36,11 @@ from whqa.results.familiarity import FeatureRow, read_features
 from whqa.results.run_folds import folds_of_model
 from whqa.structures import SCHEMES, LabelScheme, label_scheme
 
-NETWORKS = ("whqa.networks.voxresnet.VoxResNet", "whqa.networks.monai_networks.dynunet")
+NETWORKS = (
+    "whqa.networks.voxresnet.VoxResNet",
+    "whqa.networks.monai_networks.dynunet",
+    "whqa.networks.monai_networks.segresnet",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,13 +255,20 @@ def _error_map_module(weights: TrainedWeights, config: DictConfig, n_classes: in
     with _fitting(weights):
         options = config.errormap
         head, inputs = str(options.get("head", "binary")), weights.inputs
-        channels = in_channels(inputs, n_classes), out_channels(head, inputs, n_classes)
+        of_image = float(options.get("image_level_weight", 0.0))
+        channels = in_channels(inputs, n_classes), out_channels(head, inputs, n_classes, of_image > 0)
         network = make(config.network, in_channels=channels[0], out_channels=channels[1])
         # runs of older versions do not state it, and have none
         if joins_mask(options.get("deep_mask", False), network, inputs):
             network.join(*mask_channels(inputs, n_classes))
         module = ErrorMapModule(
-            network, n_classes=n_classes, inputs=inputs, head=head, total_steps=1, max_voxels=int(options.max_voxels)
+            network,
+            n_classes=n_classes,
+            inputs=inputs,
+            head=head,
+            image_level_weight=of_image,
+            total_steps=1,
+            max_voxels=int(options.max_voxels),
         )
         module.load_state_dict(weights.state)
     return module.eval()

@@ -6,6 +6,7 @@ The first fits the probabilities, the second, which needs them, the rule of corr
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from whqa.judges.threshold_rule import ThresholdRule
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.metrics.arrays import FloatArray, mean_defined
 from whqa.metrics.segmentation import segmentation_dice
+from whqa.modules.image_level import fit_image_level, image_level_truth
 from whqa.quality import stratum
 
 
@@ -55,6 +57,7 @@ class Calibrate(pl.Callback):
         self.counted = counted
         self.logits: dict[int, MaskLogits] = {}
         self.gains: dict[int, tuple[FloatArray, str]] = {}
+        self.whole: dict[int, tuple[FloatArray, FloatArray]] = {}
         self.fitted = False
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
@@ -65,7 +68,7 @@ class Calibrate(pl.Callback):
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start afresh."""
-        self.logits, self.gains = {}, {}
+        self.logits, self.gains, self.whole = {}, {}, {}
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, *args: Any
@@ -76,6 +79,9 @@ class Calibrate(pl.Callback):
         index, case = int(batch["index"][0]), module.judged(batch)  # type: ignore[operator]
         if not self.fitted:
             self.logits[index] = MaskLogits.of(outputs.error_logit, case)
+            if outputs.image_level is not None:
+                z = outputs.image_level.double().cpu().numpy()
+                self.whole[index] = z, image_level_truth(case, len(z))
         elif outputs.label_logits is not None:
             assert case.reference is not None
             probability = module.calibration.predict(outputs.error_logit, case).probability  # type: ignore[union-attr,operator]
@@ -95,6 +101,10 @@ class Calibrate(pl.Callback):
             known = [logits[i] for i in sorted(logits)]
             further = self._opinion_rate(trainer.datamodule) if module.hears_opinion else None  # type: ignore[attr-defined]
             calibration = fit_calibration(known, weights, self.rule, further=further)
+            whole = gather_by_index(self.whole)
+            if whole:
+                z, truth = zip(*(whole[i] for i in sorted(whole)), strict=True)
+                calibration = replace(calibration, image_level=fit_image_level(z, truth, weights))
             self.fitted = True
         else:
             gains = gather_by_index(self.gains)

@@ -19,7 +19,7 @@ from whqa.metrics.error_detection import error_dice_by_structure
 from whqa.metrics.error_places import CERTAINTY_COLUMN, millilitres, place_certainty
 from whqa.metrics.per_case import CaseTable
 from whqa.metrics.segmentation import segmentation_dice
-from whqa.metrics.verdict_row import JUDGE_COLUMNS, NETWORK, judge
+from whqa.metrics.verdict_row import JOINT, JUDGE_COLUMNS, NETWORK, judge
 from whqa.modules.volume_batches import judged_case
 from whqa.quality import ErrorPrediction, JudgedCase, QualityPrediction
 
@@ -61,6 +61,7 @@ class JudgeMasks(pl.Callback):
         """One table a method."""
         columns = (*JUDGE_COLUMNS, *self.structure_columns, *self.dice_columns, *self.of_network, "seconds")
         names = [NETWORK, *(b.name for b in self.baselines), *(s.name for s in self.shuffled)]
+        names += [JOINT] if module.is_joint else []
         self.tables = {name: CaseTable(columns).to(module.device) for name in names}
 
     def on_test_batch_start(self, *args: Any) -> None:
@@ -78,6 +79,8 @@ class JudgeMasks(pl.Callback):
         masks = dict(zip(self.dice_columns, dice, strict=True))
         self._store(case, outputs)
         self._record(batch, NETWORK, case, outputs, seconds, masks | self._told_by_network(case, outputs))
+        if outputs.whole is not None:
+            self._record(batch, JOINT, case, outputs.whole, seconds, masks | self._regressed(outputs.whole))
         for baseline in self.baselines:
             if any(getattr(case, name) is None for name in baseline.needs):
                 continue

@@ -86,6 +86,8 @@ _OF_STAGES: dict[str, _Limit] = {
     "learning_rate": _Number(1e-12, 10),
     "weight_decay": _Number(0, 10),
     **dict.fromkeys(("dice_weight", "positive_weight", "label_weight"), _Number(0, 1e6)),
+    **dict.fromkeys(("boundary_weight", "image_level_weight"), _Number(0, 1e6)),
+    "focal_gamma": _Number(0, 100),
     **dict.fromkeys(("warmup", "early", "foreground", "freeze_norm", "delivered"), _SHARE),
     **dict.fromkeys(("validation_fraction", "opinion_dropout", "mask_dropout"), _Number(0, 1, below=True)),
     "patch": _Several(3, _COUNT),

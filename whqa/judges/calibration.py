@@ -57,12 +57,14 @@ class Calibration:
         rate: the error rate that a mask is expected to have; None leaves logits as they are.
         threshold: wrong is where P >= threshold; None stands for the rule "expected".
         correction: when a label head's correction helps; None leaves masks alone.
+        image_level: of a joint network's outputs of the whole mask, each; None leaves it as it is.
     """
 
     slope: float = 1.0
     rate: RateModel | None = None
     threshold: float | None = 0.5
     correction: CorrectionRule | None = None
+    image_level: tuple[RateModel | None, ...] | None = None
 
     def predict(self, logit_DHW: Tensor, case: JudgedCase) -> ErrorPrediction:
         """Calibrated probability float32 (D, H, W) and error map bool (D, H, W); the reference is not looked at."""
@@ -91,18 +93,27 @@ class Calibration:
         rate, correction, threshold = numbers["rate"], numbers["correction"], numbers["threshold"]
         found = cls(
             float(numbers["slope"]),
-            None if rate is None else RateModel(float(rate["intercept"]), tuple(map(float, rate["coefficients"]))),
+            _rate_model(rate),
             None if threshold is None else float(threshold),
             None if correction is None else CorrectionRule(float(correction["probability"]), float(correction["gain"])),
+            # runs of earlier versions know no joint network
+            None if numbers.get("image_level") is None else tuple(map(_rate_model, numbers["image_level"])),
         )
         known = [found.slope, found.threshold or 0.0]
         known += [] if found.rate is None else [found.rate.intercept, *found.rate.coefficients]
         known += [] if found.correction is None else [found.correction.probability, found.correction.gain]
+        known += [n for m in found.image_level or () if m is not None for n in (m.intercept, *m.coefficients)]
         if not np.isfinite(known).all():
             raise ValueError("a number is not finite")
         if found.rate is not None and len(found.rate.coefficients) not in N_FEATURES:
             raise ValueError("not the features that there are")
         return found
+
+
+def _rate_model(numbers: Mapping[str, Any] | None) -> RateModel | None:
+    if numbers is None:
+        return None
+    return RateModel(float(numbers["intercept"]), tuple(map(float, numbers["coefficients"])))
 
 
 def read_calibration(path: Path, remedy: str) -> Calibration:

@@ -14,6 +14,8 @@ AGREEMENT_COLUMNS = ("opinion_dice", "pairwise_dice")
 """Of methods that go by an opinion: mean Dice of the mask with what it would draw, and between each two segmenters."""
 NETWORK = "errormap"
 """The error-map network among the methods of cases.csv."""
+JOINT = "joint"
+"""What a joint network says of a mask as a whole, among these methods."""
 JUDGE_COLUMNS = (
     "error_dice",
     "error_auprc",

@@ -35,17 +35,22 @@ from whqa.judges.correction import Changes, other_probabilities
 from whqa.modules.base import DeepSupervisionModule
 from whqa.modules.distances import signed_distances
 from whqa.modules.evidence import evidence, evidence_channels
-from whqa.modules.losses import other_and_own, soft_dice
+from whqa.modules.image_level import around, image_level_channels, image_level_loss, image_level_quality, pooled
+from whqa.modules.losses import border_weight, other_and_own, soft_dice, weighted_cross_entropy
 from whqa.modules.training_settings import USUAL_INPUTS, ErrorMapSettings, Head, Input, sees_mask
 from whqa.modules.volume_batches import judged_case
 from whqa.quality import ErrorPrediction, JudgedCase
 
 
 class RawVerdict(NamedTuple):
-    """Uncalibrated outputs for a volume: float32 (D, H, W) and (C + 1, D, H, W), the latter None without label head."""
+    """Uncalibrated outputs for a volume: float32 (D, H, W) and (C + 1, D, H, W), the latter None without label head.
+
+    Of a joint network also those of the whole mask (C + 1,), see `whqa.modules.image_level`.
+    """
 
     error_logit: Tensor
     label_logits: Tensor | None
+    image_level: Tensor | None = None
 
 
 def in_channels(inputs: Sequence[str], n_classes: int) -> int:
@@ -60,15 +65,22 @@ def in_channels(inputs: Sequence[str], n_classes: int) -> int:
     return sum(channels[name] for name in inputs) + evidence_channels(inputs, n_classes)
 
 
-def out_channels(head: str, inputs: Sequence[str], n_classes: int) -> int:
+def out_channels(head: str, inputs: Sequence[str], n_classes: int, joint: bool = False) -> int:
     """Channels that a head needs; without the mask there is none whose label could be trusted.
+
+    Args:
+        head: see `ErrorMapModule`.
+        inputs: that the network sees.
+        n_classes: C + 1.
+        joint: whether the network also judges the mask as a whole.
 
     Raises:
         InputError: no such head.
     """
     if head not in list(Head):
         raise InputError(f"errormap.head={head}: must be one of {', '.join(Head)}")
-    return 1 if head == "binary" else n_classes + sees_mask(inputs)
+    voxelwise = 1 if head == "binary" else n_classes + sees_mask(inputs)
+    return voxelwise + (image_level_channels(n_classes) if joint else 0)
 
 
 def joins_mask(deep_mask: bool | None, network: nn.Module, inputs: Sequence[str]) -> bool:
@@ -95,11 +107,15 @@ class Target(NamedTuple):
         labels: mask and reference, int64 (B, 2, D, H, W).
         log_p: the opinion (B, C + 1, D, H, W), or None where it is not heard.
         shown: 1 where a patch comes with its mask and 0 where that is withheld, float32 (B,); None where all do.
+        weight: of the voxels in the cross entropy of the error logit (B, 1, D, H, W), None where all weigh alike.
+        near: what lies around the mask (B, N), for a joint network.
     """
 
     labels: Tensor
     log_p: Tensor | None = None
     shown: Tensor | None = None
+    weight: Tensor | None = None
+    near: Tensor | None = None
 
 
 class ErrorMapModule(DeepSupervisionModule):
@@ -108,7 +124,7 @@ class ErrorMapModule(DeepSupervisionModule):
     Wrong voxels are rare; patches are centred on them (data module) and `positive_weight` weighs them in the loss.
 
     Args:
-        network: (B, `in_channels(inputs)`, D, H, W) -> list of (B, `out_channels(head, inputs)`, D, H, W).
+        network: (B, `in_channels(inputs)`, D, H, W) -> list of (B, `out_channels(...)`, D, H, W).
         n_classes: C + 1.
         inputs: some of "image", "mask" (one-hot), "distances" (of the mask, see `whqa.modules.distances`) and "opinion"
             (log p_S), None for all but distances; what is left out is withheld.
@@ -116,6 +132,12 @@ class ErrorMapModule(DeepSupervisionModule):
         label_weight: weight of the cross entropy over the other labels on wrong voxels.
         dice_weight: weight of a soft Dice term beside cross entropy.
         positive_weight: weight of wrong voxels in the cross entropy.
+        focal_gamma: exponent of the focal loss (Lin et al. 2017), by which voxels that are judged right already weigh
+            less in the cross entropy; 0 is the plain one.
+        boundary_weight: how much more a voxel between two labels of mask or reference weighs in the cross entropy, at
+            most; it falls to none where windows of 3, 5 and 7 voxels hold one label alone.
+        image_level_weight: weight of the image-level loss; above 0 the network is a joint one, see
+            `whqa.modules.image_level`.
         kwargs: see `DeepSupervisionModule`.
     """
 
@@ -129,6 +151,9 @@ class ErrorMapModule(DeepSupervisionModule):
         label_weight: float = ErrorMapSettings.label_weight,
         dice_weight: float = ErrorMapSettings.dice_weight,
         positive_weight: float = ErrorMapSettings.positive_weight,
+        focal_gamma: float = ErrorMapSettings.focal_gamma,
+        boundary_weight: float = ErrorMapSettings.boundary_weight,
+        image_level_weight: float = ErrorMapSettings.image_level_weight,
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
@@ -137,6 +162,8 @@ class ErrorMapModule(DeepSupervisionModule):
         self.head = head
         self.label_weight = label_weight
         self.dice_weight = dice_weight
+        self.focal_gamma, self.boundary_weight = focal_gamma, boundary_weight
+        self.image_level_weight = image_level_weight
         self.register_buffer("positive_weight", torch.tensor(float(positive_weight)), persistent=False)
         self.calibration = Calibration()
         if self.hears_opinion:
@@ -173,26 +200,53 @@ class ErrorMapModule(DeepSupervisionModule):
             parts.append(_unless_withheld(found, batch))
         return torch.cat(parts, dim=1)
 
+    @property
+    def is_joint(self) -> bool:
+        """Whether it also judges the mask as a whole."""
+        return self.image_level_weight > 0
+
     def target(self, batch: dict[str, Any]) -> Target:
-        """Mask, reference and opinion, and where the mask is withheld."""
+        """Mask, reference and opinion, where the mask is withheld, and what the loss weighs by."""
         labels = torch.stack([batch["mask"].long(), batch["label"].long()], dim=1)
-        return Target(labels, batch["log_p"] if self.hears_opinion else None, batch.get("mask_shown"))
+        return Target(
+            labels,
+            batch["log_p"] if self.hears_opinion else None,
+            batch.get("mask_shown"),
+            border_weight(labels, self.boundary_weight) if self.boundary_weight else None,
+            around(batch["mask"], batch["spacing"]) if self.is_joint else None,
+        )
 
     def loss(self, logits: Tensor, target: Target) -> Tensor:
         """Weighted cross entropy plus `dice_weight` times soft Dice loss of the error logit, pooled over the batch.
 
-        A label head adds `label_weight` times the mean cross entropy over the other labels on wrong voxels.
+        A label head adds `label_weight` times the mean cross entropy over the other labels on wrong voxels, a joint
+        network `image_level_weight` times the image-level loss.
         """
         mask, label = target.labels[:, :1], target.labels[:, 1:]
         error = (mask != label).float()
+        logits, of_image = self._halves(logits)
         error_logit, missed = self._logits_of_loss(logits, target)
         pos_weight: Tensor = self.positive_weight  # type: ignore[assignment]
-        value = F.binary_cross_entropy_with_logits(error_logit, error, pos_weight=pos_weight)
+        if self.focal_gamma or target.weight is not None:
+            value = weighted_cross_entropy(error_logit, error, pos_weight, target.weight, self.focal_gamma)
+        else:
+            value = F.binary_cross_entropy_with_logits(error_logit, error, pos_weight=pos_weight)
         if self.dice_weight:
             value = value + self.dice_weight * soft_dice(error_logit, error)
         if missed is not None and self.label_weight:
             value = value + self.label_weight * (missed * error).sum() / error.sum().clamp(min=1)
+        if of_image is not None:
+            assert target.near is not None
+            z = pooled(of_image, mask[:, 0], target.near)
+            value = value + self.image_level_weight * image_level_loss(z, mask[:, 0], label[:, 0], target.near)
         return value
+
+    def _halves(self, logits_BCDHW: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Channels that speak of voxels, and those that speak of the image, None without."""
+        if not self.is_joint:
+            return logits_BCDHW, None
+        n = logits_BCDHW.shape[1] - image_level_channels(self.n_classes)
+        return logits_BCDHW[:, :n], logits_BCDHW[:, n:]
 
     def _logits_of_loss(self, logits_BCDHW: Tensor, target: Target) -> tuple[Tensor, Tensor | None]:
         """Error logit as in `split`; of a label head also the label's cross entropy over the others, where wrong."""
@@ -225,10 +279,14 @@ class ErrorMapModule(DeepSupervisionModule):
 
     def raw(self, batch: dict[str, Any], shown: dict[str, Any] | None = None) -> RawVerdict:
         """Uncalibrated outputs for a whole volume; the network sees the inputs of `shown`, None for the batch's own."""
-        final = self.forward_volume(self.inputs(batch if shown is None else shown))[0]
+        final, of_image = self._halves(self.forward_volume(self.inputs(batch if shown is None else shown))[0])
         log_p = batch["log_p"].float() if self.hears_opinion else None
         error_logit, label_logits = self.split(final, batch["mask"].long()[:, None], log_p)
-        return RawVerdict(error_logit[0, 0], None if label_logits is None else label_logits[0])
+        labels = None if label_logits is None else label_logits[0]
+        if of_image is None:
+            return RawVerdict(error_logit[0, 0], labels)
+        z = pooled(of_image.float(), batch["mask"], around(batch["mask"], batch["spacing"]))
+        return RawVerdict(error_logit[0, 0], labels, z[0])
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> RawVerdict:
         """Uncalibrated outputs for a whole volume; callbacks calibrate and measure them."""
@@ -246,17 +304,14 @@ class ErrorMapModule(DeepSupervisionModule):
     def predict(self, raw: RawVerdict, case: JudgedCase) -> ErrorPrediction:
         """Calibrated verdict; with label logits also the most probable other labels, expected Dice, corrected mask."""
         found = self.calibration.predict(raw.error_logit, case)
+        if raw.image_level is not None:
+            found = replace(found, whole=image_level_quality(raw.image_level, self.calibration.image_level, case))
         if raw.label_logits is None:
             return found
         changes = Changes(found.probability, other_probabilities(raw.label_logits, case.mask), case.mask)
         corrected, _ = changes.by(self.calibration.correction)
-        return ErrorPrediction(
-            found.probability,
-            found.error_map,
-            changes.label.to(torch.uint8),
-            changes.expected_dice(),
-            corrected,
-            found.calibrated,
+        return replace(
+            found, other=changes.label.to(torch.uint8), expected_dice=changes.expected_dice(), corrected=corrected
         )
 
 

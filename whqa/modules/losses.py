@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from whqa.modules.evidence import one_label_windows
+
 SMOOTH = 1e-5
 
 
@@ -42,6 +44,38 @@ def soft_dice(logits: Tensor, error: Tensor) -> Tensor:
     """1 - soft Dice of sigmoid(logits) with a map of zeros and ones, over all voxels of the batch."""
     p = torch.sigmoid(logits)
     return 1 - (2 * (p * error).sum() + SMOOTH) / (p.sum() + error.sum() + SMOOTH)
+
+
+def weighted_cross_entropy(
+    logits: Tensor, error: Tensor, positive_weight: Tensor, weight: Tensor | None, focal_gamma: float
+) -> Tensor:
+    """Mean binary cross entropy, each voxel times (1 - probability of its truth)^gamma and its weight.
+
+    Args:
+        logits, error: (B, 1, D, H, W); the truth in zeros and ones.
+        positive_weight: of wrong voxels beside `weight`, 0-d.
+        weight: of the voxels (B, 1, D, H, W), None for all alike; the mean is over weights.
+        focal_gamma: 0 is the plain cross entropy; see Lin et al. 2017, arXiv 1708.02002.
+    """
+    from monai.losses import FocalLoss  # seconds of import that other losses do not need
+
+    each: Tensor = FocalLoss(gamma=focal_gamma, reduction="none")(logits, error)
+    each = each * (1 + (positive_weight - 1) * error)
+    return each.mean() if weight is None else (each * weight).sum() / weight.sum()
+
+
+def border_weight(labels_B2DHW: Tensor, boundary_weight: float) -> Tensor:
+    """1 + boundary_weight between labels of the mask or of the reference, falling to 1 within three voxels.
+
+    Args:
+        labels_B2DHW: mask and reference.
+        boundary_weight: at the border.
+
+    Returns:
+        float32 (B, 1, D, H, W).
+    """
+    alone = torch.minimum(*(one_label_windows(labels) for labels in labels_B2DHW.split(1, dim=1)))
+    return 1 + boundary_weight * (1 - alone)
 
 
 def dice_cross_entropy(logits_BCDHW: Tensor, labels: TrueLabels) -> Tensor:

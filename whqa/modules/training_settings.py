@@ -56,3 +56,6 @@ class ErrorMapSettings:
     label_weight: float = 1.0
     dice_weight: float = 1.0
     positive_weight: float = 1.0
+    focal_gamma: float = 0.0
+    boundary_weight: float = 0.0
+    image_level_weight: float = 0.0

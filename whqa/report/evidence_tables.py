@@ -10,7 +10,18 @@ from whqa.report.numbers import Columns, show_entry, show_interval, show_share
 from whqa.results.summary_entry import at_path, shown_views
 from whqa.results.tables import ABLATIONS, in_order
 
-ORDER = ("errormap", "opinion", "tta", "ensemble", "entropy", "boundary", "constant", "dice_regressor")
+ORDER = (
+    "errormap",
+    "opinion",
+    "tta",
+    "ensemble",
+    "entropy",
+    "boundary",
+    "constant",
+    "dice_regressor",
+    "joint",
+    "reverse",
+)
 """Rivals by how much they are worth beating."""
 NUMBERS: Columns = (
     ("error_auprc", "AUPRC", 3),

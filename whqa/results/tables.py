@@ -21,7 +21,18 @@ from whqa.masks.store import read_index
 from whqa.results.run_folds import folds_to_summarize
 
 TEXT_COLUMNS = ("case", "patient", "mask_kind", "method", "modality", "segmenter")
-METHOD_ORDER = ("errormap", "constant", "boundary", "entropy", "opinion", "tta", "ensemble", "dice_regressor")
+METHOD_ORDER = (
+    "errormap",
+    "constant",
+    "boundary",
+    "entropy",
+    "opinion",
+    "tta",
+    "ensemble",
+    "dice_regressor",
+    "joint",
+    "reverse",
+)
 ABLATIONS = ("mask_shuffled", "image_shuffled")
 """Methods that are the network itself with less to go by, see `whqa.callbacks.shuffled`: no rivals."""
 CONTRACT_COLUMNS = (

@@ -243,9 +243,8 @@ def _errormap_module(cfg: DictConfig, study: Study, with_opinion: bool) -> Error
     there = [name for name in USUAL_INPUTS if with_opinion or name != Input.opinion]
     inputs = list(map(str, options.inputs or there))
     _refuse_nothing_to_drop(options, inputs, head)
-    network = make(
-        cfg.network, in_channels=in_channels(inputs, n_classes), out_channels=out_channels(head, inputs, n_classes)
-    )
+    channels = in_channels(inputs, n_classes), out_channels(head, inputs, n_classes, options.image_level_weight > 0)
+    network = make(cfg.network, in_channels=channels[0], out_channels=channels[1])
     if joins_mask(options.deep_mask, network, inputs):
         network.join(*mask_channels(inputs, n_classes))
     if options.warm_start:
