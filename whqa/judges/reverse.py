@@ -21,6 +21,7 @@ from torch import Tensor
 
 from whqa.judges.baseline import CaseSource
 from whqa.judges.constant import REGIONS
+from whqa.judges.dice_regressor import MISSED_FROM
 from whqa.judges.error_rate import RateModel, fit_rate
 from whqa.judges.second_opinion import family_weights
 from whqa.metrics.arrays import FloatArray
@@ -30,10 +31,8 @@ from whqa.quality import JudgedCase, QualityPrediction, box_around, one_minus_me
 if TYPE_CHECKING:
     from sklearn.ensemble import ExtraTreesClassifier
 
-STEP_MM, MARGIN_MM = 6.0, 18.0
+GRID_MM, MARGIN_MM = 6.0, 18.0
 REFERENCES, TREES, MOST_VOXELS = 5, 30, 4000
-MISSED_FROM = 0.5
-"""A structure that a mask lacks is missed, Dice 0, where this share of the references has it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +126,7 @@ class Reverse:
         return np.nan_to_num(np.nanmax(np.vstack([*dice, np.zeros(len(self._structures))]), axis=0))
 
     def _coarse(self, case: JudgedCase, labels: Tensor) -> Coarse:
-        steps = tuple(max(1, round(STEP_MM / edge)) for edge in case.spacing)
+        steps = tuple(max(1, round(GRID_MM / edge)) for edge in case.spacing)
         if self._latest is None or self._latest[0] != case.case:
             # masks come case by case
             image = case.image.float().cpu().numpy()
