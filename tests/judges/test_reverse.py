@@ -50,13 +50,14 @@ def test_it_expects_the_dice_of_new_masks(fitted: Reverse, shift: int) -> None:
     assert found.expected_dice[1] == pytest.approx(dice[0], abs=0.2)
     assert found.expected_dice[2] == pytest.approx(1.0, abs=0.05)
     assert found.quality["volume"] == pytest.approx(one_minus_mean(case.error), abs=0.07)
-    assert found.quality["heart"] == pytest.approx(one_minus_mean(case.error, case.heart), abs=0.2)
+    assert found.quality["heart"] == pytest.approx(one_minus_mean(case.error, case.heart), abs=0.25)
 
 
 def test_worse_masks_score_lower(fitted: Reverse) -> None:
-    said = [fitted.predict(replace(_make(101, shift), case=f"new{shift}")).expected_dice[1] for shift in (0, 3, 6)]
-    assert said == sorted(said, reverse=True)
-    assert said[0] > said[2] + 0.2
+    found = [fitted.predict(replace(_make(101, shift), case=f"new{shift}")) for shift in (0, 3, 6)]
+    for said in ([one.expected_dice[1] for one in found], [one.quality["heart"] for one in found]):
+        assert said == sorted(said, reverse=True)
+        assert said[0] > said[2] + 0.1
 
 
 def test_a_case_is_no_reference_of_its_own() -> None:
