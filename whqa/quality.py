@@ -16,7 +16,7 @@ mask from it. The paper's full text was not at hand: Ω and tau are this project
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -150,7 +150,7 @@ class JudgedCase:
         spacing: mm per voxel along D, H, W.
         log_p: a second opinion: log p_S of a segmenter that has not seen the case, float32 (C + 1, D, H, W), or None.
         ensemble: the same of the mean of p_S over all such segmenters, or None where there is one at most.
-        tta: the same of the mean of p_S over the image and augmented views of it (test-time augmentation), or None.
+        tta: the same of the mean of p_S over the image and shifted views of it (test-time augmentation), or None.
         pairwise_dice: mean Dice between what each two of them would draw, nan where there is one; or None.
     """
 
@@ -180,6 +180,21 @@ class JudgedCase:
                     f"case {self.case}, mask {self.kind}: opinion {tuple(said.shape)} and mask "
                     f"{tuple(self.mask.shape)} differ in shape"
                 )
+
+    def hearing(self, attribute: str | None) -> JudgedCase:
+        """The same mask with another opinion as `log_p`, by the name of its attribute, or with none; made once."""
+        if attribute == "log_p":
+            return self
+        if attribute not in self._hearing:
+            said = None if attribute is None else getattr(self, attribute)
+            other = self._hearing[attribute] = replace(self, log_p=said)
+            # whatever its opinion, a mask has one heart
+            other.__dict__["heart"] = self.heart
+        return self._hearing[attribute]
+
+    @cached_property
+    def _hearing(self) -> dict[str | None, JudgedCase]:
+        return {}
 
     @cached_property
     def heart(self) -> Tensor:

@@ -196,13 +196,14 @@ def _each(
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=fast and network.bf16):
             told = told_CDHW
             if network.segmenter is not None:
-                told = network.segmenter.to(device).log_p(image[0, 0])
+                segmenter = network.segmenter.to(device)
+                told = (segmenter.log_p_of_views if module.opinion_views else segmenter.log_p)(image[0, 0])
                 _refuse_nan(told, f"segmenter of fold {network.fold}")
                 network.segmenter.cpu()
             # as it was stored when the network learned from it
             log_p = None if told is None else decode(torch.from_numpy(encode(told)))
             if log_p is not None:
-                batch["log_p"] = log_p[None].to(device)
+                batch[module.opinion] = log_p[None].to(device)
             raw = module.raw(batch)
             _refuse_nan(raw.error_logit, f"error-map network of fold {network.fold}")
             case = JudgedCase("", "", image_DHW, mask_DHW, None, None, spacing, log_p)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -27,12 +28,14 @@ class TrainedWeights:
         state: of the module.
         sha256: of the checkpoint that the training wrote.
         told_inputs: what the network sees; None of a segmenter, and of runs of older versions.
+        opinion_views: whether it hears the opinion over shifted views, see `whqa.modules.views`.
     """
 
     path: Path
     state: dict[str, Tensor]
     sha256: str
     told_inputs: list[str] | None
+    opinion_views: bool = False
 
     @property
     def inputs(self) -> list[str]:
@@ -57,14 +60,19 @@ def trained_weights(run_dir: Path) -> TrainedWeights:
         with reading(path, "weights of a model file", remedy):
             notes = json.loads(note)
             told = notes["inputs"]
-            return TrainedWeights(path, state, str(notes["sha256"]), told and [str(name) for name in told])
+            inputs, views = told and [str(name) for name in told], bool(notes.get("opinion_views", False))
+            return TrainedWeights(path, state, str(notes["sha256"]), inputs, views)
     path = run_dir / LAST_CHECKPOINT
     saved = read_weights(path, remedy, "state_dict")
-    told = saved.get("hyper_parameters", {}).get("inputs")
-    return TrainedWeights(path, saved["state_dict"], sha256(path), told and [str(name) for name in told])
+    settings = saved.get("hyper_parameters", {})
+    told = settings.get("inputs")
+    inputs, views = told and [str(name) for name in told], bool(settings.get("opinion_views", False))
+    return TrainedWeights(path, saved["state_dict"], sha256(path), inputs, views)
 
 
 def packed_weights(module: ErrorMapModule | SegmenterModule, sha256: str) -> bytes:
     """What `trained_weights` reads from a model file; `sha256` is that of the module's checkpoint."""
-    inputs = list(module.seen) if isinstance(module, ErrorMapModule) else None
-    return packed_tensors(module.state_dict(), json.dumps({"sha256": sha256, "inputs": inputs}))
+    told: dict[str, Any] = {"sha256": sha256, "inputs": None}
+    if isinstance(module, ErrorMapModule):
+        told |= {"inputs": list(module.seen), "opinion_views": module.opinion_views}
+    return packed_tensors(module.state_dict(), json.dumps(told))

@@ -1,13 +1,12 @@
 """What a segmenter says of the same image seen a little differently: masks with its errors, but not to the voxel.
 
 A judge that has met a segmenter's errors only in the masks that follow from the opinion it hears, voxel by voxel, knows
-such masks by that: it takes every other mask, another program's above all, for a better one. The mean over several
-views is an opinion of its own, that of test-time augmentation (Wang et al. 2019, Neurocomputing 338).
+such masks by that: it takes every other mask, another program's above all, for a better one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -55,19 +54,6 @@ def mask_of_view(view_CDHW: Tensor, final_DHW: Tensor) -> Tensor:
     """The most probable labels of a view, those of the image itself where it does not reach: uint8 (D, H, W)."""
     labels = most_probable(view_CDHW).to(torch.uint8)
     return torch.where(view_CDHW.any(dim=0), labels, final_DHW.to(torch.uint8))
-
-
-def mean_view(log_p_CDHW: Tensor, views: Iterable[Tensor]) -> Tensor:
-    """log of the mean of p_S over the image itself and its views, at each voxel over those that reach it.
-
-    Args:
-        log_p_CDHW: of the image itself.
-        views: see `augmented_view`.
-    """
-    total = log_p_CDHW.float().exp()
-    for view in views:
-        total = total + view
-    return (total / total.sum(dim=0)).log()
 
 
 def _milder(augmentation: Augmentation) -> Augmentation:

@@ -99,7 +99,7 @@ class Calibrate(pl.Callback):
             logits = gather_by_index(self.logits)
             weights = family_weights([items[i][1] for i in sorted(logits)])
             known = [logits[i] for i in sorted(logits)]
-            further = self._opinion_rate(trainer.datamodule) if module.hears_opinion else None  # type: ignore[attr-defined]
+            further = self._opinion_rate(trainer.datamodule, module) if module.hears_opinion else None  # type: ignore[attr-defined]
             calibration = fit_calibration(known, weights, self.rule, further=further)
             whole = gather_by_index(self.whole)
             if whole:
@@ -116,6 +116,7 @@ class Calibrate(pl.Callback):
         if trainer.is_global_zero:
             write_json(self.path, calibration.to_dict())
 
-    def _opinion_rate(self, data: WholeHeartDataModule) -> RateModel | None:
+    def _opinion_rate(self, data: WholeHeartDataModule, module: pl.LightningModule) -> RateModel | None:
         """On a sample of all training masks, the same on all processes."""
-        return opinion_rate(data.judged(sample_of(fitting_items(data), self.at_most, self.seed)), self.counted)
+        sample = sample_of(fitting_items(data), self.at_most, self.seed)
+        return opinion_rate(map(module.heard, data.judged(sample)), self.counted)  # type: ignore[arg-type]

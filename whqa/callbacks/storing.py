@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from whqa.callbacks.augmented import augmented_view, mask_of_view, mean_view
+from whqa.callbacks.augmented import augmented_view, mask_of_view
 from whqa.files import sha256, write_json, write_rows
 from whqa.loading.augmentation import Augmentation
 from whqa.masks.faulty import faulty_masks
@@ -29,7 +29,7 @@ class StoreMasks(pl.Callback):
     """In the test loop: writes every mask of every kind, their digests and the table `cases.csv` that measures them.
 
     Beside the segmenter's own masks stand the reference and faulty ones, so that a judge meets masks of any quality,
-    and the segmenter's opinion on every case, of the image itself and of the mean of its views.
+    and the segmenter's opinion on every case, of the image itself and of the mean over shifted views.
 
     Args:
         segmenter_dir: run directory of the segmenter.
@@ -79,14 +79,15 @@ class StoreMasks(pl.Callback):
         self._keep(batch, "reference", reference, None)
         label = reference.cpu().numpy()
         own = {kind: mask.cpu().numpy() for kind, (mask, _) in outputs.masks.items()}
-        views = []
         for kind in AUGMENTED_KINDS:
             with trainer.precision_plugin.forward_context():
-                views.append(self._view(module, batch, kind))
-            mask = mask_of_view(views[-1], outputs.masks["final"][0])
+                view = self._view(module, batch, kind)
+            mask = mask_of_view(view, outputs.masks["final"][0])
             self._keep(batch, kind, mask, None)
             own[kind] = mask.cpu().numpy()
-        write_opinion(self.dir, case, mean_view(outputs.log_p, views), case not in self.seen, TTA)
+        with trainer.precision_plugin.forward_context():
+            mean = module.log_p_of_views(batch["image"][0, 0], outputs.log_p)  # type: ignore[operator]
+        write_opinion(self.dir, case, mean, case not in self.seen, TTA)
         made = faulty_masks(case, label, own, spacing_of(batch), self.structures, self.seed)
         for kind, faulty, faults in made:
             self._keep(batch, kind, torch.from_numpy(faulty).to(reference.device), None, faults=np.array(faults))

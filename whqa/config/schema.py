@@ -125,6 +125,8 @@ class ErrorMapConfig(ErrorMapSettings, Dropout, StageConfig):
             tables, see `whqa.callbacks.shuffled`.
         deep_mask: whether the mask joins at the network's deep levels too; VoxResNet alone can, and null says wherever
             that is possible.
+        opinion_views: whether the network hears the segmenter's mean opinion over shifted views of the image, see
+            `whqa.modules.views`, in place of that on the image alone; null says wherever segmenters kept it.
         warm_start: whether training starts from the weights of the segmenter of the same fold, see
             `whqa.modules.warm_start`.
         threshold: how the error map follows from P: "expected", each mask by its own P, or "dice", one threshold for
@@ -139,6 +141,7 @@ class ErrorMapConfig(ErrorMapSettings, Dropout, StageConfig):
     train_kinds: list[str] | None = None
     shuffled: list[str] = field(default_factory=list)
     deep_mask: bool | None = None
+    opinion_views: bool | None = None
     warm_start: bool = False
     threshold: ThresholdRule = ThresholdRule.expected
     baselines: list[str] = field(

@@ -51,7 +51,7 @@ class SecondOpinion:
         masks, kinds = [], []
         for case in cases():
             known = self.counted.pop((case.case, case.kind), None)
-            masks.append(_counted(self._hearing(case)) if known is None else known)
+            masks.append(_counted(case.hearing(self._attribute)) if known is None else known)
             kinds.append(case.kind)
         if not masks:
             raise ValueError("no case to fit the opinion on")
@@ -61,7 +61,7 @@ class SecondOpinion:
         """See `Baseline.predict`."""
         if self._calibration is None:
             raise RuntimeError(f"baseline {self.name!r} is not fitted")
-        heard = self._hearing(case)
+        heard = case.hearing(self._attribute)
         prediction = self._calibration.predict(doubt_logit(heard), heard)
         return replace(prediction, agreement=self._agreement(heard))
 
@@ -73,12 +73,6 @@ class SecondOpinion:
         if self._attribute == "ensemble" and heard.pairwise_dice is not None:
             found["pairwise_dice"] = heard.pairwise_dice
         return found
-
-    def _hearing(self, case: JudgedCase) -> JudgedCase:
-        """The case with the opinion that this baseline goes by."""
-        if self._attribute == "log_p":
-            return case
-        return replace(case, log_p=getattr(case, self._attribute))
 
     def parameters(self) -> dict[str, Any]:
         """The calibration."""

@@ -26,7 +26,7 @@ from whqa.loading.patch_settings import BALANCE, DELIVERED, Balance, Dropout, Pa
 from whqa.loading.patches import PatchDataset
 from whqa.loading.sampling import PatchSampler, quality_bins
 from whqa.loading.whole_volumes import LatestCase, VolumeDataset
-from whqa.masks.plan import AUGMENTED_KINDS, family, is_as_delivered, is_delivered, is_trained_on, without_number
+from whqa.masks.plan import family, is_as_delivered, is_delivered, is_trained_on, without_number
 from whqa.process import cpus
 from whqa.quality import JudgedCase
 
@@ -52,8 +52,8 @@ class WholeHeartDataModule(pl.LightningDataModule):
         masks: masks under judgement; those of training cases, validation and test cases are told apart by case.
         opinions: with masks, a segmenter's opinion on every case.
         ensembles: with masks, those of several segmenters, where there are.
-        tta: with masks, the opinion by test-time augmentation on every case, where there is one. Masks of the augmented
-            views come without it, which would know them.
+        tta: with masks, the opinion by test-time augmentation on every case, where there is one.
+        opinion_views: whether training patches come with that one.
         n_classes: C + 1, needed with masks.
         test_folds: folds to test on; None is `held_out`.
         patch: size in voxels along D, H, W.
@@ -94,6 +94,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         opinions: Mapping[str, Opinion] | None = None,
         ensembles: Mapping[str, Sequence[Opinion]] | None = None,
         tta: Mapping[str, Opinion] | None = None,
+        opinion_views: bool = False,
         n_classes: int = 0,
         test_folds: Sequence[int] | None = None,
         patch: Sequence[int],
@@ -116,6 +117,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         _refuse_patches(stage, patch, batch_size, steps_per_epoch, foreground)
         self.cases, self.masks = cases, None if masks is None else _by_item(masks)
         self.opinions, self.ensembles, self.tta, self.n_classes = opinions, ensembles, tta, n_classes
+        self.opinion_views = opinion_views
         self.patch, self.batch_size, self.steps_per_epoch = tuple(patch), batch_size, steps_per_epoch
         self.foreground, self.augmentation, self.seed = foreground, augmentation, seed
         self.num_workers, self.balance, self.delivered, self.dropout = num_workers, balance, delivered, dropout
@@ -190,9 +192,10 @@ class WholeHeartDataModule(pl.LightningDataModule):
             self.foreground,
             self.augmentation,
             self.seed,
-            self.opinions,
+            self.tta if self.opinion_views else self.opinions,
             self.n_classes,
             self.dropout,
+            "tta" if self.opinion_views else "log_p",
         )
         sampler = PatchSampler(data, self.batch_size, self.steps_per_epoch, self._bins(), self.seed)
         # Lightning sets the epoch only after it has made the first iterator, too late for a resumed training.
@@ -241,7 +244,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
             mask, entropy = self.masks[name, kind].load()
             doubt = None if entropy is None else torch.from_numpy(entropy)
             masked = torch.from_numpy(mask)
-            yield JudgedCase(name, kind, of.image, masked, of.label, doubt, spacing, **of.said(kind))
+            yield JudgedCase(name, kind, of.image, masked, of.label, doubt, spacing, **of.said)
 
     def extras(self, item: Item) -> frozenset[str]:
         """What the mask of a (case, kind) pair comes with, of "entropy" and the opinions; see `JudgedCase`."""
@@ -249,7 +252,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
             "entropy": self.masks is not None and self.masks[item].has_entropy,
             "log_p": self.opinions is not None,
             "ensemble": self.ensembles is not None,
-            "tta": self.tta is not None and item[1] not in AUGMENTED_KINDS,
+            "tta": self.tta is not None,
         }
         return frozenset(name for name, is_there in there.items() if is_there)
 

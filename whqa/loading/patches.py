@@ -220,7 +220,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
     Items are cases or, with `masks`, the masks under judgement. A patch is a dict of image float32 (1, D, H, W), label
     int64 (D, H, W), index, the item's number, and with masks mask int64 (D, H, W), plain, the image before its
     intensities are augmented, brightness float32 (C + 1, 2) of the mask's structures, see `whqa.loading.brightness`,
-    and spacing float32 (3,) in mm; with opinions log_p float32 (C + 1, D, H, W); with `dropout.mask_dropout`
+    and spacing float32 (3,) in mm; with opinions `said` float32 (C + 1, D, H, W); with `dropout.mask_dropout`
     mask_shown, 0 where the network must not see the mask and else 1, float32 ().
 
     Args:
@@ -235,6 +235,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         opinions: a segmenter's opinion on each case, or None.
         n_classes: C + 1.
         dropout: what is withheld from patches with masks.
+        said: under which name a patch comes with its opinion, see `whqa.quality.JudgedCase`.
     """
 
     def __init__(
@@ -248,7 +249,9 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         opinions: Mapping[str, Opinion] | None = None,
         n_classes: int = 0,
         dropout: Dropout | None = None,
+        said: str = "log_p",
     ) -> None:
+        self.said = said
         self.opinions, self.n_classes, self.dropout = opinions, n_classes, dropout or Dropout()
         self._brightness: dict[int, Tensor] = {}
         self.cases, self.items, self.size = cases, list(items), tuple(size)
@@ -280,14 +283,14 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
             image = self.augmentation.change_intensity(image, rng)
         patch |= dict(zip(maps, cuts, strict=False))
         if len(codes):
-            patch["log_p"] = decode(torch.stack(cuts[len(maps) :]))
+            patch[self.said] = decode(torch.stack(cuts[len(maps) :]))
         return {"image": image[None], **patch, **self._withheld(patch, rng), "index": torch.tensor(number)}
 
     def _withheld(self, patch: Mapping[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
         """What changes in a patch because the network must not know all; the last draws, so that no other one moves."""
         changed: dict[str, Tensor] = {}
-        if "log_p" in patch and self.dropout.opinion_dropout and rng.random() < self.dropout.opinion_dropout:
-            changed["log_p"] = torch.full_like(patch["log_p"], -math.log(self.n_classes))
+        if self.said in patch and self.dropout.opinion_dropout and rng.random() < self.dropout.opinion_dropout:
+            changed[self.said] = torch.full_like(patch[self.said], -math.log(self.n_classes))
         if "mask" in patch and self.dropout.mask_dropout:
             changed["mask_shown"] = torch.tensor(float(rng.random() >= self.dropout.mask_dropout))
         return changed

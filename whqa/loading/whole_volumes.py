@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 
 from whqa.loading.brightness import brightness
 from whqa.masks.opinion import decode, mean_opinion
-from whqa.masks.plan import AUGMENTED_KINDS
 
 if TYPE_CHECKING:
     from whqa.data.cache import PreparedCase
@@ -30,10 +29,10 @@ class _OfCase(NamedTuple):
     pairwise_dice: float | None
     tta: Tensor | None
 
-    def said(self, kind: str) -> dict[str, Any]:
-        """What is heard of a mask of this kind, by name, None where nothing is."""
-        tta = None if kind in AUGMENTED_KINDS else self.tta
-        return {"log_p": self.log_p, "ensemble": self.ensemble, "pairwise_dice": self.pairwise_dice, "tta": tta}
+    @property
+    def said(self) -> dict[str, Any]:
+        """By name, None where nothing is."""
+        return {"log_p": self.log_p, "ensemble": self.ensemble, "pairwise_dice": self.pairwise_dice, "tta": self.tta}
 
 
 class LatestCase:
@@ -94,7 +93,7 @@ class VolumeDataset(Dataset[dict[str, Any]]):
             volume["brightness"] = torch.from_numpy(brightness(image.numpy(), mask, case.spacing, self.n_classes))
             if entropy is not None:
                 volume["entropy"] = torch.from_numpy(entropy)
-            volume |= {name: said for name, said in of.said(kind).items() if said is not None}
+            volume |= {name: said for name, said in of.said.items() if said is not None}
         return volume | {"spacing": torch.tensor(case.spacing), "index": index, "case": name, "kind": kind}
 
 

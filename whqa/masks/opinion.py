@@ -6,8 +6,8 @@ In an experiment without segmenters another program's may stand for it, see `whq
         log_p              uint8 (C + 1, D, H, W)   round(-log p_S * 25.5): steps of 0.039, so p_S is known to 2 %;
                                                     what is below e^-10 = 0.00005 counts as that
         segmenter, unseen  who holds it; whether the case was outside the segmenter's training folds
-    runs/<experiment>/segmenter/<name>/masks/<case>/tta.npz
-        the same of the mean of p_S over the image and augmented views of it (test-time augmentation)
+    runs/<experiment>/segmenter/<name>/masks/<case>/views.npz
+        the same of the mean of p_S over the image and shifted views of it (test-time augmentation)
 
 Shape suffixes: C all C + 1 labels, DHW space.
 """
@@ -31,7 +31,7 @@ from whqa.masks.run_state import made_again
 from whqa.masks.store import mask_digests, mask_path, read_arrays, read_index, unseen_by_maker, whole_rows
 from whqa.metrics.segmentation import pairwise_dice
 
-OPINION, TTA = "opinion", "tta"
+OPINION, TTA = "opinion", "views"
 MADE_INDEX = "made.csv"
 """Of masks made of another program's, see `whqa.masks.external_made`."""
 LOWEST_LOG_P = -10.0

@@ -22,7 +22,6 @@ and what is trained is a segmenter, without trust in a mask that it does not see
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -128,6 +127,7 @@ class ErrorMapModule(DeepSupervisionModule):
         n_classes: C + 1.
         inputs: some of "image", "mask" (one-hot), "distances" (of the mask, see `whqa.modules.distances`) and "opinion"
             (log p_S), None for all but distances; what is left out is withheld.
+        opinion_views: whether the opinion is that of the mean over shifted views, see `whqa.modules.views`.
         head: "binary" or "label", see above.
         label_weight: weight of the cross entropy over the other labels on wrong voxels.
         dice_weight: weight of a soft Dice term beside cross entropy.
@@ -147,6 +147,7 @@ class ErrorMapModule(DeepSupervisionModule):
         *,
         n_classes: int,
         inputs: Sequence[str] | None = ErrorMapSettings.inputs,
+        opinion_views: bool = False,
         head: str = ErrorMapSettings.head,
         label_weight: float = ErrorMapSettings.label_weight,
         dice_weight: float = ErrorMapSettings.dice_weight,
@@ -159,6 +160,7 @@ class ErrorMapModule(DeepSupervisionModule):
         super().__init__(network, **kwargs)
         self.n_classes = n_classes
         self.seen = tuple(map(str, inputs or USUAL_INPUTS))
+        self.opinion_views, self.opinion = opinion_views, "tta" if opinion_views else "log_p"
         self.head = head
         self.label_weight = label_weight
         self.dice_weight = dice_weight
@@ -173,7 +175,7 @@ class ErrorMapModule(DeepSupervisionModule):
 
     @property
     def hears_opinion(self) -> bool:
-        """Whether batches must come with `log_p`."""
+        """Whether batches must come with what `opinion` names."""
         return Input.opinion in self.seen
 
     @property
@@ -193,9 +195,9 @@ class ErrorMapModule(DeepSupervisionModule):
             parts.append(_unless_withheld(signed_distances(batch["mask"], batch["spacing"], self.n_classes), batch))
         if self.hears_opinion:
             # -10..0 to -1..1
-            parts.append(batch["log_p"] / 5 + 1)
+            parts.append(batch[self.opinion] / 5 + 1)
         if evidence_channels(self.seen, self.n_classes):
-            log_p = batch["log_p"] if self.hears_opinion else None
+            log_p = batch[self.opinion] if self.hears_opinion else None
             found = evidence(batch["plain"], batch["mask"].long(), batch["brightness"], log_p)
             parts.append(_unless_withheld(found, batch))
         return torch.cat(parts, dim=1)
@@ -210,7 +212,7 @@ class ErrorMapModule(DeepSupervisionModule):
         labels = torch.stack([batch["mask"].long(), batch["label"].long()], dim=1)
         return Target(
             labels,
-            batch["log_p"] if self.hears_opinion else None,
+            batch[self.opinion] if self.hears_opinion else None,
             batch.get("mask_shown"),
             border_weight(labels, self.boundary_weight) if self.boundary_weight else None,
             around(batch["mask"], batch["spacing"]) if self.is_joint else None,
@@ -280,7 +282,7 @@ class ErrorMapModule(DeepSupervisionModule):
     def raw(self, batch: dict[str, Any], shown: dict[str, Any] | None = None) -> RawVerdict:
         """Uncalibrated outputs for a whole volume; the network sees the inputs of `shown`, None for the batch's own."""
         final, of_image = self._halves(self.forward_volume(self.inputs(batch if shown is None else shown))[0])
-        log_p = batch["log_p"].float() if self.hears_opinion else None
+        log_p = batch[self.opinion].float() if self.hears_opinion else None
         error_logit, label_logits = self.split(final, batch["mask"].long()[:, None], log_p)
         labels = None if label_logits is None else label_logits[0]
         if of_image is None:
@@ -297,9 +299,12 @@ class ErrorMapModule(DeepSupervisionModule):
         return self.predict(self.raw(batch), self.judged(batch))
 
     def judged(self, batch: dict[str, Any]) -> JudgedCase:
-        """The mask of a whole-volume batch, with the opinion only where the network hears it."""
-        case = judged_case(batch)
-        return case if self.hears_opinion else replace(case, log_p=None)
+        """The mask of a whole-volume batch, with the opinion that the network hears."""
+        return self.heard(judged_case(batch))
+
+    def heard(self, case: JudgedCase) -> JudgedCase:
+        """A mask with the opinion that the network hears of it as `log_p`, or with none."""
+        return case.hearing(self.opinion if self.hears_opinion else None)
 
     def predict(self, raw: RawVerdict, case: JudgedCase) -> ErrorPrediction:
         """Calibrated verdict; with label logits also the most probable other labels, expected Dice, corrected mask."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from whqa.modules.base import DeepSupervisionModule
 from whqa.modules.losses import TrueLabels, dice_cross_entropy
+from whqa.modules.views import mean_over_views
 from whqa.quality import most_probable
 
 
@@ -68,6 +69,11 @@ class SegmenterModule(DeepSupervisionModule):
     def log_p(self, image_DHW: Tensor) -> Tensor:
         """log p_S of a whole volume: float32 (C + 1, D, H, W)."""
         return torch.log_softmax(self.forward_volume(image_DHW[None, None])[0][0], dim=0)
+
+    def log_p_of_views(self, image_DHW: Tensor, own_CDHW: Tensor | None = None) -> Tensor:
+        """The same of the mean of p_S over the image and shifted views of it; `own_CDHW` is `log_p` if it is known."""
+        own = self.log_p(image_DHW) if own_CDHW is None else own_CDHW
+        return mean_over_views(self.log_p, image_DHW, getattr(self.network, "divisor", (1, 1, 1)), own)
 
     def _early_logits(self, batch: dict[str, Any]) -> Tensor:
         current = {k: v.clone() for k, v in self.network.state_dict().items()}

@@ -191,10 +191,13 @@ def make_errormap(cfg: DictConfig, study: Study, run_dir: Path, imported: Sequen
     own = chosen_kinds(cfg)[0].needs_segmenters
     opinions = collect_opinions(study.directory, study.plan, study.folds, fold) if own else _told(cfg, study, imported)
     several = collect_ensembles(study.directory, study.plan, study.folds, fold) if own else None
+    tta = collect_tta(study.directory, study.plan, study.folds, fold) if own else None
+    views = _hears_views(options.opinion_views, tta is not None)
     more = {
         "opinions": opinions,
         "ensembles": several,
-        "tta": collect_tta(study.directory, study.plan, study.folds, fold) if own else None,
+        "tta": tta,
+        "opinion_views": views,
         "n_classes": study.cohort.scheme.n_classes,
         "balance": options.balance,
         "delivered": options.delivered,
@@ -208,11 +211,24 @@ def make_errormap(cfg: DictConfig, study: Study, run_dir: Path, imported: Sequen
     judging = Judging(baselines, options.baseline_masks, options.threshold, options.overlays, cfg.seed, shuffled)
     callbacks = [
         *training_callbacks(run_dir, options.steps, options.freeze_norm, cfg.seed),
-        *errormap_callbacks(study, masks, run_dir, judging),
+        *errormap_callbacks(study, masks, run_dir, judging, "tta" if views else "log_p"),
     ]
-    return StageRun(
-        run_dir, _errormap_module(cfg, study, opinions is not None), data, _trainer(cfg, run_dir, callbacks)
-    )
+    module = _errormap_module(cfg, study, opinions is not None, views)
+    return StageRun(run_dir, module, data, _trainer(cfg, run_dir, callbacks))
+
+
+def _hears_views(asked: bool | None, there: bool) -> bool:
+    """As `errormap.opinion_views` says.
+
+    Raises:
+        InputError: it wants what no segmenter kept.
+    """
+    if asked and not there:
+        raise InputError(
+            "errormap.opinion_views=true: there is no opinion over views of the image, which only segmenters of this "
+            "version keep; use errormap.opinion_views=null, or a new name=... whose segmenters do"
+        )
+    return there if asked is None else asked
 
 
 def _told(cfg: DictConfig, study: Study, imported: Sequence[Imported]) -> Mapping[str, Opinion] | None:
@@ -237,7 +253,7 @@ def _told(cfg: DictConfig, study: Study, imported: Sequence[Imported]) -> Mappin
     return told
 
 
-def _errormap_module(cfg: DictConfig, study: Study, with_opinion: bool) -> ErrorMapTraining:
+def _errormap_module(cfg: DictConfig, study: Study, with_opinion: bool, views: bool) -> ErrorMapTraining:
     options, n_classes = cfg.errormap, study.cohort.scheme.n_classes
     head = str(options.head)
     there = [name for name in USUAL_INPUTS if with_opinion or name != Input.opinion]
@@ -253,6 +269,7 @@ def _errormap_module(cfg: DictConfig, study: Study, with_opinion: bool) -> Error
         network,
         n_classes=n_classes,
         total_steps=options.steps,
+        opinion_views=views,
         # checkpoints take plain text alone
         **_settings(options, ErrorMapSettings, OptimiserSettings) | {"head": head, "inputs": inputs},
     )

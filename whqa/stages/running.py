@@ -106,11 +106,17 @@ def segmenter_callbacks(
     ]
 
 
-def errormap_callbacks(study: Study, masks: Sequence[MaskItem], run_dir: Path, judging: Judging) -> list[pl.Callback]:
-    """Of stage two: monitoring, calibration, baselines, the table of all methods, features, pictures."""
+def errormap_callbacks(
+    study: Study, masks: Sequence[MaskItem], run_dir: Path, judging: Judging, heard: str
+) -> list[pl.Callback]:
+    """Of stage two: monitoring, calibration, baselines, the table of all methods, features, pictures.
+
+    Args:
+        heard: name of the opinion that the network hears, see `whqa.quality.JudgedCase`.
+    """
     scheme, identity = study.cohort.scheme, _identities(study, masks)
     # both hear the same opinion on the same draw of masks
-    opinions = (b for b in judging.baselines if isinstance(b, SecondOpinion) and "log_p" in b.needs)
+    opinions = (b for b in judging.baselines if isinstance(b, SecondOpinion) and heard in b.needs)
     counted = next((opinion.counted for opinion in opinions), None)
 
     def validated(item: Item) -> dict[str, Any]:
