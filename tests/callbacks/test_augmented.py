@@ -11,7 +11,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from whqa.callbacks.augmented import augmented_view, mask_of_view, mean_view
+from whqa.callbacks.augmented import augmented_view, mask_of_view
 from whqa.loading.augmentation import Augmentation
 
 SPACING = (3.0, 2.0, 2.0)
@@ -89,19 +89,3 @@ def test_hearts_are_never_mirrored() -> None:
     mirrored = _made(changes=Augmentation(flip=(2,), **turned))
     np.testing.assert_array_equal(mirrored, _made(changes=Augmentation(**turned)))
     assert (mirrored == final.numpy()).mean() > 0.99
-
-
-def test_the_mean_is_taken_at_each_voxel_over_the_views_that_reach_it() -> None:
-    image, _ = _volume()
-    far = Augmentation(rotate_deg=(80, 0, 0), scale=0.0)
-    own, views = _segment(image), [_view(_segment, changes, seed) for seed, changes in enumerate((TURNED, far, far))]
-    found = mean_view(own, views).exp().numpy()
-    assert found.dtype == np.float32
-    reached = [view.numpy().sum(axis=0) > 0 for view in views]
-    assert not all(everywhere.all() for everywhere in reached)
-    for view, there in zip(views, reached, strict=True):
-        np.testing.assert_allclose(view.numpy().sum(axis=0)[there], 1, rtol=1e-5)
-    for at in ((0, 0, 0), (12, 18, 20), (12, 20, 30), (23, 35, 39), (10, 13, 13)):
-        seen = [np.exp(own.numpy())[:, *at]] + [v.numpy()[:, *at] for v, r in zip(views, reached, strict=True) if r[at]]
-        np.testing.assert_allclose(found[:, *at], np.mean(seen, axis=0), atol=1e-6)
-    np.testing.assert_allclose(mean_view(own, []), own, atol=1e-5)

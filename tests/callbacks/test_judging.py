@@ -138,19 +138,25 @@ def test_a_network_that_hears_an_opinion_also_asks_it_for_error_rates(tmp_path: 
 
     def judged(items: Sequence[tuple[str, str]]) -> Iterator[JudgedCase]:
         asked.extend(items)
-        return (heard(ITEMS.index(item)) for item in items)
+        return (unheard[item] for item in items)
 
     trainer = _trainer(TrainerFn.VALIDATING)
     trainer.datamodule.train_items, trainer.datamodule.val_items = ITEMS[:2], ITEMS
     trainer.datamodule.judged = judged
-    module = _Module(calibration=None, hears_opinion=True, judged=lambda batch: heard(int(batch["index"][0])))
+    unheard = {item: replace(heard(index), log_p=None) for index, item in enumerate(ITEMS)}
+    module = _Module(
+        calibration=None,
+        hears_opinion=True,
+        judged=lambda batch: heard(int(batch["index"][0])),
+        heard=lambda case: heard(ITEMS.index((case.case, case.kind))),
+    )
     for at_most in (100, 3):
         asked.clear()
         calibrate = Calibrate(tmp_path / "calibration.json", "expected", at_most, 0)
         calibrate.on_validation_epoch_start(trainer, module)
         _run(calibrate, _raw, module, trainer, "validation")
         assert len(asked) == min(at_most, len(ITEMS[:2] + ITEMS))
-        further = opinion_rate(judged(list(asked)))
+        further = opinion_rate(heard(ITEMS.index(item)) for item in asked)
         masks = [MaskLogits.of(_logit(i), heard(i)) for i in range(4)]
         expected = fit_calibration(masks, [0.5] * 4, "expected", further=further)
         alone = fit_calibration(masks, [0.5] * 4, "expected")

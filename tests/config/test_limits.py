@@ -31,6 +31,7 @@ RIGHT = {
     "segmenter.channels_last": {"-1"},
     "errormap.channels_last": {"-1"},
     "errormap.deep_mask": {"-1", "null"},
+    "errormap.opinion_views": {"-1", "null"},
     "errormap.warm_start": {"-1"},
     "segmenter.fused": {"-1"},
     "errormap.fused": {"-1"},

@@ -16,7 +16,7 @@ from whqa.assessment import assess, load_run
 from whqa.config.instantiate import config_dir
 from whqa.judges.calibration import read_calibration
 from whqa.masks.opinion import OPINION, TTA
-from whqa.masks.plan import AUGMENTED_KINDS, MASK_KINDS, has_entropy, is_trained_on
+from whqa.masks.plan import MASK_KINDS, has_entropy, is_trained_on
 from whqa.structures import MMWHS
 
 Rows = list[dict[str, str]]
@@ -119,7 +119,7 @@ def test_the_case_table_has_one_row_a_mask_and_method(judged: Path, rows_of: Rea
     assert methods == METHODS
     found = sorted((r["case"], r["mask_kind"], r["method"]) for r in rows)
     expected = [(c, k, m) for c in _folds(judged)[0] for k in KINDS for m in methods]
-    lacking = {("entropy", kind) for kind in {*KINDS} - {*OWN}} | {("tta", kind) for kind in AUGMENTED_KINDS}
+    lacking = {("entropy", kind) for kind in {*KINDS} - {*OWN}}
     assert found == sorted(x for x in expected if (x[2], x[1]) not in lacking)
     assert {(r["fold"], r["modality"], r["segmenter"]) for r in rows} == {("0", "ct", "0")}
     assert all(r["patient"] == r["case"] for r in rows)

@@ -23,7 +23,6 @@ from whqa.loading.augmentation import Augmentation
 from whqa.loading.brightness import brightness
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.masks.opinion import OPINION, Opinion, decode, write_opinion
-from whqa.masks.plan import AUGMENTED_KINDS
 from whqa.masks.store import MaskItem, mask_path, write_mask
 from whqa.modules.volume_batches import judged_case
 
@@ -343,21 +342,20 @@ def test_what_a_mask_comes_with(
     assert _data(cases, masks=bare, opinions=single).extras(("a1", "early")) == {"log_p"}
     whole = _data(cases, masks=masks, opinions=single, ensembles=opinions)
     assert whole.extras(("a1", "final")) == {"entropy", "log_p", "ensemble"}
-    augmented = _data(cases, masks=masks, opinions=single, tta=_tta(opinions))
-    assert augmented.extras(("a1", "final")) == {"entropy", "log_p", "tta"}
+    shifted = _data(cases, masks=masks, opinions=single, tta=_tta(opinions))
+    assert shifted.extras(("a1", "final")) == {"entropy", "log_p", "tta"}
 
 
-@pytest.mark.parametrize("kind", AUGMENTED_KINDS)
-def test_masks_of_augmented_views_come_without_the_mean_of_these(
-    cases: dict[str, Any], masks: list[MaskItem], opinions: dict[str, tuple[Opinion, ...]], kind: str
+def test_training_patches_come_with_the_opinion_that_the_network_hears(
+    cases: dict[str, Any], masks: list[MaskItem], opinions: dict[str, tuple[Opinion, ...]]
 ) -> None:
-    masks = [replace(mask, kind=kind, has_entropy=False) if mask.kind == "early" else mask for mask in masks]
-    data = _data(cases, (1,), masks=masks, opinions={c: o[0] for c, o in opinions.items()}, tta=_tta(opinions))
-    assert data.extras(("a1", kind)) == {"log_p"}
-    for case in data.judged(data.train_items):
-        assert (case.tta is None) == (case.kind == kind)
-    found = {batch["kind"][0]: "tta" in batch for batch in data.test_dataloader()}
-    assert found == {"final": True, kind: False}
+    first, second = ({case: several[i] for case, several in opinions.items()} for i in (0, 1))
+    by_views = _data(cases, (1,), masks=masks, opinions=first, tta=second, opinion_views=True)
+    exchanged = _data(cases, (1,), masks=masks, opinions=second, tta=first)
+    for heard, expected in zip(by_views.train_dataloader(), exchanged.train_dataloader(), strict=True):
+        assert "log_p" not in heard
+        torch.testing.assert_close(heard["tta"], expected["log_p"], rtol=0, atol=0)
+        torch.testing.assert_close(heard["image"], expected["image"], rtol=0, atol=0)
 
 
 def test_masks_with_novel_faults_are_judged_but_neither_trained_nor_calibrated_on(

@@ -212,7 +212,7 @@ def test_where_some_segmenters_have_none_these_must_write_it(study: Path) -> Non
     for case in FOLDS.cases(0):
         write_opinion(directory, case, torch.from_numpy(_log_p(0)), unseen=True, name=TTA)
     _record(directory)
-    with pytest.raises(InputError, match=r"segmenter/1/masks/c/tta\.npz: no such file; make it again: rm ") as caught:
+    with pytest.raises(InputError, match=r"segmenter/1/masks/c/views\.npz: no such file; make it again: rm ") as caught:
         collect_tta(study, MaskPlan("out_of_fold", 3), FOLDS, 0)
     assert "\n" not in str(caught.value)
 
