@@ -178,7 +178,7 @@ def test_each_network_hears_its_own_segmenter(run: TrainedRun) -> None:
     with torch.no_grad():
         for weight in other.segmenter.parameters():
             weight.mul_(-1.5)
-        said = [network.segmenter.log_p(image).exp() for network in (one, other)]  # type: ignore[union-attr]
+        said = [network.segmenter.log_p_of_views(image).exp() for network in (one, other)]  # type: ignore[union-attr]
     found = judge_mask([one, other], image, mask, (8.0, 8.0, 8.0))
     alone = [judge_mask([network], image, mask, (8.0, 8.0, 8.0)) for network in (one, other)]
     assert not torch.allclose(alone[0].probability, alone[1].probability, atol=1e-3)
@@ -189,6 +189,28 @@ def test_each_network_hears_its_own_segmenter(run: TrainedRun) -> None:
         sure = p.topk(2, dim=0).values.diff(dim=0)[0].abs() > 0.05
         assert sure.any()
         assert torch.equal(judgement.opinion[sure], p.argmax(dim=0).to(torch.uint8)[sure])
+
+
+def test_a_network_hears_of_a_new_scan_the_kind_of_opinion_that_it_learned_with(run: TrainedRun) -> None:
+    rng = np.random.default_rng(1)
+    image = torch.from_numpy(rng.standard_normal((17, 16, 15))).float()
+    mask = torch.from_numpy(rng.integers(0, 8, (17, 16, 15)))
+    (network,) = run.networks
+    assert network.segmenter is not None
+    assert network.module.hears_views
+    (single,) = load_run(run.path).networks
+    single.module.hears_views, single.module.opinion = False, "log_p"
+    with torch.no_grad():
+        told = {
+            True: network.segmenter.log_p_of_views(image),
+            False: network.segmenter.log_p(image),
+        }
+    found = {n.module.hears_views: judge_mask([n], image, mask, (8.0, 8.0, 8.0)) for n in (network, single)}
+    for views, judged in found.items():
+        given = replace(network if views else single, segmenter=None)
+        expected = judge_mask([given], image, mask, (8.0, 8.0, 8.0), told[views])
+        torch.testing.assert_close(judged.probability, expected.probability)
+    assert not torch.allclose(found[True].probability, found[False].probability, atol=1e-4)
 
 
 def test_the_dice_with_the_second_opinion_is_told(run: TrainedRun, case: tuple[Path, Path]) -> None:

@@ -17,6 +17,7 @@ ALL = (
     "errormap.warm_start=true",
     "errormap.opinion_dropout=0.3",
     "errormap.mask_dropout=0.3",
+    "errormap.opinion_views=false",
 )
 # The least that there is: weights stay what they start as.
 STILL = ("errormap.learning_rate=1e-12", "errormap.weight_decay=0")
@@ -42,6 +43,7 @@ def test_a_network_with_all_of_them_starts_from_its_own_folds_segmenter_and_is_a
         torch.testing.assert_close(values, torch.zeros_like(values), atol=1e-6, rtol=0)
     run = load_run(study)
     assert run.networks[0].module.seen == ("image", "mask", "distances", "opinion")
+    assert not run.networks[0].module.hears_views
     image = next((tmp_path / "data").rglob("ct_train_1001_image.nii.gz"))
     found = assess(image, image.with_name(image.name.replace("image", "label")), run)
     assert 0 <= found.quality["qi"]["heart"]["value"] <= 1

@@ -46,16 +46,20 @@ def _predict(root: Path) -> None:
         np.savez_compressed(root / "softmax" / f"{case}.npz", probabilities=p_czyx)
 
 
+def _words(root: Path, tiny: Tiny) -> list[str]:
+    values = ",".join(f"{key}:{i}" for i, key in enumerate(MMWHS.keys, start=1))
+    stated = [f"{PLACE}.root={root / 'preds'}", f"{PLACE}.unseen=true", f"{PLACE}.scheme={{{values}}}"]
+    chosen = [*tiny(root), *stated, f"{PLACE}.probabilities={root / 'softmax'}", "masks.kinds=[nnunet]"]
+    return [*chosen, "folds=2", "errormap.steps=12"]
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, train: Train, tiny: Tiny) -> Path:
     """The study with both folds of its error-map network."""
     root = tmp_path_factory.mktemp("told")
     shutil.copytree(phantoms, root, dirs_exist_ok=True)
     _predict(root)
-    values = ",".join(f"{key}:{i}" for i, key in enumerate(MMWHS.keys, start=1))
-    stated = [f"{PLACE}.root={root / 'preds'}", f"{PLACE}.unseen=true", f"{PLACE}.scheme={{{values}}}"]
-    chosen = [*tiny(root), *stated, f"{PLACE}.probabilities={root / 'softmax'}", "masks.kinds=[nnunet]"]
-    chosen += ["folds=2", "errormap.steps=12"]
+    chosen = _words(root, tiny)
     for fold in range(2):
         assert train(*chosen, "stage=errormap", f"fold={fold}") == 0
     assert cross_validate(chosen, 1, Console(file=io.StringIO())) == 0
@@ -93,6 +97,14 @@ def test_the_networks_hear_the_program_and_its_rival_is_in_the_table(
     assert fitted["opinion"]["rate"] is not None
     made_from = json.loads((study / "errormap" / "0" / "made_from.json").read_text())
     assert {name.split("/")[1] for name in made_from["masks"]["nnunet"]} == {*kinds, "opinion"}
+
+
+def test_views_that_the_program_has_none_of_are_refused_in_one_line(
+    root: Path, train: Train, tiny: Tiny, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*_words(root, tiny), "name=views", "errormap.opinion_views=true", "stage=errormap", "fold=0"]
+    assert train(*words) != 0
+    assert "errormap.opinion_views=true: there is no opinion over views of the image" in capsys.readouterr().err
 
 
 def test_a_scan_is_judged_with_the_programs_probabilities(root: Path, run: TrainedRun, unlike_contract: Any) -> None:

@@ -350,7 +350,7 @@ def test_training_patches_come_with_the_opinion_that_the_network_hears(
     cases: dict[str, Any], masks: list[MaskItem], opinions: dict[str, tuple[Opinion, ...]]
 ) -> None:
     first, second = ({case: several[i] for case, several in opinions.items()} for i in (0, 1))
-    by_views = _data(cases, (1,), masks=masks, opinions=first, tta=second, opinion_views=True)
+    by_views = _data(cases, (1,), masks=masks, opinions=first, tta=second, hears_views=True)
     exchanged = _data(cases, (1,), masks=masks, opinions=second, tta=first)
     for heard, expected in zip(by_views.train_dataloader(), exchanged.train_dataloader(), strict=True):
         assert "log_p" not in heard

@@ -197,7 +197,7 @@ def _each(
             told = told_CDHW
             if network.segmenter is not None:
                 segmenter = network.segmenter.to(device)
-                told = (segmenter.log_p_of_views if module.opinion_views else segmenter.log_p)(image[0, 0])
+                told = (segmenter.log_p_of_views if module.hears_views else segmenter.log_p)(image[0, 0])
                 _refuse_nan(told, f"segmenter of fold {network.fold}")
                 network.segmenter.cpu()
             # as it was stored when the network learned from it

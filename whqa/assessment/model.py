@@ -265,7 +265,7 @@ def _error_map_module(weights: TrainedWeights, config: DictConfig, n_classes: in
             network,
             n_classes=n_classes,
             inputs=inputs,
-            opinion_views=weights.opinion_views,
+            hears_views=weights.hears_views,
             head=head,
             image_level_weight=of_image,
             total_steps=1,

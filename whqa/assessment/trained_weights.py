@@ -28,14 +28,14 @@ class TrainedWeights:
         state: of the module.
         sha256: of the checkpoint that the training wrote.
         told_inputs: what the network sees; None of a segmenter, and of runs of older versions.
-        opinion_views: whether it hears the opinion over shifted views, see `whqa.modules.views`.
+        hears_views: whether it hears the opinion over shifted views, see `whqa.modules.views`.
     """
 
     path: Path
     state: dict[str, Tensor]
     sha256: str
     told_inputs: list[str] | None
-    opinion_views: bool = False
+    hears_views: bool = False
 
     @property
     def inputs(self) -> list[str]:
@@ -60,13 +60,13 @@ def trained_weights(run_dir: Path) -> TrainedWeights:
         with reading(path, "weights of a model file", remedy):
             notes = json.loads(note)
             told = notes["inputs"]
-            inputs, views = told and [str(name) for name in told], bool(notes.get("opinion_views", False))
+            inputs, views = told and [str(name) for name in told], bool(notes.get("hears_views", False))
             return TrainedWeights(path, state, str(notes["sha256"]), inputs, views)
     path = run_dir / LAST_CHECKPOINT
     saved = read_weights(path, remedy, "state_dict")
     settings = saved.get("hyper_parameters", {})
     told = settings.get("inputs")
-    inputs, views = told and [str(name) for name in told], bool(settings.get("opinion_views", False))
+    inputs, views = told and [str(name) for name in told], bool(settings.get("hears_views", False))
     return TrainedWeights(path, saved["state_dict"], sha256(path), inputs, views)
 
 
@@ -74,5 +74,5 @@ def packed_weights(module: ErrorMapModule | SegmenterModule, sha256: str) -> byt
     """What `trained_weights` reads from a model file; `sha256` is that of the module's checkpoint."""
     told: dict[str, Any] = {"sha256": sha256, "inputs": None}
     if isinstance(module, ErrorMapModule):
-        told |= {"inputs": list(module.seen), "opinion_views": module.opinion_views}
+        told |= {"inputs": list(module.seen), "hears_views": module.hears_views}
     return packed_tensors(module.state_dict(), json.dumps(told))

@@ -53,7 +53,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         opinions: with masks, a segmenter's opinion on every case.
         ensembles: with masks, those of several segmenters, where there are.
         tta: with masks, the opinion by test-time augmentation on every case, where there is one.
-        opinion_views: whether training patches come with that one.
+        hears_views: whether training patches come with that one.
         n_classes: C + 1, needed with masks.
         test_folds: folds to test on; None is `held_out`.
         patch: size in voxels along D, H, W.
@@ -94,7 +94,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         opinions: Mapping[str, Opinion] | None = None,
         ensembles: Mapping[str, Sequence[Opinion]] | None = None,
         tta: Mapping[str, Opinion] | None = None,
-        opinion_views: bool = False,
+        hears_views: bool = False,
         n_classes: int = 0,
         test_folds: Sequence[int] | None = None,
         patch: Sequence[int],
@@ -117,7 +117,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         _refuse_patches(stage, patch, batch_size, steps_per_epoch, foreground)
         self.cases, self.masks = cases, None if masks is None else _by_item(masks)
         self.opinions, self.ensembles, self.tta, self.n_classes = opinions, ensembles, tta, n_classes
-        self.opinion_views = opinion_views
+        self.hears_views = hears_views
         self.patch, self.batch_size, self.steps_per_epoch = tuple(patch), batch_size, steps_per_epoch
         self.foreground, self.augmentation, self.seed = foreground, augmentation, seed
         self.num_workers, self.balance, self.delivered, self.dropout = num_workers, balance, delivered, dropout
@@ -192,10 +192,10 @@ class WholeHeartDataModule(pl.LightningDataModule):
             self.foreground,
             self.augmentation,
             self.seed,
-            self.tta if self.opinion_views else self.opinions,
+            self.tta if self.hears_views else self.opinions,
             self.n_classes,
             self.dropout,
-            "tta" if self.opinion_views else "log_p",
+            "tta" if self.hears_views else "log_p",
         )
         sampler = PatchSampler(data, self.batch_size, self.steps_per_epoch, self._bins(), self.seed)
         # Lightning sets the epoch only after it has made the first iterator, too late for a resumed training.

@@ -127,7 +127,7 @@ class ErrorMapModule(DeepSupervisionModule):
         n_classes: C + 1.
         inputs: some of "image", "mask" (one-hot), "distances" (of the mask, see `whqa.modules.distances`) and "opinion"
             (log p_S), None for all but distances; what is left out is withheld.
-        opinion_views: whether the opinion is that of the mean over shifted views, see `whqa.modules.views`.
+        hears_views: whether the opinion is that of the mean over shifted views, see `whqa.modules.views`.
         head: "binary" or "label", see above.
         label_weight: weight of the cross entropy over the other labels on wrong voxels.
         dice_weight: weight of a soft Dice term beside cross entropy.
@@ -147,7 +147,7 @@ class ErrorMapModule(DeepSupervisionModule):
         *,
         n_classes: int,
         inputs: Sequence[str] | None = ErrorMapSettings.inputs,
-        opinion_views: bool = False,
+        hears_views: bool = False,
         head: str = ErrorMapSettings.head,
         label_weight: float = ErrorMapSettings.label_weight,
         dice_weight: float = ErrorMapSettings.dice_weight,
@@ -160,7 +160,7 @@ class ErrorMapModule(DeepSupervisionModule):
         super().__init__(network, **kwargs)
         self.n_classes = n_classes
         self.seen = tuple(map(str, inputs or USUAL_INPUTS))
-        self.opinion_views, self.opinion = opinion_views, "tta" if opinion_views else "log_p"
+        self.hears_views, self.opinion = hears_views, "tta" if hears_views else "log_p"
         self.head = head
         self.label_weight = label_weight
         self.dice_weight = dice_weight

@@ -197,7 +197,7 @@ def make_errormap(cfg: DictConfig, study: Study, run_dir: Path, imported: Sequen
         "opinions": opinions,
         "ensembles": several,
         "tta": tta,
-        "opinion_views": views,
+        "hears_views": views,
         "n_classes": study.cohort.scheme.n_classes,
         "balance": options.balance,
         "delivered": options.delivered,
@@ -269,7 +269,7 @@ def _errormap_module(cfg: DictConfig, study: Study, with_opinion: bool, views: b
         network,
         n_classes=n_classes,
         total_steps=options.steps,
-        opinion_views=views,
+        hears_views=views,
         # checkpoints take plain text alone
         **_settings(options, ErrorMapSettings, OptimiserSettings) | {"head": head, "inputs": inputs},
     )
