@@ -109,8 +109,11 @@ def test_names_that_contradict_the_label_map_are_refused_with_both(
     total = _saved(tmp_path / "total.nii", whole.astype(np.uint8), scan.affine, names)
     with pytest.raises(InputError, match=r"value 7 'pancreas'.* has ao for it .*heart as one structure"):
         assess(image, total, run, label_map="totalsegmentator_v1")
-    with pytest.raises(InputError, match=r"names no chamber of the heart .*heart as one structure"):
-        assess(image, total, run)
+    vessels = _saved(
+        tmp_path / "vessels.nii", np.where(whole == 52, 52, 0).astype(np.uint8), scan.affine, {52: "aorta"}
+    )
+    with pytest.raises(InputError, match=r"names no chamber of the heart .*give a mask of the heart's chambers"):
+        assess(image, vessels, run)
 
 
 def test_a_wrong_map_without_names_is_told_by_sizes_and_places(
@@ -223,15 +226,15 @@ def test_folders_that_are_no_mask_say_what_they_are(
     run: TrainedRun, scan: nib.Nifti1Image, values: Array, tmp_path: Path
 ) -> None:
     image = (scan.get_fdata(), scan.affine)
-    for name in ("empty", "total", "dicom", "masks"):
+    for name in ("empty", "vessels", "dicom", "masks"):
         (tmp_path / name).mkdir()
-    for name in ("heart", "aorta"):
-        _saved(tmp_path / "total" / f"{name}.nii.gz", (values > 0).astype(np.uint8), scan.affine)
+    for name in ("spleen", "aorta"):
+        _saved(tmp_path / "vessels" / f"{name}.nii.gz", (values > 0).astype(np.uint8), scan.affine)
     (tmp_path / "dicom" / "IM1").write_bytes(bytes(128) + b"DICM" + bytes(200))
     _saved(tmp_path / "masks" / "case1.nii.gz", values, scan.affine)
     for name, says in (
         ("empty", "a folder without any volume"),
-        ("total", "the heart as one structure"),
+        ("vessels", "holds no file of a structure of the heart"),
         ("dicom", "holds no DICOM segmentation .* give the mask of the scan|DICOM is read by an extra"),
         ("masks", r"give one, such as .*case1\.nii\.gz"),
     ):

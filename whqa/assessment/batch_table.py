@@ -27,9 +27,11 @@ def write_table(path: Path, cases: Iterable[BatchCase], structures: Sequence[str
     Args:
         path: of the table.
         cases: in the order of the rows.
-        structures: keys of those that the run judges.
+        structures: keys of those that the run judges; a mask may have the heart as one in their place.
     """
     cases = list(cases)
+    found = (key for case in cases if case.quality is not None for key in case.quality["structures"])
+    structures = list(dict.fromkeys((*structures, *found)))
     softmax = ["probabilities"] if any(case.pair and case.pair.probabilities for case in cases) else []
     columns = [
         *("name", "image", "mask", *softmax, "modality", "folder", "status", "decision", "score"),

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from whqa.assessment.model import FoldNetwork
+from whqa.assessment.one_heart import OneHeart
 from whqa.config.speed import cpu_precision
 from whqa.errors import InputError
 from whqa.judges.calibration import expected_dice_threshold
@@ -97,6 +98,7 @@ def judge_mask(
     mask_DHW: Tensor,
     spacing: tuple[float, float, float],
     told_CDHW: Tensor | None = None,
+    one_heart: OneHeart | None = None,
 ) -> Judgement:
     """Let every network judge the mask, each with the second opinion of its own fold's segmenter.
 
@@ -106,15 +108,18 @@ def judge_mask(
         mask_DHW: label indices, int64.
         spacing: mm along D, H, W.
         told_CDHW: log p_S of another program, where the run has no segmenters.
+        one_heart: of a mask with the heart as one structure; all that is said is then of the mask's own labels.
 
     Raises:
         InputError: a network gives NaN.
     """
     heart = heart_region(mask_DHW, spacing) if mask_DHW.any() else None
     calibrated = all(n.module.calibration.rate is not None for n in networks)
-    sums = _Sums(networks, image_DHW)
+    n_classes = networks[0].module.n_classes if one_heart is None else one_heart.n_classes
+    sums = _Sums(networks, image_DHW, n_classes)
     by_fold: dict[int, FoldNumbers] = {}
-    for network, said in zip(networks, _each(networks, image_DHW, mask_DHW, spacing, told_CDHW), strict=True):
+    verdicts = _each(networks, image_DHW, mask_DHW, spacing, told_CDHW, one_heart)
+    for network, said in zip(networks, verdicts, strict=True):
         by_fold[network.fold] = _numbers(said, mask_DHW, heart, calibrated, spacing)
         sums.add(said)
     probability, others = sums.probability / len(networks), sums.others
@@ -137,8 +142,8 @@ def judge_mask(
 class _Sums:
     """Over the networks: P, the labels' probabilities where the mask is wrong, those of the opinions, tau."""
 
-    def __init__(self, networks: Sequence[FoldNetwork], image_DHW: Tensor) -> None:
-        first, n_classes = networks[0], networks[0].module.n_classes
+    def __init__(self, networks: Sequence[FoldNetwork], image_DHW: Tensor, n_classes: int) -> None:
+        first = networks[0]
         self.probability = torch.zeros_like(image_DHW)
         self.labels = torch.zeros(n_classes, *image_DHW.shape) if first.module.corrects else None
         self.opinion = torch.zeros(n_classes, *image_DHW.shape) if first.module.hears_opinion else None
@@ -150,8 +155,8 @@ class _Sums:
         self.thresholds.append(said.threshold)
         if self.labels is not None and said.others is not None:
             self.labels += said.others * said.probability
-        if self.opinion is not None and said.log_p is not None:
-            self.opinion += said.log_p.exp()
+        if self.opinion is not None and said.opinion is not None:
+            self.opinion += said.opinion
 
     @property
     def others(self) -> Tensor | None:
@@ -169,12 +174,12 @@ def _numbers(
 
 
 class _Said(NamedTuple):
-    """Of one network, on the CPU: P, q, tau and the opinion that it heard."""
+    """Of one network, on the CPU: P, q, tau and p_S, the opinion that it heard."""
 
     probability: Tensor
     others: Tensor | None
     threshold: float
-    log_p: Tensor | None
+    opinion: Tensor | None
 
 
 def _each(
@@ -183,14 +188,14 @@ def _each(
     mask_DHW: Tensor,
     spacing: tuple[float, float, float],
     told_CDHW: Tensor | None,
+    one_heart: OneHeart | None,
 ) -> Iterator[_Said]:
     """What every network says; one network at a time is on the device."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fast = device.type == "cuda" or cpu_precision() == "bf16-mixed"
-    known = brightness(image_DHW.numpy(), mask_DHW.numpy().astype(np.uint8), spacing, networks[0].module.n_classes)
     image = image_DHW[None, None].to(device)
-    batch = {"image": image, "plain": image, "mask": mask_DHW[None].to(device)}
-    batch["brightness"], batch["spacing"] = torch.from_numpy(known)[None].to(device), torch.tensor([spacing])
+    batch = {"image": image, "plain": image, "spacing": torch.tensor([spacing])}
+    shown = mask_DHW
     for network in networks:
         module = network.module.to(device)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=fast and network.bf16):
@@ -204,14 +209,22 @@ def _each(
             log_p = None if told is None else decode(torch.from_numpy(encode(told)))
             if log_p is not None:
                 batch[module.opinion] = log_p[None].to(device)
+                shown = mask_DHW if one_heart is None else one_heart.filled(mask_DHW, log_p)
+            if "mask" not in batch or one_heart is not None:
+                known = brightness(image_DHW.numpy(), shown.numpy().astype(np.uint8), spacing, module.n_classes)
+                batch |= {"mask": shown[None].to(device), "brightness": torch.from_numpy(known)[None].to(device)}
             raw = module.raw(batch)
             _refuse_nan(raw.error_logit, f"error-map network of fold {network.fold}")
-            case = JudgedCase("", "", image_DHW, mask_DHW, None, None, spacing, log_p)
+            case = JudgedCase("", "", image_DHW, shown, None, None, spacing, log_p)
             found = module.calibration.predict(raw.error_logit.cpu(), case)
-            others = None if raw.label_logits is None else other_probabilities(raw.label_logits.cpu(), mask_DHW)
+            others = None if raw.label_logits is None else other_probabilities(raw.label_logits.cpu(), shown)
+        probability, opinion = found.probability, None if log_p is None else log_p.exp()
+        if one_heart is not None and others is not None and opinion is not None:
+            probability, others = one_heart.judged(probability, others, shown)
+            opinion = one_heart.summed(opinion)
         tau = module.calibration.threshold
-        threshold = expected_dice_threshold(found.probability) if tau is None else tau
-        yield _Said(found.probability, others, threshold, log_p)
+        threshold = expected_dice_threshold(probability) if tau is None else tau
+        yield _Said(probability, others, threshold, opinion)
         module.cpu()
 
 

@@ -20,6 +20,7 @@ from whqa.data.dicom.dicom_masks import read_dicom_mask, series_of_mask
 from whqa.data.dicom.series import DicomImage, read_series
 from whqa.data.formats.file_names import case_name
 from whqa.data.formats.volume_files import Grid, Volume, by_affine, holds_dicom, read_grid, read_layers
+from whqa.data.sources.names import APPENDAGE, HEART
 from whqa.errors import InputError
 from whqa.files import sha256
 from whqa.structures import LabelScheme
@@ -141,4 +142,4 @@ def places_of_mask(
     if not mask.is_folder_of_parts:
         return {"": _map(mask.path, run)}
     files = structure_files(mask.path)
-    return {key: _grid(path, run) for key, path in files.items() if key in run.scheme.keys}
+    return {key: _grid(path, run) for key, path in files.items() if key in (*run.scheme.keys, HEART, APPENDAGE)}

@@ -7,7 +7,7 @@ decoded once, and hashed at most once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,12 +28,14 @@ from whqa.assessment.input_places import (
 )
 from whqa.assessment.mask_labels import scheme_of_mask
 from whqa.assessment.model import TrainedRun
+from whqa.assessment.one_heart import is_one_heart, outline_alone, outline_scheme, why_not
 from whqa.assessment.placing import check_place, in_place, stated_axes, with_stated_axes
-from whqa.assessment.structure_files import read_structure_files
+from whqa.assessment.structure_files import read_structure_files, scheme_of_parts
 from whqa.assessment.unlike_labels import explained
 from whqa.data.case import Modality
 from whqa.data.dicom.series import DicomImage, DicomSource
 from whqa.data.formats.volume_files import Grid, LayeredLabels, Volume, image_voxels, label_values
+from whqa.data.sources.names import CHAMBERS_INSTEAD
 from whqa.errors import InputError
 from whqa.structures import LabelScheme, label_scheme
 
@@ -57,10 +59,10 @@ class Inputs:
     Attributes:
         name: of the case.
         image: float32.
-        mask: indices of the run's scheme.
+        mask: indices of `run_scheme`.
         values: the mask in the values of its own file, whole numbers of at most 32 bits (X, Y, Z).
         scheme: of `values`.
-        run_scheme: of `mask`.
+        run_scheme: of `mask`: the run's, or what it can judge of a mask that has the heart as one structure.
         modality: of the image.
         image_file, mask_file: where they come from; None for what was given as an array.
         warnings: for the user.
@@ -131,7 +133,8 @@ def read_inputs(
     if not found.indices.any():
         raise InputError(f"{found.path}: empty mask, no structure in it; is it the right file and label map?")
     labels = Volume(found.indices, found.affine, found.path, found.header)
-    findings = input_findings(place, scan, labels, kind, run.scheme.keys)
+    findings = input_findings(place, scan, labels, kind, found.judged.keys)
+    findings = replace(findings, mask=(*outline_alone(found.judged), *findings.mask))
     of_image = [f"{place.path.name}: {note}" for note in (*told_of_series(series, kind), *notes)]
     told = (*findings.image, *conflict_of(place), *of_image, *found.notes, *findings.told, *findings.mask)
     return Inputs(
@@ -140,7 +143,7 @@ def read_inputs(
         labels,
         found.values,
         found.scheme,
-        run.scheme,
+        found.judged,
         kind,
         image_file,
         mask_file,
@@ -153,7 +156,7 @@ def read_inputs(
 
 @dataclass(frozen=True, eq=False)
 class _Mask:
-    """A mask on the image's grid: in its own values, as indices of the run's scheme, with notes for the user."""
+    """A mask on the image's grid: in its own values, as indices of what is judged of it, with notes for the user."""
 
     path: Path
     values: npt.NDArray[np.integer]
@@ -161,6 +164,7 @@ class _Mask:
     affine: npt.NDArray[np.float64]
     header: nib.Nifti1Header | None
     scheme: LabelScheme
+    judged: LabelScheme
     notes: tuple[str, ...]
 
 
@@ -176,15 +180,16 @@ def _mask_as_map(
     (own,) = places.values()
     check_place(place, own, resample)
     scheme, notes = scheme_of_mask(own, stated, run.scheme)
+    judged = _judged(scheme, run, own.path)
     try:
         laid = in_place(place, label_values(own, scheme), resample)
-        indices = _reindexed(scheme.to_indices(laid.array, str(own.path)), scheme, run.scheme)
+        indices = _reindexed(scheme.to_indices(laid.array, str(own.path)), scheme, judged)
     except InputError as error:
         raise explained(error, place, own, scheme) from None
     scan = _image(place)
     told = own.notes if isinstance(own, LayeredLabels) else ()
     notes = (*conflict_of(own), *(f"{own.path.name}: {n}" for n in (*told, *laid.notes[len(own.notes) :], *notes)))
-    return scan, _Mask(own.path, laid.array, indices, laid.affine, laid.header, scheme, notes)
+    return scan, _Mask(own.path, laid.array, indices, laid.affine, laid.header, scheme, judged, notes)
 
 
 def _mask_in_parts(
@@ -201,15 +206,26 @@ def _mask_in_parts(
         raise InputError(
             f"{mask.path}: a folder of structure files has no label values, their names say it; leave --label-map out"
         )
-    laid = read_structure_files(mask.path, places, place, run.scheme, resample)
-    values = run.scheme.to_values(laid.array)
+    judged = _judged(scheme_of_parts(places, run.scheme), run, mask.path)
+    laid = read_structure_files(mask.path, places, place, judged, resample)
+    values = judged.to_values(laid.array)
     notes = tuple(f"{mask.path.name}: {note}" for note in laid.notes)
-    return _image(place), _Mask(mask.path, values, laid.array, laid.affine, laid.header, run.scheme, notes)
+    return _image(place), _Mask(mask.path, values, laid.array, laid.affine, laid.header, judged, judged, notes)
+
+
+def _judged(scheme: LabelScheme, run: TrainedRun, path: Path) -> LabelScheme:
+    """What the run judges of a mask of this scheme."""
+    if not is_one_heart(scheme):
+        return run.scheme
+    reason = why_not(run)
+    if reason is not None:
+        raise InputError(f"{path}: has the heart as one structure, and {reason}; {CHAMBERS_INSTEAD}")
+    return outline_scheme(scheme, run.scheme)
 
 
 def _check_scheme(scheme: LabelScheme, run: TrainedRun) -> None:
     lacking = [key for key in run.scheme.keys if key not in scheme.keys]
-    if lacking:
+    if lacking and not is_one_heart(scheme):
         raise InputError(
             f"label map {scheme.name!r}: does not say which value stands for {', '.join(lacking)}, which the run "
             f"{run.path} judges"

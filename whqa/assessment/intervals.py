@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from whqa.assessment.ensemble import LOST, NO_LABELS, Judgement
 from whqa.assessment.model import TrainedRun
+from whqa.assessment.one_heart import NO_CHAMBERS
 from whqa.contract.quality_json import QualityIndicator, Regions
 from whqa.quality import one_minus_mean
 from whqa.results.conformal import OutOfFold, conformal_interval
@@ -23,17 +25,23 @@ class ExpectedDice(NamedTuple):
     reason: str | None
 
 
-def quality_indicators(run: TrainedRun, judgement: Judgement, confidence: float) -> Regions:
-    """QI of both regions."""
-    return {
+def quality_indicators(run: TrainedRun, judgement: Judgement, confidence: float, keys: Sequence[str]) -> Regions:
+    """QI of both regions, of a mask with these structures."""
+    found: Regions = {
         "volume": _quality_indicator(run, judgement, "volume", confidence),
         "heart": _quality_indicator(run, judgement, "heart", confidence),
     }
+    if tuple(keys) != run.scheme.keys:
+        found["volume"] |= {"interval": None, "reason": found["volume"]["reason"] or NO_CHAMBERS}
+        found["heart"] |= {"interval": None, "reason": found["heart"]["reason"] or NO_CHAMBERS}
+    return found
 
 
-def expected_dice_by_structure(run: TrainedRun, judgement: Judgement, confidence: float) -> dict[str, ExpectedDice]:
-    """Key of the run's scheme -> expected Dice, in the scheme's order."""
-    return {key: _expected(run, judgement, index, key, confidence) for index, key in enumerate(run.scheme.keys)}
+def expected_dice_by_structure(
+    run: TrainedRun, judgement: Judgement, confidence: float, keys: Sequence[str]
+) -> dict[str, ExpectedDice]:
+    """Structure of the mask -> expected Dice, in the order of its labels."""
+    return {key: _expected(run, judgement, index, key, confidence) for index, key in enumerate(keys)}
 
 
 def _quality_indicator(run: TrainedRun, judgement: Judgement, region: str, confidence: float) -> QualityIndicator:
@@ -56,6 +64,8 @@ def _expected(run: TrainedRun, judgement: Judgement, index: int, key: str, confi
     value = float(judgement.expected_dice[index])
     if np.isnan(value):
         return ExpectedDice(None, None, "not in the mask, and no more than a trace of it expected")
+    if key not in run.scheme.keys:
+        return ExpectedDice(value, None, NO_CHAMBERS)
     by_fold = {k: v.dice[index] for k, v in judgement.by_fold.items() if not np.isnan(v.dice[index])}
     found = conformal_interval(OutOfFold.of(run.cases, f"dice_{key}_predicted", f"dice_{key}"), by_fold, confidence)
     return ExpectedDice(value, None if found is None else list(found), FEW if found is None else None)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from whqa.assessment.inputs import Inputs
 from whqa.assessment.model import TrainedRun
 from whqa.assessment.run_grid import CaseOnGrid
 from whqa.contract.quality_json import Unfamiliar
-from whqa.data.case import Modality
 from whqa.results.familiarity import feature_table, unchecked, unfamiliar
 from whqa.results.features import features
 
@@ -30,9 +30,9 @@ class Likeness:
         return [self.unchecked] if self.unchecked else []
 
 
-def likeness_to(run: TrainedRun, case: CaseOnGrid, modality: Modality) -> Likeness:
+def likeness_to(run: TrainedRun, case: CaseOnGrid, inputs: Inputs) -> Likeness:
     """Compare the numbers of one case with those of the run's own of the same modality."""
-    known = feature_table(run.features, modality)
-    numbers = features(case.image, case.mask, case.geometry, run.scheme.keys)
+    known = feature_table(run.features, inputs.modality)
+    numbers = features(case.image, case.mask, case.geometry, inputs.run_scheme.keys)
     strange = unfamiliar(numbers, known)
     return Likeness(strange, unchecked(known))

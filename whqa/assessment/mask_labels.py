@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from whqa.data.formats.volume_files import Grid, LayeredLabels, Volume, label_names
-from whqa.data.sources.names import ONE_HEART, VESSELS, structure_key
+from whqa.data.sources.names import APPENDAGE, HEART, ONE_HEART, VESSELS, structure_key
 from whqa.errors import InputError
 from whqa.structures import SCHEMES, STRUCTURES, LabelScheme, merged_scheme
 
@@ -42,6 +42,8 @@ def scheme_of_mask(
     if stated is not None:
         remedy = "leave --label-map out, then the names in the file are used" if usable else ""
         return stated, _checked(path, names, stated, remedy)
+    if not usable and HEART in map(structure_key, names.values()):
+        return _of_one_heart(names, structures)
     if not structures or not _contradictions(names, of_run, strict=True):
         notes = _checked(path, names, of_run, "")
         others = set(names) - set(structures) - of_run.ignored - set(_meaning(of_run))
@@ -106,6 +108,19 @@ def _of_names(
     return merged_scheme("the names in the file", {**values, "ignore": others}), tuple(notes)
 
 
+def _of_one_heart(names: Mapping[int, str], structures: Mapping[int, str]) -> tuple[LabelScheme, tuple[str, ...]]:
+    values: dict[str, list[int]] = {HEART: []}
+    for value, name in sorted(names.items(), key=lambda item: structure_key(item[1]) != HEART):
+        if structure_key(name) in (HEART, APPENDAGE):
+            values[HEART].append(value)
+        elif value in structures:
+            values.setdefault(structures[value], []).append(value)
+    found = ", ".join(f"{key} {'+'.join(map(str, of_key))}" for key, of_key in values.items())
+    others = sorted(set(names) - {value for of_key in values.values() for value in of_key})
+    note = f"its labels are read by the names in the file: {found}; its other {len(others)} count as background"
+    return merged_scheme("the names in the file", {**values, "ignore": others}), (note,)
+
+
 def _checked(path: Path, names: Mapping[int, str], scheme: LabelScheme, remedy: str) -> tuple[str, ...]:
     """Notes about names that the scheme does not bear out; refused where that is a contradiction."""
     known = scheme.name in SCHEMES
@@ -139,7 +154,7 @@ def _meaning(scheme: LabelScheme) -> dict[int, str]:
 
 
 def _why(names: Mapping[int, str], scheme: LabelScheme | None = None) -> str:
-    if "heart" in (structure_key(name) for name in names.values()):
+    if HEART in (structure_key(name) for name in names.values()):
         return ONE_HEART
     if scheme is None:
         return "give a mask of the heart's chambers, or say which value is which: --label-map lv=1,rv=2"

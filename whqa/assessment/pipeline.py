@@ -26,6 +26,7 @@ from whqa.assessment.ensemble import LOST, Judgement, judge_mask
 from whqa.assessment.inputs import InputOptions, read_inputs
 from whqa.assessment.likeness import likeness_to
 from whqa.assessment.model import TrainedRun, load_run
+from whqa.assessment.one_heart import OUTLINE_LEFT, OneHeart, is_one_heart
 from whqa.assessment.quality_record import Findings, Moments, quality_record
 from whqa.assessment.run_grid import CaseOnGrid, from_run_grid, to_run_grid
 from whqa.assessment.told_opinion import ToldOpinion, check_told, told_opinion
@@ -82,25 +83,26 @@ def assess(
     read = time.perf_counter()
     case = to_run_grid(inputs, run)
     told = told_opinion(probabilities, inputs, case, run)
-    judgement = _judgement(run, case, told)
+    judgement = _judgement(run, case, told, OneHeart.of(run.scheme, inputs.run_scheme))
     judged = time.perf_counter()
-    choice = correction_choice(run).unless(LOST if judgement.lost else None)
+    left_alone = LOST if judgement.lost else OUTLINE_LEFT if is_one_heart(inputs.run_scheme) else None
+    choice = correction_choice(run).unless(left_alone)
     corrected = corrected_mask(judgement, case.mask, choice.rule)
     maps = from_run_grid(inputs, case, judgement, corrected.labels)
-    found = Findings(inputs, case, told, judgement, likeness_to(run, case, inputs.modality), choice, corrected, maps)
+    found = Findings(inputs, case, told, judgement, likeness_to(run, case, inputs), choice, corrected, maps)
     return _assessment(run, found, quality_record(run, found, confidence, Moments(started, read, judged)))
 
 
-def _judgement(run: TrainedRun, case: CaseOnGrid, told: ToldOpinion | None) -> Judgement:
+def _judgement(run: TrainedRun, case: CaseOnGrid, told: ToldOpinion | None, one_heart: OneHeart | None) -> Judgement:
     image, mask = torch.from_numpy(case.image), torch.from_numpy(case.mask.astype(np.int64))
-    return judge_mask(run.networks, image, mask, case.geometry.spacing, None if told is None else told.log_p)
+    return judge_mask(run.networks, image, mask, case.geometry.spacing, None if told is None else told.log_p, one_heart)
 
 
 def _assessment(run: TrainedRun, found: Findings, quality: QualityJson) -> Assessment:
     inputs, maps = found.inputs, found.maps
     return Assessment(
         name=inputs.name,
-        scheme=run.scheme,
+        scheme=inputs.run_scheme,
         image=inputs.image.array,
         mask=inputs.mask.array,
         corrected=maps.corrected,

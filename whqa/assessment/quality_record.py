@@ -65,10 +65,11 @@ def quality_record(run: TrainedRun, found: Findings, confidence: float, moments:
     """All that is known about the mask; `confidence` is that of the intervals."""
     inputs, maps, likeness = found.inputs, found.maps, found.likeness
     outside = outside_share(inputs, found.case.geometry)
-    qi = quality_indicators(run, found.judgement, confidence)
+    keys = inputs.run_scheme.keys
+    qi = quality_indicators(run, found.judgement, confidence, keys)
     structures = _structures(run, found, confidence)
     doubts = () if found.told is None else found.told.doubts
-    places = wrong_places(found.maps.probability, inputs.mask.array, run.scheme.keys, inputs.voxel_ml)
+    places = wrong_places(found.maps.probability, inputs.mask.array, keys, inputs.voxel_ml)
     return {
         "case": inputs.name,
         "confidence": confidence,
@@ -83,9 +84,7 @@ def quality_record(run: TrainedRun, found: Findings, confidence: float, moments:
         "qi": qi,
         "structures": structures,
         "places": places,
-        "work": work_to_do(
-            maps.probability, inputs.mask.array, maps.opinion, keys=run.scheme.keys, voxel_ml=inputs.voxel_ml
-        ),
+        "work": work_to_do(maps.probability, inputs.mask.array, maps.opinion, keys=keys, voxel_ml=inputs.voxel_ml),
         "outside": {"mask_share": outside},
         "warnings": [*inputs.warnings, *doubts, *_told_outside(outside, found.case), *likeness.warnings],
         "out_of_distribution": likeness.unfamiliar,
@@ -147,9 +146,10 @@ def _run(run: TrainedRun, inputs: Inputs) -> JudgingRun:
 
 def _structures(run: TrainedRun, found: Findings, confidence: float) -> dict[str, JudgedStructure]:
     inputs, maps = found.inputs, found.maps
-    expected = expected_dice_by_structure(run, found.judgement, confidence)
+    scheme = inputs.run_scheme
+    expected = expected_dice_by_structure(run, found.judgement, confidence, scheme.keys)
     structures: dict[str, JudgedStructure] = {}
-    for index, (key, title) in enumerate(zip(run.scheme.keys, run.scheme.titles, strict=True), start=1):
+    for index, (key, title) in enumerate(zip(scheme.keys, scheme.titles, strict=True), start=1):
         of_structure = inputs.mask.array == index
         n = int(of_structure.sum())
         structures[key] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +18,19 @@ from whqa.data.formats.volume_files import (
 )
 from whqa.data.reading import BINARY_MASK
 from whqa.data.sources.listing import list_files
-from whqa.data.sources.names import ONE_HEART, VESSELS, structure_key
+from whqa.data.sources.names import APPENDAGE, HEART, VESSELS, structure_key
 from whqa.errors import InputError
 from whqa.structures import STRUCTURES, LabelScheme
 
+_READ = (HEART, APPENDAGE, *STRUCTURES)
 PARTS = "segmentations"
 """Name of TotalSegmentator's folder of structure files."""
 
 
 def structure_files(folder: Path) -> dict[str, Path]:
     """Structure key -> its file in the folder, in the order of `STRUCTURES`; other files are left out.
+
+    Where there are no chambers, the heart as one structure, its appendage and the vessels.
 
     Raises:
         InputError: the folder holds no structure of the heart, or two files of one.
@@ -36,14 +39,14 @@ def structure_files(folder: Path) -> dict[str, Path]:
     parts: dict[str, Path] = {}
     for path in files:
         key = structure_key(stem(path.name))
-        if key in STRUCTURES and parts.setdefault(key, path) != path:
+        if key in _READ and parts.setdefault(key, path) != path:
             raise InputError(f"{folder}: {parts[key].name} and {path.name} are both {key}; remove one of them")
-    if parts.keys() - VESSELS:
+    if parts.keys() & STRUCTURES.keys() - VESSELS:
         return {key: parts[key] for key in STRUCTURES if key in parts}
     if not files:
         raise InputError(f"{folder}: not a mask but {describe_foreign(folder)}")
-    if any(structure_key(stem(path.name)) == "heart" for path in files):
-        raise InputError(f"{folder}: {ONE_HEART}")
+    if HEART in parts:
+        return {key: parts[key] for key in _READ if key in parts}
     raise InputError(
         f"{folder}: holds no file of a structure of the heart, such as heart_ventricle_left.nii.gz; if it holds masks "
         f"of whole hearts, give one, such as {files[0]}"
@@ -53,13 +56,21 @@ def structure_files(folder: Path) -> dict[str, Path]:
 def is_structure_folder(folder: Path) -> bool:
     """Whether a folder holds files that are named as structures of a heart, or as the heart itself."""
     names = (structure_key(stem(path.name)) for path in list_files(folder, depth=0).files.values())
-    return any(name == "heart" or name in STRUCTURES.keys() - VESSELS for name in names)
+    return any(name == HEART or name in STRUCTURES.keys() - VESSELS for name in names)
 
 
 def structure_folders(folder: Path) -> list[Path]:
     """The folders of structure files of the cases in a folder: `<case>/` or `<case>/segmentations/`."""
     cases = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     return [inner for case in cases for inner in (case / PARTS, case) if inner.is_dir() and is_structure_folder(inner)]
+
+
+def scheme_of_parts(keys: Iterable[str], run_scheme: LabelScheme) -> LabelScheme:
+    """The scheme that a folder of these files is read by: the run's, or the heart as one structure with vessels."""
+    kept = [key for key in keys if key != APPENDAGE]
+    if HEART not in kept:
+        return run_scheme
+    return LabelScheme("structure files", {key: value for value, key in enumerate(kept, start=1)})
 
 
 def read_structure_files(
@@ -71,7 +82,7 @@ def read_structure_files(
         folder: of the files.
         places: headers of the files that are wanted, by structure.
         image: whose grid is wanted.
-        scheme: with these structures.
+        scheme: with these structures; the appendage belongs to the heart.
         resample: bring files of another grid to the image's.
 
     Where files overlap, the structure that is later in `STRUCTURES` wins; the notes say so.
@@ -89,7 +100,7 @@ def read_structure_files(
         inside = BINARY_MASK.to_indices(part.array, str(place.path)) != 0
         notes += [note for note in part.notes[len(place.notes) :] if note not in notes]
         twice += int(np.count_nonzero(indices[inside]))
-        indices[inside] = scheme.keys.index(key) + 1
+        indices[inside] = scheme.keys.index(HEART if key == APPENDAGE else key) + 1
     if twice:
         order = ", ".join(files)
         notes.append(f"{twice:,} voxel(s) lie in more than one of its files; of {order} the later one wins")

@@ -28,10 +28,15 @@ _NAMES = {
 }
 VESSELS = frozenset(("ao", "pa"))
 """A mask of these alone is none of a heart."""
-ONE_HEART = (
-    "TotalSegmentator's task total of version 2 has the heart as one structure; segment its chambers with "
-    "TotalSegmentator -i IMAGE.nii.gz -o chambers --task heartchambers_highres, and give the folder chambers"
+HEART = "heart"
+"""Key of the heart as one structure, which a mask may have in place of its chambers."""
+APPENDAGE = "atrial_appendage_left"
+"""Key of a part of the heart that TotalSegmentator's version 2 has beside it."""
+CHAMBERS_INSTEAD = (
+    "segment its chambers with TotalSegmentator -i IMAGE.nii.gz -o chambers --task heartchambers_highres, and give the "
+    "folder chambers"
 )
+ONE_HEART = f"TotalSegmentator's task total of version 2 has the heart as one structure; {CHAMBERS_INSTEAD}"
 _KEYS = {name: key for key, names in _NAMES.items() for name in names.split()}
 _BACKGROUND = {"background", "bg", "none", "unlabelled", "unlabeled"}
 _WORDS: dict[Modality, frozenset[str]] = {
