@@ -89,7 +89,7 @@ def test_the_outline_is_judged_and_never_accepted(
     quality = found.quality
     assert list(quality["structures"]) == ["heart", "ao"]
     assert quality["structures"]["heart"]["dice_expected"] is not None
-    assert quality["structures"]["heart"]["dice_interval"] is None
+    assert [s["dice_interval"] for s in quality["structures"].values()] == [None, None]
     assert "unseen masks have the chambers" in quality["structures"]["heart"]["reason"]
     assert quality["qi"]["heart"]["value"] is not None
     assert quality["qi"]["heart"]["interval"] is None
@@ -120,7 +120,12 @@ def test_a_run_that_cannot_judge_an_outline_says_why_and_what_helps(
 
 
 def test_a_batch_holds_masks_of_both_kinds(
-    run: TrainedRun, scan: nib.Nifti1Image, values: np.ndarray, whole: np.ndarray, tmp_path: Path
+    run: TrainedRun,
+    scan: nib.Nifti1Image,
+    values: np.ndarray,
+    whole: np.ndarray,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for folder in ("scans", "masks"):
         (tmp_path / folder).mkdir()
@@ -132,6 +137,7 @@ def test_a_batch_holds_masks_of_both_kinds(
     with pytest.raises(SystemExit) as end:
         main([*map(str, words), "--no-report"])
     assert not end.value.code
+    assert "(no interval: the run's unseen masks have the chambers" in capsys.readouterr().out
     rows = (tmp_path / "out" / "worklist.csv").read_text().splitlines()
     assert len(rows) == 3
     header = (tmp_path / "out" / "assessments.csv").read_text().splitlines()[0]

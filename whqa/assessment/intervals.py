@@ -41,7 +41,8 @@ def expected_dice_by_structure(
     run: TrainedRun, judgement: Judgement, confidence: float, keys: Sequence[str]
 ) -> dict[str, ExpectedDice]:
     """Structure of the mask -> expected Dice, in the order of its labels."""
-    return {key: _expected(run, judgement, index, key, confidence) for index, key in enumerate(keys)}
+    chambers = tuple(keys) == run.scheme.keys
+    return {key: _expected(run, judgement, index, key, confidence, chambers) for index, key in enumerate(keys)}
 
 
 def _quality_indicator(run: TrainedRun, judgement: Judgement, region: str, confidence: float) -> QualityIndicator:
@@ -58,13 +59,15 @@ def _quality_indicator(run: TrainedRun, judgement: Judgement, region: str, confi
     }
 
 
-def _expected(run: TrainedRun, judgement: Judgement, index: int, key: str, confidence: float) -> ExpectedDice:
+def _expected(
+    run: TrainedRun, judgement: Judgement, index: int, key: str, confidence: float, chambers: bool
+) -> ExpectedDice:
     if judgement.expected_dice is None:
         return ExpectedDice(None, None, NO_LABELS)
     value = float(judgement.expected_dice[index])
     if np.isnan(value):
         return ExpectedDice(None, None, "not in the mask, and no more than a trace of it expected")
-    if key not in run.scheme.keys:
+    if not chambers:
         return ExpectedDice(value, None, NO_CHAMBERS)
     by_fold = {k: v.dice[index] for k, v in judgement.by_fold.items() if not np.isnan(v.dice[index])}
     found = conformal_interval(OutOfFold.of(run.cases, f"dice_{key}_predicted", f"dice_{key}"), by_fold, confidence)

@@ -26,7 +26,6 @@ NO_MODEL = (
 FAIL_ON = {"reject": ("reject",), "review": ("review", "reject")}
 EXIT_DECISION = 3
 _NAMED = 5
-NO_INTERVAL = "(no interval: too few unseen cases in the run)"
 
 
 def add_assess_command(parser: argparse.ArgumentParser) -> None:
@@ -312,7 +311,7 @@ def _heart(heart: Mapping[str, Any]) -> str:
     if heart["value"] is None:
         return f"no QI over the heart ({heart['reason']})"
     interval = heart["interval"]
-    between = f"[{interval[0]:.3f}-{interval[1]:.3f}]" if interval else NO_INTERVAL
+    between = f"[{interval[0]:.3f}-{interval[1]:.3f}]" if interval else f"(no interval: {heart['reason']})"
     return f"QI over the heart {heart['value']:.3f} {between}"
 
 
