@@ -269,7 +269,7 @@ def test_a_missing_interval_is_explained(run: Path, scans: Path, capsys: pytest.
     words = (_files(scans / "images")[0], _files(scans / "masks")[0], "--model", run, "-o", scans / "out")
     assert _assess(*words, "--no-report", "--confidence", "0.99") == 0
     line = capsys.readouterr().out.splitlines()[0]
-    assert line.endswith(" (no interval: too few unseen cases in the run)")
+    assert line.endswith(" (no interval: too few unseen cases in the run for an interval of this confidence)")
 
 
 def test_a_disk_that_is_full_ends_with_one_line(
