@@ -299,7 +299,11 @@ def test_label_maps_in_other_orders_mean_the_same(run: TrainedRun, case: tuple[P
     [
         ({"modality": "mr"}, "modality 'mr': the run .* was trained on ct"),
         ({"confidence": 1.0}, "confidence 1: must be between"),
-        ({"label_map": {"lv": 500}}, "does not say which value stands for rv"),
+        ({"label_map": {"lv": 500}}, "does not say which value stands for rv.* --label-map lv=500,rv=600,la=420"),
+        (
+            {"label_map": {"lv_and_myo": 5, "lv": 1, "rv": 2, "la": 3, "ra": 4, "ao": 6, "pa": 7}},
+            "value 5, which has another name, is that: --label-map lv=1,rv=2,la=3,ra=4,ao=6,pa=7,myo=5",
+        ),
         ({"label_map": "nothing"}, "no label scheme 'nothing'"),
     ],
 )

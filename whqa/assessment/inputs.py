@@ -6,7 +6,7 @@ decoded once, and hashed at most once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -228,8 +228,19 @@ def _check_scheme(scheme: LabelScheme, run: TrainedRun) -> None:
     if lacking and not is_one_heart(scheme):
         raise InputError(
             f"label map {scheme.name!r}: does not say which value stands for {', '.join(lacking)}, which the run "
-            f"{run.path} judges"
+            f"{run.path} judges; {_pairs_with(lacking, scheme, run.scheme)}"
         )
+
+
+def _pairs_with(lacking: Sequence[str], scheme: LabelScheme, of_run: LabelScheme) -> str:
+    """What helps where a label map lacks structures: pairs, with its one value of another name in place of the one."""
+    of_others = {key: value for key, value in scheme.values.items() if key not in of_run.keys}
+    others = [*of_others.values(), *sorted(scheme.ignored)]
+    if len(lacking) == len(others) == 1:
+        pairs = {k: v for k, v in scheme.values.items() if k not in of_others} | {lacking[0]: others[0]}
+        known = ",".join(f"{key}={value}" for key, value in pairs.items())
+        return f"if its value {others[0]}, which has another name, is that: --label-map {known}"
+    return "write all pairs, such as --label-map " + ",".join(f"{key}={v}" for key, v in of_run.values.items())
 
 
 def _modality(modality: str | None, run: TrainedRun) -> Modality:
