@@ -32,9 +32,13 @@ def quality_indicators(run: TrainedRun, judgement: Judgement, confidence: float,
         "heart": _quality_indicator(run, judgement, "heart", confidence),
     }
     if tuple(keys) != run.scheme.keys:
-        found["volume"] |= {"interval": None, "reason": found["volume"]["reason"] or NO_CHAMBERS}
-        found["heart"] |= {"interval": None, "reason": found["heart"]["reason"] or NO_CHAMBERS}
+        return {"volume": _without_interval(found["volume"]), "heart": _without_interval(found["heart"])}
     return found
+
+
+def _without_interval(found: QualityIndicator) -> QualityIndicator:
+    reason = found["reason"] if found["value"] is None else NO_CHAMBERS
+    return {**found, "interval": None, "reason": reason}
 
 
 def expected_dice_by_structure(

@@ -30,7 +30,7 @@ ONLY_OUTLINE = (
 )
 
 NO_CHAMBERS = "the run's unseen masks have the chambers, which this mask does not tell apart"
-OUTLINE_LEFT = "the mask has the heart as one structure, and the rule for corrections was chosen on masks of chambers"
+_LEFT_ALONE = "the mask has the heart as one structure, and the rule for corrections was chosen on masks of chambers"
 
 
 def is_one_heart(scheme: LabelScheme) -> bool:
@@ -103,6 +103,11 @@ class OneHeart:
         others = own.scatter(0, mask_1DHW, 0.0)
         probability = others.sum(dim=0).clamp(0, 1)
         return probability, others / probability.clamp(min=1e-12)
+
+
+def left_alone(scheme: LabelScheme) -> str | None:
+    """Why a mask of this scheme is not corrected; None where it may be."""
+    return _LEFT_ALONE if is_one_heart(scheme) else None
 
 
 def outline_alone(scheme: LabelScheme) -> tuple[str, ...]:

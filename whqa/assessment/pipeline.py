@@ -26,7 +26,7 @@ from whqa.assessment.ensemble import LOST, Judgement, judge_mask
 from whqa.assessment.inputs import InputOptions, read_inputs
 from whqa.assessment.likeness import likeness_to
 from whqa.assessment.model import TrainedRun, load_run
-from whqa.assessment.one_heart import OUTLINE_LEFT, OneHeart, is_one_heart
+from whqa.assessment.one_heart import OneHeart, left_alone
 from whqa.assessment.quality_record import Findings, Moments, quality_record
 from whqa.assessment.run_grid import CaseOnGrid, from_run_grid, to_run_grid
 from whqa.assessment.told_opinion import ToldOpinion, check_told, told_opinion
@@ -85,8 +85,7 @@ def assess(
     told = told_opinion(probabilities, inputs, case, run)
     judgement = _judgement(run, case, told, OneHeart.of(run.scheme, inputs.run_scheme))
     judged = time.perf_counter()
-    left_alone = LOST if judgement.lost else OUTLINE_LEFT if is_one_heart(inputs.run_scheme) else None
-    choice = correction_choice(run).unless(left_alone)
+    choice = correction_choice(run).unless(LOST if judgement.lost else left_alone(inputs.run_scheme))
     corrected = corrected_mask(judgement, case.mask, choice.rule)
     maps = from_run_grid(inputs, case, judgement, corrected.labels)
     found = Findings(inputs, case, told, judgement, likeness_to(run, case, inputs), choice, corrected, maps)
