@@ -11,7 +11,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from whqa.config.instantiate import config_dir, differences
+from whqa.config.instantiate import config_dir, differences, make
 from whqa.config.run_name import run_name
 from whqa.config.speed import cpu_precision
 from whqa.config.words import check_overrides, compose_config
@@ -237,3 +237,13 @@ def test_bf16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -
 def test_the_configuration_says_nothing_of_any_machine() -> None:
     for path in config_dir().rglob("*.yaml"):
         assert not re.search(r"\.\./|/home/|/work/|/tmp/", path.read_text()), path
+
+
+@pytest.mark.parametrize("trainer", ["gpu", "ddp"])
+def test_a_machine_without_a_gpu_gets_the_words_that_help(trainer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    config = compose_config([f"trainer={trainer}"])
+    with pytest.raises(InputError, match="^trainer: PyTorch finds no GPU .*; leave trainer=gpu or trainer=ddp out"):
+        make(config.trainer)
