@@ -91,7 +91,7 @@ class QualityIndicator(TypedDict):
     Attributes:
         value: QI, 1 - mean of the calibrated error probabilities; null where the mask has no voxel on the run's grid.
         soft: the same number as `value`, under the name that it has in summary.json; null together with it.
-        interval: for the true Acc, of the confidence above; null where the run has too few unseen masks.
+        interval: for the true Acc, of the confidence above; null where the run has too few unseen masks like it.
         reason: why one of them is null; null where none is.
     """
 
@@ -134,7 +134,7 @@ class JudgedStructure(TypedDict):
         name: for people.
         dice_expected: against the truth; null without label head, and for a structure that is not in the mask and
             hardly expected at all.
-        dice_interval: for the true Dice, of the confidence above; null where the run has too few unseen masks.
+        dice_interval: for the true Dice, of the confidence above; null where the run has too few unseen masks like it.
         reason: why one of them is null; null where none is.
         volume_ml: in the mask.
         volume_ml_corrected: in the corrected mask; the same where no correction is applied.
@@ -323,7 +323,8 @@ class QualityJson(TypedDict):
         opinion: whose second opinion its networks heard; null where they hear none.
         error_map: its threshold.
         qi: how right the mask looks, by region.
-        structures: key such as "lv" -> what is known of it, in the order of the run's scheme.
+        structures: key such as "lv" -> what is known of it, in the order of the run's scheme; of a mask that has the
+            heart as one structure "heart" and the vessels that it has.
         places: where the mask is more probably wrong than right, the largest first; none is smaller than 1 ml.
         work: what there is to correct, smaller pieces as well.
         outside: what nothing is said about.
