@@ -22,6 +22,7 @@ from whqa.config.words import compose_config
 from whqa.errors import InputError
 from whqa.process import locked
 from whqa.results.validation_table import validated
+from whqa.stages import from_config
 
 CASE = "ct_train_1003"
 
@@ -229,6 +230,19 @@ def test_one_process_of_a_run_locks_its_directory_whoever_started_them(
         monkeypatch.setenv(name, value)
     with locked(tmp_path):
         assert (tmp_path / ".lock").exists() == first
+
+
+@pytest.mark.parametrize(("rank", "written"), [("0", True), ("1", False)])
+def test_a_further_process_writes_no_settings_that_the_first_has_yet_to_check(
+    rank: str, written: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """torchrun starts them at once; Lightning, which starts them later, never shows this."""
+    monkeypatch.setenv("RANK", rank)
+    for name in ("make_study", "masks_now", "make_segmenter", "run_segmenter"):
+        monkeypatch.setattr(from_config, name, lambda *_: {})
+    words = ["experiment=demo", "stage=segmenter", f"runs_dir={tmp_path}"]
+    from_config.run_stage(compose_config(words), tmp_path / "demo" / "segmenter" / "0")
+    assert (tmp_path / "demo" / "segmenter" / "0" / "config.yaml").exists() == written
 
 
 @pytest.mark.parametrize("launcher", ["TORCHELASTIC_RUN_ID", "SLURM_NTASKS"])

@@ -89,7 +89,7 @@ def run_stage(cfg: DictConfig, run_dir: Path) -> float | None:
     if is_first_rank():
         # what is about to be written again is not complete
         (run_dir / COMPLETED).unlink(missing_ok=True)
-    write_text(run_dir / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(run_dir / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
     # stamped before W&B uploads what is left
     with finished_run():
         with troubles_explained(run_dir):
