@@ -373,3 +373,20 @@ def test_a_gap_in_the_rows_of_a_method_with_an_error_map_is_refused(tmp_path, wr
     table.to_csv(path, index=False)
     with pytest.raises(InputError, match=r"boundary\) has no hit_voxels"):
         summarize(run, Console(file=io.StringIO()))
+
+
+def test_folds_of_other_data_are_put_together_only_on_demand_and_said_to_be(run, unlike_contract, capsys):
+    assert "mixed" not in summarize(run, Console(file=io.StringIO()), mixed=True)
+    path = run / "errormap" / "1" / "made_from.json"
+    record = json.loads(path.read_text())
+    record["cases"]["1003"]["image"] = "another"
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"errormap/1 saw other data .*\(image of case 1003 changed.*rm -r"):
+        summarize(run, Console(file=io.StringIO()))
+    output = io.StringIO()
+    summary = summarize(run, Console(file=output, width=160), mixed=True)
+    assert "image of case 1003 changed" in summary["mixed"]
+    assert "rm -r" not in summary["mixed"]
+    assert unlike_contract(summary, "summary.schema.json") == []
+    for told in (output.getvalue(), (run / "summary.html").read_text(), capsys.readouterr().err):
+        assert "image of case 1003 changed" in told

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import nibabel as nib
@@ -238,7 +239,8 @@ def test_a_further_process_writes_no_settings_that_the_first_has_yet_to_check(
 ) -> None:
     """torchrun starts them at once; Lightning, which starts them later, never shows this."""
     monkeypatch.setenv("RANK", rank)
-    for name in ("make_study", "masks_now", "make_segmenter", "run_segmenter"):
+    monkeypatch.setattr(from_config, "make_study", lambda *_: SimpleNamespace(made_from={}))
+    for name in ("masks_now", "make_segmenter", "run_segmenter"):
         monkeypatch.setattr(from_config, name, lambda *_: {})
     words = ["experiment=demo", "stage=segmenter", f"runs_dir={tmp_path}"]
     from_config.run_stage(compose_config(words), tmp_path / "demo" / "segmenter" / "0")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from rich.table import Table
 from whqa.config.run_config import refuse_mixed_settings
 from whqa.contract.entries import Entry
 from whqa.contract.summary_json import Segmentation, Summary
+from whqa.errors import InputError
 from whqa.files import as_named, atomic_path, write_json, write_text
-from whqa.masks.made_from import runs_begun, unknown_origin
+from whqa.masks.made_from import refuse_mixed_origins, runs_begun, unknown_origin
 from whqa.report.numbers import Columns, show_entry, show_interval, show_share
 from whqa.report.summary_page import render_page
 from whqa.results.environment import environment
@@ -28,7 +30,7 @@ from whqa.results.failure_score import SCORES
 from whqa.results.interval_coverage import interval_numbers, measure_intervals
 from whqa.results.statistics import method_numbers, segmentation_numbers
 from whqa.results.summary_entry import at_path, shown_views
-from whqa.results.tables import read_run
+from whqa.results.tables import RunTables, read_run
 
 ERRORS: Columns = (
     ("lead", "lead", 3),
@@ -48,12 +50,13 @@ QUALITY: Columns = (
 WIDE = 132
 
 
-def summarize(run_dir: Path, console: Console | None = None) -> Summary:
+def summarize(run_dir: Path, console: Console | None = None, mixed: bool = False) -> Summary:
     """Join the folds of `run_dir` and write cases.csv, summary.json and summary.html there.
 
     Args:
         run_dir: `runs/<experiment>` with folds.json and all folds of both stages completed.
         console: where the table is printed; standard output by default.
+        mixed: also put folds of different settings or data together, and say so.
 
     Returns:
         The content of summary.json.
@@ -62,10 +65,11 @@ def summarize(run_dir: Path, console: Console | None = None) -> Summary:
         InputError: a fold is missing, a case is judged twice or nowhere, or a table is damaged.
     """
     run_dir = as_named(run_dir)
-    tables = read_run(run_dir)
-    refuse_mixed_settings(runs_begun(run_dir))
-    note = unknown_origin(run_dir)
-    if note:
+    tables = read_run(run_dir, mixed)
+    if not mixed:
+        refuse_mixed_settings(runs_begun(run_dir))
+    differing = _differing(run_dir, tables) if mixed else ""
+    for note in filter(None, (unknown_origin(run_dir), differing)):
         print(f"note: {note}", file=sys.stderr)
     cohort = tables.folds["cohort"]
     measured = measure_intervals(tables)
@@ -83,6 +87,8 @@ def summarize(run_dir: Path, console: Console | None = None) -> Summary:
         "methods": method_numbers(tables, measured),
         "intervals": interval_numbers(tables, measured),
     }
+    if differing:
+        summary["mixed"] = differing
     page = render_page(tables, summary, run_dir)
     with atomic_path(run_dir / "cases.csv") as temporary:
         tables.text.to_csv(temporary, index=False, lineterminator="\n")
@@ -92,9 +98,25 @@ def summarize(run_dir: Path, console: Console | None = None) -> Summary:
     return summary
 
 
+def _differing(run_dir: Path, tables: RunTables) -> str:
+    """How the folds differ, as the line says that refuses them, without its remedy."""
+    found: list[str] = []
+    for refuse in (
+        partial(refuse_mixed_settings, runs_begun(run_dir)),
+        partial(refuse_mixed_origins, run_dir, tables.folds["folds"]),
+    ):
+        try:
+            refuse()
+        except InputError as error:
+            found.append(str(error).partition("; train again")[0])
+    return "; ".join(found)
+
+
 def _print(summary: Summary, run_dir: Path, console: Console) -> None:
     n_folds = summary["cohort"]["folds"]
     console.print(escape(f"{summary['experiment']}: {n_folds} folds, mean [95 % by patient]"), highlight=False)
+    if "mixed" in summary:
+        console.print(escape(f"folds that differ were put together: {summary['mixed']}"), soft_wrap=True)
     # One table where it fits; a narrow terminal gets two instead of cells cut in the middle of a number.
     for with_dice, columns in (
         [(True, ERRORS + QUALITY)] if console.width >= WIDE else [(True, ERRORS), (False, QUALITY)]

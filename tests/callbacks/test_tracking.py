@@ -124,7 +124,7 @@ def test_every_job_of_a_process_has_its_own_run_and_ends_it(
         if run_dir.name == "1":
             raise ValueError("the job fails")
 
-    monkeypatch.setattr(from_config, "make_study", lambda cfg, directory: None)
+    monkeypatch.setattr(from_config, "make_study", lambda cfg, directory: SimpleNamespace(made_from={}))
     monkeypatch.setattr(from_config, "masks_now", lambda study, imported: {})
     monkeypatch.setattr(from_config, "make_segmenter", lambda cfg, study, run_dir: run_dir)
     monkeypatch.setattr(from_config, "run_segmenter", work)

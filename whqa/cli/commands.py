@@ -89,6 +89,9 @@ def command_parser() -> argparse.ArgumentParser:
     summarize.add_argument(
         "--reports", type=int, default=0, metavar="N", help="write reports/<case>/ of the N worst judged masks as well"
     )
+    summarize.add_argument(
+        "--mixed", action="store_true", help="also put folds of different settings or data together, and say so"
+    )
     summarize.add_argument("--wandb", action="store_true", help="log it to W&B as well (offline, or WANDB_MODE)")
     summarize.epilog = "Example: whqa summarize runs/demo --reports 6"
     summarize.set_defaults(run=_summarize)
@@ -235,7 +238,7 @@ def _summarize(options: argparse.Namespace, overrides: list[str]) -> int:
 
         for path in write_worst_reports(options.directory, options.reports):
             print(path / "report.html", flush=True)
-    summary = summarize(options.directory)
+    summary = summarize(options.directory, mixed=options.mixed)
     if options.wandb:
         log_summary(options.directory, summary, **options_of(options.directory))
     return 0

@@ -1,4 +1,4 @@
-"""What computed the numbers of a file: part of summary.json and of quality.json."""
+"""What computed the numbers of a file: part of summary.json and of quality.json; what made a run: provenance.json."""
 
 from __future__ import annotations
 
@@ -42,6 +42,32 @@ class Environment(TypedDict):
     device: str
     platform: str
     git: Commit
+
+
+class Attempt(TypedDict):
+    """One start of a run; a later one continues from the last checkpoint.
+
+    Attributes:
+        command: that makes the run again; null where it was not started by a command.
+        environment: versions, device and code that it ran with.
+    """
+
+    command: str | None
+    environment: Environment
+
+
+class RunProvenance(TypedDict):
+    """provenance.json of a run; its settings stand in config.yaml, the digest of each case's files in made_from.json.
+
+    Attributes:
+        seed: of folds, weights and everything that is drawn.
+        cohort_sha256: one digest of all cases, their files and their folds; equal where they are.
+        attempts: in their order; one that differs in nothing from that before it is not repeated.
+    """
+
+    seed: int
+    cohort_sha256: str
+    attempts: list[Attempt]
 
 
 class OpinionSource(TypedDict):

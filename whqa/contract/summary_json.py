@@ -286,6 +286,8 @@ class Summary(TypedDict):
             images), "mixed" (references with some of the segmenter's errors), "corrupted" and "novel" (good masks
             with faults of kinds that training had, or never had). The first method is the error-map network.
         intervals: how often intervals held the truth.
+        mixed: how folds that were put together on demand (`whqa summarize --mixed`) differ in settings or data; absent
+            where they do not.
     """
 
     experiment: str
@@ -295,3 +297,4 @@ class Summary(TypedDict):
     segmentation: Segmentation
     methods: dict[str, dict[str, MethodNumbers]]
     intervals: Annotated[Intervals, OtherKeys(dict[str, MeasuredIntervals])]
+    mixed: NotRequired[str]

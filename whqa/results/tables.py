@@ -106,8 +106,12 @@ def in_order(names: Iterable[str], order: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda n: (order.index(n) if n in order else len(order), n)))
 
 
-def read_run(run_dir: Path) -> RunTables:
+def read_run(run_dir: Path, mixed: bool = False) -> RunTables:
     """Read and check folds.json and the case tables of every fold below `run_dir`.
+
+    Args:
+        run_dir: runs/<experiment>.
+        mixed: also where runs saw other data than each other.
 
     Raises:
         InputError: a fold is missing or unfinished, a case is judged twice, missing or in a foreign fold, the folds
@@ -118,7 +122,8 @@ def read_run(run_dir: Path) -> RunTables:
     stages = _stages(run_dir, len(folds["folds"]))
     _refuse_missing(run_dir, stages, len(folds["folds"]))
     _refuse_surplus(run_dir / "errormap", len(folds["folds"]))
-    refuse_mixed_origins(run_dir, folds["folds"])
+    if not mixed:
+        refuse_mixed_origins(run_dir, folds["folds"])
     structures = folds["cohort"]["structures"]
     dice = [f"dice_{key}" for key in structures]
     needed = [*CONTRACT_COLUMNS, *dice, *COUNT_COLUMNS, *CONSTANT_COLUMNS]

@@ -42,6 +42,7 @@ from whqa.modules.weights import read_weights
 from whqa.process import is_first_rank, keep_memory
 from whqa.results.validation_table import VALIDATION, validated
 from whqa.stages.processes import cluster_environment, lead_processes
+from whqa.stages.run_record import record_attempt
 from whqa.stages.running import (
     Judging,
     StageRun,
@@ -90,6 +91,7 @@ def run_stage(cfg: DictConfig, run_dir: Path) -> float | None:
         # what is about to be written again is not complete
         (run_dir / COMPLETED).unlink(missing_ok=True)
         write_text(run_dir / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
+        record_attempt(run_dir, _words(), cfg.seed, study.made_from)
     # stamped before W&B uploads what is left
     with finished_run():
         with troubles_explained(run_dir):
@@ -100,6 +102,14 @@ def run_stage(cfg: DictConfig, run_dir: Path) -> float | None:
         if is_first_rank():
             _stamp(cfg, run_dir)
     return _validated(cfg, run_dir)
+
+
+def _words() -> list[str] | None:
+    """Of the command that Hydra runs, with the folder of the user's own groups."""
+    if not HydraConfig.initialized():
+        return None
+    given = HydraConfig.get().overrides
+    return [*given.task, *(word for word in given.hydra if word.startswith("hydra.searchpath="))]
 
 
 def _validated(cfg: DictConfig, run_dir: Path) -> float | None:
