@@ -26,9 +26,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from whqa.config.instantiate import of_run
 from whqa.config.run_name import run_name
+from whqa.config.schema import Stage
 from whqa.config.words import compose_config
 from whqa.errors import InputError
-from whqa.masks.plan import choose_kinds
+from whqa.masks.plan import choose_kinds, steps_from_pair
 from whqa.masks.run_state import LOG, last_log_line, note_failure, refuse_damaged
 from whqa.masks.sharing import share_run
 from whqa.process import cpus
@@ -118,9 +119,12 @@ class Graph:
                 process.wait(timeout=10)
 
 
-def _work_of(options: Any) -> float:
+def _work_of(options: Any, stage: str, needs: frozenset[str]) -> float:
     """Millions of voxels that a training sees, for the estimate of the time left."""
-    return float(options.steps * options.batch_size * prod(options.patch)) / 1e6
+    # a segmenter that waits for another one starts from it
+    shortened = stage == Stage.segmenter and needs
+    steps = steps_from_pair(options.steps, options.steps_per_epoch) if shortened else options.steps
+    return float(steps * options.batch_size * prod(options.patch)) / 1e6
 
 
 def plan_runs(cfg: Any, experiment_dir: Path, plan: Any, words: Sequence[str] = ()) -> list[Run]:
@@ -129,10 +133,9 @@ def plan_runs(cfg: Any, experiment_dir: Path, plan: Any, words: Sequence[str] = 
     Where only masks of other programs are judged (`masks.kinds`), no segmenter is needed.
     """
     own = choose_kinds(cfg.masks.kinds, list(cfg.masks.external)).needs_segmenters
-    work = {stage: _work_of(cfg[stage]) for stage in ("segmenter", "errormap")}
-    graph = [(*name.split("/"), needs) for name, needs in plan.graph(own).items()]
+    graph = [(*name.split("/"), needs) for name, needs in plan.graph(own, cfg.segmenter.from_pairs).items()]
     return [
-        Run(stage, fold, experiment_dir / stage / fold, work[stage], needs, tuple(words))
+        Run(stage, fold, experiment_dir / stage / fold, _work_of(cfg[stage], stage, needs), needs, tuple(words))
         for stage, fold, needs in graph
     ]
 
@@ -166,7 +169,7 @@ def runs_of(
     for run in runs:  # complete ones would be taken as they are
         refuse_other_settings(of_run(cfg, run.stage, run.fold), run.directory)
     masks = masks_now(study, import_external(cfg, study, cases_at_once))
-    refuse_other_masks([run.directory for run in runs if run.stage == "errormap"], masks)
+    refuse_other_masks([run.directory for run in runs], masks)
     return runs
 
 

@@ -202,6 +202,17 @@ class JudgedCase:
         return heart_region(self.mask, self.spacing)
 
     @cached_property
+    def drawn(self) -> Tensor:
+        """The mask that the second opinion would draw, int64 (D, H, W).
+
+        Raises:
+            ValueError: the case has no opinion.
+        """
+        if self.log_p is None:
+            raise ValueError(f"case {self.case}, mask {self.kind}: no second opinion, so it draws no mask")
+        return most_probable(self.log_p)
+
+    @cached_property
     def error(self) -> Tensor:
         """The true error map E, bool (D, H, W).
 

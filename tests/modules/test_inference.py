@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from math import prod
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from whqa.modules.inference import forward_volume, tile_size
+from whqa.modules import inference
+from whqa.modules.inference import forward_volume, halo_tiles, tile_size
 from whqa.networks.voxresnet import VoxResNet
 
 
@@ -55,11 +58,77 @@ def test_tiles_are_put_together_in_place() -> None:
     torch.testing.assert_close(side, x.to(torch.bfloat16).float())
 
 
-def test_tiles_of_a_network_agree_with_its_whole_volume() -> None:
+class _Watched(nn.Module):
+    """A network that remembers what it was asked."""
+
+    def __init__(self, network: VoxResNet) -> None:
+        super().__init__()
+        self.network, self.divisor, self.reach = network.eval(), network.divisor, network.reach
+        self.sizes: list[tuple[int, ...]] = []
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        self.sizes.append(tuple(x.shape[2:]))
+        outputs: list[Tensor] = self.network(x)
+        return outputs
+
+
+def _random(strides: list[list[int]]) -> VoxResNet:
     torch.manual_seed(0)
-    network, x = VoxResNet(1, 3, width=4).eval(), torch.randn(1, 1, 64, 48, 32)
+    network = VoxResNet(1, 3, width=4, strides=strides)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm3d):
+            layer.running_var.uniform_(0.05, 0.2)  # type: ignore[union-attr]
+    return network
+
+
+@pytest.mark.parametrize("strides", [[[2, 2, 2], [1, 1, 1], [1, 1, 1]], [[2, 2, 1], [2, 1, 1], [1, 1, 1]]])
+@pytest.mark.parametrize("size", [(131, 12, 9), (9, 13, 140)])
+def test_tiles_with_a_halo_of_the_reach_say_what_the_whole_volume_says(
+    monkeypatch: pytest.MonkeyPatch, strides: list[list[int]], size: tuple[int, int, int]
+) -> None:
+    monkeypatch.setattr(inference, "MOST_WORK", 100.0)
+    network, x = _Watched(_random(strides)), torch.randn(1, 1, *size)
     whole = forward_volume(network, x, max_voxels=10**6)
-    tiled = forward_volume(network, x, max_voxels=50_000)
-    assert not whole[0].requires_grad
+    tiled = forward_volume(network, x, max_voxels=9 * 13 * 110)
+    assert len(network.sizes) > 2
+    assert all(d * h * w <= 9 * 13 * 110 for d, h, w in network.sizes[1:])
     for a, b in zip(whole, tiled, strict=True):
-        assert float((a - b).abs().mean()) < 0.05 * float(a.std())
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        assert not b.requires_grad
+        torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("strides", [[[2, 2, 2]] * 3, [[2, 2, 1], [2, 1, 1], [1, 1, 1]]])
+def test_nothing_beyond_the_reach_changes_a_voxel_and_what_lies_within_does(strides: list[list[int]]) -> None:
+    network = _random(strides).double().eval()
+    for axis, reach in enumerate(network.reach):
+        n = 2 * reach + 2 * network.divisor[axis]
+        shape = [n if a == axis else network.divisor[a] for a in range(3)]
+        x = torch.randn(1, 1, *shape, dtype=torch.double, requires_grad=True)
+        # the last voxel of a coarse block sees farthest to the left
+        at = n // 2 // network.divisor[axis] * network.divisor[axis] + network.divisor[axis] - 1
+        network(x)[0].movedim(2 + axis, 0)[at].sum().backward()
+        assert x.grad is not None
+        felt = x.grad.abs().movedim(2 + axis, 0).flatten(1).amax(dim=1).nonzero().flatten()
+        assert at - int(felt.min()) == reach
+        assert int(felt.max()) - at <= reach
+
+
+@pytest.mark.parametrize("size", [(160, 160, 128), (300, 300, 300), (512, 512, 300), (200, 200, 400), (15, 400, 400)])
+@pytest.mark.parametrize("max_voxels", [8_000_000, 1_000_000, 1000])
+def test_halo_tiles_cover_the_volume_once_and_keep_the_limits(size: tuple[int, int, int], max_voxels: int) -> None:
+    tiles = halo_tiles(size, max_voxels, (72, 72, 72), (8, 8, 8))
+    for spans, n in zip(tiles, size, strict=True):
+        assert [span.start for span in spans] == [0, *(span.end for span in spans[:-1])]
+        assert spans[-1].end == n
+        assert all(span.first % 8 == span.start % 8 == 0 for span in spans)
+        assert all(span.last % 8 == 0 or span.last == n for span in spans)
+    longest = [max(span.last - span.first for span in spans) for spans in tiles]
+    work = [sum(span.last - span.first for span in spans) for spans in tiles]
+    assert prod(longest) <= max_voxels
+    assert prod(work) <= inference.MOST_WORK * prod(size)
+
+
+def test_tiles_take_no_halo_where_the_limit_is_less_than_a_block() -> None:
+    tiles = halo_tiles((20, 20, 20), 10, (72, 72, 72), (8, 8, 8))
+    assert [(s.first, s.start, s.end, s.last) for s in tiles[0]] == [(0, 0, 8, 8), (8, 8, 16, 16), (16, 16, 20, 20)]

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import default_collate
 
 from whqa.callbacks.ranks import gather_by_index
 from whqa.files import write_rows
 from whqa.loading.datamodule import Item, WholeHeartDataModule
+from whqa.loading.whole_volumes import batch_of_one
 from whqa.metrics.mask_row import measure_mask
 from whqa.metrics.verdict_row import judge
 from whqa.modules.volume_batches import judged_case, spacing_of
@@ -63,7 +63,7 @@ class RecordValidation(pl.Callback):
 
     @torch.no_grad()
     def _row(self, trainer: pl.Trainer, module: pl.LightningModule, volume: dict[str, Any]) -> Numbers:
-        batch = trainer.strategy.batch_to_device(default_collate([volume]))
+        batch = trainer.strategy.batch_to_device(batch_of_one([volume]))
         with trainer.precision_plugin.test_step_context():
             return self.measure(module, batch)
 

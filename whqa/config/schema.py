@@ -106,9 +106,12 @@ class SegmenterConfig(StageConfig):
     Attributes:
         early: share of the steps after which the weights for masks of kind "early" are kept; the smaller, the worse
             these masks.
+        from_pairs: in the nested plan, whether the segmenter of a fold starts from that of a pair of folds, which has
+            not seen it either, and trains for a third of the steps.
     """
 
     early: float = 0.15
+    from_pairs: bool = False
 
 
 @dataclass

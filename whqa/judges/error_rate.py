@@ -22,7 +22,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from whqa.metrics.arrays import FloatArray
-from whqa.quality import JudgedCase, count, most_probable, within
+from whqa.quality import JudgedCase, count, within
 
 SMALLEST = 1e-3
 """Added to shares before their logarithm: smaller ones are alike."""
@@ -78,7 +78,7 @@ def _said_of(case: JudgedCase, log_p_CDHW: Tensor) -> list[float]:
     """What a second opinion says of a mask, see `rate_features`."""
     heart = case.heart
     doubt = 1 - log_p_CDHW.gather(0, case.mask.long()[None])[0].exp()
-    differs = (most_probable(log_p_CDHW) != case.mask) & heart
+    differs = (case.drawn != case.mask) & heart
     inner = ndimage.binary_erosion(differs.cpu().numpy())
     size = count(heart)
     return [

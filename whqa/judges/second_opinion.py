@@ -17,7 +17,7 @@ from whqa.judges.error_rate import OF_OPINION, RateModel, fit_rate
 from whqa.masks.plan import family
 from whqa.metrics.arrays import mean_defined
 from whqa.metrics.segmentation import segmentation_dice
-from whqa.quality import ErrorPrediction, JudgedCase, most_probable
+from whqa.quality import ErrorPrediction, JudgedCase
 
 SMALLEST_P = 1e-5
 
@@ -68,8 +68,7 @@ class SecondOpinion:
     def _agreement(self, heard: JudgedCase) -> dict[str, float]:
         """How like the mask is what the opinion would draw, and how alike is what those behind it would."""
         assert heard.log_p is not None
-        drawn = most_probable(heard.log_p)
-        found = {"opinion_dice": mean_defined(segmentation_dice(heard.mask, drawn, len(heard.log_p)))}
+        found = {"opinion_dice": mean_defined(segmentation_dice(heard.mask, heard.drawn, len(heard.log_p)))}
         if self._attribute == "ensemble" and heard.pairwise_dice is not None:
             found["pairwise_dice"] = heard.pairwise_dice
         return found

@@ -25,7 +25,7 @@ from whqa.loading.augmentation import Augmentation
 from whqa.loading.patch_settings import BALANCE, DELIVERED, Balance, Dropout, PatchSettings
 from whqa.loading.patches import PatchDataset
 from whqa.loading.sampling import PatchSampler, quality_bins
-from whqa.loading.whole_volumes import LatestCase, VolumeDataset
+from whqa.loading.whole_volumes import LatestCase, VolumeDataset, batch_of_one
 from whqa.masks.plan import family, is_as_delivered, is_delivered, is_trained_on, without_number
 from whqa.process import cpus
 from whqa.quality import JudgedCase
@@ -258,7 +258,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
 
     def _volumes(self, items: Sequence[Item]) -> DataLoader[dict[str, Any]]:
         # Whole volumes are read in the main process: they take milliseconds, and copies between processes take memory.
-        return DataLoader(self._dataset(items), batch_size=1)
+        return DataLoader(self._dataset(items), batch_size=1, collate_fn=batch_of_one)
 
     def _dataset(self, items: Sequence[Item]) -> VolumeDataset:
         latest = LatestCase(self.cases, self.opinions, self.ensembles, self.tta)

@@ -97,6 +97,20 @@ class VolumeDataset(Dataset[dict[str, Any]]):
         return volume | {"spacing": torch.tensor(case.spacing), "index": index, "case": name, "kind": kind}
 
 
+def batch_of_one(volumes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What torch's `default_collate` makes of a single volume, without copies: its tensors share their memory."""
+    (volume,) = volumes
+    return {name: _with_axis(part) for name, part in volume.items()}
+
+
+def _with_axis(part: Any) -> Any:
+    if isinstance(part, Tensor):
+        return part[None]
+    if isinstance(part, str):
+        return [part]
+    return torch.tensor([part], dtype=torch.float64 if isinstance(part, float) else torch.int64)
+
+
 def _volume(case: PreparedCase) -> tuple[Tensor, Tensor]:
     """Image float32 and label uint8, both (D, H, W), copied out of their memory maps."""
     return torch.from_numpy(np.array(case.image(), dtype=np.float32)), torch.from_numpy(np.array(case.label()))

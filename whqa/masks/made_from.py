@@ -2,7 +2,8 @@
 
     runs/<experiment>/{segmenter,errormap}/<name>/made_from.json
         cases   case -> fold, and SHA-256 of "image" and of "label" or of every part, "label <structure>"
-        masks   of an error-map network: who made masks, a segmenter or another program -> their digests
+        masks   of an error-map network: who made masks, a segmenter or another program -> their digests; of a
+                segmenter that started from another one: that one -> digests of the masks that it made
     runs/<experiment>/segmenter/<name>/masks.json
         "<case>/<kind>" -> SHA-256 of the mask's file, as the segmenter wrote it
 
@@ -37,7 +38,7 @@ Masks = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True)
 class MadeFrom:
-    """The record of one run; `masks` are those that an error-map network learned from and judged."""
+    """The record of one run; `masks` are those that an error-map network learned from and judged, see above."""
 
     cases: Cases
     masks: Masks = field(default_factory=dict)

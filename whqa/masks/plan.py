@@ -8,6 +8,9 @@ fold of the error-map network.
     nested       masks of a training fold j come from S{j,k}, those of the test fold from S{k}. S{j,k} serves both j and
                  k, so n folds need n (n - 1) / 2 + n trainings (5 folds: 15, not 25). No leak.
     in_sample    masks of every fold come from S{k}, which was trained on the training folds. An ablation.
+
+In the nested plan S{j} may start from S{j,k}, which has not seen fold j either, and train for a third of the steps
+(`segmenter.from_pairs`).
 """
 
 from __future__ import annotations
@@ -170,6 +173,11 @@ def parse_fold(name: str | int, n_folds: int) -> tuple[int, ...]:
     return folds
 
 
+def steps_from_pair(steps: int, steps_per_epoch: int) -> int:
+    """Steps of a segmenter that starts from another one: a third of those of a full training, in whole epochs."""
+    return -(-steps // (3 * steps_per_epoch)) * steps_per_epoch
+
+
 @dataclass(frozen=True)
 class MaskPlan:
     """Which segmenters exist for `n_folds` folds and who judges whom."""
@@ -204,13 +212,21 @@ class MaskPlan:
         """Names of all segmenters that the error-map network of `test_fold` waits for."""
         return tuple(sorted({self.segmenter_of(test_fold, j) for j in range(self.n_folds)}))
 
-    def graph(self, needs_segmenters: bool = True) -> dict[str, frozenset[str]]:
+    def pair_before(self, held_out: tuple[int, ...]) -> str | None:
+        """Name of the pair segmenter that S{j} may start from, S{j,j+1}; None for a pair itself."""
+        return fold_name((held_out[0], (held_out[0] + 1) % self.n_folds)) if len(held_out) == 1 else None
+
+    def graph(self, needs_segmenters: bool = True, from_pairs: bool = False) -> dict[str, frozenset[str]]:
         """Every run of an experiment, such as "segmenter/0-1" or "errormap/0" -> the runs that it waits for.
 
         Args:
             needs_segmenters: see `ChosenKinds`; other programs' masks, and what is made of them, nobody waits for.
+            from_pairs: single segmenters start from pairs.
         """
-        segmenters = {f"segmenter/{job.name}": frozenset[str]() for job in self.segmenters}
+        before = {job.name: self.pair_before(job.held_out) if from_pairs else None for job in self.segmenters}
+        segmenters = {
+            f"segmenter/{name}": frozenset([f"segmenter/{pair}"] if pair else []) for name, pair in before.items()
+        }
         if not needs_segmenters:
             return {f"errormap/{fold}": frozenset() for fold in range(self.n_folds)}
         return segmenters | {

@@ -56,15 +56,27 @@ def pieces(of: npt.NDArray[np.bool_], voxel_ml: float, smallest_ml: float = SMAL
         voxel_ml: volume of one voxel.
         smallest_ml: volume of the smallest piece.
     """
-    labelled, n = ndimage.label(of)
-    voxels = np.bincount(labelled.ravel(), minlength=n + 1)[1:]
-    order = np.argsort(-voxels, kind="stable")
     # what makes up a millilitre is not to fail by a rounding
-    order = order[voxels[order] >= max(1, np.ceil(smallest_ml / voxel_ml - 1e-9))]
+    least = max(1, np.ceil(smallest_ml / voxel_ml - 1e-9))
+    labelled = np.zeros(of.shape, np.int32)
+    voxels = np.zeros(0, np.intp)
+    if np.count_nonzero(of) >= least:
+        box = box_around(of, (0,) * of.ndim)
+        labelled[box], n = ndimage.label(of[box])
+        voxels = np.bincount(labelled[of], minlength=n + 1)[1:]
+    order = np.argsort(-voxels, kind="stable")
+    order = order[voxels[order] >= least]
     return Pieces(labelled, order + 1, voxels[order])
 
 
-def place_counts(shown: Tensor, true: Tensor, spacing: Sequence[float]) -> dict[str, float]:
+def places_of(true: Tensor, spacing: Sequence[float]) -> Pieces:
+    """The places where a mask is wrong; of all methods that judge it they are the same, see `place_counts`."""
+    return pieces(true.cpu().numpy(), millilitres(spacing))
+
+
+def place_counts(
+    shown: Tensor, true: Tensor, spacing: Sequence[float], faults: Pieces | None = None
+) -> dict[str, float]:
     """`PLACE_COLUMNS`: places where the mask is wrong, those of them that are shown, and shown ones that are right.
 
     A true place is found if at least a tenth of it lies in places that are shown, a shown one is false if less than a
@@ -73,22 +85,21 @@ def place_counts(shown: Tensor, true: Tensor, spacing: Sequence[float]) -> dict[
     Args:
         shown, true: bool (D, H, W).
         spacing: mm per voxel along D, H, W.
+        faults: `places_of` what is true, where they are known.
     """
-    return counts_and_places(shown, true, spacing)[0]
+    return counts_and_places(shown, true, spacing, faults)[0]
 
 
 def counts_and_places(
-    shown: Tensor, true: Tensor, spacing: Sequence[float]
+    shown: Tensor, true: Tensor, spacing: Sequence[float], faults: Pieces | None = None
 ) -> tuple[dict[str, float], npt.NDArray[np.bool_]]:
     """What `place_counts` says, and the places that are shown, bool (D, H, W)."""
-    box = box_around((shown | true).cpu().numpy(), (0, 0, 0))
-    predicted, wrong = (one.cpu().numpy()[box] for one in (shown, true))
-    voxel_ml = millilitres(spacing)
-    told, faults = pieces(predicted, voxel_ml), pieces(wrong, voxel_ml)
-    is_told = np.isin(told.labelled, told.numbers)
-    found, vain = _shares(faults, is_told) >= OVERLAP, _shares(told, wrong) < OVERLAP
-    places = np.zeros(shown.shape, dtype=bool)
-    places[box] = is_told
+    faults = places_of(true, spacing) if faults is None else faults
+    told = pieces(shown.cpu().numpy(), millilitres(spacing))
+    is_place = np.zeros(int(told.labelled.max(initial=0)) + 1, dtype=bool)
+    is_place[told.numbers] = True
+    places = is_place[told.labelled]
+    found, vain = _shares(faults, places) >= OVERLAP, _shares(told, true.cpu().numpy()) < OVERLAP
     return dict(zip(PLACE_COLUMNS, map(float, (len(found), found.sum(), vain.sum())), strict=True)), places
 
 
@@ -108,6 +119,8 @@ def place_certainty(probability: npt.NDArray[np.floating], voxel_ml: float) -> f
         reached = probability >= middle / _LEVELS
         if len(pieces(reached, voxel_ml).numbers):
             low = middle
+            # what reaches more lies within
+            probability = probability[box_around(reached, (0,) * reached.ndim)]
         else:
             high = middle - 1
     return round(low / _LEVELS, 4)
@@ -120,6 +133,5 @@ def millilitres(spacing: Sequence[float]) -> float:
 
 def _shares(of: Pieces, inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     """What share of each piece lies inside a map: (n,) as `of.numbers`."""
-    size = np.bincount(of.labelled.ravel())
-    hit = np.bincount(of.labelled.ravel(), weights=inside.ravel())
-    return hit[of.numbers] / size[of.numbers]
+    hit = np.bincount(of.labelled[inside], minlength=int(of.numbers.max(initial=0)) + 1)
+    return hit[of.numbers] / of.voxels

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from whqa.metrics.error_detection import average_precision, error_counts
-from whqa.metrics.error_places import PLACE_COLUMNS, counts_and_places
+from whqa.metrics.error_places import PLACE_COLUMNS, Pieces, counts_and_places, places_of
 from whqa.metrics.error_sizes import SIZE_COLUMNS, SizedErrors, size_counts, sized_errors
 from whqa.quality import ErrorPrediction, JudgedCase, QualityPrediction, count, one_minus_mean
 
@@ -45,7 +46,8 @@ def judge(case: JudgedCase, prediction: ErrorPrediction | QualityPrediction) -> 
     Raises:
         ValueError: the case has no reference, or the maps differ in shape.
     """
-    row = dict.fromkeys(JUDGE_COLUMNS, math.nan) | _true_of(case)
+    true = _TRUE.get(case) or _TRUE.setdefault(case, _true_of(case))
+    row = dict.fromkeys(JUDGE_COLUMNS, math.nan) | true.numbers
     if isinstance(prediction, QualityPrediction):
         return row | {f"qi_{region}": qi for region, qi in prediction.quality.items()}
     counts = error_counts(prediction.error_map, case.error)
@@ -59,17 +61,28 @@ def judge(case: JudgedCase, prediction: ErrorPrediction | QualityPrediction) -> 
         row[f"qi_{name}"] = prediction.quality(region)
         row[f"qi_soft_{name}"] = one_minus_mean(prediction.probability, region)
     row |= {name: value for name, value in prediction.agreement.items() if name in AGREEMENT_COLUMNS}
-    places, shown = counts_and_places(prediction.error_map, case.error, case.spacing)
+    places, shown = counts_and_places(prediction.error_map, case.error, case.spacing, true.places)
     if case not in _SIZED:
         # all methods are held against the same errors
         _SIZED[case] = sized_errors(case)
     return row | places | size_counts(prediction.error_map.cpu().numpy(), shown, _SIZED[case])
 
 
-def _true_of(case: JudgedCase) -> dict[str, float]:
-    return {
+class _True(NamedTuple):
+    """What is true of a mask, whichever method judges it: columns, and the places where it is wrong."""
+
+    numbers: dict[str, float]
+    places: Pieces
+
+
+_TRUE: WeakKeyDictionary[JudgedCase, _True] = WeakKeyDictionary()
+
+
+def _true_of(case: JudgedCase) -> _True:
+    numbers = {
         "voxels": float(case.error.numel()),
         "error_voxels": float(count(case.error)),
         "acc_volume": one_minus_mean(case.error),
         "acc_heart": one_minus_mean(case.error, case.heart),
     }
+    return _True(numbers, places_of(case.error, case.spacing))

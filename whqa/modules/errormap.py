@@ -22,7 +22,6 @@ and what is trained is a segmenter, without trust in a mask that it does not see
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -282,7 +281,15 @@ class ErrorMapModule(DeepSupervisionModule):
 
     def raw(self, batch: dict[str, Any], shown: dict[str, Any] | None = None) -> RawVerdict:
         """Uncalibrated outputs for a whole volume; the network sees the inputs of `shown`, None for the batch's own."""
-        final, of_image = self._halves(self.forward_volume(self.inputs(batch if shown is None else shown))[0])
+        return self.verdict(self.final(batch if shown is None else shown), batch)
+
+    def final(self, batch: dict[str, Any]) -> Tensor:
+        """What the network says of a whole volume: (1, `out_channels`, D, H, W), float32."""
+        return self.forward_volume(self.inputs(batch))[0]
+
+    def verdict(self, said: Tensor, batch: dict[str, Any]) -> RawVerdict:
+        """What follows from `final` for the batch's own mask."""
+        final, of_image = self._halves(said)
         log_p = batch[self.opinion].float() if self.hears_opinion else None
         error_logit, label_logits = self.split(final, batch["mask"].long()[:, None], log_p)
         labels = None if label_logits is None else label_logits[0]

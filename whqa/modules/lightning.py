@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from whqa.modules.base import DeepSupervisionModule, deep_supervision, side_weight
-from whqa.modules.errormap import ErrorMapModule
+from whqa.modules.errormap import ErrorMapModule, RawVerdict
+from whqa.modules.kept_outputs import KeptOutputs
 from whqa.modules.segmenter import SegmenterModule
 
 
@@ -67,3 +68,16 @@ class ErrorMapTraining(ErrorMapModule, DeepSupervisionTraining):  # type: ignore
     def __init__(self, network: nn.Module, **settings: Any) -> None:
         super().__init__(network, **settings)
         self.save_hyperparameters(settings | {"inputs": list(self.seen)})
+        self._kept = KeptOutputs()
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Weights are about to change."""
+        self._kept.forget()
+
+    def on_test_start(self) -> None:
+        """Other volumes follow."""
+        self._kept.forget()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> RawVerdict:  # type: ignore[override]
+        """See `ErrorMapModule`; the network looks at a volume once while its weights stay as they are."""
+        return self.verdict(self._kept.of(int(batch["index"][0]), lambda: self.final(batch)), batch)

@@ -29,18 +29,18 @@ from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.loading.patch_settings import Dropout, PatchSettings
 from whqa.masks.external import refuse_bare
 from whqa.masks.importing import Imported
-from whqa.masks.made_from import MadeFrom, refuse_other_masks, write_made_from
+from whqa.masks.made_from import MadeFrom, refuse_other_masks, segmenter_masks, write_made_from
 from whqa.masks.opinion import Opinion, collect_ensembles, collect_opinions, collect_tta
-from whqa.masks.plan import MaskPlan, SegmenterJob, fold_name, parse_fold
-from whqa.masks.run_state import COMPLETED, LAST_CHECKPOINT, is_complete, made_anew, refuse_damaged, stamp
+from whqa.masks.plan import MaskPlan, SegmenterJob, fold_name, parse_fold, steps_from_pair
+from whqa.masks.run_state import COMPLETED, LAST_CHECKPOINT, is_complete, refuse_damaged, stamp
 from whqa.masks.store import MaskItem, collect_masks
 from whqa.modules.errormap import in_channels, joins_mask, mask_channels, out_channels
 from whqa.modules.lightning import ErrorMapTraining, SegmenterTraining
 from whqa.modules.training_settings import USUAL_INPUTS, ErrorMapSettings, Head, Input, OptimiserSettings, sees_mask
 from whqa.modules.warm_start import start_from
-from whqa.modules.weights import read_weights
 from whqa.process import is_first_rank, keep_memory
 from whqa.results.validation_table import VALIDATION, validated
+from whqa.stages.pair_start import network_weights, pairs_weights, refuse_pairs
 from whqa.stages.processes import cluster_environment, lead_processes
 from whqa.stages.run_record import record_attempt
 from whqa.stages.running import (
@@ -149,6 +149,7 @@ def refuse_unmakeable(cfg: DictConfig, trained_here: bool = True) -> None:
             f"errormap.deep_mask=true: {target} cannot; use network=voxresnet, or errormap.deep_mask=false"
         )
     _refuse_seen_start(cfg)
+    refuse_pairs(cfg)
     make_baselines(cfg.errormap.baselines, ())
     make_shuffled(cfg.errormap.shuffled)
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -173,18 +174,23 @@ def make_segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> StageRun:
     Raises:
         InputError: a setting is wrong, or the mask plan has no such segmenter.
     """
-    options, job = cfg.segmenter, _segmenter_job(cfg.fold, study)
-    write_made_from(run_dir, MadeFrom(study.made_from))
+    options, job, steps = cfg.segmenter, _segmenter_job(cfg.fold, study), cfg.segmenter.steps
     network = make(cfg.network, in_channels=1, out_channels=study.cohort.scheme.n_classes)
-    module = SegmenterTraining(network, total_steps=options.steps, **_settings(options, OptimiserSettings))
+    pair = study.plan.pair_before(job.held_out) if options.from_pairs else None
+    if pair is not None:
+        steps = steps_from_pair(steps, options.steps_per_epoch)
+        network.load_state_dict(pairs_weights(cfg, study, pair, job.held_out[0]))
+    # another pair's segmenter would have made other masks
+    start = segmenter_masks(study.directory, [pair] if pair else [])
+    write_made_from(run_dir, MadeFrom(study.made_from, start))
+    module = SegmenterTraining(network, total_steps=steps, **_settings(options, OptimiserSettings))
     data = _data_module(cfg, study, job.held_out, test_folds=job.masks_of)
+    early = max(1, round(options.early * steps))
     callbacks = [
-        *training_callbacks(run_dir, options.steps, options.freeze_norm, cfg.seed),
-        *segmenter_callbacks(
-            study, job, run_dir, max(1, round(options.early * options.steps)), cfg.seed, _augmentation(cfg)
-        ),
+        *training_callbacks(run_dir, steps, options.freeze_norm, cfg.seed),
+        *segmenter_callbacks(study, job, run_dir, early, cfg.seed, _augmentation(cfg)),
     ]
-    return StageRun(run_dir, module, data, _trainer(cfg, run_dir, callbacks))
+    return StageRun(run_dir, module, data, _trainer(cfg, run_dir, callbacks, steps))
 
 
 def make_errormap(cfg: DictConfig, study: Study, run_dir: Path, imported: Sequence[Imported]) -> StageRun:
@@ -224,7 +230,7 @@ def make_errormap(cfg: DictConfig, study: Study, run_dir: Path, imported: Sequen
         *errormap_callbacks(study, masks, run_dir, judging, "tta" if views else "log_p"),
     ]
     module = _errormap_module(cfg, study, opinions is not None, views)
-    return StageRun(run_dir, module, data, _trainer(cfg, run_dir, callbacks))
+    return StageRun(run_dir, module, data, _trainer(cfg, run_dir, callbacks, options.steps))
 
 
 def _hears_views(asked: bool | None, there: bool) -> bool:
@@ -301,9 +307,7 @@ def _segmenters_weights(cfg: DictConfig, study: Study, inputs: Sequence[str]) ->
         why = "the network does not see the image" if Input.image not in inputs else "there are no segmenters"
         raise InputError(f"errormap.warm_start=true: {why}; set errormap.warm_start=false")
     run_dir = study.directory / "segmenter" / cfg.fold
-    refuse_damaged([run_dir], trained_only=True)
-    saved = read_weights(run_dir / LAST_CHECKPOINT, made_anew(run_dir), "state_dict")["state_dict"]
-    return {name.removeprefix("network."): values for name, values in saved.items()}
+    return network_weights(run_dir)
 
 
 def _masks(cfg: DictConfig, study: Study, fold: int, imported: Sequence[Imported]) -> list[MaskItem]:
@@ -360,7 +364,7 @@ def _augmentation(cfg: DictConfig) -> Augmentation:
     return Augmentation(**plain(cfg.augmentation))
 
 
-def _trainer(cfg: DictConfig, run_dir: Path, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
+def _trainer(cfg: DictConfig, run_dir: Path, callbacks: Sequence[pl.Callback], steps: int) -> pl.Trainer:
     """Its own callbacks first; Lightning moves those that save checkpoints behind all others."""
     options = cfg[str(cfg.stage)]
     places = {"checkpoint": {"dirpath": str(run_dir / LAST_CHECKPOINT.parent)}}
@@ -371,7 +375,7 @@ def _trainer(cfg: DictConfig, run_dir: Path, callbacks: Sequence[pl.Callback]) -
     trainer: pl.Trainer = make(
         cfg.trainer,
         **plugins,
-        max_epochs=options.steps // options.steps_per_epoch,
+        max_epochs=steps // options.steps_per_epoch,
         check_val_every_n_epoch=options.validate_every,
         default_root_dir=str(run_dir),
         use_distributed_sampler=True,
