@@ -1,4 +1,4 @@
-"""A wrong word is met before anything is imported that takes seconds."""
+"""Wrong words, help and info are answered before anything is imported that they do not need: imports take seconds."""
 
 from __future__ import annotations
 
@@ -52,3 +52,37 @@ def test_a_wrong_word_is_met_before_the_heavy_imports(words: list[str], cause: s
     code, imported, line = answer(words, tmp_path)
     assert cause in line
     assert (code, imported) == (2, "[]")
+
+
+IMPORTED = """
+import sys
+from whqa.cli import main
+for words in sys.argv[1:]:
+    try:
+        main(words.split())
+    except SystemExit as end:
+        assert not end.code, words
+print("imported", *sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def imported_by(*commands: str) -> set[str]:
+    """Packages that one process has imported after these commands."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED, *commands], capture_output=True, text=True, timeout=300, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def test_help_imports_no_reader_of_scans_and_nothing_that_computes() -> None:
+    plain = ["summarize", "compare", "status", "evidence", "assess", "export", "info", "data check", "data phantom"]
+    found = imported_by("--help", *(f"{command} --help" for command in plain))
+    assert found.isdisjoint({*HEAVY, "scipy", "nibabel", "hydra", "omegaconf", "rich", "jinja2"})
+    # those that take settings read them
+    assert imported_by("cv --help", "sweep --help", "train --help").isdisjoint({*HEAVY, "scipy", "nibabel"})
+
+
+def test_info_imports_torch_and_nothing_that_trains_or_draws() -> None:
+    found = imported_by("info --json")
+    assert "torch" in found
+    assert found.isdisjoint({*HEAVY, "nibabel"} - {"torch", "pandas"})

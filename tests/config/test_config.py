@@ -11,7 +11,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from whqa.config.instantiate import config_dir, differences, make
+from whqa.config.instantiate import config_dir, differences, make, of_run
+from whqa.config.run_config import refuse_mixed_settings
 from whqa.config.run_name import run_name
 from whqa.config.speed import cpu_precision
 from whqa.config.words import check_overrides, compose_config
@@ -247,3 +248,20 @@ def test_a_machine_without_a_gpu_gets_the_words_that_help(trainer: str, monkeypa
     config = compose_config([f"trainer={trainer}"])
     with pytest.raises(InputError, match=r"^trainer: PyTorch finds no GPU .*; leave trainer=gpu or trainer=ddp out"):
         make(config.trainer)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "line"), [("fold: '1'", "fold: '0'"), ("seed: 0", "seed: 1"), ("stage: errormap", "stage: segmenter")]
+)
+def test_runs_of_one_text_but_for_their_places_are_of_one_experiment(tmp_path: Path, spoilt: str, line: str) -> None:
+    cfg = compose_config(["experiment=demo"])
+    runs = [tmp_path / stage / fold for stage in ("segmenter", "errormap") for fold in ("0", "1", "0-1")]
+    for run in runs:
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text(OmegaConf.to_yaml(of_run(cfg, run.parent.name, run.name), resolve=True))
+    refuse_mixed_settings(runs)
+    path = tmp_path / "errormap" / "1" / "config.yaml"
+    assert f"\n{spoilt}\n" in path.read_text()
+    path.write_text(path.read_text().replace(f"\n{spoilt}\n", f"\n{line}\n"))
+    with pytest.raises(InputError, match=spoilt.split(":")[0]):
+        refuse_mixed_settings(runs)

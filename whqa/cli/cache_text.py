@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from whqa.data.cache import Cache
-from whqa.data.prepare import Preparation
+if TYPE_CHECKING:
+    from whqa.data.cache import Cache
+    from whqa.data.prepare import Preparation
 
 
 def print_cache(cache: Cache, name: str, outcomes: Sequence[Preparation], seconds: float, prune: bool) -> None:

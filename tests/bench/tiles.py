@@ -1,0 +1,100 @@
+"""A volume of 160 x 160 x 128: in one pass, and in tiles under a limit, beside MONAI's sliding window.
+
+MONAI's has windows of 96^3, an overlap of a half and Gaussian weights, around the same network: VoxResNet of width 16,
+of a run (`runs/demo`) where there is one, of random weights elsewhere. One thread, in this machine's precision; how
+far the tiles are from the whole volume is measured in float32.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from monai.inferers import sliding_window_inference
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from whqa.config.speed import cpu_precision
+from whqa.data.phantom import make_phantom
+from whqa.modules.inference import forward_volume, halo_tiles
+from whqa.networks.voxresnet import VoxResNet
+
+SHAPE, LIMITS, REPEATS = (160, 160, 128), (8_000_000, 2_000_000, 1_000_000), 3
+
+
+def network_of(run: Path) -> tuple[VoxResNet, str]:
+    """Of the run's first segmenter."""
+    torch.manual_seed(0)
+    network, path = VoxResNet(1, 8, width=16), run / "segmenter" / "0" / "checkpoints" / "last.ckpt"
+    if path.is_file():
+        saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        network.load_state_dict({name.removeprefix("network."): values for name, values in saved.items()})
+    network = network.eval().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return network, str(run) if path.is_file() else "random weights"
+
+
+def volume() -> Tensor:
+    """A phantom's image, cut or repeated to the shape."""
+    image = torch.from_numpy(make_phantom(0, 0, "ct", 1.05).image).float()
+    image = ((image - 200) / 450).clamp(-1, 1)[None, None, : SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    return image.contiguous(memory_format=torch.channels_last_3d)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """CPU time of one round."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def print_table(console: Console, run: Path = Path("runs/demo")) -> None:
+    """A row a limit."""
+    torch.set_num_threads(1)
+    (network, whose), image, bf16 = network_of(run), volume(), cpu_precision() == "bf16-mixed"
+
+    @torch.no_grad()
+    def windows() -> object:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return sliding_window_inference(
+                image, (96, 96, 96), 1, lambda x: network(x)[0].float(), overlap=0.5, mode="gaussian"
+            )
+
+    def tiled(limit: int) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return forward_volume(network, image, limit)[0]
+
+    whole = forward_volume(network, image, 10**9)[0].softmax(1)
+    table = Table(
+        *("voxels at most a pass", "tiles", "halo", "work", "CPU s", "MONAI's windows, CPU s", "ratio", "|p - whole|"),
+        title=f"160 x 160 x 128, {whose}, one thread, medians of {REPEATS}",
+    )
+    for limit in LIMITS:
+        tiles = halo_tiles(SHAPE, limit, network.reach, network.divisor)
+        pairs = [(seconds(lambda limit=limit: tiled(limit)), seconds(windows)) for _ in range(REPEATS)]
+        ours, theirs = (statistics.median(times) for times in zip(*pairs, strict=True))
+        ratio = statistics.median(b / a for a, b in pairs)
+        apart = float((forward_volume(network, image, limit)[0].softmax(1) - whole).abs().max())
+        halo = max(span.start - span.first for spans in tiles for span in spans)
+        work = 1.0
+        for spans, n in zip(tiles, SHAPE, strict=True):
+            work *= sum(span.last - span.first for span in spans) / n
+        table.add_row(
+            f"{limit:,}",
+            " x ".join(str(len(spans)) for spans in tiles),
+            str(halo),
+            f"{work:.2f}",
+            f"{ours:.1f}",
+            f"{theirs:.1f}",
+            f"{ratio:.1f}",
+            f"{apart:.1e}",
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    print_table(Console(width=120), *(Path(word) for word in sys.argv[1:]))
