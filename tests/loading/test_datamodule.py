@@ -22,6 +22,7 @@ from whqa.errors import InputError
 from whqa.loading.augmentation import Augmentation
 from whqa.loading.brightness import brightness
 from whqa.loading.datamodule import WholeHeartDataModule
+from whqa.loading.whole_volumes import batch_of_one
 from whqa.masks.opinion import OPINION, Opinion, decode, write_opinion
 from whqa.masks.store import MaskItem, mask_path, write_mask
 from whqa.modules.volume_batches import judged_case
@@ -468,3 +469,22 @@ def _train_with_two_processes(root: Path) -> None:
 
 if __name__ == "__main__":
     _train_with_two_processes(Path(sys.argv[1]))
+
+
+def test_a_batch_of_one_volume_is_torch_s_own_without_copies() -> None:
+    volume = {
+        "image": torch.randn(1, 2, 3, 4),
+        "label": torch.zeros(2, 3, 4, dtype=torch.int64),
+        "index": 3,
+        "pairwise_dice": 0.25,
+        "case": "a",
+    }
+    found, expected = batch_of_one([volume]), torch.utils.data.default_collate([volume])
+    assert found.keys() == expected.keys()
+    for name, part in expected.items():
+        if isinstance(part, torch.Tensor):
+            assert (found[name].dtype, found[name].shape) == (part.dtype, part.shape)
+            assert torch.equal(found[name], part)
+        else:
+            assert found[name] == part
+    assert found["image"].data_ptr() == volume["image"].data_ptr()

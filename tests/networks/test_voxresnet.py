@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from whqa.networks.voxresnet import SideOutput, VoxResNet, pad_to_multiple
+from whqa.networks.voxresnet import SideOutput, VoxResNet, block_means, pad_to_multiple
 
 
 def _conv(n_in: int, n_out: int) -> int:
@@ -110,3 +110,25 @@ def test_every_parameter_learns() -> None:
     network = VoxResNet(1, 2, width=4)
     sum(y.square().mean() for y in network(torch.randn(2, 1, 16, 16, 16))).backward()
     assert [n for n, p in network.named_parameters() if p.grad is None or not bool(p.grad.any())] == []
+
+
+@pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 1), (3, 2, 1)])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_block_means_are_average_pooling(stride: tuple[int, int, int], kind: torch.dtype) -> None:
+    x = torch.randn(2, 3, 12, 12, 12).to(kind)
+    found = block_means(x, stride)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, F.avg_pool3d(x.float(), stride))
+
+
+def test_block_means_of_a_one_hot_mask_are_pooled_from_full_size_to_the_last_bit() -> None:
+    torch.manual_seed(0)
+    mask = F.one_hot(torch.randint(0, 3, (1, 16, 24, 32)), 3).movedim(-1, 1).float()
+    network = VoxResNet(4, 2, width=4)
+    network.join(1, 4)
+    told: list[Tensor] = []
+    for join in network.joins:
+        join.register_forward_hook(lambda _, given, y: told.append(given[0]))
+    network(torch.cat([torch.randn(1, 1, 16, 24, 32), mask], dim=1))
+    for means, stride in zip(told, (2, 4, 8), strict=True):
+        assert torch.equal(means, F.avg_pool3d(mask, stride))
