@@ -77,7 +77,7 @@ wandb-sync: setup ## upload offline runs of W&B, what is uploaded is left out: m
 
 bench: setup ## time the parts beside MONAI, TorchIO, nnU-Net's way, scipy (minutes)
 	@$(BIN)/python -m pip install --quiet --editable ".[bench]" || echo "some peers are not installed; their rows say so"
-	@$(BIN)/python tests/bench/bench.py
+	@$(BIN)/python tests/bench/bench.py $(ARGS)
 
 dist: setup ## wheel and sdist in dist/, checked, and the wheel tried in empty environments: make dist PYTHONS="3.12"
 	@$(BIN)/python -m pip install --quiet --editable ".[release]"

@@ -67,7 +67,7 @@ def print_table(console: Console, run: Path = Path("runs/demo")) -> None:
 
     def tiled(limit: int) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            return forward_volume(network, image, limit)[0]
+            return forward_volume(network, image, limit, sides=False)[0]
 
     whole = forward_volume(network, image, 10**9)[0].softmax(1)
     table = Table(

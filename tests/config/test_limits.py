@@ -33,6 +33,7 @@ RIGHT = {
     "errormap.deep_mask": {"-1", "null"},
     "errormap.opinion_views": {"-1", "null"},
     "errormap.warm_start": {"-1"},
+    "segmenter.from_pairs": {"-1"},
     "segmenter.fused": {"-1"},
     "errormap.fused": {"-1"},
     "segmenter.num_workers": {"null"},

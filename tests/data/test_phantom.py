@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from whqa.data.phantom import Phantom, make_phantom, phantom_cohort, write_phantoms
+from whqa.data.phantom import Phantom, make_phantom, phantom_cohort, phantom_files, write_phantoms
 from whqa.data.phantom.phantom_files import SETTINGS_FILE
 from whqa.data.phantom.shapes import DISEASES, draw_subject, ellipsoid, smooth_min, tube
 from whqa.errors import InputError
@@ -273,3 +273,20 @@ def test_shapes_against_closed_forms():
     union = smooth_min(sphere, cone, 4.0)
     assert (union <= np.minimum(sphere, cone) + 1e-5).all()
     assert (union >= np.minimum(sphere, cone) - 1.0 - 1e-5).all()
+
+
+def test_several_processes_write_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_phantoms(tmp_path / "one", 2, "ct", 1, 6.0)
+    monkeypatch.setattr(phantom_files, "_FEWEST_A_PROCESS", 1)
+    monkeypatch.setattr(phantom_files, "cpus", lambda: 2)
+    write_phantoms(tmp_path / "two", 2, "ct", 1, 6.0)
+    one, two = ({f.name: f.read_bytes() for f in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert one == two
+    monkeypatch.setattr(phantom_files, "_write", _full_disk)
+    monkeypatch.setattr(phantom_files, "cpus", lambda: 1)
+    with pytest.raises(OSError, match="no space"):
+        write_phantoms(tmp_path / "three", 2, "ct", 1, 6.0)
+
+
+def _full_disk(*args: object) -> None:
+    raise OSError("no space")

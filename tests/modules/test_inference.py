@@ -132,3 +132,20 @@ def test_halo_tiles_cover_the_volume_once_and_keep_the_limits(size: tuple[int, i
 def test_tiles_take_no_halo_where_the_limit_is_less_than_a_block() -> None:
     tiles = halo_tiles((20, 20, 20), 10, (72, 72, 72), (8, 8, 8))
     assert [(s.first, s.start, s.end, s.last) for s in tiles[0]] == [(0, 0, 8, 8), (8, 8, 16, 16), (16, 16, 20, 20)]
+
+
+@pytest.mark.parametrize("max_voxels", [10**6, 9000])
+def test_the_final_logits_come_alone_where_nobody_asks_for_the_sides(max_voxels: int) -> None:
+    network, x = _random([[2, 2, 2]] * 3).eval(), torch.randn(1, 1, 40, 24, 16)
+    both, alone = (forward_volume(network, x, max_voxels, sides=sides) for sides in (True, False))
+    assert (len(both), len(alone)) == (5, 1)
+    assert torch.equal(both[0], alone[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_tiles_on_a_gpu_say_what_the_whole_volume_says() -> None:
+    network, x = _random([[2, 2, 2]] * 3).cuda().eval(), torch.randn(1, 1, 320, 16, 16, device="cuda")
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        whole, tiled = (forward_volume(network, x, limit)[0] for limit in (10**6, 220 * 16 * 16))
+    torch.testing.assert_close(tiled, whole, atol=1e-3, rtol=1e-3)

@@ -47,7 +47,8 @@ class DeepSupervisionModule(nn.Module):
         warmup: share of the steps in which the learning rate rises.
         channels_last: keep weights and inputs in channels_last_3d, see `whqa.config.speed`.
         fused: one kernel for the optimiser's step, see `whqa.config.speed`.
-        max_voxels: volumes above this size are predicted in overlapping tiles.
+        max_voxels: volumes above this size are predicted in tiles of at most so many voxels, see
+            `whqa.modules.inference`.
     """
 
     def __init__(
@@ -94,6 +95,6 @@ class DeepSupervisionModule(nn.Module):
             inputs_BCDHW = inputs_BCDHW.to(torch.get_autocast_dtype(kind))
         return inputs_BCDHW.contiguous(memory_format=self.memory_format)
 
-    def forward_volume(self, inputs_BCDHW: Tensor) -> list[Tensor]:
-        """Logits [final, side1, ...], float32, of a whole volume of any size."""
-        return forward_volume(self.network, self._laid_out(inputs_BCDHW), self.max_voxels)
+    def forward_volume(self, inputs_BCDHW: Tensor, sides: bool = False) -> list[Tensor]:
+        """Logits [final], with `sides` [final, side1, ...], float32, of a whole volume of any size."""
+        return forward_volume(self.network, self._laid_out(inputs_BCDHW), self.max_voxels, sides=sides)

@@ -22,6 +22,7 @@ and what is trained is a segmenter, without trust in a mask that it does not see
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch

@@ -59,7 +59,7 @@ class SegmenterModule(DeepSupervisionModule):
 
         "final" and "side<i>" come from the current weights, "early" from `early_weights` where these are set.
         """
-        final, *sides = self.forward_volume(self.inputs(batch))
+        final, *sides = self.forward_volume(self.inputs(batch), sides=True)
         logits = {"final": final} | {f"side{i}": side for i, side in enumerate(sides, start=1)}
         if self.early_weights is not None:
             logits["early"] = self._early_logits(batch)

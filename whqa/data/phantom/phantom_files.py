@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import gzip
 import shlex
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from rich.progress import track
 
 from whqa.data.case import Cohort, Modality
 from whqa.data.phantom.synthesis import Phantom, check_phantom, make_phantom
 from whqa.data.sources.mmwhs import read_mmwhs
 from whqa.errors import InputError
 from whqa.files import atomic_path, read_json, write_json
+from whqa.parallel import in_processes
+from whqa.process import cpus
 
 VERSION = 1
 SETTINGS_FILE = "phantom.json"
 _FIRST = 1001
+_FEWEST_A_PROCESS = 8
 
 
 def write_phantoms(
@@ -45,11 +47,19 @@ def write_phantoms(
         check_phantom(kind, spacing_mm)
     _guard(root, {"version": VERSION, "seed": int(seed), "spacing_mm": float(spacing_mm)})
     missing = [w for w in wanted if not all(_path(root, w[2], part).is_file() for part in ("image", "label"))]
-    show = sys.stderr.isatty() and bool(missing)
-    for kind, index, name in track(missing, "phantoms", disable=not show, transient=True):
-        phantom = make_phantom(seed, index, kind, spacing_mm)
-        _write(_path(root, name, "image"), phantom.image, phantom.affine)
-        _write(_path(root, name, "label"), phantom.label, phantom.affine)
+    # the start of a process takes as long as a few phantoms
+    jobs = max(1, min(cpus(), len(missing) // _FEWEST_A_PROCESS))
+    written = in_processes(partial(_write_phantom, root, seed, spacing_mm), missing, jobs, "phantoms")
+    for trouble in written:
+        if isinstance(trouble, Exception):
+            raise trouble
+
+
+def _write_phantom(root: Path, seed: int, spacing_mm: float, wanted: tuple[Modality, int, str]) -> None:
+    kind, index, name = wanted
+    phantom = make_phantom(seed, index, kind, spacing_mm)
+    _write(_path(root, name, "image"), phantom.image, phantom.affine)
+    _write(_path(root, name, "label"), phantom.label, phantom.affine)
 
 
 def phantom_of_case(case: str, seed: int = 0, spacing_mm: float = 2.0) -> Phantom:
