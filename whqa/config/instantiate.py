@@ -98,7 +98,7 @@ def make(config: DictConfig, **arguments: Any) -> Any:
 def _of_setting(config: DictConfig, said: str) -> str:
     """A target that names its argument names a setting."""
     if "No supported gpu backend" in said:
-        said = "PyTorch finds no GPU on this machine; leave trainer=gpu or trainer=ddp out to train on the CPU"
+        said = "PyTorch finds no GPU on this machine; leave the choice of a trainer out to train on the CPU"
     named = re.match(r"(\w+)=", said)
     return f"{config._get_full_key(None)}{'.' if named and named[1] in config else ': '}{said}"
 
