@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from whqa.errors import InputError
 from whqa.modules.base import DeepSupervisionModule, deep_supervision, side_weight
 from whqa.modules.errormap import ErrorMapModule, RawVerdict
 from whqa.modules.kept_outputs import KeptOutputs
@@ -37,6 +38,21 @@ class DeepSupervisionTraining(DeepSupervisionModule, pl.LightningModule):
             loss = deep_supervision(outputs, self.target(batch), self.loss, weight)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["index"]))
         return loss
+
+    def forward_volume(self, inputs_BCDHW: Tensor, sides: bool = False) -> list[Tensor]:
+        """See `DeepSupervisionModule.forward_volume`.
+
+        Raises:
+            InputError: logits are not finite, as after a training whose loss is finite on patches alone.
+        """
+        outputs = super().forward_volume(inputs_BCDHW, sides)
+        if not all(torch.isfinite(logits.sum()) for logits in outputs):
+            raise InputError(
+                f"training diverged: after step {self.global_step} the network gives no numbers (NaN) for a whole "
+                "volume; lower the stage's own segmenter.learning_rate or errormap.learning_rate, or set "
+                "trainer.precision=32-true"
+            )
+        return outputs
 
     def configure_optimizers(self) -> Any:
         """AdamW and a one-cycle learning rate, stepped every batch."""
