@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -70,8 +71,10 @@ def test_rows_are_those_of_the_verdict_of_the_test(record: Callable[..., RecordV
     rows = read_validation(tmp_path / "errormap" / "0")
     assert rows is not None
     assert list(zip(rows["case"], rows["mask_kind"], strict=True)) == ITEMS
-    assert set(JUDGE_COLUMNS) <= set(rows)
-    for (_, row), volume in zip(rows.iterrows(), _Data().volumes(ITEMS), strict=True):
+    written = pd.read_csv(tmp_path / "errormap" / "0" / "validation.csv")
+    assert set(JUDGE_COLUMNS) <= set(written)
+    assert written["error_dice"].tolist() == rows["error_dice"].tolist()
+    for (_, row), volume in zip(written.iterrows(), _Data().volumes(ITEMS), strict=True):
         error = (volume["mask"] != volume["label"]).numpy()
         called = np.zeros(SHAPE, bool)
         called[:2] = True

@@ -29,7 +29,7 @@ def mean_entry(values: pd.Series, patients: pd.Series, reason: str) -> Entry:
     if not defined.any():
         return entry_of(math.nan, None, reason)
     x = values[defined].to_numpy(float)
-    found = entry_of(float(x.mean()), bootstrap.mean_ci95(x, list(patients[defined])), reason)
+    found = entry_of(float(x.mean()), bootstrap.mean_ci95(x, patients[defined].tolist()), reason)
     return found if defined.all() else {**found, "n": int(defined.sum())}
 
 

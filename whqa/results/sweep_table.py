@@ -12,7 +12,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from whqa.contract.entries import Entry
@@ -22,6 +24,7 @@ from whqa.masks.made_from import read_made_from
 from whqa.masks.plan import is_delivered
 from whqa.masks.run_state import made_again
 from whqa.results.mean_dice import mean_dice
+from whqa.results.run_folds import folds_to_summarize
 from whqa.results.summary_entry import entry_of, mean_entry
 from whqa.results.tables import read_run
 from whqa.results.validation_table import VALIDATION, read_validation
@@ -63,7 +66,9 @@ def read_point(directory: Path) -> PointRows:
     Raises:
         InputError: it is not finished, or a table is missing or damaged.
     """
-    tables = read_run(directory)
+    # beside these columns, which it is measured by, its summary has checked all others
+    structures = folds_to_summarize(directory)["cohort"]["structures"]
+    tables = read_run(directory, columns=["error_dice"], segmenter_columns=[f"dice_{key}" for key in structures])
     folds = range(len(tables.folds["folds"]))
     judges, segmenters = ([directory / stage / str(k) for k in folds] for stage in ("errormap", "segmenter"))
     validation = [read_validation(run_dir) for run_dir in judges]
@@ -75,10 +80,10 @@ def read_point(directory: Path) -> PointRows:
     own = [read_validation(run_dir) for run_dir in segmenters]
     final = tables.segmented[tables.segmented["mask_kind"] == "final"]
     return PointRows(
-        _rows(_joined(validation), "error_dice", digests),
-        _rows(_joined(own), "dice"),
-        _rows(tables.of_first_method.assign(run=lambda rows: rows["fold"]), "error_dice", digests),
-        _rows(final.assign(run=final["fold"], dice=mean_dice(final, tables.structures)), "dice"),
+        _validation_rows(validation, "error_dice", digests),
+        _validation_rows(own, "dice"),
+        _rows(_lists(tables.of_first_method), "error_dice", digests),
+        _rows(_lists(final.assign(dice=mean_dice(final, tables.structures))), "dice"),
     )
 
 
@@ -150,7 +155,7 @@ def _point(
 
 def _part(rows: PointRows, what: str, delivered: bool) -> pd.DataFrame:
     found: pd.DataFrame = getattr(rows, what)
-    return found[found["mask_kind"].map(is_delivered).astype(bool)] if delivered else found
+    return found[[is_delivered(kind) for kind in found["mask_kind"].tolist()]] if delivered else found
 
 
 def _figure(rows: pd.DataFrame, first: pd.DataFrame | None, is_first: bool, reason: str, to: str) -> SweepFigure:
@@ -167,30 +172,48 @@ def _figure(rows: pd.DataFrame, first: pd.DataFrame | None, is_first: bool, reas
 
 
 def _difference(rows: pd.DataFrame, first: pd.DataFrame, reason: str) -> Entry:
-    if _masks_of(rows) != _masks_of(first):
+    own, other = _keys(rows), dict(zip(_keys(first), first["value"].tolist(), strict=True))
+    if set(own) != other.keys():
         return entry_of(math.nan, None, _OTHER_MASKS)
-    both = rows.merge(first[[*_KEY, "value"]], on=_KEY, suffixes=("", "_first"))
-    return mean_entry(both["value"] - both["value_first"], both["patient"], reason)
+    values = rows["value"] - np.array([other[key] for key in own], float)
+    return mean_entry(values, rows["patient"], reason)
 
 
 def _masks_of(rows: pd.DataFrame) -> set[tuple[object, ...]]:
-    return set(rows[[*_KEY, "digest"]].itertuples(index=False, name=None))
+    return set(_keys(rows))
 
 
-def _rows(table: pd.DataFrame, column: str, digests: Mapping[int, Mapping[str, str]] | None = None) -> pd.DataFrame:
+def _keys(rows: pd.DataFrame) -> list[tuple[object, ...]]:
+    return list(zip(*(rows[name].tolist() for name in (*_KEY, "digest")), strict=True))
+
+
+def _lists(table: pd.DataFrame) -> dict[str, list[Any]]:
+    return {str(name): table[name].tolist() for name in table} | {"run": table["fold"].tolist()}
+
+
+def _rows(
+    table: Mapping[str, list[Any]], column: str, digests: Mapping[int, Mapping[str, str]] | None = None
+) -> pd.DataFrame:
     """With the digest of each mask where it matters which mask it is."""
-    if table.empty:
+    if not table["case"]:
         return pd.DataFrame(columns=[*_KEY, "patient", "value", "digest"])
-    found = table[[*_KEY, "patient"]].assign(value=table[column].astype(float), digest="")
-    if digests is not None:
-        keys = zip(table["run"], table["segmenter"], table["case"], table["mask_kind"], strict=True)
-        found["digest"] = [digests[run].get(f"{maker}/{case}/{kind}", "") for run, maker, case, kind in keys]
-    return found.reset_index(drop=True)
+    found = {name: table[name] for name in (*_KEY, "patient")} | {"value": table[column]}
+    if digests is None:
+        return pd.DataFrame({**found, "digest": ""})
+    keys = zip(found["run"], table["segmenter"], found["case"], found["mask_kind"], strict=True)
+    return pd.DataFrame(
+        {**found, "digest": [digests[of].get(f"{by}/{case}/{kind}", "") for of, by, case, kind in keys]}
+    )
 
 
-def _joined(tables: Sequence[pd.DataFrame | None]) -> pd.DataFrame:
-    known = [table.assign(run=k) for k, table in enumerate(tables) if table is not None]
-    return pd.concat(known, ignore_index=True) if known else pd.DataFrame()
+def _validation_rows(
+    tables: Sequence[pd.DataFrame | None], column: str, digests: Mapping[int, Mapping[str, str]] | None = None
+) -> pd.DataFrame:
+    known = {k: table for k, table in enumerate(tables) if table is not None}
+    names = ("case", "mask_kind", "patient", "segmenter", column)
+    joined = {name: [value for table in known.values() for value in table[name].tolist()] for name in names}
+    runs = [k for k, table in known.items() for _ in range(len(table))]
+    return _rows({**joined, "run": runs}, column, digests)
 
 
 def _digests(run_dir: Path) -> dict[str, str]:

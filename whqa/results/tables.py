@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import shlex
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 
 from whqa.errors import InputError
-from whqa.files import reading
 from whqa.masks.made_from import refuse_mixed_origins, runs_begun
 from whqa.masks.plan import MASK_KINDS, family, is_delivered
 from whqa.masks.run_state import COMPLETED, is_complete, made_again, refuse_damaged
 from whqa.masks.store import read_index
 from whqa.results.run_folds import folds_to_summarize
+from whqa.results.text_table import TextTable, joined_text, read_text_table
 
 TEXT_COLUMNS = ("case", "patient", "mask_kind", "method", "modality", "segmenter")
 METHOD_ORDER = (
@@ -35,6 +35,8 @@ METHOD_ORDER = (
 )
 ABLATIONS = ("mask_shuffled", "image_shuffled")
 """Methods that are the network itself with less to go by, see `whqa.callbacks.shuffled`: no rivals."""
+KEY_COLUMNS = ("case", "fold", "mask_kind", "method", "segmenter")
+"""What says which mask a row is of, and who judged it."""
 CONTRACT_COLUMNS = (
     *("case", "fold", "mask_kind", "method", "error_dice", "error_auprc"),
     *("acc_volume", "qi_volume", "acc_heart", "qi_heart"),
@@ -106,12 +108,19 @@ def in_order(names: Iterable[str], order: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda n: (order.index(n) if n in order else len(order), n)))
 
 
-def read_run(run_dir: Path, mixed: bool = False) -> RunTables:
+def read_run(
+    run_dir: Path,
+    mixed: bool = False,
+    columns: Collection[str] | None = None,
+    segmenter_columns: Collection[str] | None = None,
+) -> RunTables:
     """Read and check folds.json and the case tables of every fold below `run_dir`.
 
     Args:
         run_dir: runs/<experiment>.
         mixed: also where runs saw other data than each other.
+        columns: of what was judged, these and `KEY_COLUMNS` alone, to be read and to be checked; None for all.
+        segmenter_columns: the same of the segmenters' tables.
 
     Raises:
         InputError: a fold is missing or unfinished, a case is judged twice, missing or in a foreign fold, the folds
@@ -119,36 +128,41 @@ def read_run(run_dir: Path, mixed: bool = False) -> RunTables:
     """
     folds = folds_to_summarize(run_dir)
     refuse_damaged(runs_begun(run_dir))
-    stages = _stages(run_dir, len(folds["folds"]))
-    _refuse_missing(run_dir, stages, len(folds["folds"]))
-    _refuse_surplus(run_dir / "errormap", len(folds["folds"]))
+    n_folds = len(folds["folds"])
+
+    of_errormap = _read_tables(run_dir / "errormap", n_folds, columns)
+    stages = _stages(of_errormap.values())
+    _refuse_missing(run_dir, stages, n_folds)
+    _refuse_surplus(run_dir / "errormap", n_folds)
     if not mixed:
         refuse_mixed_origins(run_dir, folds["folds"])
     structures = folds["cohort"]["structures"]
     dice = [f"dice_{key}" for key in structures]
     needed = [*CONTRACT_COLUMNS, *dice, *COUNT_COLUMNS, *CONSTANT_COLUMNS]
-    text = _join(run_dir / "errormap", folds, needed, ("case", "mask_kind", "method"))
+    text = _join(run_dir / "errormap", of_errormap, folds, needed, ("case", "mask_kind", "method"))
     text = _sorted(text, dice)
     judged = _numbers(text, run_dir / "errormap")
     _refuse_empty(judged, [*CONTRACT_COLUMNS[6:], "error_voxels", *CONSTANT_COLUMNS], run_dir / "errormap")
-    _refuse_empty(judged[with_map(judged)], MAP_COLUMNS, run_dir / "errormap")
+    if columns is None:
+        _refuse_empty(judged[with_map(judged)], MAP_COLUMNS, run_dir / "errormap")
     judged["patient"] = judged["case"].map(folds["patients"])
     needed = ["case", "fold", "mask_kind", *dice]
     if "segmenter" not in stages:
         return RunTables(judged, text, pd.DataFrame(columns=[*needed, "patient"]), folds)
-    segmented = _numbers(_join(run_dir / "segmenter", folds, needed, ("case", "mask_kind")), run_dir / "segmenter")
+    of_segmenter = _read_tables(run_dir / "segmenter", n_folds, segmenter_columns)
+    joined = _join(run_dir / "segmenter", of_segmenter, folds, needed, ("case", "mask_kind"))
+    segmented = _numbers(joined, run_dir / "segmenter")
     segmented["patient"] = segmented["case"].map(folds["patients"])
     return RunTables(judged, text, segmented, folds)
 
 
-def _stages(run_dir: Path, n_folds: int) -> tuple[str, ...]:
+def _stages(of_errormap: Iterable[TextTable]) -> tuple[str, ...]:
     """Both stages, or the second alone where only masks of other programs, and those made of them, were judged."""
     makers: dict[str, set[str]] = {}
-    for path in (run_dir / "errormap" / str(k) / "cases.csv" for k in range(n_folds)):
-        if path.is_file():
-            with reading(path, "CSV", made_again(path.parent)), path.open(newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    makers.setdefault(str(row.get("mask_kind")), set()).add(str(row.get("segmenter")))
+    for table in of_errormap:
+        kinds, names = (table.columns.get(name) or ["None"] * table.n for name in ("mask_kind", "segmenter"))
+        for kind, name in set(zip(kinds, names, strict=True)):
+            makers.setdefault(kind, set()).add(name)
     programs = makers.keys() - set(MASK_KINDS)
     own = set().union(*(makers[kind] for kind in makers.keys() & set(MASK_KINDS)))
     return ("errormap",) if programs and own <= programs else ("segmenter", "errormap")
@@ -177,47 +191,57 @@ def _refuse_surplus(stage: Path, n_folds: int) -> None:
         )
 
 
-def _join(stage: Path, folds: dict[str, Any], needed: Sequence[str], key: tuple[str, ...]) -> pd.DataFrame:
+def _join(
+    stage: Path, tables: Mapping[int, TextTable], folds: dict[str, Any], needed: Sequence[str], key: tuple[str, ...]
+) -> pd.DataFrame:
     """Tables of all folds below `stage` as text, after the checks."""
     foreign_allowed = stage.name == "segmenter" and folds["plan"] == "in_sample"
-    tables = []
-    for k in range(len(folds["folds"])):
-        table = _read_table(stage / str(k) / "cases.csv", needed).assign(_directory=str(k))
-        # In-sample segmenters also write rows of the cases that they were trained on; only unseen ones count.
-        tables.append(table[table["fold"] == str(k)] if foreign_allowed else table)
-    joined = pd.concat(tables, ignore_index=True).fillna("")
-    _refuse_twice(stage, joined, key)
-    _refuse_foreign(stage, joined, folds)
+    for k, table in tables.items():
+        if lacking := [column for column in needed if column not in table.header]:
+            path = stage / str(k) / "cases.csv"
+            raise InputError(f"{path}: lacks column(s) {', '.join(lacking)}; {made_again(path.parent)}")
+    # In-sample segmenters also write rows of the cases that they were trained on; only unseen ones count.
+    known = {k: table.where("fold", str(k)) if foreign_allowed else table for k, table in tables.items()}
+    joined = joined_text(known.values())
+    directories = [str(k) for k, table in known.items() for _ in range(table.n)]
+    _refuse_twice(stage, joined, directories, key)
+    _refuse_foreign(stage, joined, directories, folds)
     _refuse_holes(stage, joined, folds, key, _external_cases(stage))
-    return joined.drop(columns="_directory")
+    return joined
 
 
-def _read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
-    with reading(path, "CSV", made_again(path.parent)):
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    lacking = [column for column in needed if column not in table]
-    if lacking:
-        raise InputError(f"{path}: lacks column(s) {', '.join(lacking)}; {made_again(path.parent)}")
-    return table
+def _read_tables(stage: Path, n_folds: int, columns: Collection[str] | None) -> dict[int, TextTable]:
+    def wanted(name: str) -> bool:
+        return columns is None or name in KEY_COLUMNS or name in columns
+
+    paths = {k: stage / str(k) / "cases.csv" for k in range(n_folds)}
+    known = {k: path for k, path in paths.items() if path.is_file()}
+    return {k: read_text_table(path, "CSV", made_again(path.parent), wanted) for k, path in known.items()}
 
 
-def _refuse_twice(stage: Path, table: pd.DataFrame, key: tuple[str, ...]) -> None:
-    twice = table[table.duplicated(list(key), keep=False)]
-    if twice.empty:
+def _rows(table: pd.DataFrame, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    return list(zip(*(table[column].tolist() for column in columns), strict=True))
+
+
+def _refuse_twice(stage: Path, table: pd.DataFrame, directories: Sequence[str], key: tuple[str, ...]) -> None:
+    rows = _rows(table, key)
+    if len(set(rows)) == len(rows):
         return
-    first = twice.iloc[0]
-    same = twice[(twice[list(key)] == first[list(key)]).all(axis=1)]
-    where = " and ".join(f"fold {name}" for name in same["_directory"])
-    what = ", ".join(f"{column} {first[column]}" for column in key[1:])
+    times = Counter(rows)
+    first = next(row for row in rows if times[row] > 1)
+    where = " and ".join(f"fold {name}" for row, name in zip(rows, directories, strict=True) if row == first)
+    what = ", ".join(f"{column} {value}" for column, value in zip(key[1:], first[1:], strict=True))
     raise InputError(
-        f"{stage}: case {first['case']} ({what}) is judged twice, in {where}; "
+        f"{stage}: case {first[0]} ({what}) is judged twice, in {where}; "
         f"remove the one that does not belong there and run the same `whqa cv ...` again"
     )
 
 
-def _refuse_foreign(stage: Path, table: pd.DataFrame, folds: dict[str, Any]) -> None:
+def _refuse_foreign(stage: Path, table: pd.DataFrame, directories: Sequence[str], folds: dict[str, Any]) -> None:
     home = {case: str(k) for k, fold in enumerate(folds["folds"]) for case in fold}
-    for case, fold, directory in table[["case", "fold", "_directory"]].drop_duplicates().itertuples(index=False):
+    for case, fold, directory in dict.fromkeys(
+        zip(table["case"].tolist(), table["fold"].tolist(), directories, strict=True)
+    ):
         if case not in home:
             raise InputError(f"{stage}/{directory}/cases.csv: case {case} is not in folds.json; retrain that fold")
         if not home[case] == directory == fold:
@@ -245,10 +269,10 @@ def _refuse_holes(
     Of another program's masks it must where it has one.
     """
     rest = list(key[1:])
-    combinations = set(table[rest].itertuples(index=False, name=None))
+    combinations = set(_rows(table, rest))
     if not any(is_delivered(kind) for kind, *_ in combinations):
         raise InputError(f"{stage}: no row has mask_kind final; retrain with the final masks")
-    present = set(table[list(key)].itertuples(index=False, name=None))
+    present = set(_rows(table, key))
     for k, fold in enumerate(folds["folds"]):
         for case in fold:
             wanted = [c for c in combinations if case in external.get(c[0], (case,))]
@@ -267,7 +291,7 @@ def with_map(rows: pd.DataFrame) -> pd.Series:
 
 
 def _refuse_empty(table: pd.DataFrame, columns: Sequence[str], stage: Path) -> None:
-    for column in columns:
+    for column in filter(table.columns.__contains__, columns):
         empty = table[table[column].isna()]
         if len(empty):
             row = empty.iloc[0]
@@ -280,27 +304,26 @@ def _refuse_empty(table: pd.DataFrame, columns: Sequence[str], stage: Path) -> N
 def _sorted(text: pd.DataFrame, dice: Sequence[str]) -> pd.DataFrame:
     """Rows by case, fold, mask kind, method; columns in the order of the contract."""
     labels = [f"{name}_{what}" for what in ("predicted", "corrected") for name in dice]
-    first = [*CONTRACT_COLUMNS, *dice, *(name for name in labels if name in text)]
-    kinds = in_order(text["mask_kind"].unique(), MASK_KINDS)
-    methods = in_order(text["method"].unique(), METHOD_ORDER)
-    order = pd.DataFrame(
-        {
-            "case": text["case"],
-            "fold": text["fold"].astype(int),
-            "mask_kind": text["mask_kind"].map(kinds.index),
-            "method": text["method"].map(methods.index),
-        }
-    ).sort_values(["case", "fold", "mask_kind", "method"], kind="stable")
+    first = [name for name in (*CONTRACT_COLUMNS, *dice, *labels) if name in text]
+    kinds, methods = (
+        {name: i for i, name in enumerate(in_order(set(text[column]), order))}
+        for column, order in (("mask_kind", MASK_KINDS), ("method", METHOD_ORDER))
+    )
+    keys = [
+        (case, int(fold), kinds[kind], methods[method])
+        for case, fold, kind, method in _rows(text, ["case", "fold", "mask_kind", "method"])
+    ]
     columns = [*first, *(c for c in text.columns if c not in first)]
-    return text.loc[order.index, columns].reset_index(drop=True)
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    return text[columns].take(order).reset_index(drop=True)
 
 
 def _numbers(text: pd.DataFrame, stage: Path) -> pd.DataFrame:
     """Text -> floats (fold: int) wherever a column is not a name; empty fields are NaN."""
-    table = text.copy()
+    table = {column: text[column] for column in text}
     for column in [c for c in text.columns if c not in TEXT_COLUMNS]:
         try:
-            values = pd.Series([float(v or "nan") for v in text[column]], index=text.index)
+            values = np.array([float(v or "nan") for v in text[column].tolist()])
         except ValueError as error:
             # Columns beyond the contract may hold words.
             if column.startswith(("dice_", "hd95_", *CONTRACT_COLUMNS[4:], *COUNT_COLUMNS, *CONSTANT_COLUMNS)):
@@ -308,8 +331,8 @@ def _numbers(text: pd.DataFrame, stage: Path) -> pd.DataFrame:
             continue
         if np.isinf(values).any():
             raise InputError(f"{stage}/*/cases.csv: column {column} holds an infinite value; retrain that fold")
-        table[column] = values.astype(int) if column == "fold" else values
-    return table
+        table[column] = pd.Series(values.astype(int) if column == "fold" else values, index=text.index)
+    return pd.DataFrame(table)
 
 
 def view(judged: pd.DataFrame, masks: str) -> pd.DataFrame:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from whqa.files import reading
 from whqa.masks.run_state import made_again
+from whqa.metrics.arrays import FloatArray
+from whqa.results.text_table import read_text_table
 
 VALIDATION = "validation.csv"
 FIGURES = {"segmenter": "dice", "errormap": "error_dice"}
 """Stage -> the column that settings are chosen by: the mean Dice over structures, or the error Dice."""
+_NAMES = ("case", "patient", "mask_kind", "segmenter")
+_WHAT = "a table of validation cases"
 
 
 def read_validation(run_dir: Path) -> pd.DataFrame | None:
     """Rows of the masks of held-back training cases; None where the run held none back, or an older version made it.
 
-    Columns are case, patient, mask_kind, segmenter, those of the stage, and of stage one `dice`, the mean over
-    structures.
+    Columns are case, patient, mask_kind, segmenter and the stage's figure; of stage one also those of its structures.
 
     Raises:
         InputError: the table is damaged.
@@ -27,15 +32,24 @@ def read_validation(run_dir: Path) -> pd.DataFrame | None:
     path = run_dir / VALIDATION
     if not path.is_file():
         return None
-    names = ("case", "patient", "mask_kind", "segmenter")
-    with reading(path, "a table of validation cases", made_again(run_dir)):
-        table = pd.read_csv(path, dtype=dict.fromkeys(names, str))
-        stage = run_dir.parent.name
+    stage = run_dir.parent.name
+    figure = FIGURES[stage]
+    remedy = made_again(run_dir)
+    table = read_text_table(path, _WHAT, remedy, lambda name: name in (*_NAMES, figure) or name.startswith("dice_"))
+    with reading(path, _WHAT, remedy):
+        rows: dict[str, Any] = {name: table.columns[name] for name in _NAMES}
         if stage == "segmenter":
-            table["dice"] = table[[c for c in table if str(c).startswith("dice_")]].astype(float).mean(axis=1)
-        if table.empty or table[[*names, FIGURES[stage]]].isna().any(axis=None):
+            dice = {name: _floats(column) for name, column in table.columns.items() if name.startswith("dice_")}
+            rows |= dice | {figure: pd.DataFrame(dice).mean(axis=1).to_numpy()}
+        else:
+            rows[figure] = _floats(table.columns[figure])
+        if not table.n or np.isnan(rows[figure]).any() or not all(all(rows[name]) for name in _NAMES):
             raise ValueError("a value is missing")
-        return table.astype({FIGURES[stage]: float})
+        return pd.DataFrame(rows)
+
+
+def _floats(column: Sequence[str]) -> FloatArray:
+    return np.array([float(field or "nan") for field in column])
 
 
 def validated(run_dirs: Sequence[Path]) -> float | None:
