@@ -63,9 +63,14 @@ def write(experiment_dir: Path, done: bool = False) -> Path:
     more = {"patients": {c: c for c in cases}, "modalities": dict.fromkeys(cases, "ct")}
     (experiment_dir / "folds.json").write_text(json.dumps(folds | more))
     for name in ("segmenter/0", "segmenter/1", "errormap/0", "errormap/1") if done else ():
-        (experiment_dir / name).mkdir(parents=True)
-        (experiment_dir / name / "COMPLETED").touch()
+        complete(experiment_dir / name)
     return experiment_dir
+
+
+def complete(run_dir: Path) -> None:
+    run_dir.mkdir(parents=True)
+    (run_dir / "cases.csv").touch()
+    (run_dir / "COMPLETED").touch()
 
 
 def answer(*words: str) -> int:
@@ -140,8 +145,7 @@ def test_watching_ends_when_all_is_done(tmp_path: Path, monkeypatch: pytest.Monk
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         name = ("segmenter/0", "segmenter/1", "errormap/0", "errormap/1")[len(slept) - 1]
-        (path / name).mkdir(parents=True)
-        (path / name / "COMPLETED").touch()
+        complete(path / name)
 
     monkeypatch.setattr(whqa.cli.status_text.time, "sleep", sleep)
     output = io.StringIO()
@@ -156,8 +160,7 @@ def test_watching_a_terminal_draws_every_state(tmp_path: Path, monkeypatch: pyte
     states: Iterator[str] = iter(("segmenter/0", "segmenter/1", "errormap/0", "errormap/1"))
 
     def sleep(seconds: float) -> None:
-        (path / (name := next(states))).mkdir(parents=True)
-        (path / name / "COMPLETED").touch()
+        complete(path / next(states))
 
     monkeypatch.setattr(whqa.cli.status_text.time, "sleep", sleep)
     output = io.StringIO()

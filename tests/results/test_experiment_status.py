@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -88,6 +89,22 @@ def test_a_complete_run_is_done_whatever_lies_beside_its_stamp(experiment: Path)
     stamp(run_dir)
     found = _one(experiment)
     assert (found["state"], found["done"], found["why"], found["left_s"]) == ("done", 1.0, None, None)
+
+
+def test_a_stamp_without_the_results_is_not_done(experiment: Path) -> None:
+    run_dir = write_run(experiment / "segmenter" / "0")
+    (run_dir / "COMPLETED").touch()
+    found = _one(experiment)
+    assert (found["state"], found["done"]) == ("failed", 0.0)
+    assert re.search(r"segmenter/0/cases\.csv: gone since .*; make it again: rm .*COMPLETED, then", found["why"] or "")
+    assert _one(experiment, "errormap/0")["waits_for"] == [f"segmenter/{k}" for k in range(3)]
+    (run_dir / "cases.csv").write_text("case\n")
+    assert _one(experiment)["state"] == "done"
+    (run_dir / "features.csv").write_text("case\n")
+    stamp(run_dir)
+    assert _one(experiment)["state"] == "done"
+    (run_dir / "features.csv").unlink()
+    assert "segmenter/0/features.csv: gone" in (_one(experiment)["why"] or "")
 
 
 def test_a_run_that_holds_its_lock_runs(experiment: Path) -> None:

@@ -113,11 +113,28 @@ def refuse_damaged(run_dirs: Iterable[Path], trained_only: bool = False) -> None
         for name, digest in _stamped(run_dir).items():
             if trained_only and name not in _OF_TRAINING:
                 continue
-            path, remedy = run_dir / name, (made_anew if name in _OF_TRAINING else made_again)(run_dir)
-            if not path.is_file():
-                raise InputError(f"{path}: gone since this run was completed; {remedy}")
-            if sha256(path) != digest:
-                raise InputError(f"{path}: not as this run wrote it; {remedy}")
+            _refuse_gone(run_dir, name)
+            if sha256(run_dir / name) != digest:
+                raise InputError(f"{run_dir / name}: not as this run wrote it; {_remedy(run_dir, name)}")
+
+
+def lost_file(run_dir: Path) -> str | None:
+    """Which file of a complete run is gone, and what makes it again; None where all are there, as they may be."""
+    try:
+        for name in _stamped(run_dir) or ("cases.csv",):
+            _refuse_gone(run_dir, name)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _refuse_gone(run_dir: Path, name: str) -> None:
+    if not (run_dir / name).is_file():
+        raise InputError(f"{run_dir / name}: gone since this run was completed; {_remedy(run_dir, name)}")
+
+
+def _remedy(run_dir: Path, name: str) -> str:
+    return (made_anew if name in _OF_TRAINING else made_again)(run_dir)
 
 
 def made_again(run_dir: Path) -> str:

@@ -1,8 +1,8 @@
 """What has become of every run of an experiment, from the files of its directory.
 
-done      it holds COMPLETED
+done      it holds COMPLETED, and the files that others read
 running   a process holds its lock, or one of another machine gave a sign of life just now
-failed    its last attempt ended with an error
+failed    its last attempt ended with an error, or a file of its results is gone
 stopped   it has begun and nobody works on it: interrupted, killed, or its machine is gone
 waiting   it has not begun, or Slurm took it back: for other runs, or for its turn
 
@@ -23,7 +23,7 @@ import yaml
 from whqa.data.folds import read_folds
 from whqa.errors import InputError
 from whqa.masks.plan import MaskPlan, choose_kinds
-from whqa.masks.run_state import LOG, has_begun, is_complete, logged_failure, noted_failure
+from whqa.masks.run_state import LOG, has_begun, is_complete, logged_failure, lost_file, noted_failure
 from whqa.process import Lock, read_lock
 from whqa.results.run_progress import PROGRESS, Progress, read_progress, saved_step
 from whqa.results.slurm_queue import JOB, Queued, queued
@@ -157,7 +157,8 @@ def _needs_segmenters(directory: Path) -> bool:
 def _run(run_dir: Path, job: Queued | None) -> RunStatus:
     lock, progress = read_lock(run_dir), read_progress(run_dir)
     if is_complete(run_dir):
-        return _status("done", lock, done=1.0)
+        lost = lost_file(run_dir)
+        return _status("failed", lock, why=lost) if lost else _status("done", lock, done=1.0)
     done = round(progress.share, 4) if progress else 0.0
     if job is not None:
         return _in_queue(run_dir, job, lock, progress, done)
