@@ -57,6 +57,18 @@ def test_the_table_names_experiments_and_signs_differences(two: tuple[Path, Path
     assert f"{found['final'][str(two[1])]['lead']['mean']:+.3f}" in output.getvalue()
 
 
+def test_no_number_is_cut_in_a_narrow_terminal(two: tuple[Path, Path]) -> None:
+    output = io.StringIO()
+    found = compare(two)
+    print_comparison(found, Console(file=output, width=80))
+    assert "…" not in output.getvalue()
+    assert max(map(len, output.getvalue().splitlines())) <= 80
+    for experiments in found.values():
+        for of_one in experiments.values():
+            for key, digits in (("error_dice", 3), ("mae", 4)):
+                assert f"{of_one[key]['mean']:.{digits}f}" in output.getvalue()
+
+
 def test_experiments_of_one_name_are_told_apart(two: tuple[Path, Path], tmp_path: Path) -> None:
     again = tmp_path / "again" / "first"
     again.parent.mkdir()

@@ -38,6 +38,17 @@ def run(tmp_path, write_run):
     return write_run(tmp_path / "demo", kinds=("final", "side1"))
 
 
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_no_number_is_cut_in_a_narrow_terminal(run, width):
+    output = io.StringIO()
+    summary = summarize(run, Console(file=output, width=width))
+    tables = output.getvalue().partition("\nsegmentation")[0]
+    assert "…" not in tables
+    shown = summary["methods"]["errormap"]["final"]
+    for numbers, digits in ((shown["error_dice"], 3), (shown["volume"]["mae"], 4), (shown["heart"]["mae_constant"], 4)):
+        assert f"{numbers['mean']:.{digits}f}" in tables
+
+
 def test_a_run_behind_a_link_has_the_name_of_the_link(run, tmp_path):
     link = tmp_path / "mine"
     link.symlink_to(run)

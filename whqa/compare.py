@@ -7,9 +7,10 @@ case tables.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from rich import box
 from rich.console import Console
@@ -22,22 +23,22 @@ from whqa.errors import InputError
 from whqa.files import as_named
 from whqa.masks.made_from import runs_begun
 from whqa.report.numbers import show_entry, show_interval
+from whqa.report.terminal import print_columns
 from whqa.results.breakdown import correction_numbers, expected_dice_mae
 from whqa.results.statistics import paired_lead, quality_numbers
 from whqa.results.summary_entry import entry_of, mean_entry
 from whqa.results.tables import RunTables, read_run, view
 
-HEADS = (
-    "masks",
-    "experiment",
-    "n",
-    "error Dice",
-    "the first leads by",
-    "PCC vol",
-    "MAE vol",
-    "correction",
-    "expected Dice off by",
+_Number = tuple[str, str, int, bool]
+_NUMBERS: tuple[_Number, ...] = (
+    ("error Dice", "error_dice", 3, False),
+    ("the first leads by", "lead", 3, True),
+    ("PCC vol", "pcc", 3, False),
+    ("MAE vol", "mae", 4, False),
+    ("correction", "gain", 3, True),
+    ("expected Dice off by", "expected_dice_mae", 3, False),
 )
+"""Of the columns: head, entry, digits and whether with a sign."""
 
 
 class Compared(TypedDict):
@@ -91,29 +92,30 @@ def compare(directories: Sequence[Path]) -> Comparison:
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """The same as a table for people."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for head in HEADS:
-        table.add_column(head, justify="left" if head in HEADS[:2] else "right", no_wrap=head in HEADS[:2])
-    directories = next(iter(comparison.values()))
-    distinct = len({Path(name).name for name in directories}) == len(directories)
-    for masks, experiments in comparison.items():
-        for name, found in experiments.items():
-            cells = [
-                _cell(found["error_dice"], 3),
-                _cell(found["lead"], 3, signed=True),
-                _cell(found["pcc"], 3),
-                _cell(found["mae"], 4),
-                _cell(found["gain"], 3, signed=True),
-                _cell(found["expected_dice_mae"], 3),
-            ]
-            table.add_row(masks, escape(Path(name).name if distinct else name), str(found["n"]), *cells)
-        table.add_section()
-    console.print(table)
+    """The same as a table for people; a narrow terminal gets several instead of cells cut within a number."""
+    print_columns(console, _NUMBERS, partial(_table, comparison, console.width // 3))
     console.print(
         "mean [95 % by patient] of the error-map network; differences mask by mask, over masks that both judged",
         style="dim",
     )
+
+
+def _table(comparison: Comparison, width_of_name: int, numbers: Sequence[_Number]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("masks", no_wrap=True)
+    table.add_column("experiment", overflow="fold", max_width=width_of_name)
+    table.add_column("n", justify="right", no_wrap=True)
+    for head, *_ in numbers:
+        table.add_column(head, justify="right", no_wrap=True)
+    directories = next(iter(comparison.values()))
+    distinct = len({Path(name).name for name in directories}) == len(directories)
+    for masks, experiments in comparison.items():
+        for name, found in experiments.items():
+            entries: Mapping[str, Any] = found
+            cells = [_cell(entries[key], digits, signed) for _, key, digits, signed in numbers]
+            table.add_row(masks, escape(Path(name).name if distinct else name), str(found["n"]), *cells)
+        table.add_section()
+    return table
 
 
 def _compared(first: RunTables, other: RunTables, masks: str) -> Compared:

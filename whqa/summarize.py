@@ -25,6 +25,7 @@ from whqa.files import as_named, atomic_path, write_json, write_text
 from whqa.masks.made_from import refuse_mixed_origins, runs_begun, unknown_origin
 from whqa.report.numbers import Columns, show_entry, show_interval, show_share
 from whqa.report.summary_page import render_page
+from whqa.report.terminal import print_columns
 from whqa.results.environment import environment
 from whqa.results.failure_score import SCORES
 from whqa.results.interval_coverage import interval_numbers, measure_intervals
@@ -32,13 +33,12 @@ from whqa.results.statistics import method_numbers, segmentation_numbers
 from whqa.results.summary_entry import at_path, shown_views
 from whqa.results.tables import RunTables, read_run
 
-ERRORS: Columns = (
+_COLUMNS: Columns = (
+    ("error Dice", "error_dice", 3),
     ("lead", "lead", 3),
     ("AUPRC", "error_auprc", 3),
     ("AURC", "failure.aurc", 3),
     ("seconds", "seconds_per_case", 2),
-)
-QUALITY: Columns = (
     ("PCC vol", "volume.pcc", 3),
     ("rho vol", "volume.spearman", 3),
     ("MAE vol", "volume.mae", 4),
@@ -47,7 +47,7 @@ QUALITY: Columns = (
     ("MAE heart", "heart.mae", 4),
     ("const.", "heart.mae_constant", 4),
 )
-WIDE = 132
+"""Head, entry and digits; the first is shown with its interval."""
 
 
 def summarize(run_dir: Path, console: Console | None = None, mixed: bool = False) -> Summary:
@@ -117,11 +117,7 @@ def _print(summary: Summary, run_dir: Path, console: Console) -> None:
     console.print(escape(f"{summary['experiment']}: {n_folds} folds, mean [95 % by patient]"), highlight=False)
     if "mixed" in summary:
         console.print(escape(f"folds that differ were put together: {summary['mixed']}"), soft_wrap=True)
-    # One table where it fits; a narrow terminal gets two instead of cells cut in the middle of a number.
-    for with_dice, columns in (
-        [(True, ERRORS + QUALITY)] if console.width >= WIDE else [(True, ERRORS), (False, QUALITY)]
-    ):
-        console.print(_table(summary, with_dice, columns))
+    print_columns(console, _COLUMNS, partial(_table, summary))
     console.print(_strata(summary))
     for line in (_segmentation(summary["segmentation"]), *_correction_and_intervals(summary), _confidences(summary)):
         console.print(line, highlight=False, soft_wrap=True)
@@ -159,15 +155,15 @@ def _correction_and_intervals(summary: Summary) -> list[str]:
     return lines
 
 
-def _table(summary: Summary, with_dice: bool, columns: Columns) -> Table:
+def _table(summary: Summary, columns: Columns) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for label in ("masks", "method", *(["error Dice"] if with_dice else []), *(label for label, _, _ in columns)):
-        left = label in ("masks", "method")
-        table.add_column(label, justify="left" if left else "right", no_wrap=left or label == "error Dice")
+    for label in ("masks", "method"):
+        table.add_column(label, no_wrap=True)
+    for label, _, _ in columns:
+        table.add_column("\n".join(label.split(" ")), justify="right", no_wrap=True)
     for masks in shown_views(summary["methods"]):
         for method, halves in summary["methods"].items():
-            dice = [_with_interval(halves[masks]["error_dice"], 3)] if with_dice else []
-            table.add_row(masks, escape(method), *dice, *_cells(halves[masks], columns))
+            table.add_row(masks, escape(method), *(_cell(halves[masks], column) for column in columns))
         table.add_section()
     return table
 
@@ -177,8 +173,8 @@ def _strata(summary: Summary) -> Table:
     method, parts = next(iter(summary["methods"].items()))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(f"strata ({escape(method)}, all)", no_wrap=True)
-    for label in ("n", "bias heart", "MAE heart", "intervals", "error Dice", "correction"):
-        table.add_column(label, justify="right")
+    for label in ("n", "bias heart", "MAE heart", "coverage", "error Dice", "correction"):
+        table.add_column(label, justify="right", min_width=len(max(label.split(), key=len)))
     for name, found in parts["all"]["strata"].items():
         if found["n"]:
             gain = show_entry(found["correction"], 3, signed=True)
@@ -194,8 +190,10 @@ def _confidences(summary: Summary) -> str:
     return "AURC by: " + ", ".join(f"{escape(method)} {SCORES[name]}" for method, name in scores.items() if name)
 
 
-def _cells(numbers: Mapping[str, Any], columns: Columns) -> list[str]:
-    return [show_entry(at_path(numbers, path), digits) for _, path, digits in columns]
+def _cell(numbers: Mapping[str, Any], column: tuple[str, str, int]) -> str:
+    _, path, digits = column
+    entry = at_path(numbers, path)
+    return _with_interval(entry, digits) if column == _COLUMNS[0] else show_entry(entry, digits)
 
 
 def _with_interval(entry: Entry, digits: int) -> str:

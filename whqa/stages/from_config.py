@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from whqa.loading.patch_settings import Dropout, PatchSettings
 from whqa.masks.external import refuse_bare
 from whqa.masks.importing import Imported
 from whqa.masks.made_from import MadeFrom, refuse_other_masks, segmenter_masks, write_made_from
-from whqa.masks.opinion import Opinion, collect_ensembles, collect_opinions, collect_tta
+from whqa.masks.opinion import collect_ensembles, collect_opinions, collect_tta
 from whqa.masks.plan import MaskPlan, SegmenterJob, fold_name, parse_fold, steps_from_pair
 from whqa.masks.run_state import COMPLETED, LAST_CHECKPOINT, is_complete, refuse_damaged, stamp
 from whqa.masks.store import MaskItem, collect_masks
@@ -40,6 +40,7 @@ from whqa.modules.training_settings import USUAL_INPUTS, ErrorMapSettings, Head,
 from whqa.modules.warm_start import start_from
 from whqa.process import is_first_rank, keep_memory
 from whqa.results.validation_table import VALIDATION, validated
+from whqa.stages.heard_opinions import hears_views, told_opinions
 from whqa.stages.pair_start import network_weights, pairs_weights, refuse_pairs
 from whqa.stages.processes import cluster_environment, lead_processes
 from whqa.stages.run_record import record_attempt
@@ -205,10 +206,12 @@ def make_errormap(cfg: DictConfig, study: Study, run_dir: Path, imported: Sequen
     digests = {maker: known for maker, known in masks_now(study, imported).items() if maker in makers}
     write_made_from(run_dir, MadeFrom(study.made_from, digests))
     own = chosen_kinds(cfg)[0].needs_segmenters
-    opinions = collect_opinions(study.directory, study.plan, study.folds, fold) if own else _told(cfg, study, imported)
+    opinions = (
+        collect_opinions(study.directory, study.plan, study.folds, fold) if own else told_opinions(cfg, study, imported)
+    )
     several = collect_ensembles(study.directory, study.plan, study.folds, fold) if own else None
     tta = collect_tta(study.directory, study.plan, study.folds, fold) if own else None
-    views = _hears_views(options.opinion_views, tta is not None)
+    views = hears_views(options.opinion_views, tta is not None)
     more = {
         "opinions": opinions,
         "ensembles": several,
@@ -231,42 +234,6 @@ def make_errormap(cfg: DictConfig, study: Study, run_dir: Path, imported: Sequen
     ]
     module = _errormap_module(cfg, study, opinions is not None, views)
     return StageRun(run_dir, module, data, _trainer(cfg, run_dir, callbacks, options.steps))
-
-
-def _hears_views(asked: bool | None, there: bool) -> bool:
-    """As `errormap.opinion_views` says.
-
-    Raises:
-        InputError: it wants what no segmenter kept.
-    """
-    if asked and not there:
-        raise InputError(
-            "errormap.opinion_views=true: there is no opinion over views of the image, which only segmenters of this "
-            "version keep; use errormap.opinion_views=null, or a new name=... whose segmenters do"
-        )
-    return there if asked is None else asked
-
-
-def _told(cfg: DictConfig, study: Study, imported: Sequence[Imported]) -> Mapping[str, Opinion] | None:
-    """The opinion of another program on every case, in an experiment without segmenters; None where none gives any.
-
-    Raises:
-        InputError: the error-map network shall hear opinions, and there are none; or a case lacks one.
-    """
-    speaking = next((one for one in imported if one.opinions), None)
-    told = None if speaking is None else speaking.opinions
-    silent = [] if told is None else [case for case in study.cases if case not in told]
-    if speaking is not None and silent:
-        raise InputError(
-            f"case {silent[0]}: no second opinion, as of {len(silent)} case(s) without a mask of {speaking.name}; add "
-            f"mask and probabilities, or leave masks.external.{speaking.name}.probabilities out"
-        )
-    if told is None and Input.opinion in (cfg.errormap.inputs or ()):
-        raise InputError(
-            "errormap.inputs: opinion is that of the experiment's own segmenters, and with these masks.kinds it trains "
-            f"none; use errormap.inputs=[image,mask], or state +masks.external.{imported[0].name}.probabilities=FOLDER"
-        )
-    return told
 
 
 def _errormap_module(cfg: DictConfig, study: Study, with_opinion: bool, views: bool) -> ErrorMapTraining:
