@@ -206,11 +206,10 @@ def make_errormap(cfg: DictConfig, study: Study, run_dir: Path, imported: Sequen
     digests = {maker: known for maker, known in masks_now(study, imported).items() if maker in makers}
     write_made_from(run_dir, MadeFrom(study.made_from, digests))
     own = chosen_kinds(cfg)[0].needs_segmenters
-    opinions = (
-        collect_opinions(study.directory, study.plan, study.folds, fold) if own else told_opinions(cfg, study, imported)
-    )
-    several = collect_ensembles(study.directory, study.plan, study.folds, fold) if own else None
-    tta = collect_tta(study.directory, study.plan, study.folds, fold) if own else None
+    place = study.directory, study.plan, study.folds, fold
+    opinions = collect_opinions(*place) if own else told_opinions(cfg, study, imported)
+    several = collect_ensembles(*place) if own else None
+    tta = collect_tta(*place) if own else None
     views = hears_views(options.opinion_views, tta is not None)
     more = {
         "opinions": opinions,

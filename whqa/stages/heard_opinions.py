@@ -1,4 +1,4 @@
-"""Which second opinion an error-map network hears: its segmenters', on the image or over views of it, or a program's."""
+"""Which second opinion an error-map network hears: that of a segmenter, over views or not, or of another program."""
 
 from __future__ import annotations
 
