@@ -72,6 +72,7 @@ evidence: setup ## all rivals, sanity rows and ablations, then tables and figure
 	@$(BIN)/whqa evidence runs/$(EXP)_evidence
 
 wandb-sync: setup ## upload offline runs of W&B, what is uploaded is left out: make wandb-sync EXP=demo UPLOADS=8
+	@$(BIN)/python -c "import sys; from whqa.callbacks.mirror import trouble_online as t; w = t(); sys.exit(w and f'nothing is uploaded: {w}; the same command uploads it later')"
 	@find $(if $(filter-out file default,$(origin EXP)),runs/$(EXP),runs) -type d -name 'offline-run-*' -prune -print0 | \
 	  xargs -0 -r $(BIN)/wandb sync --yes --skip-synced -n $(UPLOADS) $(ARGS)
 

@@ -125,13 +125,14 @@ def usable_mode(mode: str) -> str:
         return mode
     trouble: str | None = "it cannot be asked"
     with spared():
-        trouble = _trouble_online()
+        trouble = trouble_online()
     if trouble:
         _tell("offline", f"{trouble}; going on offline, `wandb sync` uploads it later")
     return "offline" if trouble else mode
 
 
-def _trouble_online() -> str | None:
+def trouble_online() -> str | None:
+    """Why W&B's server cannot be used from here: no key, or no answer within `REACH_S` seconds; None where it can."""
     import requests
     import wandb
 
