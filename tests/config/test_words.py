@@ -207,7 +207,7 @@ def test_keys_of_the_chosen_option_are_offered() -> None:
 @pytest.mark.parametrize(
     ("word", "choices"),
     [
-        ("network=glob(*)", {"dynunet", "voxresnet"}),
+        ("network=glob(*)", {"dynunet", "segresnet", "voxresnet"}),
         ("network=glob(v*)", {"voxresnet"}),
         ("seed=choice(1,2)", {1, 2}),
         ("seed=tag(some, choice(1,2))", {1, 2}),

@@ -238,7 +238,8 @@ def test_a_training_that_diverges_ends_with_one_line_and_a_sound_checkpoint(
     monkeypatch.setattr(SegmenterModule, "loss", lambda module, logits, target: logits.sum() * math.nan)
     assert train(*tiny(tmp_path)) == 2
     err = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "training diverged: loss is nan" in err
+    assert "whqa train: training diverged: " in err
+    assert "lower the stage's own segmenter.learning_rate" in err
     assert not list(tmp_path.rglob("COMPLETED"))
     for path in tmp_path.rglob("last.ckpt"):
         weights = torch.load(path, weights_only=True)["state_dict"]

@@ -143,7 +143,7 @@ def test_the_entropy_is_fitted_on_masks_that_have_it(tmp_path: Path, masks: list
 
 def test_where_no_mask_has_entropy_its_baseline_is_left_out(tmp_path: Path, masks: list[MaskItem]) -> None:
     fitted = _fitted(list(BASELINES), [m for m in masks if m.kind == "nnunet"], tmp_path / "b.json")
-    assert list(fitted) == ["constant", "boundary", "dice_regressor"]
+    assert list(fitted) == ["constant", "boundary", "dice_regressor", "reverse"]
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate"])
@@ -164,11 +164,11 @@ def test_another_programs_masks_weigh_as_much_as_any_other_family_in_the_calibra
     trainer = SimpleNamespace(datamodule=data, is_global_zero=True, state=SimpleNamespace(fn=TrainerFn.VALIDATING))
     calibrate, module = (
         Calibrate(tmp_path / "calibration.json", "dice", 10, 0),
-        SimpleNamespace(judged=judged_case, hears_opinion=False),
+        SimpleNamespace(judged=judged_case, hears_opinion=False, is_joint=False),
     )
     calibrate.on_validation_epoch_start(trainer, module)  # type: ignore[arg-type]
     for index, batch in enumerate(data.val_dataloader()):
-        outputs = SimpleNamespace(error_logit=torch.zeros(SHAPE), label_logits=None)
+        outputs = SimpleNamespace(error_logit=torch.zeros(SHAPE), label_logits=None, image_level=None)
         calibrate.on_validation_batch_end(trainer, module, outputs, batch, index)  # type: ignore[arg-type]
     calibrate.on_validation_epoch_end(trainer, module)  # type: ignore[arg-type]
     kinds = [kind for _, kind in data.val_items]
@@ -182,7 +182,7 @@ def test_a_baseline_that_needs_entropy_gets_no_row_without(tmp_path: Path, masks
     judges = list(_fitted(["boundary", "entropy"], masks, tmp_path / "b.json").values())
     identity = {i: {"fold": 0, "patient": i[0], "modality": "ct", "segmenter": "0"} for i in data.test_items}
     trainer = SimpleNamespace(datamodule=data, is_global_zero=True)
-    module = SimpleNamespace(device=torch.device("cpu"), log=lambda *args, **kwargs: None)
+    module = SimpleNamespace(device=torch.device("cpu"), log=lambda *args, **kwargs: None, is_joint=False)
     callback: Any = JudgeMasks(tmp_path, judges, ("x", "y"), identity)
     callback.on_test_start(trainer, module)
     for index, batch in enumerate(data.test_dataloader()):

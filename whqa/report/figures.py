@@ -28,7 +28,7 @@ from whqa.results.tables import METHOD_ORDER, in_order
 
 PALETTE = (
     *("#0072B2", "#7F7F7F", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000"),
-    *("#882255", "#999933", "#332288"),
+    *("#882255", "#999933", "#332288", "#AA4499", "#DDCC77"),
 )
 _MARKERS = {"final": "o", "reference": "*", "corrupted": "X", "novel": "d", "mixed": "h", "early": "P"}
 _MARKERS |= {"side1": "s", "side2": "^", "side3": "v", "side4": "D", "unfinished": "s", "augmented": "p"}
