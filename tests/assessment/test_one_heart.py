@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from named_labels import saved
 
 from whqa.assessment import TrainedRun, assess, write_assessment
 from whqa.assessment.one_heart import CHAMBERS, OneHeart
@@ -32,18 +33,6 @@ def whole(values: np.ndarray) -> np.ndarray:
     labels[values == MMWHS.values["ao"]] = 52
     labels[0, 0, 0] = 7
     return labels
-
-
-def saved(path: Path, array: np.ndarray, affine: np.ndarray, names: dict[int, str] | None = None) -> Path:
-    image = nib.Nifti1Image(array, affine)
-    if names:
-        rows = "".join(f'<Label Key="{value}"><![CDATA[{name}]]></Label>' for value, name in names.items())
-        table = (
-            f"<CaretExtension><VolumeInformation><LabelTable>{rows}</LabelTable></VolumeInformation></CaretExtension>"
-        )
-        image.header.extensions.append(nib.nifti1.Nifti1Extension(0, table.encode()))
-    nib.save(image, path)
-    return path
 
 
 def test_labels_of_the_run_add_up_to_those_of_the_mask() -> None:

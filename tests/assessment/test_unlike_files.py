@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from named_labels import saved
 
 from whqa.assessment import TrainedRun, assess, write_assessment
 from whqa.cli.commands import main
@@ -17,18 +18,6 @@ from whqa.report.assessment_page import render_report
 from whqa.structures import MMWHS, TOTALSEGMENTATOR_HIGHRES, TOTALSEGMENTATOR_V1
 
 Array = np.ndarray
-
-
-def _saved(path: Path, array: Array, affine: Array, names: dict[int, str] | None = None) -> Path:
-    image = nib.Nifti1Image(array, affine)
-    if names:
-        rows = "".join(f'<Label Key="{value}"><![CDATA[{name}]]></Label>' for value, name in names.items())
-        table = (
-            f"<CaretExtension><VolumeInformation><LabelTable>{rows}</LabelTable></VolumeInformation></CaretExtension>"
-        )
-        image.header.extensions.append(nib.nifti1.Nifti1Extension(0, table.encode()))
-    nib.save(image, path)
-    return path
 
 
 FAULTS: dict[str, tuple[Callable[[Array], Array], str]] = {
@@ -87,7 +76,7 @@ def test_names_in_the_file_say_what_its_values_are(
     theirs = _as(TOTALSEGMENTATOR_HIGHRES, values)
     theirs[0, 0, 0] = 9
     names = {**HIGHRES_NAMES, 9: "liver"}
-    mask = _saved(tmp_path / "mask.nii.gz", theirs.astype(np.uint8), scan.affine, names)
+    mask = saved(tmp_path / "mask.nii.gz", theirs.astype(np.uint8), scan.affine, names)
     found = assess((scan.get_fdata(), scan.affine), mask, run)
     np.testing.assert_array_equal(found.mask, MMWHS.to_indices(values, "mask"))
     assert any("read by the names in the file: lv 3, rv 5" in w for w in found.quality["warnings"])
@@ -99,19 +88,17 @@ def test_names_that_contradict_the_label_map_are_refused_with_both(
     run: TrainedRun, scan: nib.Nifti1Image, values: Array, tmp_path: Path
 ) -> None:
     image = (scan.get_fdata(), scan.affine)
-    highres = _saved(tmp_path / "highres.nii", _as(TOTALSEGMENTATOR_HIGHRES, values), scan.affine, HIGHRES_NAMES)
+    highres = saved(tmp_path / "highres.nii", _as(TOTALSEGMENTATOR_HIGHRES, values), scan.affine, HIGHRES_NAMES)
     with pytest.raises(
         InputError, match=r"value 7 'pulmonary_artery', the label map 'totalsegmentator_v1' has ao .*leave"
     ):
         assess(image, highres, run, label_map="totalsegmentator_v1")
     whole = np.where(np.isin(values, [0, 820]), 0, 51) + np.where(values == 820, 52, 0)
     names = {7: "pancreas", 51: "heart", 52: "aorta"}
-    total = _saved(tmp_path / "total.nii", whole.astype(np.uint8), scan.affine, names)
+    total = saved(tmp_path / "total.nii", whole.astype(np.uint8), scan.affine, names)
     with pytest.raises(InputError, match=r"value 7 'pancreas'.* has ao for it .*heart as one structure"):
         assess(image, total, run, label_map="totalsegmentator_v1")
-    vessels = _saved(
-        tmp_path / "vessels.nii", np.where(whole == 52, 52, 0).astype(np.uint8), scan.affine, {52: "aorta"}
-    )
+    vessels = saved(tmp_path / "vessels.nii", np.where(whole == 52, 52, 0).astype(np.uint8), scan.affine, {52: "aorta"})
     with pytest.raises(InputError, match=r"names no chamber of the heart .*give a mask of the heart's chambers"):
         assess(image, vessels, run)
 
@@ -153,14 +140,14 @@ def test_a_mask_of_the_image_s_lattice_comes_to_its_grid_with_a_note(
 def test_the_advice_for_another_grid_works_in_the_command_that_gave_it(
     run: TrainedRun, scan: nib.Nifti1Image, values: Array, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    image = _saved(tmp_path / "image.nii.gz", scan.get_fdata(dtype=np.float32), scan.affine)
+    image = saved(tmp_path / "image.nii.gz", scan.get_fdata(dtype=np.float32), scan.affine)
     fine = scan.affine.copy()
     fine[:3, :3] *= 0.7
     size = [int(n / 0.7) for n in values.shape]
     where = np.ix_(
         *[np.minimum(np.round(np.arange(n) * 0.7).astype(int), m - 1) for n, m in zip(size, values.shape, strict=True)]
     )
-    mask = _saved(tmp_path / "mask.nii.gz", values[where], fine)
+    mask = saved(tmp_path / "mask.nii.gz", values[where], fine)
     words = ["assess", str(image), str(mask), "--model", str(run.path), "-o", str(tmp_path / "out"), "--no-report"]
     with pytest.raises(SystemExit) as end:
         main(words)
@@ -185,15 +172,15 @@ def test_a_mask_that_lost_its_place_is_not_resampled(run: TrainedRun, scan: nib.
 def _parts(folder: Path, scan: nib.Nifti1Image, values: Array) -> Path:
     folder.mkdir()
     for key, name in FILES.items():
-        _saved(folder / f"{name}.nii.gz", (values == MMWHS.values[key]).astype(np.uint8), scan.affine)
-    _saved(folder / "liver.nii.gz", np.zeros(values.shape, np.uint8), scan.affine)
+        saved(folder / f"{name}.nii.gz", (values == MMWHS.values[key]).astype(np.uint8), scan.affine)
+    saved(folder / "liver.nii.gz", np.zeros(values.shape, np.uint8), scan.affine)
     return folder
 
 
 def test_a_folder_of_structure_files_is_one_mask(
     run: TrainedRun, scan: nib.Nifti1Image, values: Array, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    image = _saved(tmp_path / "image.nii.gz", scan.get_fdata(dtype=np.float32), scan.affine)
+    image = saved(tmp_path / "image.nii.gz", scan.get_fdata(dtype=np.float32), scan.affine)
     folder = _parts(tmp_path / "segmentations", scan, values)
     words = [
         "assess",
@@ -214,7 +201,7 @@ def test_a_folder_of_structure_files_is_one_mask(
     np.testing.assert_array_equal(found.mask, MMWHS.to_indices(values, "mask"))
     digest = found.quality["mask"]["sha256"]
     both = (values == MMWHS.values["lv"]) | (values == MMWHS.values["myo"])
-    _saved(folder / "heart_myocardium.nii.gz", both.astype(np.uint8), scan.affine)
+    saved(folder / "heart_myocardium.nii.gz", both.astype(np.uint8), scan.affine)
     overlapping = assess(image, folder, run)
     assert any("lie in more than one of its files" in warning for warning in overlapping.quality["warnings"])
     assert overlapping.quality["mask"]["sha256"] != digest
@@ -229,9 +216,9 @@ def test_folders_that_are_no_mask_say_what_they_are(
     for name in ("empty", "vessels", "dicom", "masks"):
         (tmp_path / name).mkdir()
     for name in ("spleen", "aorta"):
-        _saved(tmp_path / "vessels" / f"{name}.nii.gz", (values > 0).astype(np.uint8), scan.affine)
+        saved(tmp_path / "vessels" / f"{name}.nii.gz", (values > 0).astype(np.uint8), scan.affine)
     (tmp_path / "dicom" / "IM1").write_bytes(bytes(128) + b"DICM" + bytes(200))
-    _saved(tmp_path / "masks" / "case1.nii.gz", values, scan.affine)
+    saved(tmp_path / "masks" / "case1.nii.gz", values, scan.affine)
     for name, says in (
         ("empty", "a folder without any volume"),
         ("vessels", "holds no file of a structure of the heart"),
