@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,8 +11,8 @@ import pytest
 from rich.console import Console
 from scipy import stats
 from sklearn.metrics import roc_auc_score
+from summarised import STRUCTURES, all_rows, walk
 
-from whqa.errors import InputError
 from whqa.results.tables import read_run
 from whqa.summarize import summarize
 
@@ -22,7 +20,6 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 KINDS = ("final", "side1", "side2", "side3", "side4", "early")
 METHODS = ("errormap", "constant", "boundary", "entropy")
-STRUCTURES = ("lv", "rv", "myo")
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +55,6 @@ def test_a_run_behind_a_link_has_the_name_of_the_link(run, tmp_path):
     assert "mine" in (run / "summary.html").read_text()
 
 
-def _all_rows(run: Path) -> pd.DataFrame:
-    tables = [pd.read_csv(run / "errormap" / str(k) / "cases.csv", dtype={"case": str}) for k in range(3)]
-    return pd.concat(tables)
-
-
 @pytest.mark.parametrize(("labels", "regressor"), [(False, False), (True, False), (True, True)])
 def test_what_is_written_is_what_the_contract_says(tmp_path, write_run, unlike_contract, labels, regressor):
     run = write_run(tmp_path / "demo", kinds=("final", "side1"), labels=labels, regressor=regressor)
@@ -94,7 +86,7 @@ def _aurc(confidence, risk):
 @pytest.mark.parametrize("method", METHODS)
 def test_numbers_equal_independent_references(finished, method, masks):
     run, summary, _ = finished
-    rows = _all_rows(run)
+    rows = all_rows(run)
     rows = rows[(rows["method"] == method) & ((rows["mask_kind"] == "final") | (masks == "all"))]
     found = summary["methods"][method][masks]
     suffix = "_kind" if masks == "final" else ""
@@ -138,7 +130,7 @@ def test_numbers_equal_independent_references(finished, method, masks):
 
 def test_intervals_are_those_of_a_plain_bootstrap_over_patients(finished):
     run, summary, _ = finished
-    rows = _all_rows(run).query("method == 'errormap'")
+    rows = all_rows(run).query("method == 'errormap'")
     patients = json.loads((run / "folds.json").read_text())["patients"]
     groups = [g for _, g in rows.groupby(rows["case"].map(patients))]
     assert len(groups) == 11
@@ -193,24 +185,7 @@ def test_summary_holds_to_the_contract(finished):
                 assert set(k[region]["acc"]) == {"mean", "std"}
                 entries += [k[region][name] for name in ("pcc", "spearman", "mae", "mae_constant")]
             assert all({"mean", "ci95"} <= set(e) for e in entries)
-    _walk(summary)
-
-
-def _walk(node, path="summary"):
-    """Every null has a reason beside it, every interval is two ordered numbers, every number is finite."""
-    if isinstance(node, dict):
-        if any(v is None for v in node.values()):
-            assert any(key.endswith("reason") and value for key, value in node.items()), path
-        if node.get("ci95") is not None:
-            low, high = node["ci95"]
-            assert low <= high, path
-        for key, value in node.items():
-            _walk(value, f"{path}.{key}")
-    elif isinstance(node, list):
-        for value in node:
-            _walk(value, path)
-    elif isinstance(node, float):
-        assert math.isfinite(node), path
+    walk(summary)
 
 
 def test_joined_table_has_the_columns_of_the_contract_and_loses_no_digit(finished):
@@ -232,8 +207,8 @@ def test_corrections_and_structures_are_in_the_summary_and_in_the_terminal(tmp_p
     run = write_run(tmp_path / "demo", labels=True)
     output = io.StringIO()
     summary = summarize(run, Console(file=output, width=160))
-    _walk(summary)
-    rows = _all_rows(run).query("method == 'errormap' and mask_kind == 'final'")
+    walk(summary)
+    rows = all_rows(run).query("method == 'errormap' and mask_kind == 'final'")
     before, after = (rows[[f"dice_{key}{x}" for key in STRUCTURES]].mean(axis=1) for x in ("", "_corrected"))
     found = summary["methods"]["errormap"]["final"]
     assert found["correction"]["gain"]["mean"] == pytest.approx((after - before).mean())
@@ -280,124 +255,3 @@ def test_terminal_table_names_every_method_and_the_files(finished):
         str(run / "summary.json"),
     ):
         assert word in printed
-
-
-def _edit(path: Path, change) -> None:
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    change(table).to_csv(path, index=False)
-
-
-def test_what_is_not_defined_is_null_with_a_reason(run):
-    for k in range(3):
-        perfect = {"error_auprc": "", "acc_volume": "1.0", "qi_soft_heart": "", "seconds": ""}
-        perfect |= {f"dice_{key}": "0.9" for key in STRUCTURES}
-        _edit(run / f"errormap/{k}/cases.csv", lambda t, values=perfect: t.assign(**values))
-        _edit(run / f"segmenter/{k}/cases.csv", lambda t: t.drop(columns=["hd95_lv", "hd95_rv", "hd95_myo"]))
-    summary = summarize(run, Console(file=io.StringIO()))
-    _walk(summary)
-    found = summary["methods"]["errormap"]["final"]
-    for entry in (found["error_auprc"], found["volume"]["pcc"], found["failure"]["auroc"], found["seconds_per_case"]):
-        assert entry["mean"] is None
-        assert entry["reason"]
-    assert "one class only" in found["failure"]["auroc"]["reason"]
-    assert "heart_soft" not in found
-    assert summary["segmentation"]["hd95_mm"]["mean"] is None
-
-
-def test_places_are_counted_mask_by_mask(tmp_path, write_run):
-    run = write_run(tmp_path / "demo", kinds=("final", "side1"))
-    found = summarize(run, Console(file=io.StringIO()))["methods"]["boundary"]["all"]["places"]
-    rows = _all_rows(run)
-    rows = rows[rows["method"] == "boundary"]
-    wrong = rows[rows["true_places"] > 0]
-    assert 0 < len(wrong) < len(rows), "some masks have no wrong place"
-    assert found["recall"]["mean"] == pytest.approx((wrong["found_places"] / wrong["true_places"]).mean())
-    assert found["recall"]["n"] == len(wrong)
-    assert found["false_per_mask"]["mean"] == pytest.approx(rows["false_places"].mean())
-
-
-def test_errors_are_told_apart_by_size(tmp_path, write_run):
-    run = write_run(tmp_path / "demo", kinds=("final", "side1"), regressor=True, labels=True)
-    methods = summarize(run, Console(file=io.StringIO()))["methods"]
-    rows = _all_rows(run)
-    rows = rows[rows["method"] == "boundary"]
-    for size, found in methods["boundary"]["all"]["places"]["by_size"].items():
-        there = rows[rows[f"{size}_voxels"] > 0]
-        assert 0 < len(there) < len(rows) or size != "missing"
-        assert found["share"]["mean"] == pytest.approx((rows[f"{size}_voxels"] / rows["error_voxels"]).mean())
-        shown = there[f"{size}_hit_voxels"] / there[f"{size}_voxels"]
-        assert found["voxel_recall"]["mean"] == pytest.approx(shown.mean())
-        wrong = rows[rows[f"{size}_places"] > 0]
-        assert found["recall"]["mean"] == (
-            pytest.approx((wrong[f"found_{size}_places"] / wrong[f"{size}_places"]).mean()) if len(wrong) else None
-        )
-    of_regressor = methods["dice_regressor"]["all"]["places"]["by_size"]["thin"]
-    assert {entry["reason"] for entry in of_regressor.values()} == {"the method predicts no error map"}
-
-
-def test_tables_of_older_runs_count_no_places(tmp_path, write_run):
-    run = write_run(tmp_path / "demo")
-    for path in run.glob("errormap/*/cases.csv"):
-        lacking = ["true_places", "found_places", "false_places", "thin_voxels"]
-        pd.read_csv(path).drop(columns=lacking).to_csv(path, index=False)
-    found = summarize(run, Console(file=io.StringIO()))["methods"]["errormap"]["all"]["places"]
-    sizes = found.pop("by_size")
-    assert sizes["thin"]["share"]["reason"] == "a table of an older run, which lacks `thin_voxels`"
-    assert {entry["mean"] for entry in found.values()} == {None}
-    assert {entry["reason"] for entry in found.values()} == {"a table of an older run, which lacks `true_places`"}
-
-
-def test_a_method_without_an_error_map_is_judged_by_its_quality_alone(tmp_path, write_run):
-    run = write_run(tmp_path / "demo", kinds=("final", "side1"), labels=True, regressor=True)
-    output = io.StringIO()
-    summary = summarize(run, Console(file=output, width=160))
-    assert list(summary["methods"])[-1] == "dice_regressor"
-    assert "dice_regressor" in output.getvalue()
-    rows = _all_rows(run)
-    rows = rows[rows["method"] == "dice_regressor"]
-    for part, own in (("all", rows), ("final", rows[rows["mask_kind"] == "final"])):
-        found = summary["methods"]["dice_regressor"][part]
-        assert found["n"] == len(own)
-        maps = [found["error_dice"], found["error_auprc"]]
-        maps += [numbers["error_dice"] for numbers in found["by_structure"].values()]
-        maps += [numbers["error_dice"] for numbers in found["by_kind"].values()]
-        maps += [found["places"][name] for name in ("recall", "false_per_mask")]
-        strata = [numbers for numbers in found["strata"].values() if numbers["n"]]
-        maps += [numbers[name] for numbers in strata for name in ("error_dice", "false_alarm")]
-        assert {entry["mean"] for entry in maps} == {None}
-        assert {entry["reason"] for entry in maps} == {"the method predicts no error map"}
-        assert found["error_dice"]["pooled"] is None
-        assert found["lead"]["reason"].startswith("one of the two has no error_dice")
-        gap = (own["qi_heart"] - own["acc_heart"]).abs()
-        assert found["heart"]["mae"]["mean"] == pytest.approx(gap.mean())
-        assert found["failure"]["aurc"]["mean"] is not None
-        assert "volume_soft" not in found
-    network = summary["methods"]["errormap"]["all"]
-    assert network["error_dice"]["mean"] is not None
-
-
-def test_a_gap_in_the_rows_of_a_method_with_an_error_map_is_refused(tmp_path, write_run):
-    run = write_run(tmp_path / "demo", kinds=("final",), regressor=True)
-    path = run / "errormap" / "0" / "cases.csv"
-    table = pd.read_csv(path, dtype=str)
-    table.loc[table.index[table["method"] == "boundary"][0], "hit_voxels"] = ""
-    table.to_csv(path, index=False)
-    with pytest.raises(InputError, match=r"boundary\) has no hit_voxels"):
-        summarize(run, Console(file=io.StringIO()))
-
-
-def test_folds_of_other_data_are_put_together_only_on_demand_and_said_to_be(run, unlike_contract, capsys):
-    assert "mixed" not in summarize(run, Console(file=io.StringIO()), mixed=True)
-    path = run / "errormap" / "1" / "made_from.json"
-    record = json.loads(path.read_text())
-    record["cases"]["1003"]["image"] = "another"
-    path.write_text(json.dumps(record))
-    with pytest.raises(InputError, match=r"errormap/1 saw other data .*\(image of case 1003 changed.*rm -r"):
-        summarize(run, Console(file=io.StringIO()))
-    output = io.StringIO()
-    summary = summarize(run, Console(file=output, width=160), mixed=True)
-    assert "image of case 1003 changed" in summary["mixed"]
-    assert "rm -r" not in summary["mixed"]
-    assert unlike_contract(summary, "summary.schema.json") == []
-    for told in (output.getvalue(), (run / "summary.html").read_text(), capsys.readouterr().err):
-        assert "image of case 1003 changed" in told
