@@ -19,7 +19,7 @@ from whqa.callbacks.storing import StoreMasks
 from whqa.files import sha256
 from whqa.loading.augmentation import Augmentation
 from whqa.masks.faulty import faulty_masks
-from whqa.masks.opinion import OPINION, TTA, Opinion, encode
+from whqa.masks.opinion import OPINION, VIEWS, Opinion, encode
 from whqa.masks.plan import AUGMENTED_KINDS, FAULTY_KINDS, MIXED_KINDS, has_entropy
 from whqa.masks.store import mask_digests, mask_path
 from whqa.modules.segmenter import Segmented
@@ -181,7 +181,7 @@ def test_every_file_has_its_digest_opinions_too(tmp_path: Path) -> None:
     _store(tmp_path / "0", ("final", "side1"))
     digests = mask_digests(tmp_path / "0")
     assert digests is not None
-    kinds = ("final", "side1", *MADE, OPINION, TTA)
+    kinds = ("final", "side1", *MADE, OPINION, VIEWS)
     assert set(digests) == {f"{case}/{kind}" for case in CASES for kind in kinds}
     for name, digest in digests.items():
         assert sha256(tmp_path / "0" / "masks" / f"{name}.npz") == digest
@@ -197,7 +197,7 @@ def test_every_file_has_its_digest_opinions_too(tmp_path: Path) -> None:
 def test_the_opinion_over_views_is_the_modules(tmp_path: Path) -> None:
     _store(tmp_path / "0", ("final", "side1"))
     for index, case in enumerate(CASES):
-        path = mask_path(tmp_path / "0", case, TTA)
+        path = mask_path(tmp_path / "0", case, VIEWS)
         expected = _of_views(_batch(index)["image"][0, 0], _segmented(index).log_p)
         np.testing.assert_array_equal(Opinion(case, path, "0").codes(), encode(expected))
         assert (encode(expected) != encode(_segmented(index).log_p)).any()
@@ -210,4 +210,4 @@ def test_only_the_first_process_writes_the_table(tmp_path: Path) -> None:
     _store(tmp_path, ("final", "side1"), zero=False)
     assert not (tmp_path / "cases.csv").exists()
     assert mask_digests(tmp_path) is None
-    assert {p.stem for p in tmp_path.rglob("*.npz")} == {"final", "side1", *MADE, OPINION, TTA}
+    assert {p.stem for p in tmp_path.rglob("*.npz")} == {"final", "side1", *MADE, OPINION, VIEWS}

@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score
 from whqa.assessment import assess, load_run
 from whqa.config.instantiate import config_dir
 from whqa.judges.calibration import read_calibration
-from whqa.masks.opinion import OPINION, TTA
+from whqa.masks.opinion import OPINION, VIEWS
 from whqa.masks.plan import MASK_KINDS, has_entropy, is_trained_on
 from whqa.structures import MMWHS
 
@@ -74,12 +74,12 @@ def test_a_segmenter_writes_masks_of_all_kinds_of_its_held_out_cases(segmented: 
     directory = _study(segmented) / "segmenter" / str(fold)
     assert (directory / "COMPLETED").exists()
     made = {(p.parent.name, p.stem) for p in directory.glob("masks/*/*.npz")}
-    assert made == {(case, kind) for case in _folds(segmented)[fold] for kind in (*KINDS, OPINION, TTA)}
+    assert made == {(case, kind) for case in _folds(segmented)[fold] for kind in (*KINDS, OPINION, VIEWS)}
     for case, kind in made:
         arrays, label = _mask(segmented, fold, case, kind), _label(segmented, case)
         assert str(arrays["segmenter"]) == str(fold)
         assert bool(arrays["unseen"])
-        if kind in (OPINION, TTA):
+        if kind in (OPINION, VIEWS):
             assert arrays["log_p"].shape == (8, *label.shape)
             # where two labels are all but alike, what is stored of p may turn them, and views do
             said = arrays["log_p"].argmin(axis=0)

@@ -17,7 +17,7 @@ from whqa.files import sha256, write_json
 from whqa.masks.opinion import (
     LOWEST_LOG_P,
     OPINION,
-    TTA,
+    VIEWS,
     Opinion,
     collect_ensembles,
     collect_opinions,
@@ -193,13 +193,13 @@ def test_the_plan_in_sample_allows_seen_training_cases_but_no_seen_test_case(tmp
 @pytest.mark.parametrize("name", ["out_of_fold", "nested"])
 def test_the_opinion_by_augmentation_is_that_of_the_segmenter_of_the_masks(tmp_path: Path, name: str) -> None:
     plan = MaskPlan(name, 3)
-    _write_segmenters(tmp_path, plan, (OPINION, TTA))
+    _write_segmenters(tmp_path, plan, (OPINION, VIEWS))
     found, single = collect_tta(tmp_path, plan, FOLDS, 1), _collect(tmp_path, name, 1)
     assert found is not None
     assert sorted(found) == list("abcde")
     for case, opinion in found.items():
         assert opinion.segmenter == single[case].segmenter
-        expected = encode(torch.from_numpy(_log_p(_seed(opinion.segmenter, case + TTA))))
+        expected = encode(torch.from_numpy(_log_p(_seed(opinion.segmenter, case + VIEWS))))
         np.testing.assert_array_equal(opinion.codes(), expected)
 
 
@@ -210,7 +210,7 @@ def test_segmenters_of_an_older_version_have_none(study: Path) -> None:
 def test_where_some_segmenters_have_none_these_must_write_it(study: Path) -> None:
     directory = study / "segmenter" / "0"
     for case in FOLDS.cases(0):
-        write_opinion(directory, case, torch.from_numpy(_log_p(0)), unseen=True, name=TTA)
+        write_opinion(directory, case, torch.from_numpy(_log_p(0)), unseen=True, name=VIEWS)
     _record(directory)
     with pytest.raises(InputError, match=r"segmenter/1/masks/c/views\.npz: no such file; make it again: rm ") as caught:
         collect_tta(study, MaskPlan("out_of_fold", 3), FOLDS, 0)
@@ -228,8 +228,8 @@ def test_a_replaced_or_seen_opinion_by_augmentation_is_refused(
     tmp_path: Path, unseen: bool, recorded: bool, message: str
 ) -> None:
     plan = MaskPlan("out_of_fold", 3)
-    _write_segmenters(tmp_path, plan, (OPINION, TTA))
-    write_opinion(tmp_path / "segmenter" / "1", "c", torch.from_numpy(_log_p(99)), unseen, TTA)
+    _write_segmenters(tmp_path, plan, (OPINION, VIEWS))
+    write_opinion(tmp_path / "segmenter" / "1", "c", torch.from_numpy(_log_p(99)), unseen, VIEWS)
     if recorded:
         _record(tmp_path / "segmenter" / "1")
     with pytest.raises(InputError, match=message):

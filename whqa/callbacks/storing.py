@@ -16,7 +16,7 @@ from whqa.callbacks.augmented import augmented_view, mask_of_view
 from whqa.files import sha256, write_json, write_rows
 from whqa.loading.augmentation import Augmentation
 from whqa.masks.faulty import faulty_masks
-from whqa.masks.opinion import OPINION, TTA, write_opinion
+from whqa.masks.opinion import OPINION, VIEWS, write_opinion
 from whqa.masks.plan import AUGMENTED_KINDS, FAULTY_KINDS, MIXED_KINDS
 from whqa.masks.store import MASKS_RECORD, mask_path, write_mask
 from whqa.metrics.arrays import FloatArray
@@ -87,7 +87,7 @@ class StoreMasks(pl.Callback):
             own[kind] = mask.cpu().numpy()
         with trainer.precision_plugin.forward_context():
             mean = module.log_p_of_views(batch["image"][0, 0], outputs.log_p)  # type: ignore[operator]
-        write_opinion(self.dir, case, mean, case not in self.seen, TTA)
+        write_opinion(self.dir, case, mean, case not in self.seen, VIEWS)
         made = faulty_masks(case, label, own, spacing_of(batch), self.structures, self.seed)
         for kind, faulty, faults in made:
             self._keep(batch, kind, torch.from_numpy(faulty).to(reference.device), None, faults=np.array(faults))
@@ -116,7 +116,7 @@ class StoreMasks(pl.Callback):
         if trainer.is_global_zero:
             written = [(row["case"], row["mask_kind"]) for row in rows]
             cases = dict.fromkeys(case for case, _ in written)
-            written_files = [*written, *((case, opinion) for opinion in (OPINION, TTA) for case in cases)]
+            written_files = [*written, *((case, opinion) for opinion in (OPINION, VIEWS) for case in cases)]
             digests = {f"{case}/{kind}": sha256(mask_path(self.dir, case, kind)) for case, kind in written_files}
             write_json(self.dir / MASKS_RECORD, digests)
             write_rows(self.dir / "cases.csv", list(self._identity(names[0], "")) + list(self.columns), rows)

@@ -31,7 +31,7 @@ from whqa.masks.run_state import made_again
 from whqa.masks.store import mask_digests, mask_path, read_arrays, read_index, unseen_by_maker, whole_rows
 from whqa.metrics.segmentation import pairwise_dice
 
-OPINION, TTA = "opinion", "views"
+OPINION, VIEWS = "opinion", "views"
 MADE_INDEX = "made.csv"
 """Of masks made of another program's, see `whqa.masks.external_made`."""
 LOWEST_LOG_P = -10.0
@@ -67,7 +67,7 @@ class Opinion:
 
 
 def write_opinion(segmenter_dir: Path, case: str, log_p_CDHW: Tensor, unseen: bool, name: str = OPINION) -> None:
-    """Keep a segmenter's opinion on a case, whole or not at all; `name` is `OPINION` or `TTA`."""
+    """Keep a segmenter's opinion on a case, whole or not at all; `name` is `OPINION` or `VIEWS`."""
     path = mask_path(segmenter_dir, case, name)
     write_arrays(path, log_p=encode(log_p_CDHW), segmenter=segmenter_dir.name, unseen=unseen)
 
@@ -79,7 +79,7 @@ def collect_opinions(
 
     Args:
         experiment_dir: runs/<experiment>.
-        name: `OPINION` or `TTA`.
+        name: `OPINION` or `VIEWS`.
 
     Raises:
         InputError: an opinion is missing, is not what the segmenter wrote, or its case had been seen in training
@@ -102,9 +102,9 @@ def collect_tta(experiment_dir: Path, plan: MaskPlan, folds: Folds, test_fold: i
         InputError: see `collect_opinions`; also where some segmenters kept theirs and others did not.
     """
     kept = [mask_digests(experiment_dir / "segmenter" / name) or {} for name in plan.needed_by(test_fold)]
-    if not any(file.endswith(f"/{TTA}") for files in kept for file in files):
+    if not any(file.endswith(f"/{VIEWS}") for files in kept for file in files):
         return None
-    return collect_opinions(experiment_dir, plan, folds, test_fold, TTA)
+    return collect_opinions(experiment_dir, plan, folds, test_fold, VIEWS)
 
 
 def collect_ensembles(
