@@ -34,6 +34,7 @@ from whqa.masks.run_state import LOG, last_log_line, note_failure, refuse_damage
 from whqa.masks.sharing import share_run
 from whqa.process import cpus
 from whqa.stages.devices import VISIBLE, device_groups, least_used
+from whqa.stages.forked import ForkedRun, Forks
 from whqa.stages.schedule import MOST_BY_DEFAULT, Run, at_work_beside, jobs_by_default, run_environment
 from whqa.stages.slurm import Slurm, tell
 
@@ -50,6 +51,7 @@ class Graph:
         runs, command: see `whqa.stages.schedule.Run`; what goes before its words.
         jobs: how many side by side.
         devices: groups of GPUs, of which a run takes one, see `whqa.stages.devices`.
+        forks: what starts runs without their imports, where it can; see `whqa.stages.forked`.
         running, taken, failed: by a run's name its process, its GPUs, its exit code.
     """
 
@@ -57,7 +59,8 @@ class Graph:
     command: list[str]
     jobs: int
     devices: Sequence[str] = ()
-    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    forks: Forks | None = None
+    running: dict[str, subprocess.Popen[bytes] | ForkedRun] = field(default_factory=dict)
     taken: dict[str, str] = field(default_factory=dict)
     failed: dict[str, int | None] = field(default_factory=dict)
 
@@ -85,9 +88,14 @@ class Graph:
         if self.devices:
             of_others = [self.taken[name] for name in self.running]
             self.taken[run.name] = env[VISIBLE] = least_used(self.devices, of_others)
-        with (run.directory / LOG).open("ab") as log:
+        words, log_path = [*run.words, f"stage={run.stage}", f"fold={run.fold}"], run.directory / LOG
+        forked = self.forks.start(words, log_path, env) if self.forks else None
+        if forked:
+            self.running[run.name] = forked
+            return
+        with log_path.open("ab") as log:
             self.running[run.name] = subprocess.Popen(
-                [*self.command, *run.words, f"stage={run.stage}", f"fold={run.fold}"],
+                [*self.command, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -224,8 +232,10 @@ def cross_validate(
 
 def graph_of(runs: list[Run], cfg: Any, jobs: int | None) -> Graph:
     """The graph for this machine: `jobs` runs side by side, or as many as suit it; each on GPUs of its own."""
-    devices = device_groups(cfg.trainer)
-    return Graph(runs, TRAIN, jobs or jobs_by_default(runs, cfg.trainer.get("accelerator"), len(devices)), devices)
+    devices, accelerator = device_groups(cfg.trainer), cfg.trainer.get("accelerator")
+    several = sum(not run.complete for run in runs) > 1
+    forks = Forks(TRAIN) if several and accelerator == "cpu" else None
+    return Graph(runs, TRAIN, jobs or jobs_by_default(runs, accelerator, len(devices)), devices, forks)
 
 
 def take_note(graph: Graph, console: Console) -> None:
@@ -257,6 +267,9 @@ def work_through(graph: Graph, console: Console) -> None:
     except KeyboardInterrupt:
         graph.stop()
         raise
+    finally:
+        if graph.forks:
+            graph.forks.close()
     _say_time(graph.runs, console)
 
 
