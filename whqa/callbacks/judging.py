@@ -18,7 +18,7 @@ from whqa.judges.constant import REGIONS, Constant
 from whqa.metrics.error_detection import error_dice_by_structure
 from whqa.metrics.error_places import CERTAINTY_COLUMN, millilitres, place_certainty
 from whqa.metrics.per_case import CaseTable
-from whqa.metrics.segmentation import segmentation_dice
+from whqa.metrics.segmentation import confusion, dice_of_confusion, segmentation_dice
 from whqa.metrics.verdict_row import JOINT, JUDGE_COLUMNS, NETWORK, judge
 from whqa.modules.volume_batches import judged_case
 from whqa.quality import ErrorPrediction, JudgedCase, QualityPrediction
@@ -56,6 +56,8 @@ class JudgeMasks(pl.Callback):
         self.of_network = (*self.label_columns, CERTAINTY_COLUMN)
         self.tables: dict[str, CaseTable] = {}
         self._started = 0.0
+        # labels of the mask by labels of its reference, of which every method's row takes its part
+        self._counts = np.zeros((0, 0))
 
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """One table a method."""
@@ -75,8 +77,8 @@ class JudgeMasks(pl.Callback):
         seconds = time.perf_counter() - self._started
         case = judged_case(batch)
         assert case.reference is not None
-        dice = segmentation_dice(case.mask, case.reference, len(self.dice_columns) + 1)
-        masks = dict(zip(self.dice_columns, dice, strict=True))
+        self._counts = confusion(case.mask, case.reference, len(self.dice_columns) + 1)
+        masks = dict(zip(self.dice_columns, dice_of_confusion(self._counts), strict=True))
         self._store(case, outputs)
         self._record(batch, NETWORK, case, outputs, seconds, masks | self._told_by_network(case, outputs))
         if outputs.whole is not None:
@@ -123,7 +125,7 @@ class JudgeMasks(pl.Callback):
         row = unknown | judge(case, prediction) | dice | {"seconds": seconds}
         if isinstance(prediction, ErrorPrediction):
             by_structure = error_dice_by_structure(
-                prediction.error_map, case.mask, case.reference, len(self.dice_columns) + 1
+                prediction.error_map, case.mask, case.reference, len(self._counts), self._counts
             )
             row |= dict(zip(self.structure_columns, by_structure, strict=True))
         self.tables[method].update(batch["index"][0], row)

@@ -86,7 +86,9 @@ class Overlays(pl.Callback):
         return sorted(gaps, key=lambda index: (-gaps[index], index))[: 2 * self.n]
 
     def _draw(self, shown: _Shown) -> None:
-        from whqa.report.slices import overlay_figure  # matplotlib is needed for a few cases only
+        # matplotlib is needed for a few cases only
+        from whqa.report.figures import png
+        from whqa.report.slices import overlay_figure
 
         figure = overlay_figure(
             shown.image,
@@ -100,7 +102,7 @@ class Overlays(pl.Callback):
             shown.title,
         )
         with atomic_path(self.directory / f"{shown.name}.png") as temporary:
-            figure.savefig(temporary, dpi=110)
+            temporary.write_bytes(png(figure, dpi=110))
 
 
 def _shown(case: JudgedCase, verdict: ErrorPrediction) -> _Shown:

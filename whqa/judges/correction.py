@@ -93,7 +93,7 @@ class Changes:
     @cached_property
     def before(self) -> Tensor:
         """Dice of each structure that is expected of the mask as it is, 1 for one that is rightly not there: (C,)."""
-        return _absent_counts_one(_dice(self.mask, self.of_mask.double(), self.sizes))
+        return _absent_counts_one(_dice(self.mask, self.of_mask, self.sizes))
 
     def expected_dice(self) -> Tensor:
         """See `expected_dice`."""
@@ -118,12 +118,14 @@ class Changes:
         """The mask with all changes between allowed labels, expected gains (C,), labels that a voxel left or joined."""
         key = least, tuple(allowed.tolist())
         if key not in self._made:
-            own, new = self.mask.long(), self.label.long()
-            change = (self.of_label >= least) & allowed[own] & allowed[new]
+            change = self.of_label >= least
+            if not allowed.all():
+                change &= allowed[self.mask.long()] & allowed[self.label.long()]
             corrected = torch.where(change, self.label, self.mask)
-            right = torch.where(change, self.of_label, self.of_mask).double()
+            right = torch.where(change, self.of_label, self.of_mask)
             gain = _absent_counts_one(_dice(corrected, right, self.sizes)) - self.before
-            pairs = torch.bincount(within(own * self.n_classes + new, change), minlength=self.n_classes**2)
+            own, new = (within(labels, change).long() for labels in (self.mask, self.label))
+            pairs = torch.bincount(own * self.n_classes + new, minlength=self.n_classes**2)
             there = pairs.view(self.n_classes, -1) > 0
             moved = there.any(dim=0) | there.any(dim=1)
             self._made[key] = corrected, gain, moved
@@ -182,20 +184,26 @@ def harmless_rule(
 
 def _expected_sizes(probability_DHW: Tensor, others_CDHW: Tensor, mask_DHW: Tensor) -> Tensor:
     """Voxels that each structure is expected to have: float64 (C,)."""
-    own = mask_DHW.flatten().long()
-    kept = torch.bincount(own, weights=(1 - probability_DHW.double()).flatten(), minlength=others_CDHW.shape[0])[1:]
+    kept = _sums(mask_DHW, 1 - probability_DHW.double(), others_CDHW.shape[0])[1]
     # float32 sums lose voxels in large volumes
     missed = torch.stack([(probability_DHW * q).sum(dtype=torch.float64) for q in others_CDHW[1:]])
     return kept + missed
 
 
 def _dice(labels_DHW: Tensor, right_DHW: Tensor, expected_sizes: Tensor) -> Tensor:
-    own, n_classes = labels_DHW.flatten().long(), len(expected_sizes) + 1
-    size = torch.bincount(own, minlength=n_classes)[1:].double()
-    hit = torch.bincount(own, weights=right_DHW.flatten(), minlength=n_classes)[1:]
+    size, hit = _sums(labels_DHW, right_DHW, len(expected_sizes) + 1)
     dice = 2 * hit / (size + expected_sizes).clamp(min=1e-12)
     absent = expected_sizes < max(0.5, TRACE * float(expected_sizes.sum()))
     return torch.where((size == 0) & absent, torch.nan, dice)
+
+
+def _sums(labels_DHW: Tensor, values_DHW: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
+    """Voxels of each structure, and the sum of the values there: float64 (C,) each."""
+    # most voxels belong to none
+    inside = labels_DHW > 0
+    own = within(labels_DHW, inside).long()
+    size = torch.bincount(own, minlength=n_classes)[1:].double()
+    return size, torch.bincount(own, weights=within(values_DHW, inside).double(), minlength=n_classes)[1:]
 
 
 def _absent_counts_one(dice: Tensor) -> Tensor:

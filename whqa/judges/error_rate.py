@@ -66,7 +66,7 @@ def rate_features(logit_DHW: Tensor, case: JudgedCase) -> FloatArray:
     if case.log_p is not None:
         # a mask's network and its rival ask the same
         if case not in _SAID:
-            _SAID[case] = _said_of(case, case.log_p)
+            _SAID[case] = _said_of(case)
         values += _SAID[case]
     return np.log(np.array(values) + SMALLEST)
 
@@ -74,10 +74,9 @@ def rate_features(logit_DHW: Tensor, case: JudgedCase) -> FloatArray:
 _SAID: WeakKeyDictionary[JudgedCase, list[float]] = WeakKeyDictionary()
 
 
-def _said_of(case: JudgedCase, log_p_CDHW: Tensor) -> list[float]:
+def _said_of(case: JudgedCase) -> list[float]:
     """What a second opinion says of a mask, see `rate_features`."""
-    heart = case.heart
-    doubt = 1 - log_p_CDHW.gather(0, case.mask.long()[None])[0].exp()
+    heart, doubt = case.heart, case.doubt
     differs = (case.drawn != case.mask) & heart
     inner = ndimage.binary_erosion(differs.cpu().numpy())
     size = count(heart)

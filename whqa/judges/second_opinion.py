@@ -111,8 +111,7 @@ def doubt_logit(case: JudgedCase) -> Tensor:
             f"case {case.case}, mask {case.kind}: no second opinion, which the baseline 'opinion' needs; "
             "judge masks in a run with segmenters of its own, or leave this baseline out"
         )
-    own = case.log_p.gather(0, case.mask.long()[None])[0].exp()
-    return torch.logit(1.0 - own, eps=SMALLEST_P)
+    return torch.logit(case.doubt, eps=SMALLEST_P)
 
 
 def family_weights(kinds: list[str]) -> list[float]:

@@ -59,7 +59,9 @@ def error_dice(predicted: Tensor, true: Tensor) -> float:
     return error_counts(predicted, true).dice
 
 
-def error_dice_by_structure(predicted: Tensor, mask: Tensor, reference: Tensor, n_classes: int) -> FloatArray:
+def error_dice_by_structure(
+    predicted: Tensor, mask: Tensor, reference: Tensor, n_classes: int, everywhere: np.ndarray | None = None
+) -> FloatArray:
     """Error Dice within each structure: only voxels count that the mask or the reference gives to it.
 
     There the true errors are exactly the voxels that belong to the structure in one of the two but not in the other. A
@@ -69,6 +71,7 @@ def error_dice_by_structure(predicted: Tensor, mask: Tensor, reference: Tensor, 
         predicted: Ê, bool, any one shape.
         mask, reference: labels 0..C of the same shape.
         n_classes: C + 1.
+        everywhere: `confusion` of mask and reference, where it is known.
 
     Returns:
         (C,) float64. nan for a structure that neither has; 1 where it has no error and none is predicted in it.
@@ -85,7 +88,7 @@ def error_dice_by_structure(predicted: Tensor, mask: Tensor, reference: Tensor, 
             f"the predicted error map must be bool and of the mask's shape {tuple(mask.shape)}, got {predicted.dtype} "
             f"{tuple(predicted.shape)}"
         )
-    everywhere = confusion(mask, reference, n_classes)
+    everywhere = confusion(mask, reference, n_classes) if everywhere is None else everywhere
     called = confusion(within(mask, predicted), within(reference, predicted), n_classes)
     size, error = _union_and_error(everywhere)
     alarm, hit = _union_and_error(called)

@@ -62,8 +62,9 @@ def pieces(of: npt.NDArray[np.bool_], voxel_ml: float, smallest_ml: float = SMAL
     voxels = np.zeros(0, np.intp)
     if np.count_nonzero(of) >= least:
         box = box_around(of, (0,) * of.ndim)
-        labelled[box], n = ndimage.label(of[box])
-        voxels = np.bincount(labelled[of], minlength=n + 1)[1:]
+        part, n = ndimage.label(of[box])
+        labelled[box] = part
+        voxels = np.bincount(part[of[box]], minlength=n + 1)[1:]
     order = np.argsort(-voxels, kind="stable")
     order = order[voxels[order] >= least]
     return Pieces(labelled, order + 1, voxels[order])

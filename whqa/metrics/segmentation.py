@@ -29,10 +29,18 @@ def segmentation_dice(mask: Tensor, reference: Tensor, n_classes: int) -> FloatA
     >>> segmentation_dice(torch.tensor([1, 1, 0]), torch.tensor([1, 0, 0]), n_classes=3)
     array([0.66666667,        nan])
     """
-    counts = confusion(mask, reference, n_classes)
+    return dice_of_confusion(confusion(mask, reference, n_classes))
+
+
+def dice_of_confusion(counts: np.ndarray) -> FloatArray:
+    """Dice of structures 1..C from their `confusion`, see `segmentation_dice`.
+
+    >>> dice_of_confusion(np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]]))
+    array([0.66666667,        nan])
+    """
     overlap = np.diag(counts)[1:]
     total = counts.sum(axis=0)[1:] + counts.sum(axis=1)[1:]
-    return np.divide(2.0 * overlap, total, out=np.full(n_classes - 1, np.nan), where=total > 0)
+    return np.divide(2.0 * overlap, total, out=np.full(len(overlap), np.nan), where=total > 0)
 
 
 def pairwise_dice(masks: Sequence[Tensor], n_classes: int) -> float:

@@ -58,8 +58,8 @@ def judge(case: JudgedCase, prediction: ErrorPrediction | QualityPrediction) -> 
         "hit_voxels": float(counts.hit),
     }
     for name, region in (("volume", None), ("heart", case.heart)):
-        row[f"qi_{name}"] = prediction.quality(region)
-        row[f"qi_soft_{name}"] = one_minus_mean(prediction.probability, region)
+        row[f"qi_soft_{name}"] = soft = one_minus_mean(prediction.probability, region)
+        row[f"qi_{name}"] = soft if prediction.calibrated else prediction.quality(region)
     row |= {name: value for name, value in prediction.agreement.items() if name in AGREEMENT_COLUMNS}
     places, shown = counts_and_places(prediction.error_map, case.error, case.spacing, true.places)
     if case not in _SIZED:

@@ -29,7 +29,7 @@ from typing import Any
 from whqa.process import PARENT
 
 PRELOADED = ("whqa.stages.from_config", "whqa.config.words", "whqa.config.settings_help", "hydra.core.hydra_config")
-POLL_S = 0.1
+_POLL_S = 0.1
 _THREADS = Path("/proc/self/task")
 
 
@@ -53,7 +53,7 @@ class ForkedRun:
         while (code := self.poll()) is None:
             if time.monotonic() > deadline:
                 raise subprocess.TimeoutExpired(str(self.pid), timeout)
-            time.sleep(POLL_S / 2)
+            time.sleep(_POLL_S / 2)
         return code
 
 
@@ -148,7 +148,7 @@ def serve(module: str, preloaded: Sequence[str]) -> None:
     # a fork copies what it writes to, and a collection writes to everything
     gc.freeze()
     while True:
-        if select.select([sys.stdin], [], [], POLL_S)[0]:
+        if select.select([sys.stdin], [], [], _POLL_S)[0]:
             line = sys.stdin.readline()
             if not line or len(list(_THREADS.iterdir())) > 1:
                 return
