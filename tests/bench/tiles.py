@@ -25,7 +25,7 @@ from whqa.data.phantom import make_phantom
 from whqa.modules.inference import forward_volume, halo_tiles
 from whqa.networks.voxresnet import VoxResNet
 
-SHAPE, LIMITS, REPEATS = (160, 160, 128), (8_000_000, 2_000_000, 1_000_000), 3
+SHAPE, LIMITS, REPEATS = (160, 160, 128), (8_000_000, 2_500_000, 1_000_000), 3
 
 
 def network_of(run: Path) -> tuple[VoxResNet, str]:
@@ -79,7 +79,7 @@ def print_table(console: Console, run: Path = Path("runs/demo")) -> None:
     times = [[seconds(work) for work in works] for _ in range(REPEATS)]
     theirs = statistics.median(row[-1] for row in times)
     for column, limit in enumerate(LIMITS):
-        tiles = halo_tiles(SHAPE, limit, network.reach, network.divisor)
+        tiles = halo_tiles(SHAPE, limit, network.reach, network.divisor, network.halo)
         ours = statistics.median(row[column] for row in times)
         ratio = statistics.median(row[-1] / row[column] for row in times)
         apart = float((forward_volume(network, image, limit)[0].softmax(1) - whole).abs().max())
