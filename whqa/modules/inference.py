@@ -4,7 +4,7 @@ A network says by `reach` how far it sees, and by `halo` how much of that matter
 what is kept of a tile are the voxels that see no farther than it: so tiles say what the whole volume would. The margin
 is the reach, or what of it `MOST_WORK` times the volume allows; one below `halo` only where a margin of `halo` does not
 fit into the limit or costs more than `MOST_WORK_TO_AGREE` times the volume, and then a warning says so. VoxResNet has a
-reach of 72 voxels and a halo of 56. With a margin of that the demo's segmenter says probabilities within 0.0002 of the
+reach of 72 voxels and a halo of 56. With a margin of that the demo's segmenter says probabilities within 0.0005 of the
 whole volume's, with 48 within 0.002, with 16 up to 0.9 beside them; MONAI's sliding window with tiles of the same size
 gives 3 to 1,000 times as many voxels another label. It is for networks without a `reach`, whose normalisation sees all
 of a volume.
