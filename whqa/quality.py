@@ -255,6 +255,8 @@ class ErrorPrediction:
         agreement: further numbers that rise with the mask's quality, by column of cases.csv, see
             `whqa.metrics.verdict_row.AGREEMENT_COLUMNS`.
         whole: what a joint network says of the mask as a whole, or None.
+        suspicion: how wrong a voxel looks by itself, before the mask as a whole is weighed: float32 (D, H, W) in
+            [0, 1], comparable from mask to mask; None where P is.
     """
 
     probability: Tensor
@@ -265,6 +267,7 @@ class ErrorPrediction:
     calibrated: bool = False
     agreement: Mapping[str, float] = field(default_factory=dict)
     whole: QualityPrediction | None = None
+    suspicion: Tensor | None = None
 
     def quality(self, region: Tensor | None = None) -> float:
         """QI over a region, None is the whole volume."""

@@ -10,11 +10,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from constant_rate import EVERYTHING_WRONG
 
 from whqa.assessment import TrainedRun, assess, load_run
 from whqa.assessment.correction_choice import correction_choice
 from whqa.judges.calibration import CorrectionRule
-from whqa.judges.error_rate import RateModel
 from whqa.structures import MMWHS
 
 Case = tuple[Path, tuple[np.ndarray, np.ndarray]]
@@ -32,8 +32,8 @@ def case(phantoms: Path) -> Case:
 
 @pytest.fixture
 def eager(run: TrainedRun, correcting: Callable[..., TrainedRun]) -> TrainedRun:
-    """A run that expects most voxels to be wrong, and corrects whatever it can."""
-    return correcting(run, CorrectionRule(0.0, 0.0), rate=RateModel(4.0, (0.0,) * 6))
+    """A run that expects all voxels to be wrong, and corrects whatever it can."""
+    return correcting(run, CorrectionRule(0.0, 0.0), rate=EVERYTHING_WRONG)
 
 
 SCHEME: dict[str, Any] = {**MMWHS.values, "ignore": 9}
@@ -53,8 +53,8 @@ def test_the_record_says_of_each_structure_whether_and_why_it_was_corrected(
     run: TrainedRun, case: Case, correcting: Callable[..., TrainedRun]
 ) -> None:
     seen = set()
-    # most voxels are expected to be wrong
-    doubtful = RateModel(2.0, (0.0,) * 6)
+    # all voxels are expected to be wrong
+    doubtful = EVERYTHING_WRONG
     for rule in (CorrectionRule(0.2, 0.0), CorrectionRule(0.3, 0.02), CorrectionRule(0.99, 0.2), None):
         found = assess(*case, correcting(run, rule, rate=doubtful), label_map=SCHEME)
         changed = found.corrected != found.mask

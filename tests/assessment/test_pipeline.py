@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from constant_rate import EVERYTHING_WRONG
 
 import whqa
 from whqa.assessment import TrainedRun, assess, load_run, write_assessment
@@ -26,7 +27,6 @@ from whqa.contract.quality_json import QualityIndicator
 from whqa.data.formats.volume_files import read_grid
 from whqa.errors import InputError
 from whqa.judges.calibration import CorrectionRule
-from whqa.judges.error_rate import RateModel
 from whqa.report.assessment_page import render_report, write_preview
 from whqa.structures import MMWHS
 
@@ -234,8 +234,8 @@ def test_only_voxels_above_the_threshold_are_corrected_and_other_organs_stay(
     mask = nib.load(case[1])
     values = np.asanyarray(mask.dataobj).copy()
     values[0, 0, 0] = 7
-    # most voxels are expected to be wrong
-    doubting = correcting(run, CorrectionRule(0.3, -2.0), rate=RateModel(2.0, (0.0,) * 6))
+    # all voxels are expected to be wrong
+    doubting = correcting(run, CorrectionRule(0.3, -2.0), rate=EVERYTHING_WRONG)
     found = assess(case[0], (values, mask.affine), doubting, label_map=label_map)
     changed = found.corrected != found.mask
     assert changed.any()

@@ -11,11 +11,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from constant_rate import EVERYTHING_WRONG
 
 from whqa.assessment import TrainedRun, assess, write_assessment
 from whqa.assessment.model import FoldNetwork
 from whqa.judges.calibration import CorrectionRule
-from whqa.judges.error_rate import RateModel
 from whqa.modules.errormap import ErrorMapModule, in_channels
 from whqa.networks.voxresnet import VoxResNet
 from whqa.structures import MMWHS
@@ -96,7 +96,7 @@ def test_a_strange_mask_that_is_corrected(
     mask = nib.load(case[1])
     values = np.asanyarray(mask.dataobj).copy()
     values[values == MMWHS.values["ao"]] = 0
-    doubtful = RateModel(4.0, (0.0,) * 6)
+    doubtful = EVERYTHING_WRONG
     judge = _of_many_cases(correcting(run, CorrectionRule(0.0, 0.0), rate=doubtful))
     found = _written(judge, case[0], (values, mask.affine), tmp_path / "out")
     assert unlike_contract(found, "quality.schema.json") == []

@@ -60,13 +60,15 @@ def test_a_surer_one_does_and_is_named_whatever_larger_ones_there_are() -> None:
     found = _verdict(_run(), 0.9, 0.6, 0.69, 0.55)
     assert found["decision"] == "review"
     assert found["reasons"][1] == "A piece of 1.9 ml in the left ventricle is probably wrong, and 2 more."
-    assert "P above 0.68" in found["rule"]
+    assert "more suspect than 0.68" in found["rule"]
 
 
-def test_places_of_most_networks_are_a_doubt_also_where_their_mean_has_none() -> None:
+def test_what_looks_wrong_by_itself_is_a_doubt_also_where_p_tells_no_place() -> None:
     found = _verdict(_run(), 0.9)
     assert found["decision"] == "review"
-    assert found["reasons"][1] == "Most networks hold a piece of 1 ml for wrong, which their mean does not."
+    assert found["reasons"][1] == (
+        "A piece of 1 ml looks wrong by itself, which in view of the whole mask it need not be."
+    )
 
 
 @pytest.mark.parametrize("run", [_run(error_voxels=1), "older"])

@@ -17,10 +17,17 @@ from scipy.stats import pearsonr
 from sklearn.metrics import average_precision_score, f1_score
 from torch import Tensor
 
-from whqa.callbacks.calibrating import Calibrate
+from whqa.callbacks.calibrating import OPINION_SHARES, Calibrate
 from whqa.callbacks.judging import JudgeMasks
 from whqa.callbacks.monitoring import MonitorErrorMap
-from whqa.judges.calibration import Calibration, MaskLogits, fit_calibration, read_calibration
+from whqa.judges.calibration import (
+    Calibration,
+    MaskLogits,
+    fit_calibration,
+    fit_stacked,
+    read_calibration,
+    stacked_logit,
+)
 from whqa.judges.correction import RULES, harmless_rule, other_probabilities, true_gains
 from whqa.judges.registry import make_baselines
 from whqa.judges.second_opinion import opinion_rate
@@ -156,10 +163,13 @@ def test_a_network_that_hears_an_opinion_also_asks_it_for_error_rates(tmp_path: 
         calibrate.on_validation_epoch_start(trainer, module)
         _run(calibrate, _raw, module, trainer, "validation")
         assert len(asked) == min(at_most, len(ITEMS[:2] + ITEMS))
-        further = opinion_rate(heard(ITEMS.index(item)) for item in asked)
-        masks = [MaskLogits.of(_logit(i), heard(i)) for i in range(4)]
-        expected = fit_calibration(masks, [0.5] * 4, "expected", further=further)
-        alone = fit_calibration(masks, [0.5] * 4, "expected")
+        rate = opinion_rate(heard(ITEMS.index(item)) for item in asked)
+        masks = {
+            share: [MaskLogits.of(stacked_logit(_logit(i), heard(i), share), heard(i)) for i in range(4)]
+            for share in OPINION_SHARES
+        }
+        expected = fit_stacked(masks, [0.5] * 4, "expected", rate)
+        alone = fit_stacked(masks, [0.5] * 4, "expected", None)
         assert module.calibration == expected != alone
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from whqa.errors import InputError
+from whqa.judges.boosted_rate import BoostedRate, Trees
 from whqa.judges.calibration import (
     BINS,
     LOGIT_RANGE,
@@ -25,9 +27,14 @@ from whqa.judges.calibration import (
     corrected_by,
     expected_dice_threshold,
     fit_calibration,
+    fit_error_rate,
+    fit_stacked,
     read_calibration,
+    stacked_logit,
 )
-from whqa.judges.error_rate import RateModel, rate_features
+from whqa.judges.error_rate import RateModel
+from whqa.judges.mask_parts import mask_parts
+from whqa.judges.rate_features import rate_features
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.quality import JudgedCase
 
@@ -58,11 +65,15 @@ def test_every_voxel_is_counted_once(heard: Make, logit_of: Logits) -> None:
     case = heard(1, 0.3)
     logit, heart, error = logit_of(case), case.heart.numpy(), case.error.numpy()
     found = MaskLogits.of(logit, case)
-    assert found.heart.shape == found.volume.shape == (2, BINS)
-    np.testing.assert_array_equal(found.heart.sum(axis=1), [(heart & ~error).sum(), (heart & error).sum()])
-    np.testing.assert_array_equal(found.volume.sum(axis=1), [(~error).sum(), error.sum()])
-    assert found.rate == pytest.approx(error[heart].mean())
-    mean = (bin_logits() * found.volume.sum(axis=0)).sum() / logit.numel()
+    part = mask_parts(case).numpy()  # type: ignore[union-attr]
+    assert found.heart.shape == found.volume.shape == (4, 2, BINS)
+    for k in range(4):
+        here = part == k
+        expected = [(heart & ~error & here).sum(), (heart & error & here).sum()]
+        np.testing.assert_array_equal(found.heart[k].sum(axis=1), expected)
+        np.testing.assert_array_equal(found.volume[k].sum(axis=1), [(~error & here).sum(), (error & here).sum()])
+        assert found.rates[k] == pytest.approx((error & here)[heart].mean())
+    mean = (bin_logits() * found.volume.sum(axis=(0, 1))).sum() / logit.numel()
     assert mean == pytest.approx(float(logit.mean()), abs=LOGIT_RANGE / BINS)
     np.testing.assert_array_equal(found.features, rate_features(logit, case))
 
@@ -70,8 +81,8 @@ def test_every_voxel_is_counted_once(heard: Make, logit_of: Logits) -> None:
 def test_logits_beyond_the_range_fall_into_the_end_bins(heard: Make) -> None:
     case = heard(1, 0.3)
     found = MaskLogits.of(torch.where(case.error, 1e6, -1e6), case)
-    assert found.volume[1, -1] == int(case.error.sum())
-    assert found.volume[0, 0] == int((~case.error).sum())
+    assert found.volume[:, 1, -1].sum() == int(case.error.sum())
+    assert found.volume[:, 0, 0].sum() == int((~case.error).sum())
 
 
 # -- probabilities
@@ -79,7 +90,7 @@ def test_logits_beyond_the_range_fall_into_the_end_bins(heard: Make) -> None:
 
 @pytest.mark.parametrize("rule", list(ThresholdRule))
 @pytest.mark.parametrize("with_opinion", [True, False])
-def test_the_mean_of_p_over_the_heart_is_the_rate_that_the_regression_expects(
+def test_p_sums_up_to_the_errors_that_are_expected_in_each_part_of_the_heart(
     heard: Make, unheard: Callable, logit_of: Logits, rule: ThresholdRule, with_opinion: bool
 ) -> None:
     judged = _judged(heard, logit_of)
@@ -87,30 +98,35 @@ def test_the_mean_of_p_over_the_heart_is_the_rate_that_the_regression_expects(
         judged = [(logit, unheard(case)) for logit, case in judged]
     found = _fit(judged, rule)
     assert found.rate is not None
-    assert len(found.rate.coefficients) == (6 if with_opinion else 1)
+    assert isinstance(found.rate, BoostedRate if with_opinion else RateModel)
     foreign = heard(50, 0.4)
     empty = replace(foreign, mask=torch.zeros_like(foreign.mask))
     agreed = replace(foreign, mask=foreign.log_p.argmax(dim=0).to(torch.uint8))
     for case in (foreign, empty, agreed, *(c for _, c in judged)):
         case, logit = case if with_opinion else unheard(case), logit_of(foreign, 9)
-        rate = float(found.rate.rate(rate_features(logit, case)[None])[0])
-        mean = float(found.predict(logit, case).probability[case.heart].double().mean())
-        assert mean == pytest.approx(rate, abs=1e-3)
+        _check_sums(found, logit, case)
 
 
-def test_with_a_further_regression_the_rate_lies_between_the_two(heard: Make, logit_of: Logits) -> None:
+def _check_sums(found: Calibration, logit: torch.Tensor, case: JudgedCase) -> None:
+    """P over the heart sums up to what is expected in each part, as far as the part has voxels."""
+    part = torch.zeros_like(case.mask, dtype=torch.long) if case.log_p is None else mask_parts(case)
+    rates = found.rate.rates(rate_features(logit, case)[None])[0]  # type: ignore[union-attr]
+    p = found.predict(logit, case).probability.double()
+    for k, rate in enumerate(rates):
+        here = (part == k) & case.heart
+        n = int(here.sum())
+        expected = np.clip(rate * int(case.heart.sum()), 1e-4 * n, (1 - 1e-4) * n)
+        assert float(p[here].sum()) == pytest.approx(expected, abs=1e-3 * n)
+
+
+def test_error_rates_that_were_learned_elsewhere_are_taken(heard: Make, logit_of: Logits) -> None:
     judged = _judged(heard, logit_of)
     masks = [MaskLogits.of(logit, case) for logit, case in judged]
-    further = RateModel(-4.0, (0.1, 0.0, -0.2, 0.0, 0.0, 0.3))
-    alone, both = fit_calibration(masks), fit_calibration(masks, further=further)
-    assert alone.rate is not None
-    assert both.rate is not None
+    elsewhere = fit_error_rate(masks[:4], [1.0] * 4)
+    found = fit_calibration(masks, rate=elsewhere)
+    assert found.rate == elsewhere != fit_calibration(masks).rate
     for logit, case in judged:
-        features = rate_features(logit, case)[None]
-        one, other, rate = (float(m.rate(features)[0]) for m in (alone.rate, further, both.rate))
-        assert min(one, other) <= rate <= max(one, other)
-        mean = float(both.predict(logit, case).probability[case.heart].double().mean())
-        assert mean == pytest.approx(rate, abs=1e-3)
+        _check_sums(found, logit, case)
 
 
 def test_training_masks_keep_their_mean_error_rate(heard: Make, logit_of: Logits) -> None:
@@ -118,7 +134,8 @@ def test_training_masks_keep_their_mean_error_rate(heard: Make, logit_of: Logits
     found = _fit(judged)
     soft = [float(found.predict(logit, case).probability[case.heart].mean()) for logit, case in judged]
     true = [float(case.error[case.heart].float().mean()) for _, case in judged]
-    assert np.mean(soft) == pytest.approx(np.mean(true), abs=1e-3)
+    # in a small part more voxels may be expected to be wrong than there are
+    assert np.mean(soft) == pytest.approx(np.mean(true), abs=5e-3)
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 2.0])
@@ -131,14 +148,15 @@ def test_the_slope_is_the_likeliest_one(heard: Make, logit_of: Logits, scale: fl
         """Mean log-likelihood of a mask's heart, each mask alike, with the offset that meets the expected rate."""
         total = 0.0
         for logit, case in judged:
-            x, error = (
-                logit[case.heart].double().clamp(-LOGIT_RANGE, LOGIT_RANGE).numpy(),
-                case.error[case.heart].numpy(),
-            )
-            rate = float(found.rate.rate(rate_features(logit, case)[None])[0])  # type: ignore[union-attr]
-            offset = brentq(lambda b, x, rate: expit(slope * x + b).mean() - rate, -40, 40, args=(x, rate))
-            p = expit(slope * x + offset)
-            total += np.where(error, np.log(p), np.log1p(-p)).mean()
+            rates, n = found.rate.rates(rate_features(logit, case)[None])[0], int(case.heart.sum())  # type: ignore[union-attr]
+            for k, rate in enumerate(rates):
+                here = (mask_parts(case) == k) & case.heart
+                x = logit[here].double().clamp(-LOGIT_RANGE, LOGIT_RANGE).numpy()
+                if len(x):
+                    mean = np.clip(rate * n / len(x), 1e-4, 1 - 1e-4)
+                    offset = brentq(lambda b, x, mean: expit(slope * x + b).mean() - mean, -40, 40, args=(x, mean))
+                    p = expit(slope * x + offset)
+                    total += np.where(case.error[here].numpy(), np.log(p), np.log1p(-p)).sum() / n
         return total
 
     scan = np.geomspace(found.slope / 2, found.slope * 2, 41)
@@ -147,12 +165,16 @@ def test_the_slope_is_the_likeliest_one(heard: Make, logit_of: Logits, scale: fl
     assert found.slope == pytest.approx(best, rel=0.04)
 
 
-def test_the_order_of_voxels_is_kept(heard: Make, logit_of: Logits) -> None:
+def test_the_order_of_voxels_is_kept_within_each_part(heard: Make, logit_of: Logits) -> None:
     judged = _judged(heard, logit_of)
     found = _fit(judged)
     logit, case = judged[3]
-    p = found.predict(logit, case).probability.flatten()[logit.flatten().argsort()]
-    assert (p.diff() >= 0).all()
+    probability, part = found.predict(logit, case).probability, mask_parts(case)
+    for k in part.unique():  # type: ignore[union-attr]
+        here = part == k
+        p = probability[here][logit[here].argsort()]
+        assert len(p) > 1
+        assert (p.diff() >= 0).all()
 
 
 def test_the_reference_is_not_looked_at(heard: Make, logit_of: Logits) -> None:
@@ -234,7 +256,15 @@ def test_nothing_is_wrong_where_not_even_half_a_voxel_is_expected_to_be() -> Non
 
 
 def _some(correction: CorrectionRule | None = None) -> Calibration:
-    return Calibration(0.7, RateModel(-1.25, (0.1, 0.2, -0.3, 0.4, 0.5, 1e-17)), None, correction)
+    trees = Trees(0.25, (0, 3), (1, -1, -1, -1), (2, -1, -1, -1), (7, -1, -1, -1), (0.1,) * 4, (1e-17, 0, 1, 2))
+    return Calibration(0.7, BoostedRate((trees,) * 4), None, correction, opinion_share=0.4)
+
+
+def _damaged(**wrong: Any) -> str:
+    """A calibration of which one part's trees are not as they should be."""
+    numbers = _some().to_dict()
+    parts = numbers["rate"]["parts"]
+    return json.dumps(numbers | {"rate": {"parts": [parts[0], parts[1] | wrong, *parts[2:]]}})
 
 
 @pytest.mark.parametrize(
@@ -272,6 +302,19 @@ def test_the_numbers_survive_json(calibration: Calibration, tmp_path: Path) -> N
         '{"slope": 1, "rate": {"intercept": 0, "coefficients": 1}, "threshold": 0.5, "correction": null}',
         '{"slope": 1, "rate": {"intercept": 0, "coefficients": [1, 2, 3]}, "threshold": 0.5, "correction": null}',
         '{"slope": 1, "rate": [1], "threshold": 0.5, "correction": null}',
+        _damaged(start=float("nan")),
+        _damaged(roots=[4]),
+        _damaged(roots=[-1]),
+        _damaged(roots=[0.0]),
+        _damaged(left=[0, -1, -1, -1]),
+        _damaged(right=[10**30, -1, -1, -1]),
+        _damaged(right=[-1, -1, -1, -1]),
+        _damaged(feature=[11, -1, -1, -1]),
+        _damaged(feature=[-1, -1, -1, -1]),
+        _damaged(threshold=[float("inf"), 0, 0, 0]),
+        _damaged(value=[0.0, 1.0]),
+        _damaged(value=None),
+        json.dumps(_some().to_dict() | {"rate": {"parts": _some().to_dict()["rate"]["parts"][:2]}}),
         '{"slope": 1, "rate": null, "threshold": 0.5, "correction": 0.5}',
         '{"slope": 1, "rate": null, "threshold": 0.5, "correction": {"probability": NaN, "gain": 0}}',
         '{"slope": 1, "rate": null, "threshold": 0.5, "correction": {"probability": 0.5}}',
@@ -289,3 +332,44 @@ def test_the_rule_of_correction_is_exchanged_alone() -> None:
     rule = CorrectionRule(0.8, 0.1)
     assert corrected_by(_some(), rule) == _some(rule)
     assert corrected_by(_some(rule), None) == _some()
+
+
+# -- stacking
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_z_lies_between_the_networks_logit_and_that_of_the_doubt(heard: Make, logit_of: Logits, share: float) -> None:
+    case = heard(1, 0.3)
+    own = np.exp(np.take_along_axis(case.log_p.double().numpy(), case.mask.numpy()[None].astype(int), axis=0))[0]  # type: ignore[union-attr]
+    expected = (1 - share) * logit_of(case).numpy() + share * np.log((1 - own) / own)
+    np.testing.assert_allclose(stacked_logit(logit_of(case), case, share).numpy(), expected, atol=2e-3)
+
+
+def test_without_a_share_of_the_opinion_none_is_needed(heard: Make, unheard: Callable, logit_of: Logits) -> None:
+    case = unheard(heard(1, 0.3))
+    assert torch.equal(stacked_logit(logit_of(case), case, 0.0), logit_of(case))
+
+
+def _stacked(judged: list) -> tuple[dict[float, list[MaskLogits]], Calibration]:
+    shares = (0.0, 0.5, 1.0)
+    masks = {s: [MaskLogits.of(stacked_logit(logit, case, s), case) for logit, case in judged] for s in shares}
+    return masks, fit_stacked(masks, [1.0] * len(judged), ThresholdRule.expected, None)
+
+
+def test_what_says_more_of_the_truth_is_taken(heard: Make, logit_of: Logits) -> None:
+    cases = [heard(seed, wrong) for seed, wrong in enumerate(WRONG)]
+    knowing = [(torch.where(case.error, 6.0, -6.0) + 0.1 * logit_of(case), case) for case in cases]
+    guessing = [(torch.randn(case.mask.shape, generator=torch.Generator().manual_seed(1)), case) for case in cases]
+    assert _stacked(knowing)[1].opinion_share == 0.0
+    assert _stacked(guessing)[1].opinion_share == 1.0
+
+
+def test_the_likelihood_is_that_of_what_is_said_of_the_truth(heard: Make, logit_of: Logits) -> None:
+    judged = _judged(heard, logit_of)
+    masks, found = _stacked(judged)
+    said = []
+    for logit, case in judged:
+        p = found.predict(logit, case).probability[case.heart].double().numpy()
+        error = case.error[case.heart].numpy()
+        said.append(np.where(error, np.log(p), np.log1p(-p)).mean())
+    assert found.likelihood(masks[found.opinion_share], [1.0] * len(judged)) == pytest.approx(np.mean(said), abs=2e-3)

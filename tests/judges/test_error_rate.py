@@ -1,80 +1,13 @@
-"""The regression of a mask's error rate: its features against numpy, its fit against scipy's minimiser."""
+"""The regression of a share: its fit against scipy's minimiser."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-
 import numpy as np
 import pytest
-import torch
-from scipy import ndimage
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from whqa.judges.error_rate import OF_OPINION, SMALLEST, STRENGTH, RateModel, between, fit_rate, rate_features
-from whqa.quality import JudgedCase
-
-Make = Callable[..., JudgedCase]
-Logits = Callable[..., torch.Tensor]
-
-
-def _features_of_numpy(logit: np.ndarray, case: JudgedCase) -> np.ndarray:
-    mask, log_p = case.mask.numpy(), case.log_p.numpy()  # type: ignore[union-attr]
-    near = ndimage.distance_transform_edt(mask == 0, sampling=case.spacing)
-    heart = near <= 10
-    p = expit(logit)
-    differs = heart & (log_p.argmax(axis=0) != mask)
-    # a voxel stays where its six neighbours differ as well
-    core, padded = differs.copy(), np.pad(differs, 1)
-    for axis in range(3):
-        for step in (-1, 1):
-            core &= np.roll(padded, step, axis)[1:-1, 1:-1, 1:-1]
-    own = np.exp(np.take_along_axis(log_p, mask[None].astype(int), axis=0))[0]
-    shares = [
-        p[heart].mean(),
-        (1 - own)[heart].mean(),
-        differs[heart].mean(),
-        core.sum() / heart.sum(),
-        (1 - own)[heart & ~differs].mean(),
-        (1 - own)[differs].mean() if differs.any() else 0.0,
-    ]
-    return np.log(np.array(shares) + SMALLEST)
-
-
-@pytest.mark.parametrize("wrong", [0.0, 0.2, 0.9])
-def test_the_features_are_those_of_numpy(heard: Make, logit_of: Logits, wrong: float) -> None:
-    case = heard(3, wrong)
-    logit = logit_of(case)
-    found = rate_features(logit, case)
-    np.testing.assert_allclose(found, _features_of_numpy(logit.numpy().astype(float), case), rtol=1e-5)
-    assert found.dtype == np.float64
-
-
-def test_without_an_opinion_the_mean_of_p_alone_counts(heard: Make, unheard: Callable, logit_of: Logits) -> None:
-    case = heard(1)
-    logit = logit_of(case)
-    np.testing.assert_allclose(rate_features(logit, unheard(case)), rate_features(logit, case)[:1])
-
-
-def test_the_features_do_not_look_at_the_reference(heard: Make, logit_of: Logits) -> None:
-    case = heard(1)
-    blind = replace(case, reference=None)
-    np.testing.assert_array_equal(rate_features(logit_of(case), blind), rate_features(logit_of(case), case))
-
-
-def test_a_mask_that_agrees_with_the_opinion_everywhere_has_finite_features(heard: Make, logit_of: Logits) -> None:
-    case = heard(1)
-    agreed = replace(case, mask=case.log_p.argmax(dim=0).to(torch.uint8))
-    found = rate_features(logit_of(case), agreed)
-    assert found[2] == found[3] == found[5] == np.log(SMALLEST)
-    assert np.isfinite(found).all()
-
-
-def test_an_empty_mask_has_finite_features(heard: Make, logit_of: Logits) -> None:
-    case = heard(1)
-    empty = replace(case, mask=torch.zeros_like(case.mask))
-    assert np.isfinite(rate_features(logit_of(case), empty)).all()
+from whqa.judges.error_rate import STRENGTH, RateModel, fit_rate
 
 
 def _sample(n: int = 60, n_features: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -157,22 +90,3 @@ def test_one_mask_gives_its_own_rate() -> None:
 def test_extreme_masks_overflow_nothing() -> None:
     found = RateModel(0.0, (1.0,)).rate(np.array([[-2000.0], [0.0], [2000.0]]))
     np.testing.assert_array_equal(found, [0.0, 0.5, 1.0])
-
-
-def test_features_that_are_left_out_do_not_count() -> None:
-    x, y, w = _sample(n_features=6)
-    model, alone = (
-        fit_rate(list(x), y.tolist(), w.tolist(), OF_OPINION),
-        fit_rate(list(x[:, 1:]), y.tolist(), w.tolist()),
-    )
-    assert model is not None
-    assert alone is not None
-    assert model.coefficients[0] == 0
-    np.testing.assert_allclose(model.rate(x), alone.rate(x[:, 1:]), atol=1e-5)
-
-
-def test_the_odds_between_two_models_are_the_geometric_mean_of_theirs() -> None:
-    x, _, _ = _sample(n_features=3)
-    first, second = RateModel(-1.0, (0.5, 0.1, 0.0)), RateModel(0.3, (0.0, 0.2, -0.4))
-    odds = [p / (1 - p) for p in (first.rate(x), second.rate(x), between([first, second]).rate(x))]
-    np.testing.assert_allclose(odds[2], np.sqrt(odds[0] * odds[1]), rtol=1e-9)

@@ -12,9 +12,12 @@ from monai.metrics import DiceMetric
 from scipy.stats import spearmanr
 
 from whqa.errors import InputError
+from whqa.judges.boosted_rate import fit_boosted
 from whqa.judges.calibration import MaskLogits, fit_calibration
-from whqa.judges.error_rate import OF_OPINION, fit_rate, rate_features
-from whqa.judges.second_opinion import SMALLEST_P, SecondOpinion, doubt_logit, family_weights, opinion_rate
+from whqa.judges.doubt import SMALLEST_P, doubt_logit
+from whqa.judges.mask_parts import mask_parts
+from whqa.judges.rate_features import rate_features
+from whqa.judges.second_opinion import SecondOpinion, family_weights, opinion_rate
 from whqa.masks.plan import MASK_KINDS
 from whqa.quality import JudgedCase
 
@@ -51,12 +54,15 @@ def test_p_rises_with_the_doubt_and_is_calibrated_like_the_network(heard: Make, 
     assert baseline.name == "its name"
     assert baseline.needs == {attribute}
     whole = [replace(case, log_p=getattr(case, attribute)) for case in cases]
-    expected = fit_calibration([MaskLogits.of(doubt_logit(case), case) for case in whole], columns=OF_OPINION)
+    expected = fit_calibration([MaskLogits.of(doubt_logit(case), case) for case in whole])
     assert baseline.parameters() == expected.to_dict()
     for case in whole:
         judged = replace(case, **{attribute: case.log_p, "log_p": case.log_p if attribute == "log_p" else None})
         found = baseline.predict(judged)
-        assert spearmanr(found.probability.numpy().ravel(), _doubt(case).ravel()).statistic > 0.9999
+        for k in range(4):
+            here = (mask_parts(case) == k).numpy()
+            if here.sum() > 2:
+                assert spearmanr(found.probability.numpy()[here], _doubt(case)[here]).statistic > 0.9999
         heart = case.heart
         expected_rate = expected.predict(doubt_logit(case), case).probability[heart].mean()
         torch.testing.assert_close(found.probability[heart].mean(), expected_rate)
@@ -113,13 +119,13 @@ def test_families_of_masks_weigh_alike() -> None:
     assert sum(family_weights(everything)) == pytest.approx(7)
 
 
-def test_the_opinions_error_rates_are_a_regression_on_what_it_says_alone(heard: Make) -> None:
+def test_error_rates_are_learned_from_what_the_opinion_says_alone(heard: Make) -> None:
     cases = [heard(seed, wrong) for seed, wrong in enumerate((0.0, 0.1, 0.4, 0.8))]
-    model = opinion_rate(iter(cases))
-    assert model is not None
-    features = [rate_features(torch.zeros(case.mask.shape), case) for case in cases]
-    rates = [float(case.error[case.heart].double().mean()) for case in cases]
-    expected = fit_rate(features, rates, [1.0] * 4, OF_OPINION)
-    assert expected is not None
-    np.testing.assert_allclose(model.rate(np.array(features)), expected.rate(np.array(features)), atol=1e-6)
-    assert model.coefficients[0] == 0, "no network is asked"
+    features = [rate_features(torch.full(case.mask.shape, 5.0), case) for case in cases]
+    rates = []
+    for case in cases:
+        part = mask_parts(case)
+        rates.append(
+            np.array([(case.error & case.heart & (part == k)).sum() for k in range(4)]) / case.heart.sum().item()
+        )
+    assert opinion_rate(iter(cases)) == fit_boosted(features, rates, [1.0] * 4)

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from constant_rate import constant_rate
 from scipy.special import expit, log_softmax, softmax
 
 from whqa.errors import InputError
 from whqa.judges.calibration import Calibration, CorrectionRule
 from whqa.judges.correction import correct, expected_dice, other_probabilities
+from whqa.judges.doubt import doubt_logit
 from whqa.judges.error_rate import RateModel
-from whqa.judges.second_opinion import doubt_logit
 from whqa.loading.brightness import brightness
 from whqa.modules.distances import signed_distances
 from whqa.modules.errormap import ErrorMapModule, Head, Target, in_channels, mask_channels, out_channels
@@ -342,8 +343,8 @@ def test_a_patch_without_errors_has_a_finite_loss_and_gradient(head: Head, input
 @pytest.mark.parametrize("inputs", [WITHOUT_OPINION, EVERYTHING], ids="+".join)
 def test_a_prediction_is_the_calibrated_final_output(inputs: tuple[str, ...]) -> None:
     module, batch = _module("binary", inputs), _batch()
-    n_features = 6 if "opinion" in inputs else 1
-    module.calibration = Calibration(1.7, RateModel(-0.3, (0.2,) * n_features), 0.4)
+    rate = constant_rate(0.7) if "opinion" in inputs else RateModel(-0.3, (0.2,))
+    module.calibration = Calibration(1.7, rate, 0.4)
     with torch.no_grad():
         raw, prediction = module.validation_step(batch, 0), module.test_step(batch, 0)
         logit = module(module.inputs(batch))[0]

@@ -149,16 +149,29 @@ def test_intervals_widen_beyond_all_that_is_known() -> None:
     assert (low < predicted).all()
 
 
-def test_networks_speak_for_their_own_folds_and_their_ends_are_averaged() -> None:
+@pytest.mark.parametrize(
+    "predicted", [{0: 0.8, 1: 0.9}, {0: 0.8, 1: 0.99, 3: 0.9}, {0: 0.85, 1: 0.88, 3: 0.9, 4: 0.93}]
+)
+def test_networks_speak_for_their_own_folds_and_the_majority_counts(predicted: dict[int, float]) -> None:
     known = _cohort(6)
-    found = conformal_interval(known, {0: 0.8, 1: 0.9})
-    part = known.where(known.fold < 2)
-    belt = belt_of(part, 0.9)
+    found = conformal_interval(known, predicted)
+    belt = belt_of(known.where(np.isin(known.fold, list(predicted))), 0.9)
     assert belt is not None
-    low, high = belt.intervals(np.array([0.8, 0.9]))
-    assert found == pytest.approx((low.mean(), high.mean()))
-    spoiled = replace(known, true=np.where(known.fold == 4, 0.0, known.true))
-    assert conformal_interval(spoiled, {0: 0.8, 1: 0.9}) == found, "rows of folds that do not judge are not used"
+    assert found is not None
+    low, high = belt.intervals(np.array(list(predicted.values())))
+    truths = np.unique([*low, *high])
+    votes = [((low <= y) & (y <= high)).sum() for y in truths]
+    held = [y for y, n in zip(truths, votes, strict=True) if 2 * n >= len(predicted)]
+    assert found == (min(held), max(held))
+    spoiled = replace(known, true=np.where(known.fold == 2, 0.0, known.true))
+    assert conformal_interval(spoiled, predicted) == found, "rows of folds that do not judge are not used"
+
+
+def test_a_perfect_mask_is_held_where_most_networks_hold_it() -> None:
+    known = _cohort(6)
+    found = conformal_interval(known, {0: 0.98, 1: 0.5, 3: 0.98})
+    assert found is not None
+    assert found[1] == pytest.approx(1, abs=1e-9)
 
 
 def test_coverage_uses_the_other_folds_alone() -> None:

@@ -170,13 +170,14 @@ def _numbers(
     found = ErrorPrediction(said.probability, said.probability >= said.threshold, calibrated=calibrated)
     qi = {"volume": found.quality()} | ({} if heart is None else {"heart": found.quality(heart)})
     dice = [] if said.others is None else expected_dice(said.probability, said.others, mask_DHW).tolist()
-    return FoldNumbers(qi, dice, place_certainty(said.probability.numpy(), millilitres(spacing)))
+    return FoldNumbers(qi, dice, place_certainty(said.suspicion.numpy(), millilitres(spacing)))
 
 
 class _Said(NamedTuple):
-    """Of one network, on the CPU: P, q, tau and p_S, the opinion that it heard."""
+    """Of one network, on the CPU: P, what looks wrong by itself, q, tau and p_S, the opinion that it heard."""
 
     probability: Tensor
+    suspicion: Tensor
     others: Tensor | None
     threshold: float
     opinion: Tensor | None
@@ -224,7 +225,9 @@ def _each(
             opinion = one_heart.summed(opinion)
         tau = module.calibration.threshold
         threshold = expected_dice_threshold(probability) if tau is None else tau
-        yield _Said(probability, others, threshold, opinion)
+        yield _Said(
+            probability, found.probability if found.suspicion is None else found.suspicion, others, threshold, opinion
+        )
         module.cpu()
 
 

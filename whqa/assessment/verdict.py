@@ -142,9 +142,9 @@ def _doubts(
 
 
 def _told_place(structures: Mapping[str, JudgedStructure], places: Sequence[Place]) -> list[str]:
-    """The surest place; the mean of the networks, which tells places, may have none where most networks have one."""
+    """The surest place; P, which tells places, may have none where one looks wrong by itself."""
     if not places:
-        return [f"Most networks hold a piece of {SMALLEST_ML:g} ml for wrong, which their mean does not."]
+        return [f"A piece of {SMALLEST_ML:g} ml looks wrong by itself, which in view of the whole mask it need not be."]
     more = f", and {len(places) - 1} more" if len(places) > 1 else ""
     return [f"A piece of {surest_place_words(places, structures)} is probably wrong{more}."]
 
@@ -155,6 +155,7 @@ def _rule_text(rule: TriageRule, words: str, doubt_above: float) -> str:
     return (
         f"{accept}, {reject}, else review; chosen on the run's unseen masks so that at most {100 * rule.risk:.0f} % of "
         f"the accepted have a mean Dice below {rule.bad_dice:g} and at most {100 * rule.risk:.0f} % of the rejected "
-        f"have not; a doubt listed above turns accept into review, such as a place of {SMALLEST_ML:g} ml with P above "
-        f"{doubt_above:.2f}, which at most {100 * FALSE_DOUBT:.0f} % of the run's unseen masks without any error have"
+        f"have not; a doubt listed above turns accept into review, such as a place of {SMALLEST_ML:g} ml that is more "
+        f"suspect than {doubt_above:.2f}, which at most {100 * FALSE_DOUBT:.0f} % of the run's unseen masks without "
+        "any error have"
     )

@@ -16,7 +16,8 @@ from pytorch_lightning.trainer.states import TrainerFn
 from whqa.callbacks.fitting import fitting_items, sample_of
 from whqa.callbacks.ranks import gather_by_index
 from whqa.files import write_json
-from whqa.judges.calibration import MaskLogits, corrected_by, fit_calibration, read_calibration
+from whqa.judges.boosted_rate import BoostedRate
+from whqa.judges.calibration import MaskLogits, corrected_by, fit_stacked, read_calibration, stacked_logit
 from whqa.judges.correction import RULES, harmless_rule, other_probabilities, true_gains
 from whqa.judges.error_rate import RateModel
 from whqa.judges.second_opinion import family_weights, opinion_rate
@@ -26,6 +27,9 @@ from whqa.metrics.arrays import FloatArray, mean_defined
 from whqa.metrics.segmentation import segmentation_dice
 from whqa.modules.image_level import fit_image_level, image_level_truth
 from whqa.quality import stratum
+
+OPINION_SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""Of the opinion's doubt in what is calibrated; the likeliest is taken. The first is the network alone."""
 
 
 class Calibrate(pl.Callback):
@@ -55,7 +59,7 @@ class Calibrate(pl.Callback):
         self.at_most = at_most
         self.seed = seed
         self.counted = counted
-        self.logits: dict[int, MaskLogits] = {}
+        self.logits: dict[int, dict[float, MaskLogits]] = {}
         self.gains: dict[int, tuple[FloatArray, str]] = {}
         self.whole: dict[int, tuple[FloatArray, FloatArray]] = {}
         self.fitted = False
@@ -78,7 +82,8 @@ class Calibrate(pl.Callback):
             return
         index, case = int(batch["index"][0]), module.judged(batch)  # type: ignore[operator]
         if not self.fitted:
-            self.logits[index] = MaskLogits.of(outputs.error_logit, case)
+            logit = outputs.error_logit
+            self.logits[index] = {x: MaskLogits.of(stacked_logit(logit, case, x), case) for x in _shares(module)}
             if outputs.image_level is not None:
                 z = outputs.image_level.double().cpu().numpy()
                 self.whole[index] = z, image_level_truth(case, len(z))
@@ -98,9 +103,11 @@ class Calibrate(pl.Callback):
         if not self.fitted:
             logits = gather_by_index(self.logits)
             weights = family_weights([items[i][1] for i in sorted(logits)])
-            known = [logits[i] for i in sorted(logits)]
-            further = self._opinion_rate(trainer.datamodule, module) if module.hears_opinion else None  # type: ignore[attr-defined]
-            calibration = fit_calibration(known, weights, self.rule, further=further)
+            known = (
+                {share: [logits[i][share] for i in sorted(logits)] for share in logits[min(logits)]} if logits else {}
+            )
+            rate = self._opinion_rate(trainer.datamodule, module) if module.hears_opinion else None  # type: ignore[attr-defined]
+            calibration = fit_stacked(known, weights, self.rule, rate)
             whole = gather_by_index(self.whole)
             if whole:
                 z, truth = zip(*(whole[i] for i in sorted(whole)), strict=True)
@@ -116,7 +123,12 @@ class Calibrate(pl.Callback):
         if trainer.is_global_zero:
             write_json(self.path, calibration.to_dict())
 
-    def _opinion_rate(self, data: WholeHeartDataModule, module: pl.LightningModule) -> RateModel | None:
+    def _opinion_rate(self, data: WholeHeartDataModule, module: pl.LightningModule) -> RateModel | BoostedRate | None:
         """On a sample of all training masks, the same on all processes."""
         sample = sample_of(fitting_items(data), self.at_most, self.seed)
         return opinion_rate(map(module.heard, data.judged(sample)), self.counted)  # type: ignore[arg-type]
+
+
+def _shares(module: pl.LightningModule) -> tuple[float, ...]:
+    """Of `OPINION_SHARES` those that there can be."""
+    return OPINION_SHARES if module.hears_opinion else OPINION_SHARES[:1]

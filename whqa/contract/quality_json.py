@@ -280,8 +280,8 @@ class Verdict(TypedDict):
         rule: in words.
         accept_from: score from which on masks are accepted; null where the unseen masks allow no such score.
         reject_below: score below which masks are rejected; null where the unseen masks allow no such score.
-        certainty: of the surest place, for the middle one of the networks: the highest P that a connected piece of 1 ml
-            reaches everywhere.
+        certainty: of the surest place, for the middle one of the networks: the highest suspicion that a connected piece
+            of 1 ml reaches everywhere. Suspicion is P before the mask as a whole is weighed.
         doubt_above: a higher certainty forbids to accept; four in five of the unseen masks without any error have none.
         risk: of this rule, measured.
     """

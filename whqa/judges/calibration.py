@@ -1,8 +1,11 @@
 """Calibration of predicted error probabilities on training cases that the error-map network has not seen.
 
-P = sigmoid(slope * logit + offset), where the offset is the mask's own: the one at which the mean of P over the heart
-is the error rate that `whqa.judges.error_rate` expects of this mask. So the soft QI is unbiased given what is known of
-the mask, whether it is perfect or poor. Then the error map follows by one of two rules:
+P = sigmoid(slope * z + offset). z is the logit, or lies between it and the logit of a second opinion's doubt, as they
+err in different places (stacking: Wolpert 1992, Neural Networks 5(2)). The offset is the mask's own in each of its
+parts (`whqa.judges.mask_parts`; without a second opinion there is one): the one at which the sum of P over the part is
+the number of wrong voxels that is expected there, with an opinion by `whqa.judges.boosted_rate`, without one by a
+regression on the mean of P (`whqa.judges.error_rate`). So the soft QI is unbiased given what is known of the mask,
+whether it is perfect or poor. Then the error map follows by one of two rules:
 
     expected  each mask has its tau, the one with the best Dice that P itself lets expect: a bad mask gets a large map,
               a good one a small map
@@ -22,7 +25,11 @@ from scipy.special import expit, log_expit
 from torch import Tensor
 
 from whqa.files import read_json, reading
-from whqa.judges.error_rate import N_FEATURES, OF_NETWORK, RateModel, between, fit_rate, rate_features
+from whqa.judges.boosted_rate import BoostedRate, fit_boosted
+from whqa.judges.doubt import doubt_logit
+from whqa.judges.error_rate import RateModel, fit_rate
+from whqa.judges.mask_parts import MASK_PARTS, mask_parts
+from whqa.judges.rate_features import rate_features
 from whqa.judges.threshold import LEVELS
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.metrics.arrays import FloatArray
@@ -33,6 +40,8 @@ LOGIT_RANGE = 12.0
 BINS = 1024
 SLOPES = (0.05, 5.0)
 OFFSET_RANGE = 40.0
+RATES = (1e-4, 1 - 1e-4)
+"""Of wrong voxels in a part: bounds."""
 
 
 @dataclass(frozen=True)
@@ -53,31 +62,49 @@ class Calibration:
     """From error logits to P and the error map.
 
     Attributes:
-        slope: of the logit.
+        slope: of z.
         rate: the error rate that a mask is expected to have; None leaves logits as they are.
         threshold: wrong is where P >= threshold; None stands for the rule "expected".
         correction: when a label head's correction helps; None leaves masks alone.
         image_level: of a joint network's outputs of the whole mask, each; None leaves it as it is.
+        opinion_share: of the doubt's logit in z, from 0 to 1.
     """
 
     slope: float = 1.0
-    rate: RateModel | None = None
+    rate: RateModel | BoostedRate | None = None
     threshold: float | None = 0.5
     correction: CorrectionRule | None = None
     image_level: tuple[RateModel | None, ...] | None = None
+    opinion_share: float = 0.0
 
     def predict(self, logit_DHW: Tensor, case: JudgedCase) -> ErrorPrediction:
         """Calibrated probability float32 (D, H, W) and error map bool (D, H, W); the reference is not looked at."""
-        logit = logit_DHW.float().clamp(-LOGIT_RANGE, LOGIT_RANGE)
-        probability = torch.sigmoid(self.slope * logit + self._offset(logit, case))
+        logit = stacked_logit(logit_DHW, case, self.opinion_share).clamp(-LOGIT_RANGE, LOGIT_RANGE)
+        evidence = self.slope * logit
+        probability = torch.sigmoid(evidence + self._offset(logit, case))
         threshold = expected_dice_threshold(probability) if self.threshold is None else self.threshold
-        return ErrorPrediction(probability, probability >= threshold, calibrated=self.rate is not None)
+        return ErrorPrediction(
+            probability,
+            probability >= threshold,
+            calibrated=self.rate is not None,
+            suspicion=torch.sigmoid(evidence),
+        )
 
-    def _offset(self, logit_DHW: Tensor, case: JudgedCase) -> float:
+    def _offset(self, logit_DHW: Tensor, case: JudgedCase) -> Tensor | float:
         if self.rate is None:
             return 0.0
-        rate = self.rate.rate(rate_features(logit_DHW, case)[None])
-        return float(_offsets(self.slope, _counts(within(logit_DHW, case.heart))[None], rate)[0])
+        part, counts = _parts_of(case), _counts(logit_DHW, case)
+        rates = self.rate.rates(rate_features(logit_DHW, case)[None])
+        offsets = torch.from_numpy(_offsets(self.slope, counts[None], rates)[0]).float().to(logit_DHW.device)
+        return offsets[part]
+
+    def likelihood(self, masks: Sequence[MaskLogits], weights: Sequence[float]) -> float:
+        """Mean logarithm of the probability that P gives to the truth, over masks with reference of this z."""
+        if self.rate is None:
+            return 0.0
+        share = np.asarray(weights, np.float64) / np.sum(weights)
+        rates = self.rate.rates(np.stack([m.features for m in masks]))
+        return _likelihood(self.slope, np.stack([m.heart for m in masks]), rates, share)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for calibration.json."""
@@ -93,21 +120,29 @@ class Calibration:
         rate, correction, threshold = numbers["rate"], numbers["correction"], numbers["threshold"]
         found = cls(
             float(numbers["slope"]),
-            _rate_model(rate),
+            _error_rate(rate),
             None if threshold is None else float(threshold),
             None if correction is None else CorrectionRule(float(correction["probability"]), float(correction["gain"])),
             # runs of earlier versions know no joint network
             None if numbers.get("image_level") is None else tuple(map(_rate_model, numbers["image_level"])),
+            float(numbers["opinion_share"]),
         )
-        known = [found.slope, found.threshold or 0.0]
-        known += [] if found.rate is None else [found.rate.intercept, *found.rate.coefficients]
+        known = [found.slope, found.threshold or 0.0, found.opinion_share]
         known += [] if found.correction is None else [found.correction.probability, found.correction.gain]
-        known += [n for m in found.image_level or () if m is not None for n in (m.intercept, *m.coefficients)]
+        linear = [m for m in (found.rate, *(found.image_level or ())) if isinstance(m, RateModel)]
+        known += [n for m in linear for n in (m.intercept, *m.coefficients)]
         if not np.isfinite(known).all():
             raise ValueError("a number is not finite")
-        if found.rate is not None and len(found.rate.coefficients) not in N_FEATURES:
-            raise ValueError("not the features that there are")
         return found
+
+
+def _error_rate(numbers: Mapping[str, Any] | None) -> RateModel | BoostedRate | None:
+    if numbers is not None and "parts" in numbers:
+        return BoostedRate.from_dict(numbers)
+    found = _rate_model(numbers)
+    if found is not None and len(found.coefficients) != 1:
+        raise ValueError("not the features that there are")
+    return found
 
 
 def _rate_model(numbers: Mapping[str, Any] | None) -> RateModel | None:
@@ -142,31 +177,41 @@ def expected_dice_threshold(probability: Tensor) -> float:
     return float((2 * hit / (called + total)).argmax()) / LEVELS
 
 
+def stacked_logit(logit_DHW: Tensor, case: JudgedCase, opinion_share: float) -> Tensor:
+    """z, see above: float32 (D, H, W)."""
+    logit = logit_DHW.float()
+    return torch.lerp(logit, doubt_logit(case), opinion_share) if opinion_share else logit
+
+
 @dataclass(frozen=True, eq=False)
 class MaskLogits:
     """What the calibration needs to know of one judged mask with reference, small enough to keep many.
 
     Attributes:
         features: see `rate_features`.
-        rate: true share of wrong voxels over the heart.
-        heart: voxels of the heart in each bin of the logit, right and wrong: float64 (2, BINS).
+        heart: voxels of the heart in each part and bin of the logit, right and wrong: float64 (parts, 2, BINS).
         volume: those of the whole crop.
     """
 
     features: FloatArray
-    rate: float
     heart: FloatArray
     volume: FloatArray
+
+    @property
+    def rates(self) -> FloatArray:
+        """True numbers of wrong voxels of each part, by the voxels of the heart (parts,)."""
+        return self.heart[:, 1].sum(axis=1) / max(1.0, self.heart.sum())
 
     @classmethod
     def of(cls, logit_DHW: Tensor, case: JudgedCase) -> MaskLogits:
         """Count voxels; logits beyond ±12 fall into the end bins."""
-        where = case.error.long().add_(case.heart, alpha=2)
-        counts = torch.bincount((_bins(logit_DHW) + BINS * where).flatten(), minlength=4 * BINS)
-        of_rest, of_heart = counts.double().cpu().numpy().reshape(2, 2, BINS)
-        of_volume = of_rest + of_heart
-        rate = float(of_heart[1].sum() / max(1.0, of_heart.sum()))
-        return cls(rate_features(logit_DHW.clamp(-LOGIT_RANGE, LOGIT_RANGE), case), rate, of_heart, of_volume)
+        part = _parts_of(case)
+        where = (2 * part + case.error).add_(case.heart, alpha=2 * len(MASK_PARTS))
+        counts = torch.bincount((_bins(logit_DHW) + BINS * where).flatten(), minlength=4 * len(MASK_PARTS) * BINS)
+        n_parts = 1 if case.log_p is None else len(MASK_PARTS)
+        of_rest, of_heart = counts.double().cpu().numpy().reshape(2, len(MASK_PARTS), 2, BINS)[:, :n_parts]
+        features = rate_features(logit_DHW.clamp(-LOGIT_RANGE, LOGIT_RANGE), case)
+        return cls(features, of_heart, of_rest + of_heart)
 
 
 def bin_logits() -> FloatArray:
@@ -178,8 +223,7 @@ def fit_calibration(
     masks: Sequence[MaskLogits],
     weights: Sequence[float] | None = None,
     rule: ThresholdRule = ThresholdRule.expected,
-    columns: Sequence[int] = OF_NETWORK,
-    further: RateModel | None = None,
+    rate: RateModel | BoostedRate | None = None,
 ) -> Calibration:
     """Error rates, then the slope by maximum likelihood over the heart, then the rule's threshold.
 
@@ -187,25 +231,47 @@ def fit_calibration(
         masks: none at all leaves logits as they are, with tau = 0.5.
         weights: of the masks, all alike by default.
         rule: see above.
-        columns: features of the regression, see `whqa.judges.error_rate`.
-        further: a regression on other masks; the error rate lies between the two.
+        rate: error rates that were learned from more masks; None learns them from these.
     """
     if not masks:
         return Calibration()
     share = np.ones(len(masks)) if weights is None else np.asarray(weights, np.float64)
     share = share / share.sum()
-    rate = fit_rate([m.features for m in masks], [m.rate for m in masks], share.tolist(), columns)
+    rate = fit_error_rate(masks, share.tolist()) if rate is None else rate
     if rate is None:
         return Calibration(threshold=None if rule == ThresholdRule.expected else 0.5)
-    if further is not None:
-        rate = between([rate, further])
     heart = np.stack([m.heart for m in masks])
-    rates = rate.rate(np.stack([m.features for m in masks]))
+    rates = rate.rates(np.stack([m.features for m in masks]))
     slope = _likeliest_slope(heart, rates, share)
     if rule == ThresholdRule.expected:
         return Calibration(slope, rate, None)
-    offsets = _offsets(slope, heart.sum(axis=1), rates)
+    offsets = _offsets(slope, heart.sum(axis=2), rates)
     return Calibration(slope, rate, _best_threshold(masks, slope, offsets, share))
+
+
+def fit_stacked(
+    masks: Mapping[float, Sequence[MaskLogits]],
+    weights: Sequence[float],
+    rule: ThresholdRule,
+    rate: RateModel | BoostedRate | None,
+) -> Calibration:
+    """That of `fit_calibration` of the likeliest of several z.
+
+    Args:
+        masks: share of the doubt's logit -> the same masks with that z.
+        weights, rule, rate: see there.
+    """
+    found = {share: fit_calibration(these, weights, rule, rate) for share, these in masks.items()}
+    best = max(found, key=lambda share: found[share].likelihood(masks[share], weights))
+    return replace(found[best], opinion_share=best)
+
+
+def fit_error_rate(masks: Sequence[MaskLogits], weights: Sequence[float]) -> RateModel | BoostedRate | None:
+    """What `MaskLogits.features` tell of error rates, with a second opinion or without; None where no mask is wrong."""
+    features = [m.features for m in masks]
+    if masks and len(features[0]) > 1:
+        return fit_boosted(features, [m.rates for m in masks], weights)
+    return fit_rate(features, [float(m.rates[0]) for m in masks], weights)
 
 
 def corrected_by(calibration: Calibration, rule: CorrectionRule | None) -> Calibration:
@@ -213,9 +279,17 @@ def corrected_by(calibration: Calibration, rule: CorrectionRule | None) -> Calib
     return replace(calibration, correction=rule)
 
 
-def _counts(logits: Tensor) -> FloatArray:
-    """Voxels in each bin, float64 (BINS,)."""
-    return torch.bincount(_bins(logits).flatten(), minlength=BINS).double().cpu().numpy()
+def _parts_of(case: JudgedCase) -> Tensor:
+    """Number of each voxel's part, int64 (D, H, W); all are of the first where there is no opinion."""
+    found = mask_parts(case)
+    return torch.zeros_like(case.mask, dtype=torch.long) if found is None else found
+
+
+def _counts(logit_DHW: Tensor, case: JudgedCase) -> FloatArray:
+    """Voxels of the heart in each part and bin, float64 (parts, BINS)."""
+    n_parts = 1 if case.log_p is None else len(MASK_PARTS)
+    bins = _bins(within(logit_DHW, case.heart)) + BINS * within(_parts_of(case), case.heart)
+    return torch.bincount(bins, minlength=n_parts * BINS).double().cpu().numpy().reshape(n_parts, BINS)
 
 
 def _bins(logits: Tensor) -> Tensor:
@@ -224,37 +298,55 @@ def _bins(logits: Tensor) -> Tensor:
 
 
 def _offsets(slope: float, counts: FloatArray, rates: FloatArray) -> FloatArray:
-    """The offset at which the mean of P over the counted voxels is the rate, by bisection: (n, BINS), (n,) -> (n,)."""
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    """The offset at which the sum of P over a part's voxels is the rate times those of all parts, by bisection.
+
+    Args:
+        slope: of the logit.
+        counts: voxels of the heart in each part and bin (n, parts, BINS).
+        rates: wrong voxels of each part by those of the heart (n, parts).
+
+    Returns:
+        (n, parts), 0 for a part that the heart lacks.
+    """
+    of_part = counts.sum(axis=2)
+    wanted = rates * of_part.sum(axis=1, keepdims=True) / np.maximum(of_part, 1)
+    wanted = np.clip(wanted, *RATES).ravel()
+    share = (counts / np.maximum(of_part, 1)[..., None]).reshape(-1, BINS)
     scaled = slope * bin_logits()
-    low, high = np.full(len(rates), -OFFSET_RANGE), np.full(len(rates), OFFSET_RANGE)
-    for _ in range(60):
+    low, high = np.full(len(wanted), -OFFSET_RANGE), np.full(len(wanted), OFFSET_RANGE)
+    # to 1e-7
+    for _ in range(30):
         middle = (low + high) / 2
-        too_high = (share * expit(scaled + middle[:, None])).sum(axis=1) > rates
+        too_high = (share * expit(scaled + middle[:, None])).sum(axis=1) > wanted
         low, high = np.where(too_high, low, middle), np.where(too_high, middle, high)
-    return (low + high) / 2
+    return np.where(of_part > 0, ((low + high) / 2).reshape(of_part.shape), 0.0)
 
 
 def _likeliest_slope(heart: FloatArray, rates: FloatArray, share: FloatArray) -> float:
     from scipy.optimize import minimize_scalar  # a fifth of a second, and only a training fits
 
-    size = np.maximum(heart.sum(axis=(1, 2)), 1)
-    weight = (share / size)[:, None]
-
-    def negative_log_likelihood(log_slope: float) -> float:
-        slope = float(np.exp(log_slope))
-        z = slope * bin_logits() + _offsets(slope, heart.sum(axis=1), rates)[:, None]
-        return -float((weight * (heart[:, 1] * log_expit(z) + heart[:, 0] * log_expit(-z))).sum())
-
     bounds = (np.log(SLOPES[0]), np.log(SLOPES[1]))
-    return float(np.exp(minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded").x))
+
+    def surprise(log_slope: float) -> float:
+        return -_likelihood(float(np.exp(log_slope)), heart, rates, share)
+
+    found = minimize_scalar(surprise, bounds=bounds, method="bounded", options={"xatol": 1e-3})
+    return float(np.exp(found.x))
+
+
+def _likelihood(slope: float, heart: FloatArray, rates: FloatArray, share: FloatArray) -> float:
+    """Mean logarithm of what P says of the truth, over the voxels of each mask's heart (n, parts, 2, BINS)."""
+    weight = (share / np.maximum(heart.sum(axis=(1, 2, 3)), 1))[:, None, None]
+    z = slope * bin_logits() + _offsets(slope, heart.sum(axis=2), rates)[..., None]
+    return float((weight * (heart[:, :, 1] * log_expit(z) + heart[:, :, 0] * log_expit(-z))).sum())
 
 
 def _best_threshold(masks: Sequence[MaskLogits], slope: float, offsets: FloatArray, share: FloatArray) -> float:
     mean = np.zeros(LEVELS + 1)
     for mask, offset, weight in zip(masks, offsets, share, strict=True):
-        level = (expit(slope * bin_logits() + offset) * LEVELS).round().astype(int)
-        right, wrong = (np.bincount(level, weights=v, minlength=LEVELS + 1) for v in mask.volume)
+        level = (expit(slope * bin_logits() + offset[:, None]) * LEVELS).round().astype(int).ravel()
+        volume = mask.volume.transpose(1, 0, 2).reshape(2, -1)
+        right, wrong = (np.bincount(level, weights=v, minlength=LEVELS + 1) for v in volume)
         hit, called = (np.cumsum(v[::-1])[::-1] for v in (wrong, right + wrong))
         size = called + wrong.sum()
         mean += weight * np.divide(2 * hit, size, out=np.ones_like(size), where=size > 0)

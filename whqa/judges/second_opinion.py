@@ -7,19 +7,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from whqa.errors import InputError
 from whqa.judges.baseline import CaseSource
-from whqa.judges.calibration import Calibration, MaskLogits, fit_calibration
-from whqa.judges.error_rate import OF_OPINION, RateModel, fit_rate
+from whqa.judges.boosted_rate import BoostedRate
+from whqa.judges.calibration import Calibration, MaskLogits, fit_calibration, fit_error_rate
+from whqa.judges.doubt import doubt_logit
+from whqa.judges.error_rate import RateModel
 from whqa.masks.plan import family
 from whqa.metrics.arrays import mean_defined
 from whqa.metrics.segmentation import segmentation_dice
 from whqa.quality import ErrorPrediction, JudgedCase
-
-SMALLEST_P = 1e-5
 
 
 class SecondOpinion:
@@ -55,7 +51,7 @@ class SecondOpinion:
             kinds.append(case.kind)
         if not masks:
             raise ValueError("no case to fit the opinion on")
-        self._calibration = fit_calibration(masks, family_weights(kinds), columns=OF_OPINION)
+        self._calibration = fit_calibration(masks, family_weights(kinds))
 
     def predict(self, case: JudgedCase) -> ErrorPrediction:
         """See `Baseline.predict`."""
@@ -80,8 +76,8 @@ class SecondOpinion:
 
 def opinion_rate(
     cases: Iterable[JudgedCase], counted: dict[tuple[str, str], MaskLogits] | None = None
-) -> RateModel | None:
-    """The regression of error rates on what the opinion alone says of masks with reference.
+) -> RateModel | BoostedRate | None:
+    """Error rates from what the opinion alone says of masks with reference.
 
     No network has to be kept from these cases, for the opinion's segmenter has not seen them: there may be many.
 
@@ -93,25 +89,11 @@ def opinion_rate(
     if counted is not None:
         counted |= masks
     weights = family_weights([kind for (_, kind), _ in masks])
-    return fit_rate([m.features for _, m in masks], [m.rate for _, m in masks], weights, OF_OPINION)
+    return fit_error_rate([m for _, m in masks], weights)
 
 
 def _counted(case: JudgedCase) -> MaskLogits:
     return MaskLogits.of(doubt_logit(case), case)
-
-
-def doubt_logit(case: JudgedCase) -> Tensor:
-    """logit(1 - p_S(M)), float32 (D, H, W).
-
-    Raises:
-        InputError: nobody gave an opinion on the case.
-    """
-    if case.log_p is None:
-        raise InputError(
-            f"case {case.case}, mask {case.kind}: no second opinion, which the baseline 'opinion' needs; "
-            "judge masks in a run with segmenters of its own, or leave this baseline out"
-        )
-    return torch.logit(case.doubt, eps=SMALLEST_P)
 
 
 def family_weights(kinds: list[str]) -> list[float]:

@@ -80,7 +80,7 @@ def thick(of: npt.NDArray[np.bool_], spacing: Sequence[float]) -> npt.NDArray[np
         of: (D, H, W).
         spacing: mm per voxel along D, H, W.
     """
-    axes = [axis for axis, edge in enumerate(spacing) if edge <= _LONGER * min(spacing)]
+    axes = flat_axes(spacing)
     found = of.copy()
     for axis in axes:
         inner, before = np.moveaxis(found, axis, 0), np.moveaxis(of, axis, 0)
@@ -93,6 +93,11 @@ def thick(of: npt.NDArray[np.bool_], spacing: Sequence[float]) -> npt.NDArray[np
         grown[1:] |= before[:-1]
         grown[:-1] |= before[1:]
     return found & of
+
+
+def flat_axes(spacing: Sequence[float]) -> list[int]:
+    """Axes along which voxels are no more than half again as long as their shortest side, in mm."""
+    return [axis for axis, edge in enumerate(spacing) if edge <= _LONGER * min(spacing)]
 
 
 def size_counts(shown: npt.NDArray[np.bool_], in_places: npt.NDArray[np.bool_], true: SizedErrors) -> dict[str, float]:

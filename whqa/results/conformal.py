@@ -15,6 +15,8 @@ Every patient weighs the same, and of a patient's masks most that is closest to 
 table is dense. Their predictions are shifted to y along the scale log(offset + 1 - x), on which errors of judging are
 about alike for good and bad masks. Where no mask of truth y is known, the belt widens with the distance to the nearest.
 Networks differ: how far a mask is off is measured from the middle of the masks that the other folds' networks judged.
+Of a new mask every network gives its own interval, and a vote decides (Gasparin & Ramdas 2024, arXiv 2401.09379): means
+of their ends would hold the truth of a perfect mask, which lies at the very end, only where all networks do.
 A prediction better than the middle one of perfect masks says no more than that one (nor a worse one than the worst), so
 that chance rules out nothing at the ends (compare Feldman & Cousins 1998). The coverage that was measured fold by fold
 and stratum by stratum stands in summary.json.
@@ -135,7 +137,7 @@ def conformal_interval(
     Args:
         known: out-of-fold predictions.
         predicted: fold -> what that fold's network predicts for the new mask. Rows of other folds are not used; the
-            ends are means over the networks.
+            interval holds what at least half of the networks' own intervals hold, and what lies between.
         confidence: 1 - alpha.
 
     Returns:
@@ -145,7 +147,8 @@ def conformal_interval(
     if belt is None:
         return None
     low, high = belt.intervals(np.array(list(predicted.values()), np.float64))
-    return float(low.mean()), float(high.mean())
+    half = (len(low) + 1) // 2
+    return float(np.sort(low)[half - 1]), float(np.sort(high)[-half])
 
 
 def held_out_intervals(known: OutOfFold, confidence: float = 0.9) -> dict[str, FloatArray]:
