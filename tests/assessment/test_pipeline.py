@@ -138,6 +138,7 @@ def test_a_lost_mask_is_rejected_without_label_head_too(run: TrainedRun, case: t
         {},
         [],
         certainty=0.0,
+        doubt_above=0.5,
         lost=True,
         unfamiliar=False,
         outside=0.0,

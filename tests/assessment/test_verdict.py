@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from whqa.assessment.input_findings import InputFindings
-from whqa.assessment.verdict import verdict_of
+from whqa.assessment.verdict import doubtful_above, verdict_of
 from whqa.contract.quality_json import Place, Verdict
 
 N = 24
@@ -43,6 +43,7 @@ def _verdict(run: Any, certainty: float, *places: float) -> Verdict:
         structures,
         told,
         certainty=certainty,
+        doubt_above=doubtful_above(run),
         lost=False,
         unfamiliar=False,
         outside=0.0,
@@ -59,16 +60,14 @@ def test_a_place_no_surer_than_those_of_right_masks_does_not_forbid_to_accept() 
 def test_a_surer_one_does_and_is_named_whatever_larger_ones_there_are() -> None:
     found = _verdict(_run(), 0.9, 0.6, 0.69, 0.55)
     assert found["decision"] == "review"
-    assert found["reasons"][1] == "A piece of 1.9 ml in the left ventricle is probably wrong, and 2 more."
+    assert found["reasons"][1] == "A piece of 1.9 ml in the left ventricle looks wrong, and 2 more."
     assert "more suspect than 0.68" in found["rule"]
 
 
-def test_what_looks_wrong_by_itself_is_a_doubt_also_where_p_tells_no_place() -> None:
+def test_places_of_most_networks_are_a_doubt_also_where_their_mean_has_none() -> None:
     found = _verdict(_run(), 0.9)
     assert found["decision"] == "review"
-    assert found["reasons"][1] == (
-        "A piece of 1 ml looks wrong by itself, which in view of the whole mask it need not be."
-    )
+    assert found["reasons"][1] == "Most networks hold a piece of 1 ml for wrong, which their mean does not."
 
 
 @pytest.mark.parametrize("run", [_run(error_voxels=1), "older"])

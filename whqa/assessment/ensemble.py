@@ -59,6 +59,7 @@ class Judgement:
         by_fold: fold -> what that network says alone.
         calibrated: whether QI follows from P itself, see `whqa.quality.ErrorPrediction`.
         opinion: the label that the run's segmenters hold for most probable, uint8 (D, H, W), or None without.
+        suspicion: how wrong a voxel looks by itself, see `whqa.quality.ErrorPrediction`; the mean over the networks.
     """
 
     probability: Tensor
@@ -70,7 +71,8 @@ class Judgement:
     heart: Tensor | None
     by_fold: dict[int, FoldNumbers]
     calibrated: bool
-    opinion: Tensor | None = None
+    opinion: Tensor | None
+    suspicion: Tensor
 
     def quality(self, region: Tensor | None = None) -> float:
         """QI over a region, None is the whole volume."""
@@ -136,15 +138,16 @@ def judge_mask(
         by_fold,
         calibrated,
         None if sums.opinion is None else most_probable(sums.opinion).to(torch.uint8),
+        sums.suspicion / len(networks),
     )
 
 
 class _Sums:
-    """Over the networks: P, the labels' probabilities where the mask is wrong, those of the opinions, tau."""
+    """Over the networks: P, suspicion, the labels' probabilities where the mask is wrong, the opinions', tau."""
 
     def __init__(self, networks: Sequence[FoldNetwork], image_DHW: Tensor, n_classes: int) -> None:
         first = networks[0]
-        self.probability = torch.zeros_like(image_DHW)
+        self.probability, self.suspicion = torch.zeros_like(image_DHW), torch.zeros_like(image_DHW)
         self.labels = torch.zeros(n_classes, *image_DHW.shape) if first.module.corrects else None
         self.opinion = torch.zeros(n_classes, *image_DHW.shape) if first.module.hears_opinion else None
         self.thresholds: list[float] = []
@@ -152,6 +155,7 @@ class _Sums:
     def add(self, said: _Said) -> None:
         """Take in what one network said."""
         self.probability += said.probability
+        self.suspicion += said.suspicion
         self.thresholds.append(said.threshold)
         if self.labels is not None and said.others is not None:
             self.labels += said.others * said.probability

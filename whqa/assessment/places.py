@@ -1,4 +1,4 @@
-"""Where a mask is wrong: connected pieces of voxels that are more probably wrong than right."""
+"""Where a mask is wrong, more probably than not, or by the look of the place."""
 
 from __future__ import annotations
 
@@ -13,23 +13,31 @@ from whqa.metrics.error_places import MORE_PROBABLY_WRONG, pieces, place_certain
 
 
 def wrong_places(
-    probability: npt.NDArray[np.floating], mask: npt.NDArray[np.uint8], keys: Sequence[str], voxel_ml: float
+    probability: npt.NDArray[np.floating],
+    suspicion: npt.NDArray[np.floating],
+    mask: npt.NDArray[np.uint8],
+    keys: Sequence[str],
+    *,
+    doubt_above: float,
+    voxel_ml: float,
 ) -> list[Place]:
-    """Pieces of at least 1 ml in which P >= 0.5, the largest first.
+    """Pieces of at least 1 ml in which P >= 0.5, or which look more wrong than those of right masks; largest first.
 
     Args:
         probability: P (X, Y, Z).
+        suspicion: how wrong a voxel looks by itself (X, Y, Z).
         mask: label indices.
         keys: of the structures 1..C.
+        doubt_above: of the suspicion, see `whqa.results.triage.choose_doubt`.
         voxel_ml: volume of one voxel.
     """
-    found = pieces(probability >= MORE_PROBABLY_WRONG, voxel_ml)
+    found = pieces((probability >= MORE_PROBABLY_WRONG) | (suspicion > doubt_above), voxel_ml)
     return [
         {
             "ml": float(n * voxel_ml),
             "structure": most_frequent(mask[box][inside], keys),
             "voxel": deepest_voxel(inside, box),
-            "certainty": place_certainty(np.where(inside, probability[box], 0), voxel_ml),
+            "certainty": place_certainty(np.where(inside, suspicion[box], 0), voxel_ml),
         }
         for n, (inside, box) in zip(found.voxels, found.cut_out(), strict=True)
     ]

@@ -19,7 +19,7 @@ from whqa.assessment.model import TrainedRun
 from whqa.assessment.places import wrong_places
 from whqa.assessment.run_grid import CaseOnGrid, RestoredMaps, outside_share
 from whqa.assessment.told_opinion import ToldOpinion
-from whqa.assessment.verdict import verdict_of
+from whqa.assessment.verdict import doubtful_above, verdict_of
 from whqa.assessment.work import work_to_do
 from whqa.contract.provenance import OpinionSource
 from whqa.contract.quality_json import (
@@ -69,7 +69,10 @@ def quality_record(run: TrainedRun, found: Findings, confidence: float, moments:
     qi = quality_indicators(run, found.judgement, confidence, keys)
     structures = _structures(run, found, confidence)
     doubts = () if found.told is None else found.told.doubts
-    places = wrong_places(found.maps.probability, inputs.mask.array, keys, inputs.voxel_ml)
+    doubt_above = doubtful_above(run)
+    places = wrong_places(
+        maps.probability, maps.suspicion, inputs.mask.array, keys, doubt_above=doubt_above, voxel_ml=inputs.voxel_ml
+    )
     return {
         "case": inputs.name,
         "confidence": confidence,
@@ -95,6 +98,7 @@ def quality_record(run: TrainedRun, found: Findings, confidence: float, moments:
             structures,
             places,
             certainty=found.judgement.certainty,
+            doubt_above=doubt_above,
             lost=found.judgement.lost,
             unfamiliar=bool(likeness.unfamiliar),
             outside=outside,

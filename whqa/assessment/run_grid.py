@@ -49,12 +49,14 @@ class RestoredMaps:
 
     Attributes:
         probability: P, float32 in [0, 1]; 0 outside the box that was judged.
+        suspicion: how wrong a voxel looks by itself, likewise.
         error_map: predicted errors.
         corrected: the mask, corrected where that was asked for; indices of the run's scheme.
         opinion: most probable labels of the second opinion, 0 outside the box that was judged; None without.
     """
 
     probability: npt.NDArray[np.float32]
+    suspicion: npt.NDArray[np.float32]
     error_map: npt.NDArray[np.bool_]
     corrected: npt.NDArray[np.uint8]
     opinion: npt.NDArray[np.uint8] | None = None
@@ -79,7 +81,9 @@ def from_run_grid(
         corrected_DHW: the corrected mask there; where it is the mask, the input keeps its label.
     """
     geometry = case.geometry
-    probability = np.clip(restore_map(judgement.probability.numpy(), geometry), 0, 1)
+    probability, suspicion = (
+        np.clip(restore_map(values.numpy(), geometry), 0, 1) for values in (judgement.probability, judgement.suspicion)
+    )
     corrected = inputs.mask.array
     changed = corrected_DHW != case.mask
     if changed.any():
@@ -89,7 +93,7 @@ def from_run_grid(
         of_changed = (corrected == before) & ~inputs.other_organs
         corrected = np.where(moved & of_changed, after, corrected).astype(corrected.dtype)
     opinion = None if judgement.opinion is None else restore_labels(judgement.opinion.numpy(), geometry)
-    return RestoredMaps(probability, probability >= judgement.map_threshold, corrected, opinion)
+    return RestoredMaps(probability, suspicion, probability >= judgement.map_threshold, corrected, opinion)
 
 
 def _nearest(labels_DHW: npt.NDArray[np.uint8], chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:

@@ -35,6 +35,7 @@ def verdict_of(
     places: Sequence[Place],
     *,
     certainty: float,
+    doubt_above: float,
     lost: bool,
     unfamiliar: bool,
     outside: float,
@@ -46,6 +47,7 @@ def verdict_of(
         run: whose unseen masks the rule is chosen on.
         qi, structures, places: of quality.json.
         certainty: of the surest place, for the middle one of the networks.
+        doubt_above: a higher one forbids to accept, see `doubtful_above`.
         lost: whether the mask has no voxel on the run's grid.
         unfamiliar: whether scan or mask are unlike the run's own.
         outside: share of the mask outside the box that the run judges.
@@ -57,7 +59,6 @@ def verdict_of(
     rule = choose_rule(scores, dice, rows["patient"].to_numpy(object))
     score = _score(run, qi, structures)
     decision, reason = _decision(score, words, rule, lost)
-    doubt_above = _doubt_above(run)
     place = _told_place(structures, places) if certainty > doubt_above else []
     doubts = [*findings.mask, *_doubts(structures, rule, unfamiliar, outside), *place]
     if (doubts and decision == "accept") or (findings.image and not lost):
@@ -85,7 +86,8 @@ def _risk(rows: pd.DataFrame, scores: FloatArray, dice: FloatArray, rule: Triage
     }
 
 
-def _doubt_above(run: TrainedRun) -> float:
+def doubtful_above(run: TrainedRun) -> float:
+    """The certainty of a place above which it is a doubt, by the run's unseen masks without any error."""
     if CERTAINTY_COLUMN not in run.cases:
         # a run of an older version: every place is a doubt
         return MORE_PROBABLY_WRONG
@@ -142,11 +144,11 @@ def _doubts(
 
 
 def _told_place(structures: Mapping[str, JudgedStructure], places: Sequence[Place]) -> list[str]:
-    """The surest place; P, which tells places, may have none where one looks wrong by itself."""
+    """The surest place; the mean of the networks, which tells places, may have none where most networks have one."""
     if not places:
-        return [f"A piece of {SMALLEST_ML:g} ml looks wrong by itself, which in view of the whole mask it need not be."]
+        return [f"Most networks hold a piece of {SMALLEST_ML:g} ml for wrong, which their mean does not."]
     more = f", and {len(places) - 1} more" if len(places) > 1 else ""
-    return [f"A piece of {surest_place_words(places, structures)} is probably wrong{more}."]
+    return [f"A piece of {surest_place_words(places, structures)} looks wrong{more}."]
 
 
 def _rule_text(rule: TriageRule, words: str, doubt_above: float) -> str:

@@ -156,13 +156,14 @@ class JudgedStructure(TypedDict):
 
 
 class Place(TypedDict):
-    """A connected piece of voxels that are more probably wrong than right.
+    """A connected piece of voxels that are more probably wrong than right, or look more wrong than right masks do.
 
     Attributes:
         ml: its volume.
         structure: that the mask gives most of it to; null for background, where something is missing.
         voxel: in its middle, indices of the scan's own grid.
-        certainty: the highest P that a connected part of at least 1 ml reaches everywhere.
+        certainty: the highest suspicion that a connected part of at least 1 ml reaches everywhere. Suspicion is P
+            before the mask as a whole is weighed.
     """
 
     ml: Size
@@ -281,7 +282,7 @@ class Verdict(TypedDict):
         accept_from: score from which on masks are accepted; null where the unseen masks allow no such score.
         reject_below: score below which masks are rejected; null where the unseen masks allow no such score.
         certainty: of the surest place, for the middle one of the networks: the highest suspicion that a connected piece
-            of 1 ml reaches everywhere. Suspicion is P before the mask as a whole is weighed.
+            of 1 ml reaches everywhere.
         doubt_above: a higher certainty forbids to accept; four in five of the unseen masks without any error have none.
         risk: of this rule, measured.
     """
