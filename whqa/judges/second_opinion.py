@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from whqa.judges.baseline import CaseSource
 from whqa.judges.boosted_rate import BoostedRate
 from whqa.judges.calibration import Calibration, MaskLogits, fit_calibration, fit_error_rate
@@ -24,6 +26,9 @@ class SecondOpinion:
     It costs nothing where a run has segmenters, judges masks of every kind, and is calibrated on training masks as the
     error-map network is (`whqa.judges.calibration`), on more of them: a network has to be better. A case without
     opinion is refused with an InputError.
+
+    The mean of several segmenters is unsure in other ways than the one opinion that training cases have, from which
+    boosted error rates cannot be taken over: those of the ensemble are a regression on its mean doubt.
 
     Args:
         name: in the tables.
@@ -47,7 +52,7 @@ class SecondOpinion:
         masks, kinds = [], []
         for case in cases():
             known = self.counted.pop((case.case, case.kind), None)
-            masks.append(_counted(case.hearing(self._attribute)) if known is None else known)
+            masks.append(MaskLogits.of(*self._weighed(case)) if known is None else known)
             kinds.append(case.kind)
         if not masks:
             raise ValueError("no case to fit the opinion on")
@@ -57,9 +62,13 @@ class SecondOpinion:
         """See `Baseline.predict`."""
         if self._calibration is None:
             raise RuntimeError(f"baseline {self.name!r} is not fitted")
+        prediction = self._calibration.predict(*self._weighed(case))
+        return replace(prediction, agreement=self._agreement(case.hearing(self._attribute)))
+
+    def _weighed(self, case: JudgedCase) -> tuple[Tensor, JudgedCase]:
+        """The doubt's logit, and the case with what tells its error rate."""
         heard = case.hearing(self._attribute)
-        prediction = self._calibration.predict(doubt_logit(heard), heard)
-        return replace(prediction, agreement=self._agreement(heard))
+        return doubt_logit(heard), case.hearing(None) if self._attribute == "ensemble" else heard
 
     def _agreement(self, heard: JudgedCase) -> dict[str, float]:
         """How like the mask is what the opinion would draw, and how alike is what those behind it would."""
