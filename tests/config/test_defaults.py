@@ -53,6 +53,9 @@ def defaults_of_fields(settings: type) -> dict[str, Any]:
 
 def defaults_of_parameters(target: Any) -> dict[str, Any]:
     """Default of every parameter that has one."""
+    if inspect.isclass(target) and issubclass(target, BaseException):
+        # has no signature of its own
+        return {}
     parameters = inspect.signature(target).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 

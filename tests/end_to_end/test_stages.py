@@ -13,7 +13,9 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score
 
 from whqa.assessment import assess, load_run
+from whqa.callbacks.calibrating import OPINION_SHARES
 from whqa.config.instantiate import config_dir
+from whqa.judges.boosted_rate import BoostedRate
 from whqa.judges.calibration import read_calibration
 from whqa.masks.opinion import OPINION, VIEWS
 from whqa.masks.plan import MASK_KINDS, has_entropy, is_trained_on
@@ -230,10 +232,11 @@ def test_a_run_leaves_what_the_contract_names_and_nothing_half_written(judged: P
     assert str(config_dir()) not in (_study(judged) / "errormap" / "0" / "config.yaml").read_text()
 
 
-def test_a_calibration_is_kept_and_meets_the_error_rates_of_the_masks_held_back(judged: Path) -> None:
+def test_a_calibration_is_kept_that_asks_the_opinion_for_error_rates(judged: Path) -> None:
     found = read_calibration(_study(judged) / "errormap" / "0" / "calibration.json", "")
     assert found.rate is not None
-    assert len(found.rate.coefficients) == 6
+    assert isinstance(found.rate, BoostedRate)
+    assert found.opinion_share in OPINION_SHARES
     assert found.threshold is None
 
 
