@@ -160,7 +160,7 @@ def test_another_programs_masks_weigh_as_much_as_any_other_family_in_the_calibra
     tmp_path: Path, masks: list[MaskItem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, seen = _data(masks), {}
-    monkeypatch.setattr(calibrating, "fit_calibration", lambda h, w, *_, **__: seen.update(weights=w) or Calibration())
+    monkeypatch.setattr(calibrating, "fit_stacked", lambda h, w, *_, **__: seen.update(weights=w) or Calibration())
     trainer = SimpleNamespace(datamodule=data, is_global_zero=True, state=SimpleNamespace(fn=TrainerFn.VALIDATING))
     calibrate, module = (
         Calibrate(tmp_path / "calibration.json", "dice", 10, 0),
