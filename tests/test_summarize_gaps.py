@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from pathlib import Path
 
 import pandas as pd
 import pytest
 from rich.console import Console
-from summarised import STRUCTURES, all_rows, walk
+from summarised import STRUCTURES, all_rows, edit_table, walk
 
 from whqa.errors import InputError
 from whqa.summarize import summarize
@@ -22,17 +21,12 @@ def run(tmp_path, write_run):
     return write_run(tmp_path / "demo", kinds=("final", "side1"))
 
 
-def _edit(path: Path, change) -> None:
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    change(table).to_csv(path, index=False)
-
-
 def test_what_is_not_defined_is_null_with_a_reason(run):
     for k in range(3):
         perfect = {"error_auprc": "", "acc_volume": "1.0", "qi_soft_heart": "", "seconds": ""}
         perfect |= {f"dice_{key}": "0.9" for key in STRUCTURES}
-        _edit(run / f"errormap/{k}/cases.csv", lambda t, values=perfect: t.assign(**values))
-        _edit(run / f"segmenter/{k}/cases.csv", lambda t: t.drop(columns=["hd95_lv", "hd95_rv", "hd95_myo"]))
+        edit_table(run / f"errormap/{k}/cases.csv", lambda t, values=perfect: t.assign(**values))
+        edit_table(run / f"segmenter/{k}/cases.csv", lambda t: t.drop(columns=["hd95_lv", "hd95_rv", "hd95_myo"]))
     summary = summarize(run, Console(file=io.StringIO()))
     walk(summary)
     found = summary["methods"]["errormap"]["final"]

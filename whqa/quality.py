@@ -213,9 +213,7 @@ class JudgedCase:
         Raises:
             ValueError: the case has no opinion.
         """
-        if self.log_p is None:
-            raise ValueError(f"case {self.case}, mask {self.kind}: no second opinion, so it draws no mask")
-        return most_probable(self.log_p)
+        return most_probable(self._opinion("it draws no mask"))
 
     @cached_property
     def doubt(self) -> Tensor:
@@ -224,9 +222,12 @@ class JudgedCase:
         Raises:
             ValueError: the case has no opinion.
         """
+        return 1.0 - self._opinion("nobody doubts the mask").gather(0, self.mask.long()[None])[0].exp()
+
+    def _opinion(self, consequence: str) -> Tensor:
         if self.log_p is None:
-            raise ValueError(f"case {self.case}, mask {self.kind}: no second opinion, so nobody doubts the mask")
-        return 1.0 - self.log_p.gather(0, self.mask.long()[None])[0].exp()
+            raise ValueError(f"case {self.case}, mask {self.kind}: no second opinion, so {consequence}")
+        return self.log_p
 
     @cached_property
     def error(self) -> Tensor:
@@ -268,6 +269,11 @@ class ErrorPrediction:
     agreement: Mapping[str, float] = field(default_factory=dict)
     whole: QualityPrediction | None = None
     suspicion: Tensor | None = None
+
+    @property
+    def suspect(self) -> Tensor:
+        """How wrong a voxel looks by itself, where nobody says so P."""
+        return self.probability if self.suspicion is None else self.suspicion
 
     def quality(self, region: Tensor | None = None) -> float:
         """QI over a region, None is the whole volume."""

@@ -15,6 +15,11 @@ def all_rows(run: Path) -> pd.DataFrame:
     return pd.concat(tables)
 
 
+def edit_table(path: Path, change) -> None:
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    change(table).to_csv(path, index=False)
+
+
 def walk(node, path="summary"):
     """Every null has a reason beside it, every interval is two ordered numbers, every number is finite."""
     if isinstance(node, dict):

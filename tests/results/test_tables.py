@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 from scipy import stats
+from summarised import edit_table
 
 from whqa.errors import InputError
 from whqa.results.tables import read_run
@@ -24,11 +25,6 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 @pytest.fixture
 def run(tmp_path, write_run):
     return write_run(tmp_path / "demo", kinds=("final", "side1"))
-
-
-def _edit(path: Path, change) -> None:
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    change(table).to_csv(path, index=False)
 
 
 def _refused(run: Path) -> str:
@@ -56,7 +52,7 @@ def test_refuses_all_missing_folds_at_once(run):
 @pytest.mark.parametrize("stage", ["errormap", "segmenter"])
 def test_refuses_a_case_judged_twice(run, stage):
     other = pd.read_csv(run / stage / "0" / "cases.csv", dtype=str, keep_default_na=False).head(1)
-    _edit(run / stage / "2" / "cases.csv", lambda t: pd.concat([t, other]))
+    edit_table(run / stage / "2" / "cases.csv", lambda t: pd.concat([t, other]))
     message = _refused(run)
     assert other["case"].iloc[0] in message
     assert "judged twice, in fold 0 and fold 2" in message
@@ -65,20 +61,20 @@ def test_refuses_a_case_judged_twice(run, stage):
 def test_refuses_a_case_in_a_foreign_fold(run):
     case = json.loads((run / "folds.json").read_text())["folds"][0][0]
     rows = pd.read_csv(run / "errormap/0/cases.csv", dtype=str, keep_default_na=False)
-    _edit(run / "errormap/0/cases.csv", lambda t: t[t["case"] != case])
-    _edit(run / "errormap/1/cases.csv", lambda t: pd.concat([t, rows[rows["case"] == case].assign(fold="1")]))
+    edit_table(run / "errormap/0/cases.csv", lambda t: t[t["case"] != case])
+    edit_table(run / "errormap/1/cases.csv", lambda t: pd.concat([t, rows[rows["case"] == case].assign(fold="1")]))
     assert f"case {case} belongs to fold 0" in _refused(run)
 
 
 def test_refuses_an_unjudged_case_and_an_unknown_one(run):
-    _edit(run / "errormap/0/cases.csv", lambda t: t[t["case"] != "1001"])
+    edit_table(run / "errormap/0/cases.csv", lambda t: t[t["case"] != "1001"])
     assert "case 1001 lacks every row" in _refused(run)
-    _edit(run / "errormap/0/cases.csv", lambda t: t.assign(case=t["case"].replace("1002", "nobody")))
+    edit_table(run / "errormap/0/cases.csv", lambda t: t.assign(case=t["case"].replace("1002", "nobody")))
     assert "case nobody is not in folds.json" in _refused(run)
 
 
 def test_refuses_folds_that_differ_in_methods_or_kinds(run):
-    _edit(run / "errormap/1/cases.csv", lambda t: t[(t["method"] != "entropy") | (t["mask_kind"] != "side1")])
+    edit_table(run / "errormap/1/cases.csv", lambda t: t[(t["method"] != "entropy") | (t["mask_kind"] != "side1")])
     message = _refused(run)
     assert "errormap/1" in message
     assert "lacks side1 / entropy" in message
@@ -89,13 +85,13 @@ def test_refuses_a_surplus_fold_and_damaged_tables(run):
     assert "fold(s) 7 do not belong" in _refused(run)
     shutil.rmtree(run / "errormap/7")
     whole = (run / "errormap/0/cases.csv").read_text()
-    _edit(run / "errormap/0/cases.csv", lambda t: t.drop(columns="qi_heart"))
+    edit_table(run / "errormap/0/cases.csv", lambda t: t.drop(columns="qi_heart"))
     assert "lacks column(s) qi_heart" in _refused(run)
     (run / "errormap/0/cases.csv").write_text("")
     assert "not readable as CSV" in _refused(run)
     for value, word in (("", "has no qi_heart"), ("high", "column qi_heart"), ("inf", "infinite")):
         (run / "errormap/0/cases.csv").write_text(whole)
-        _edit(run / "errormap/0/cases.csv", lambda t, value=value: t.assign(qi_heart=value))
+        edit_table(run / "errormap/0/cases.csv", lambda t, value=value: t.assign(qi_heart=value))
         assert word in _refused(run)
 
 
@@ -112,7 +108,7 @@ def test_in_sample_segmenters_count_only_unseen_cases(run):
     (run / "folds.json").write_text(json.dumps(content | {"plan": "in_sample"}))
     before = read_run(run).segmented
     foreign = pd.read_csv(run / "segmenter/1/cases.csv", dtype=str, keep_default_na=False).assign(dice_lv="1.0")
-    _edit(run / "segmenter/0/cases.csv", lambda t: pd.concat([t, foreign]))
+    edit_table(run / "segmenter/0/cases.csv", lambda t: pd.concat([t, foreign]))
     pd.testing.assert_frame_equal(read_run(run).segmented, before)
 
 
@@ -184,7 +180,7 @@ def test_masks_of_other_programs_alone_need_no_segmenter(tmp_path, write_run, un
     # made of nnunet's
     theirs = ("nnunet", "corrupted1")
     for k in range(3):
-        _edit(run / f"errormap/{k}/cases.csv", lambda t: t[t["mask_kind"].isin(theirs)].assign(segmenter="nnunet"))
+        edit_table(run / f"errormap/{k}/cases.csv", lambda t: t[t["mask_kind"].isin(theirs)].assign(segmenter="nnunet"))
     shutil.rmtree(run / "external" / "corrupted1")
     shutil.rmtree(run / "segmenter")
     output = io.StringIO()

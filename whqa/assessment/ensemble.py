@@ -229,9 +229,7 @@ def _each(
             opinion = one_heart.summed(opinion)
         tau = module.calibration.threshold
         threshold = expected_dice_threshold(probability) if tau is None else tau
-        yield _Said(
-            probability, found.probability if found.suspicion is None else found.suspicion, others, threshold, opinion
-        )
+        yield _Said(probability, found.suspect, others, threshold, opinion)
         module.cpu()
 
 

@@ -138,8 +138,7 @@ class JudgeMasks(pl.Callback):
 
     def _told_by_network(self, case: JudgedCase, prediction: ErrorPrediction) -> dict[str, float]:
         """How sure it is of a place; from one with a label head also expected Dice and Dice after correction."""
-        suspect = prediction.probability if prediction.suspicion is None else prediction.suspicion
-        sure = {CERTAINTY_COLUMN: place_certainty(suspect.cpu().numpy(), millilitres(case.spacing))}
+        sure = {CERTAINTY_COLUMN: place_certainty(prediction.suspect.cpu().numpy(), millilitres(case.spacing))}
         if prediction.expected_dice is None or prediction.corrected is None:
             return sure
         assert case.reference is not None

@@ -208,7 +208,7 @@ class MaskLogits:
         part = _parts_of(case)
         where = (2 * part + case.error).add_(case.heart, alpha=2 * len(MASK_PARTS))
         counts = torch.bincount((_bins(logit_DHW) + BINS * where).flatten(), minlength=4 * len(MASK_PARTS) * BINS)
-        n_parts = 1 if case.log_p is None else len(MASK_PARTS)
+        n_parts = _n_parts(case)
         of_rest, of_heart = counts.double().cpu().numpy().reshape(2, len(MASK_PARTS), 2, BINS)[:, :n_parts]
         features = rate_features(logit_DHW.clamp(-LOGIT_RANGE, LOGIT_RANGE), case)
         return cls(features, of_heart, of_rest + of_heart)
@@ -285,9 +285,13 @@ def _parts_of(case: JudgedCase) -> Tensor:
     return torch.zeros_like(case.mask, dtype=torch.long) if found is None else found
 
 
+def _n_parts(case: JudgedCase) -> int:
+    return 1 if case.log_p is None else len(MASK_PARTS)
+
+
 def _counts(logit_DHW: Tensor, case: JudgedCase) -> FloatArray:
     """Voxels of the heart in each part and bin, float64 (parts, BINS)."""
-    n_parts = 1 if case.log_p is None else len(MASK_PARTS)
+    n_parts = _n_parts(case)
     bins = _bins(within(logit_DHW, case.heart)) + BINS * within(_parts_of(case), case.heart)
     return torch.bincount(bins, minlength=n_parts * BINS).double().cpu().numpy().reshape(n_parts, BINS)
 
