@@ -15,10 +15,14 @@ Every patient weighs the same, and of a patient's masks most that is closest to 
 table is dense. Their predictions are shifted to y along the scale log(offset + 1 - x), on which errors of judging are
 about alike for good and bad masks. Where no mask of truth y is known, the belt widens with the distance to the nearest.
 Networks differ: how far a mask is off is measured from the middle of the masks that the other folds' networks judged.
+What is usual lies, on each side of the middle, within the reach that holds for both sides together, or, where that is
+more, within the reach that only half of the unusual masks pass on this side (an equal-tailed interval): kinds of mask
+that the judge takes for better, or for worse, than they are lie on one side, and another program's masks may be of such
+a kind.
 Of a new mask every network gives its own interval, and a vote decides (Gasparin & Ramdas 2024, arXiv 2401.09379): means
 of their ends would hold the truth of a perfect mask, which lies at the very end, only where all networks do.
-A prediction better than the middle one of perfect masks says no more than that one (nor a worse one than the worst), so
-that chance rules out nothing at the ends (compare Feldman & Cousins 1998). The coverage that was measured fold by fold
+A prediction better than the middle of the range that is usual for perfect masks says no more than that middle (nor a
+worse one at the other end), so that chance rules out nothing at the ends (compare Feldman & Cousins 1998). The coverage that was measured fold by fold
 and stratum by stratum stands in summary.json.
 
 Libraries for this (crepes, MAPIE) know classes of rows, but neither patients nor a sliding neighbourhood in the truth.
@@ -85,22 +89,24 @@ class ConfidenceBelt:
     Attributes:
         offset: of the scale.
         truth: candidates, rising, (n,).
-        middle, reach: a usual prediction is at most `reach` from the `middle`, (n,).
+        lower, upper: a usual prediction lies between them, (n,).
+        ends: a prediction beyond the first or the second counts as that one.
     """
 
     offset: float
     truth: FloatArray
-    middle: FloatArray
-    reach: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    ends: tuple[float, float]
 
     def intervals(self, predicted: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Lowest and highest truth of which a prediction is usual, (m,) each, for predictions (m,)."""
-        value = np.clip(_scaled(predicted, self.offset), self.middle.min(), self.middle.max())
+        value = np.clip(_scaled(predicted, self.offset), *self.ends)
         # worse truths are ruled out by a prediction that is too good for them, better ones by one that is too bad
-        worst = _last_below(self.truth, self.middle - self.reach, value)
-        best = -_last_below(-self.truth[::-1], -(self.middle + self.reach)[::-1], -value)
-        ends = np.sort([_unscaled(worst, self.offset), _unscaled(best, self.offset)], axis=0)
-        return ends[0], ends[1]
+        worst = _last_below(self.truth, self.lower, value)
+        best = -_last_below(-self.truth[::-1], -self.upper[::-1], -value)
+        found = np.sort([_unscaled(worst, self.offset), _unscaled(best, self.offset)], axis=0)
+        return found[0], found[1]
 
 
 def belt_of(known: OutOfFold, confidence: float) -> ConfidenceBelt | None:
@@ -123,10 +129,18 @@ def belt_of(known: OutOfFold, confidence: float) -> ConfidenceBelt | None:
     for one in np.unique(group) if group.any() else ():
         others = group != one
         usual[:, ~others] = _quantiles(shifted[:, others], weight[:, others], 0.5)[:, None]
-    off = np.abs(np.clip(shifted, middle.min(), middle.max()) - np.clip(usual, middle.min(), middle.max()))
-    reach = _quantiles(off, weight, share)
-    reach += WIDENING * distance.min(axis=1)
-    return ConfidenceBelt(offset, candidates, middle, reach)
+    off = np.clip(shifted, middle.min(), middle.max()) - np.clip(usual, middle.min(), middle.max())
+    reach, tail = _quantiles(np.abs(off), weight, share), (1 + share) / 2
+    better, worse = _quantiles(-off, weight, tail), _quantiles(off, weight, tail)
+    centre = middle + (worse - better) / 2
+    beyond = WIDENING * distance.min(axis=1)
+    return ConfidenceBelt(
+        offset,
+        candidates,
+        middle - np.maximum(reach, better) - beyond,
+        middle + np.maximum(reach, worse) + beyond,
+        (float(centre.min()), float(centre.max())),
+    )
 
 
 def conformal_interval(
