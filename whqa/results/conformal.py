@@ -77,8 +77,8 @@ class OutOfFold:
     def __len__(self) -> int:
         return len(self.true)
 
-    def where(self, keep: npt.NDArray[np.bool_]) -> OutOfFold:
-        """A part of the rows."""
+    def where(self, keep: npt.NDArray[np.bool_ | np.int64]) -> OutOfFold:
+        """A part of the rows, or the rows with these numbers."""
         return OutOfFold(self.fold[keep], self.patient[keep], self.predicted[keep], self.true[keep])
 
 
@@ -111,13 +111,15 @@ class ConfidenceBelt:
 
 def belt_of(known: OutOfFold, confidence: float) -> ConfidenceBelt | None:
     """The belt of out-of-fold predictions; None where there are too few patients for this confidence."""
+    # in the order in which they are shifted to every candidate, so that each need hardly be sorted again
+    offset = max(1e-3, float(np.median(1 - known.predicted))) if len(known) else 1.0
+    known = known.where(np.argsort(_scaled(known.predicted, offset) - _scaled(known.true, offset), kind="stable"))
     _, patient = np.unique(known.patient.astype(str), return_inverse=True)
     n = int(patient.max()) + 1 if len(known) else 0
     # the new patient counts as one of whom nothing is known
     share = confidence * (n + 1) / n if n else 2.0
     if share > 1 + 1e-12:
         return None
-    offset = max(1e-3, float(np.median(1 - known.predicted)))
     truth, predicted = _scaled(known.true, offset), _scaled(known.predicted, offset)
     candidates = np.linspace(np.log(offset), np.log(1 + offset), _CANDIDATES)
     distance = np.abs(truth - candidates[:, None])
