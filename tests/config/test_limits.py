@@ -26,6 +26,7 @@ RIGHT = {
     "errormap.inputs": {"null"},
     "errormap.baselines": {"[]"},
     "errormap.train_kinds": {"null", "[]"},
+    "errormap.test_kinds": {"null", "[]"},
     "errormap.shuffled": {"[]"},
     # a number is a truth to OmegaConf
     "segmenter.channels_last": {"-1"},

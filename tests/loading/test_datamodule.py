@@ -87,6 +87,25 @@ def test_kinds_to_train_on_that_there_are_not_are_refused(
         data_module(cases, masks=masks, train_kinds=kinds)
 
 
+@pytest.mark.parametrize(("name", "tested"), [("side", {"side2"}), ("side2", {"side2"}), ("final", {"final"})])
+def test_only_the_chosen_kinds_are_tested_all_train(
+    cases: dict[str, Any], masks: list[MaskItem], name: str, tested: set[str]
+) -> None:
+    sides = [replace(mask, kind="side2", has_entropy=False) for mask in masks if mask.kind == "early"]
+    data = data_module(cases, (1,), masks=[*masks, *sides], test_kinds=[name])
+    assert {kind for _, kind in data.test_items} == tested
+    assert {case for case, _ in data.test_items} == set(data.test_cases)
+    assert {kind for _, kind in data.train_items} == {"final", "early", "side2"}
+
+
+@pytest.mark.parametrize("kinds", [["novel"], ["early1"], ["final", "corrupted"], []])
+def test_kinds_to_test_on_that_there_are_not_are_refused(
+    cases: dict[str, Any], masks: list[MaskItem], kinds: list[str]
+) -> None:
+    with pytest.raises(InputError, match=r"errormap\.test_kinds=.*: must be some of final, unfinished, early"):
+        data_module(cases, masks=masks, test_kinds=kinds)
+
+
 def test_a_kind_that_occurs_twice_is_refused(cases: dict[str, Any], masks: list[MaskItem]) -> None:
     with pytest.raises(InputError, match="twice"):
         data_module(cases, masks=[*masks, masks[0]])

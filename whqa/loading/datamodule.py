@@ -72,6 +72,8 @@ class WholeHeartDataModule(pl.LightningDataModule):
         delivered: see `balance`.
         train_kinds: of the masks of training and validation cases, those that serve: mask kinds without number, or
             families of them (`whqa.masks.plan.family`); None takes all but those for the test alone.
+        test_kinds: of the masks of test cases, those that are judged, named as `train_kinds` are or with their number;
+            None judges all.
         dropout: what is withheld from training patches with masks, None for nothing.
 
     Attributes:
@@ -81,7 +83,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
 
     Raises:
         InputError: no case is left to train or to test on, a case has no mask under judgement, or there is no such kind
-            as one of `train_kinds`.
+            as one of `train_kinds` or `test_kinds`.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         balance: Balance = BALANCE,
         delivered: float = DELIVERED,
         train_kinds: Sequence[str] | None = None,
+        test_kinds: Sequence[str] | None = None,
         dropout: Dropout | None = None,
     ) -> None:
         super().__init__()
@@ -129,9 +132,10 @@ class WholeHeartDataModule(pl.LightningDataModule):
             )
         self.val_cases = _validation_cases(available, cases, validation_fraction, seed, stage)
         self.train_cases = tuple(c for c in available if c not in self.val_cases)
-        self.train_items = _serving(self._items(self.train_cases), train_kinds)
-        self.val_items = _serving(self._items(self.val_cases), train_kinds)
-        self.test_items = self._items(self.test_cases)
+        # the calibration must not know kinds that nothing was learned from either
+        learned = [_learned(self._items(cases)) for cases in (self.train_cases, self.val_cases)]
+        self.train_items, self.val_items = (_of_kinds(items, train_kinds, "train_kinds") for items in learned)
+        self.test_items = _of_kinds(self._items(self.test_cases), test_kinds, "test_kinds")
 
     @classmethod
     def of_cohort(
@@ -289,16 +293,19 @@ class WholeHeartDataModule(pl.LightningDataModule):
         return bins * (share.denominator - share.numerator) + [delivered] * (share.numerator * len(bins))
 
 
-def _serving(items: Sequence[Item], kinds: Sequence[str] | None) -> list[Item]:
-    """The items whose masks may be learned from, and calibrated on: the calibration must not know others either."""
-    allowed = [item for item in items if is_trained_on(item[1])]
+def _learned(items: Sequence[Item]) -> list[Item]:
+    return [item for item in items if is_trained_on(item[1])]
+
+
+def _of_kinds(items: Sequence[Item], kinds: Sequence[str] | None, setting: str) -> list[Item]:
+    """The items whose masks are of one of these kinds, families, or kinds with number; all of them for None."""
     if kinds is None:
-        return allowed
-    there = dict.fromkeys(name for _, kind in allowed for name in (family(kind), without_number(kind)))
-    unknown = [kind for kind in kinds if kind not in there]
-    if there and (unknown or not kinds):
-        raise InputError(f"errormap.train_kinds={list(kinds)}: must be some of {', '.join(there)}")
-    return [item for item in allowed if not {family(item[1]), without_number(item[1])}.isdisjoint(kinds)]
+        return list(items)
+    names = {kind: (family(kind), without_number(kind), kind) for _, kind in items}
+    there = dict.fromkeys(name for of_kind in names.values() for name in of_kind)
+    if there and (not kinds or any(kind not in there for kind in kinds)):
+        raise InputError(f"errormap.{setting}={list(kinds)}: must be some of {', '.join(there)}")
+    return [item for item in items if not set(names[item[1]]).isdisjoint(kinds)]
 
 
 def _refuse_patches(stage: str, patch: Sequence[int], batch_size: int, steps_per_epoch: int, foreground: float) -> None:

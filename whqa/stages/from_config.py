@@ -220,6 +220,7 @@ def make_errormap(cfg: DictConfig, study: Study, run_dir: Path, imported: Sequen
         "balance": options.balance,
         "delivered": options.delivered,
         "train_kinds": options.train_kinds,
+        "test_kinds": options.test_kinds,
         "dropout": Dropout(**_settings(options, Dropout)),
     }
     data = _data_module(cfg, study, (fold,), masks=masks, **more)
