@@ -42,8 +42,9 @@ def _plain_interval(known: OutOfFold, predicted: float, confidence: float) -> tu
             weight = np.exp(-np.abs(scale(known.true[rows]) - y) / NEIGHBOURHOOD)
             weights[rows] = weight / weight.sum()
             values[rows] = scale(known.predicted[rows]) - scale(known.true[rows]) + y
-        middle = {f: least(values[m], weights[m], weights[m].sum() / 2) for f in {*known.fold} for m in [known.fold != f]}
-        elsewhere = np.array([middle[f] for f in known.fold])
+        others = {f: known.fold != f for f in {*known.fold}}
+        middles = {f: least(values[m], weights[m], weights[m].sum() / 2) for f, m in others.items()}
+        elsewhere = np.array([middles[f] for f in known.fold])
         belt.append((y, values, weights, least(values, weights, weights.sum() / 2), elsewhere))
     first, last = min(row[3] for row in belt), max(row[3] for row in belt)
     usual = []

@@ -22,8 +22,8 @@ a kind.
 Of a new mask every network gives its own interval, and a vote decides (Gasparin & Ramdas 2024, arXiv 2401.09379): means
 of their ends would hold the truth of a perfect mask, which lies at the very end, only where all networks do.
 A prediction better than the middle of the range that is usual for perfect masks says no more than that middle (nor a
-worse one at the other end), so that chance rules out nothing at the ends (compare Feldman & Cousins 1998). The coverage that was measured fold by fold
-and stratum by stratum stands in summary.json.
+worse one at the other end), so that chance rules out nothing at the ends (compare Feldman & Cousins 1998). The coverage
+that was measured fold by fold and stratum by stratum stands in summary.json.
 
 Libraries for this (crepes, MAPIE) know classes of rows, but neither patients nor a sliding neighbourhood in the truth.
 """
