@@ -17,11 +17,11 @@ about alike for good and bad masks. Where no mask of truth y is known, the belt 
 Networks differ: how far a mask is off is measured from the middle of the masks that the other folds' networks judged.
 What is usual lies, on each side of the middle, within the reach that holds for both sides together, or, where that is
 more, within the reach that only half of the unusual masks pass on this side (an equal-tailed interval): kinds of mask
-that the judge takes for better, or for worse, than they are lie on one side, and another program's masks may be of such
-a kind.
+that the judge takes for better, or for worse, than they are lie on one side, and another program's may be such a kind.
+
 Of a new mask every network gives its own interval, and a vote decides (Gasparin & Ramdas 2024, arXiv 2401.09379): means
-of their ends would hold the truth of a perfect mask, which lies at the very end, only where all networks do.
-A prediction better than the middle of the range that is usual for perfect masks says no more than that middle (nor a
+of their ends would hold the truth of a perfect mask, which lies at the very end, only where all networks do. A
+prediction better than the middle of the range that is usual for perfect masks says no more than that middle (nor a
 worse one at the other end), so that chance rules out nothing at the ends (compare Feldman & Cousins 1998). The coverage
 that was measured fold by fold and stratum by stratum stands in summary.json.
 
