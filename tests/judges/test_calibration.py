@@ -66,14 +66,14 @@ def test_every_voxel_is_counted_once(heard: Make, logit_of: Logits) -> None:
     logit, heart, error = logit_of(case), case.heart.numpy(), case.error.numpy()
     found = MaskLogits.of(logit, case)
     part = mask_parts(case).numpy()  # type: ignore[union-attr]
-    assert found.heart.shape == found.volume.shape == (4, 2, BINS)
+    assert found.heart.shape == found.beyond.shape == (4, 2, BINS)
     for k in range(4):
         here = part == k
-        expected = [(heart & ~error & here).sum(), (heart & error & here).sum()]
-        np.testing.assert_array_equal(found.heart[k].sum(axis=1), expected)
-        np.testing.assert_array_equal(found.volume[k].sum(axis=1), [(~error & here).sum(), (error & here).sum()])
+        for counts, region in ((found.heart, heart), (found.beyond, ~heart)):
+            expected = [(region & ~error & here).sum(), (region & error & here).sum()]
+            np.testing.assert_array_equal(counts[k].sum(axis=1), expected)
         assert found.rates[k] == pytest.approx((error & here)[heart].mean())
-    mean = (bin_logits() * found.volume.sum(axis=(0, 1))).sum() / logit.numel()
+    mean = (bin_logits() * (found.heart + found.beyond).sum(axis=(0, 1))).sum() / logit.numel()
     assert mean == pytest.approx(float(logit.mean()), abs=LOGIT_RANGE / BINS)
     np.testing.assert_array_equal(found.features, rate_features(logit, case))
 
@@ -81,11 +81,43 @@ def test_every_voxel_is_counted_once(heard: Make, logit_of: Logits) -> None:
 def test_logits_beyond_the_range_fall_into_the_end_bins(heard: Make) -> None:
     case = heard(1, 0.3)
     found = MaskLogits.of(torch.where(case.error, 1e6, -1e6), case)
-    assert found.volume[:, 1, -1].sum() == int(case.error.sum())
-    assert found.volume[:, 0, 0].sum() == int((~case.error).sum())
+    counts = found.heart + found.beyond
+    assert counts[:, 1, -1].sum() == int(case.error.sum())
+    assert counts[:, 0, 0].sum() == int((~case.error).sum())
 
 
 # -- probabilities
+
+
+@pytest.mark.parametrize("with_opinion", [True, False])
+def test_beyond_the_heart_p_sums_up_to_the_errors_that_there_are_on_average(
+    heard: Make, unheard: Callable, logit_of: Logits, with_opinion: bool
+) -> None:
+    """Few voxels in many: an offset of the heart, where every fifth may be wrong, would call for far too many."""
+    judged = _judged(heard, logit_of)
+    if not with_opinion:
+        judged = [(logit, unheard(case)) for logit, case in judged]
+    found = _fit(judged)
+    said, true = [], []
+    for logit, case in judged:
+        part = mask_parts(case)
+        there = ~case.heart if part is None else ~case.heart & (part == 0)
+        said.append(float(found.predict(logit, case).probability[there].sum()) / case.mask.numel())
+        true.append(float(case.error[there].sum()) / case.mask.numel())
+    assert there.any()
+    assert np.mean(said) == pytest.approx(np.mean(true), abs=1.5 / case.mask.numel())
+
+
+def test_calibrations_that_know_no_beyond_are_read(heard: Make, logit_of: Logits) -> None:
+    judged = _judged(heard, logit_of)
+    numbers = _fit(judged).to_dict()
+    del numbers["beyond"]
+    old = Calibration.from_dict(numbers)
+    logit, case = judged[3]
+    found, part = old.predict(logit, case).probability, mask_parts(case)
+    assert part is not None
+    order = logit[part == 0].argsort()
+    assert (found[part == 0][order].diff() >= 0).all()
 
 
 @pytest.mark.parametrize("rule", list(ThresholdRule))
@@ -165,13 +197,15 @@ def test_the_slope_is_the_likeliest_one(heard: Make, logit_of: Logits, scale: fl
     assert found.slope == pytest.approx(best, rel=0.04)
 
 
-def test_the_order_of_voxels_is_kept_within_each_part(heard: Make, logit_of: Logits) -> None:
+def test_the_order_of_voxels_is_kept_within_each_part_in_the_heart_and_beyond(heard: Make, logit_of: Logits) -> None:
     judged = _judged(heard, logit_of)
     found = _fit(judged)
     logit, case = judged[3]
     probability, part = found.predict(logit, case).probability, mask_parts(case)
-    for k in part.unique():  # type: ignore[union-attr]
-        here = part == k
+    assert part is not None
+    for here in ((part == k) & region for k in range(4) for region in (case.heart, ~case.heart)):
+        if not here.any():
+            continue
         p = probability[here][logit[here].argsort()]
         assert len(p) > 1
         assert (p.diff() >= 0).all()

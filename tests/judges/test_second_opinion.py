@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -60,8 +61,8 @@ def test_p_rises_with_the_doubt_and_is_calibrated_like_the_network(heard: Make, 
     for case in whole:
         judged = replace(case, **{attribute: case.log_p, "log_p": case.log_p if attribute == "log_p" else None})
         found = baseline.predict(judged)
-        for k in range(4):
-            here = (mask_parts(case) == k).numpy()
+        for k, region in product(range(4), (case.heart, ~case.heart)):
+            here = ((mask_parts(case) == k) & region).numpy()
             if here.sum() > 2:
                 assert spearmanr(found.probability.numpy()[here], _doubt(case)[here]).statistic > 0.9999
         heart = case.heart

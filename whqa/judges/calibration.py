@@ -5,7 +5,8 @@ err in different places (stacking: Wolpert 1992, Neural Networks 5(2)). The offs
 parts (`whqa.judges.mask_parts`; without a second opinion there is one): the one at which the sum of P over the part is
 the number of wrong voxels that is expected there, with an opinion by `whqa.judges.boosted_rate`, without one by a
 regression on the mean of P (`whqa.judges.error_rate`). So the soft QI is unbiased given what is known of the mask,
-whether it is perfect or poor. Then the error map follows by one of two rules:
+whether it is perfect or poor. These numbers are of the heart's region; beyond it, where mask and opinion agree, all
+masks have one offset, at which P adds up to the wrong voxels there. Then the error map follows by one of two rules:
 
     expected  each mask has its tau, the one with the best Dice that P itself lets expect: a bad mask gets a large map,
               a good one a small map
@@ -68,6 +69,7 @@ class Calibration:
         correction: when a label head's correction helps; None leaves masks alone.
         image_level: of a joint network's outputs of the whole mask, each; None leaves it as it is.
         opinion_share: of the doubt's logit in z, from 0 to 1.
+        beyond: offset of voxels of the first part beyond the heart; None takes that within it.
     """
 
     slope: float = 1.0
@@ -76,6 +78,7 @@ class Calibration:
     correction: CorrectionRule | None = None
     image_level: tuple[RateModel | None, ...] | None = None
     opinion_share: float = 0.0
+    beyond: float | None = None
 
     def predict(self, logit_DHW: Tensor, case: JudgedCase) -> ErrorPrediction:
         """Calibrated probability float32 (D, H, W) and error map bool (D, H, W); the reference is not looked at."""
@@ -96,7 +99,8 @@ class Calibration:
         part, counts = _parts_of(case), _counts(logit_DHW, case)
         rates = self.rate.rates(rate_features(logit_DHW, case)[None])
         offsets = torch.from_numpy(_offsets(self.slope, counts[None], rates)[0]).float().to(logit_DHW.device)
-        return offsets[part]
+        found = offsets[part]
+        return found if self.beyond is None else found.masked_fill((part == 0) & ~case.heart, self.beyond)
 
     def likelihood(self, masks: Sequence[MaskLogits], weights: Sequence[float]) -> float:
         """Mean logarithm of the probability that P gives to the truth, over masks with reference of this z."""
@@ -126,8 +130,10 @@ class Calibration:
             # runs of earlier versions know no joint network
             None if numbers.get("image_level") is None else tuple(map(_rate_model, numbers["image_level"])),
             float(numbers["opinion_share"]),
+            # nor do they know another offset beyond the heart
+            None if numbers.get("beyond") is None else float(numbers["beyond"]),
         )
-        known = [found.slope, found.threshold or 0.0, found.opinion_share]
+        known = [found.slope, found.threshold or 0.0, found.opinion_share, found.beyond or 0.0]
         known += [] if found.correction is None else [found.correction.probability, found.correction.gain]
         linear = [m for m in (found.rate, *(found.image_level or ())) if isinstance(m, RateModel)]
         known += [n for m in linear for n in (m.intercept, *m.coefficients)]
@@ -190,12 +196,12 @@ class MaskLogits:
     Attributes:
         features: see `rate_features`.
         heart: voxels of the heart in each part and bin of the logit, right and wrong: float64 (parts, 2, BINS).
-        volume: those of the whole crop.
+        beyond: those of the rest of the crop.
     """
 
     features: FloatArray
     heart: FloatArray
-    volume: FloatArray
+    beyond: FloatArray
 
     @property
     def rates(self) -> FloatArray:
@@ -211,7 +217,7 @@ class MaskLogits:
         n_parts = _n_parts(case)
         of_rest, of_heart = counts.double().cpu().numpy().reshape(2, len(MASK_PARTS), 2, BINS)[:, :n_parts]
         features = rate_features(logit_DHW.clamp(-LOGIT_RANGE, LOGIT_RANGE), case)
-        return cls(features, of_heart, of_rest + of_heart)
+        return cls(features, of_heart, of_rest)
 
 
 def bin_logits() -> FloatArray:
@@ -225,7 +231,7 @@ def fit_calibration(
     rule: ThresholdRule = ThresholdRule.expected,
     rate: RateModel | BoostedRate | None = None,
 ) -> Calibration:
-    """Error rates, then the slope by maximum likelihood over the heart, then the rule's threshold.
+    """Error rates, the slope by maximum likelihood over the heart, the offset beyond it, then the rule's threshold.
 
     Args:
         masks: none at all leaves logits as they are, with tau = 0.5.
@@ -243,10 +249,11 @@ def fit_calibration(
     heart = np.stack([m.heart for m in masks])
     rates = rate.rates(np.stack([m.features for m in masks]))
     slope = _likeliest_slope(heart, rates, share)
+    found = Calibration(slope, rate, None, beyond=_offset_beyond(slope, masks, share))
     if rule == ThresholdRule.expected:
-        return Calibration(slope, rate, None)
+        return found
     offsets = _offsets(slope, heart.sum(axis=2), rates)
-    return Calibration(slope, rate, _best_threshold(masks, slope, offsets, share))
+    return replace(found, threshold=_best_threshold(masks, found, offsets, share))
 
 
 def fit_stacked(
@@ -301,20 +308,21 @@ def _bins(logits: Tensor) -> Tensor:
     return step.round().long()
 
 
-def _offsets(slope: float, counts: FloatArray, rates: FloatArray) -> FloatArray:
+def _offsets(slope: float, counts: FloatArray, rates: FloatArray, bounds: tuple[float, float] = RATES) -> FloatArray:
     """The offset at which the sum of P over a part's voxels is the rate times those of all parts, by bisection.
 
     Args:
         slope: of the logit.
         counts: voxels of the heart in each part and bin (n, parts, BINS).
         rates: wrong voxels of each part by those of the heart (n, parts).
+        bounds: of the share of wrong voxels in a part.
 
     Returns:
         (n, parts), 0 for a part that the heart lacks.
     """
     of_part = counts.sum(axis=2)
     wanted = rates * of_part.sum(axis=1, keepdims=True) / np.maximum(of_part, 1)
-    wanted = np.clip(wanted, *RATES).ravel()
+    wanted = np.clip(wanted, *bounds).ravel()
     share = (counts / np.maximum(of_part, 1)[..., None]).reshape(-1, BINS)
     scaled = slope * bin_logits()
     low, high = np.full(len(wanted), -OFFSET_RANGE), np.full(len(wanted), OFFSET_RANGE)
@@ -345,11 +353,21 @@ def _likelihood(slope: float, heart: FloatArray, rates: FloatArray, share: Float
     return float((weight * (heart[:, :, 1] * log_expit(z) + heart[:, :, 0] * log_expit(-z))).sum())
 
 
-def _best_threshold(masks: Sequence[MaskLogits], slope: float, offsets: FloatArray, share: FloatArray) -> float:
-    mean = np.zeros(LEVELS + 1)
+def _offset_beyond(slope: float, masks: Sequence[MaskLogits], share: FloatArray) -> float:
+    """At which the sum of P over the first part beyond the heart is the number of wrong voxels, on average of masks."""
+    size = np.maximum([m.heart.sum() + m.beyond.sum() for m in masks], 1)
+    right, wrong = np.tensordot(share / size, np.stack([m.beyond[0] for m in masks]), axes=1)
+    # not even one in all voxels of these masks is no proof that there is none
+    rates = np.clip(wrong.sum() / max((right + wrong).sum(), 1e-12), 1 / sum(size), 1)
+    return float(_offsets(slope, (right + wrong)[None, None], np.array([[rates]]), (0.0, 1.0))[0, 0])
+
+
+def _best_threshold(masks: Sequence[MaskLogits], found: Calibration, offsets: FloatArray, share: FloatArray) -> float:
+    mean, scaled = np.zeros(LEVELS + 1), found.slope * bin_logits()
     for mask, offset, weight in zip(masks, offsets, share, strict=True):
-        level = (expit(slope * bin_logits() + offset[:, None]) * LEVELS).round().astype(int).ravel()
-        volume = mask.volume.transpose(1, 0, 2).reshape(2, -1)
+        beyond = np.r_[offset[0] if found.beyond is None else found.beyond, offset[1:]]
+        level = (expit(scaled + np.r_[offset, beyond][:, None]) * LEVELS).round().astype(int).ravel()
+        volume = np.concatenate([mask.heart, mask.beyond]).transpose(1, 0, 2).reshape(2, -1)
         right, wrong = (np.bincount(level, weights=v, minlength=LEVELS + 1) for v in volume)
         hit, called = (np.cumsum(v[::-1])[::-1] for v in (wrong, right + wrong))
         size = called + wrong.sum()
