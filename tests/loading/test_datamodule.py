@@ -98,11 +98,21 @@ def test_only_the_chosen_kinds_are_tested_all_train(
     assert {kind for _, kind in data.train_items} == {"final", "early", "side2"}
 
 
-@pytest.mark.parametrize("kinds", [["novel"], ["early1"], ["final", "corrupted"], []])
+def test_masks_of_other_programs_are_tested_whatever_kinds_are_chosen(
+    cases: dict[str, Any], masks: list[MaskItem]
+) -> None:
+    foreign = [replace(mask, kind="nnunet", has_entropy=False) for mask in masks if mask.kind == "final"]
+    data = data_module(cases, (1,), masks=[*masks, *foreign], test_kinds=["early", "novel"])
+    assert {kind for _, kind in data.test_items} == {"early", "nnunet"}
+    data = data_module(cases, (1,), masks=foreign, test_kinds=["early", "novel"])
+    assert {kind for _, kind in data.test_items} == {"nnunet"}
+
+
+@pytest.mark.parametrize("kinds", [["novel"], ["early1"], ["final", "faulty"], []])
 def test_kinds_to_test_on_that_there_are_not_are_refused(
     cases: dict[str, Any], masks: list[MaskItem], kinds: list[str]
 ) -> None:
-    with pytest.raises(InputError, match=r"errormap\.test_kinds=.*: must be some of final, unfinished, early"):
+    with pytest.raises(InputError, match=r"errormap\.test_kinds=.*: must be some of final, augmented, augmented1"):
         data_module(cases, masks=masks, test_kinds=kinds)
 
 

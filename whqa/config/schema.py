@@ -124,8 +124,8 @@ class ErrorMapConfig(ErrorMapSettings, Dropout, StageConfig):
         delivered: that share, of masks as a segmenter or another program delivers them.
         train_kinds: mask kinds without number that are learned from, an ablation; null takes all but those for the test
             alone, "unfinished" stands for "side" and "early".
-        test_kinds: mask kinds that the test judges, with or without number, to save time; null judges all. Intervals
-            know of no others.
+        test_kinds: mask kinds that the test judges, with or without number, to save time; null judges all, and other
+            programs' masks are judged in any case. Intervals know of no others.
         shuffled: inputs (mask, image) that the tested network is also shown of another patient; rows more in the
             tables, see `whqa.callbacks.shuffled`.
         deep_mask: whether the mask joins at the network's deep levels too; VoxResNet alone can, and null says wherever

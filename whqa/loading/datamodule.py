@@ -26,7 +26,7 @@ from whqa.loading.patch_settings import BALANCE, DELIVERED, Balance, Dropout, Pa
 from whqa.loading.patches import PatchDataset
 from whqa.loading.sampling import PatchSampler, quality_bins
 from whqa.loading.whole_volumes import LatestCase, VolumeDataset, batch_of_one
-from whqa.masks.plan import family, is_as_delivered, is_delivered, is_trained_on, without_number
+from whqa.masks.plan import MASK_KINDS, family, is_as_delivered, is_delivered, is_trained_on, without_number
 from whqa.process import cpus
 from whqa.quality import JudgedCase
 
@@ -70,10 +70,10 @@ class WholeHeartDataModule(pl.LightningDataModule):
             so but for a share of `delivered` masks (`whqa.masks.plan.is_as_delivered`), "none" draws all masks alike.
             Without masks it has no meaning.
         delivered: see `balance`.
-        train_kinds: of the masks of training and validation cases, those that serve: mask kinds without number, or
-            families of them (`whqa.masks.plan.family`); None takes all but those for the test alone.
-        test_kinds: of the masks of test cases, those that are judged, named as `train_kinds` are or with their number;
-            None judges all.
+        train_kinds: of the masks of training and validation cases, those that serve: mask kinds with or without number,
+            or families of them (`whqa.masks.plan.family`); None takes all but those for the test alone.
+        test_kinds: of the segmenters' masks of test cases, those that are judged, named with or without number or by
+            family; None judges all. Those of other programs are judged in any case.
         dropout: what is withheld from training patches with masks, None for nothing.
 
     Attributes:
@@ -133,9 +133,9 @@ class WholeHeartDataModule(pl.LightningDataModule):
         self.val_cases = _validation_cases(available, cases, validation_fraction, seed, stage)
         self.train_cases = tuple(c for c in available if c not in self.val_cases)
         # the calibration must not know kinds that nothing was learned from either
-        learned = [_learned(self._items(cases)) for cases in (self.train_cases, self.val_cases)]
-        self.train_items, self.val_items = (_of_kinds(items, train_kinds, "train_kinds") for items in learned)
-        self.test_items = _of_kinds(self._items(self.test_cases), test_kinds, "test_kinds")
+        self.train_items = _learned(self._items(self.train_cases), train_kinds)
+        self.val_items = _learned(self._items(self.val_cases), train_kinds)
+        self.test_items = _tested(self._items(self.test_cases), test_kinds)
 
     @classmethod
     def of_cohort(
@@ -293,19 +293,34 @@ class WholeHeartDataModule(pl.LightningDataModule):
         return bins * (share.denominator - share.numerator) + [delivered] * (share.numerator * len(bins))
 
 
-def _learned(items: Sequence[Item]) -> list[Item]:
-    return [item for item in items if is_trained_on(item[1])]
+def _learned(items: Sequence[Item], kinds: Sequence[str] | None) -> list[Item]:
+    """The items whose masks may be learned from, of these kinds; None is all of them."""
+    allowed = [item for item in items if is_trained_on(item[1])]
+    if kinds is None:
+        return allowed
+    there = dict.fromkeys(name for _, kind in allowed for name in _names(kind))
+    if there and (not kinds or not there.keys() >= set(kinds)):
+        raise InputError(f"errormap.train_kinds={list(kinds)}: must be some of {', '.join(there)}")
+    return [item for item in allowed if not set(_names(item[1])).isdisjoint(kinds)]
 
 
-def _of_kinds(items: Sequence[Item], kinds: Sequence[str] | None, setting: str) -> list[Item]:
-    """The items whose masks are of one of these kinds, families, or kinds with number; all of them for None."""
+def _tested(items: Sequence[Item], kinds: Sequence[str] | None) -> list[Item]:
+    """The items whose masks are judged: of these kinds, None is all of them, and of all programs."""
     if kinds is None:
         return list(items)
-    names = {kind: (family(kind), without_number(kind), kind) for _, kind in items}
-    there = dict.fromkeys(name for of_kind in names.values() for name in of_kind)
-    if there and (not kinds or any(kind not in there for kind in kinds)):
-        raise InputError(f"errormap.{setting}={list(kinds)}: must be some of {', '.join(there)}")
-    return [item for item in items if not set(names[item[1]]).isdisjoint(kinds)]
+    known = dict.fromkeys(name for kind in MASK_KINDS for name in _names(kind))
+    chosen = [item for item in items if item[1] not in MASK_KINDS or not set(_names(item[1])).isdisjoint(kinds)]
+    if not known.keys() >= set(kinds) or (items and not chosen):
+        raise InputError(
+            f"errormap.test_kinds={list(kinds)}: must be some of {', '.join(known)} that there are masks of; those of "
+            "other programs are judged in any case"
+        )
+    return chosen
+
+
+def _names(kind: str) -> tuple[str, ...]:
+    """What a kind of mask may be called: with its number, without, by its family."""
+    return family(kind), without_number(kind), kind
 
 
 def _refuse_patches(stage: str, patch: Sequence[int], batch_size: int, steps_per_epoch: int, foreground: float) -> None:
