@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from whqa.report import figures, slices, strips
+from whqa.report.summary_strata import reliability_figure
 from whqa.structures import MMWHS
 
 SPACING = (1.0, 2.0, 3.0)
@@ -195,6 +196,19 @@ def test_colours_of_methods_do_not_depend_on_what_else_is_shown():
     shown = ["errormap", "constant", "boundary", "entropy", "qcresunet", "tta"]
     colours = figures.method_colours(shown)
     assert len({colours[method] for method in shown}) == len(shown)
+
+
+@pytest.mark.parametrize("n", [1, 4, 9])
+def test_a_legend_of_many_methods_stays_within_the_figure(n):
+    bins = [
+        {"qi": q, "acc": q, "n": 205 + k, "bias": {"mean": 0.0, "ci95": [0.0, 0.0]}} for k, q in enumerate((0.6, 0.9))
+    ]
+    numbers = {"final": {"n": 411, "reliability": {"volume": bins, "heart": bins}}}
+    figure = reliability_figure({f"a_long_name_{k}": numbers for k in range(n)}, "final", "title")
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert 0 <= box.y0 < box.y1 <= min(axis.get_window_extent().y0 for axis in figure.axes)
 
 
 def test_no_figure_is_left_with_pyplot(table):

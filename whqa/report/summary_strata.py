@@ -18,6 +18,7 @@ from whqa.report.summary_tables import Cell, PageTable, TableRow, cell, minus, s
 from whqa.results.summary_entry import at_path
 
 # path, heading, digits, signed
+_LEGEND_COLUMNS = 3
 _COLUMNS = (
     ("volume.bias", "bias (volume)", 4, True),
     ("bias", "bias (heart)", 3, True),
@@ -77,7 +78,7 @@ def reliability_figure(methods: Mapping[str, Mapping[str, Any]], part: str, titl
     names = [name for name in methods if methods[name][part]["n"] and name != "constant"]
     colours = method_colours(list(methods))
     with mpl.rc_context(STYLE):
-        figure = new_figure(8.2, 4.3)
+        figure = new_figure(8.2, 4.0 + 0.22 * -(-len(names) // _LEGEND_COLUMNS))
         for axis, region in zip(figure.subplots(1, 2), REGIONS, strict=True):
             for name in names:
                 _curve(axis, methods[name][part]["reliability"][region], colours[name], name)
@@ -88,7 +89,7 @@ def reliability_figure(methods: Mapping[str, Mapping[str, Any]], part: str, titl
             axis.locator_params(nbins=5)
         figure.suptitle(title, fontsize=10)
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=max(1, len(labels)))
+        figure.legend(handles, labels, loc="outside lower center", ncols=_LEGEND_COLUMNS, fontsize=8)
     return figure
 
 
