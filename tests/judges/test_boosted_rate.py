@@ -72,17 +72,6 @@ def test_the_network_is_not_asked() -> None:
     np.testing.assert_array_equal(found.rates(other), found.rates(x))
 
 
-def test_each_feature_speaks_for_itself_so_that_a_combination_never_met_is_judged_too() -> None:
-    found, (x, _, _) = _fit(*_sample()), _sample(seed=1)
-    first, second = x.copy(), x.copy()
-    first[:, SEAM], second[:, OWN] = 0.9, 0.1
-    both = first.copy()
-    both[:, OWN] = 0.1
-    for trees in found.parts:
-        alone = trees.ratio(first) + trees.ratio(second) - trees.ratio(x)
-        np.testing.assert_allclose(trees.ratio(both), alone, atol=1e-12)
-
-
 def test_weights_count_masks_as_often_as_they_say() -> None:
     x, y, _ = _sample(n=40)
     found = _fit(x, y, np.r_[np.full(20, 30.0), np.full(20, 1e-6)])

@@ -8,9 +8,6 @@ own kind, and for gross faults. Of a right mask of another maker, which differs 
 it is 0. Which of these a mask is like is not linear in anything: seams thinner than the opinion is unsure speak for a
 mask of its own kind, as thick ones for a right mask, thicker ones for a fault. So it is learned by gradient boosting
 (Friedman 2001, Annals of Statistics 29(5)), scikit-learn's, and kept as plain numbers.
-
-Each tree asks one feature: the ratio is a sum of functions of single features. Deeper trees learn by heart which
-features come together in the kinds of mask that they know, and misjudge those of makers that they never met.
 """
 
 from __future__ import annotations
@@ -30,7 +27,7 @@ from whqa.metrics.arrays import FloatArray
 
 LEAST_DOUBT = 0.003
 """Added to the doubt: an opinion without any may be wrong."""
-SETTINGS = {"n_estimators": 100, "max_depth": 1, "learning_rate": 0.1, "min_samples_leaf": 8, "random_state": 0}
+SETTINGS = {"n_estimators": 100, "max_depth": 3, "learning_rate": 0.1, "min_samples_leaf": 8, "random_state": 0}
 _FIRST = 1
 """Of the features before it the opinion knows nothing."""
 
