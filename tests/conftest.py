@@ -41,7 +41,6 @@ TINY = (
     "segmenter.early=0.5",
     "segmenter.validation_fraction=0.3",
     "errormap.overlays=1",
-    "errormap.test_kinds=null",
     *(
         f"{stage}.{setting}"
         for stage in ("segmenter", "errormap")

@@ -94,9 +94,7 @@ def test_beyond_the_heart_p_sums_up_to_the_errors_that_there_are_on_average(
     heard: Make, unheard: Callable, logit_of: Logits, with_opinion: bool
 ) -> None:
     """Few voxels in many: an offset of the heart, where every fifth may be wrong, would call for far too many."""
-    judged = _judged(heard, logit_of)
-    if not with_opinion:
-        judged = [(logit, unheard(case)) for logit, case in judged]
+    judged = [(logit, case if with_opinion else unheard(case)) for logit, case in _judged(heard, logit_of)]
     found = _fit(judged)
     said, true = [], []
     for logit, case in judged:
@@ -125,9 +123,7 @@ def test_calibrations_that_know_no_beyond_are_read(heard: Make, logit_of: Logits
 def test_p_sums_up_to_the_errors_that_are_expected_in_each_part_of_the_heart(
     heard: Make, unheard: Callable, logit_of: Logits, rule: ThresholdRule, with_opinion: bool
 ) -> None:
-    judged = _judged(heard, logit_of)
-    if not with_opinion:
-        judged = [(logit, unheard(case)) for logit, case in judged]
+    judged = [(logit, case if with_opinion else unheard(case)) for logit, case in _judged(heard, logit_of)]
     found = _fit(judged, rule)
     assert found.rate is not None
     assert isinstance(found.rate, BoostedRate if with_opinion else RateModel)

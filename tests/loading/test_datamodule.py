@@ -79,12 +79,18 @@ def test_side_outputs_and_early_masks_can_be_left_out_apart(cases: dict[str, Any
     assert {kind for _, kind in data.train_items} == {"side2"}
 
 
-@pytest.mark.parametrize("kinds", [["side"], ["early1"], ["final", "corrupted"], []])
-def test_kinds_to_train_on_that_there_are_not_are_refused(
-    cases: dict[str, Any], masks: list[MaskItem], kinds: list[str]
+@pytest.mark.parametrize(
+    ("setting", "known", "kinds"),
+    [
+        *(("train_kinds", "final, unfinished", k) for k in (["side"], ["early1"], ["final", "corrupted"], [])),
+        *(("test_kinds", "final, augmented, augmented1", k) for k in (["novel"], ["early1"], ["final", "faulty"], [])),
+    ],
+)
+def test_kinds_that_there_are_not_are_refused(
+    cases: dict[str, Any], masks: list[MaskItem], setting: str, known: str, kinds: list[str]
 ) -> None:
-    with pytest.raises(InputError, match=r"errormap\.train_kinds=.*: must be some of final, unfinished"):
-        data_module(cases, masks=masks, train_kinds=kinds)
+    with pytest.raises(InputError, match=rf"errormap\.{setting}=.*: must be some of {known}"):
+        data_module(cases, masks=masks, **{setting: kinds})
 
 
 @pytest.mark.parametrize(("name", "tested"), [("side", {"side2"}), ("side2", {"side2"}), ("final", {"final"})])
@@ -106,14 +112,6 @@ def test_masks_of_other_programs_are_tested_whatever_kinds_are_chosen(
     assert {kind for _, kind in data.test_items} == {"early", "nnunet"}
     data = data_module(cases, (1,), masks=foreign, test_kinds=["early", "novel"])
     assert {kind for _, kind in data.test_items} == {"nnunet"}
-
-
-@pytest.mark.parametrize("kinds", [["novel"], ["early1"], ["final", "faulty"], []])
-def test_kinds_to_test_on_that_there_are_not_are_refused(
-    cases: dict[str, Any], masks: list[MaskItem], kinds: list[str]
-) -> None:
-    with pytest.raises(InputError, match=r"errormap\.test_kinds=.*: must be some of final, augmented, augmented1"):
-        data_module(cases, masks=masks, test_kinds=kinds)
 
 
 def test_a_kind_that_occurs_twice_is_refused(cases: dict[str, Any], masks: list[MaskItem]) -> None:

@@ -122,8 +122,8 @@ class ErrorMapConfig(ErrorMapSettings, Dropout, StageConfig):
         balance: how training masks are drawn: "final" evenly over bins of their error rate but for a share of delivered
             ones, "quality" evenly over the bins, "none" all alike.
         delivered: that share, of masks as a segmenter or another program delivers them.
-        train_kinds: mask kinds without number that are learned from, an ablation; null takes all but those for the test
-            alone, "unfinished" stands for "side" and "early".
+        train_kinds: mask kinds, with or without number, that are learned from, an ablation; null takes all but those
+            for the test alone, "unfinished" stands for "side" and "early".
         test_kinds: mask kinds that the test judges, with or without number, to save time; null judges all, and other
             programs' masks are judged in any case. Intervals know of no others.
         shuffled: inputs (mask, image) that the tested network is also shown of another patient; rows more in the

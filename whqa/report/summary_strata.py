@@ -17,8 +17,8 @@ from whqa.report.slices import new_figure
 from whqa.report.summary_tables import Cell, PageTable, TableRow, cell, minus, share_cell
 from whqa.results.summary_entry import at_path
 
-# path, heading, digits, signed
 _LEGEND_COLUMNS = 3
+# path, heading, digits, signed
 _COLUMNS = (
     ("volume.bias", "bias (volume)", 4, True),
     ("bias", "bias (heart)", 3, True),
