@@ -106,6 +106,15 @@ def test_beyond_the_heart_p_sums_up_to_the_errors_that_there_are_on_average(
     assert np.mean(said) == pytest.approx(np.mean(true), abs=1.5 / case.mask.numel())
 
 
+def test_where_the_heart_is_everything_nothing_lies_beyond(heard: Make, logit_of: Logits) -> None:
+    """An empty mask's heart is the whole volume: no offset is wanted there, and none is missed."""
+    judged = [(logit, replace(case, mask=torch.zeros_like(case.mask))) for logit, case in _judged(heard, logit_of)]
+    assert all(case.heart.all() and case.error.any() for _, case in judged)
+    found = _fit(judged)
+    assert found.beyond == 0.0
+    _check_sums(found, *judged[2])
+
+
 def test_calibrations_that_know_no_beyond_are_read(heard: Make, logit_of: Logits) -> None:
     judged = _judged(heard, logit_of)
     numbers = _fit(judged).to_dict()

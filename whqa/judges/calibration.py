@@ -321,17 +321,21 @@ def _offsets(slope: float, counts: FloatArray, rates: FloatArray, bounds: tuple[
         (n, parts), 0 for a part that the heart lacks.
     """
     of_part = counts.sum(axis=2)
-    wanted = rates * of_part.sum(axis=1, keepdims=True) / np.maximum(of_part, 1)
-    wanted = np.clip(wanted, *bounds).ravel()
-    share = (counts / np.maximum(of_part, 1)[..., None]).reshape(-1, BINS)
-    scaled = slope * bin_logits()
+    there, least = of_part > 0, np.maximum(of_part, 1)
+    wanted = np.clip((rates * of_part.sum(axis=1, keepdims=True) / least)[there], *bounds)
+    # most bins of most parts are empty
+    part, at = np.nonzero(counts[there])
+    share = counts[there][part, at] / least[there][part]
+    scaled, first = slope * bin_logits()[at], np.searchsorted(part, np.arange(len(wanted)))
     low, high = np.full(len(wanted), -OFFSET_RANGE), np.full(len(wanted), OFFSET_RANGE)
     # to 1e-7
     for _ in range(30):
         middle = (low + high) / 2
-        too_high = (share * expit(scaled + middle[:, None])).sum(axis=1) > wanted
+        too_high = np.add.reduceat(share * expit(scaled + middle[part]), first) > wanted
         low, high = np.where(too_high, low, middle), np.where(too_high, middle, high)
-    return np.where(of_part > 0, ((low + high) / 2).reshape(of_part.shape), 0.0)
+    found = np.zeros(of_part.shape)
+    found[there] = (low + high) / 2
+    return found
 
 
 def _likeliest_slope(heart: FloatArray, rates: FloatArray, share: FloatArray) -> float:
