@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -143,8 +143,9 @@ def test_a_network_that_hears_an_opinion_also_asks_it_for_error_rates(tmp_path: 
 
     asked: list[tuple[str, str]] = []
 
-    def judged(items: Sequence[tuple[str, str]]) -> Iterator[JudgedCase]:
+    def judged(items: Sequence[tuple[str, str]], extras: Collection[str]) -> Iterator[JudgedCase]:
         asked.extend(items)
+        assert set(extras) == {"log_p"}
         return (unheard[item] for item in items)
 
     trainer = _trainer(TrainerFn.VALIDATING)
@@ -154,6 +155,7 @@ def test_a_network_that_hears_an_opinion_also_asks_it_for_error_rates(tmp_path: 
     module = _Module(
         calibration=None,
         hears_opinion=True,
+        opinion="log_p",
         judged=lambda batch: heard(int(batch["index"][0])),
         heard=lambda case: heard(ITEMS.index((case.case, case.kind))),
     )

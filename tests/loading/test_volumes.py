@@ -14,6 +14,7 @@ from stub_cohort import data_module
 
 from whqa.errors import InputError
 from whqa.loading.brightness import brightness
+from whqa.loading.datamodule import EXTRAS
 from whqa.loading.whole_volumes import batch_of_one
 from whqa.masks.opinion import Opinion, decode
 from whqa.masks.store import MaskItem
@@ -121,6 +122,23 @@ def test_judged_masks_come_with_the_opinions_on_their_case(
         torch.testing.assert_close(item.log_p, said[0], rtol=0, atol=0)
         torch.testing.assert_close(item.ensemble.exp(), (said[0].exp() + said[1].exp()) / 2)
         assert item.pairwise_dice == _alike(opinions[item.case])
+
+
+@pytest.mark.parametrize("wanted", [set(), {"entropy"}, {"log_p"}, {"ensemble"}, {"tta"}, {"entropy", "log_p"}])
+def test_judged_masks_come_with_what_is_asked_for_alone(
+    cases: dict[str, Any], masks: list[MaskItem], opinions: dict[str, tuple[Opinion, ...]], wanted: set[str]
+) -> None:
+    single = {case: several[0] for case, several in opinions.items()}
+    data = data_module(cases, (1,), masks=masks, opinions=single, ensembles=opinions, tta=single)
+    items = data.train_items[:3]
+    for item, whole in zip(data.judged(items, wanted), data.judged(items), strict=True):
+        for name in EXTRAS:
+            found, every = getattr(item, name), getattr(whole, name)
+            assert every is not None
+            assert found is None if name not in wanted else torch.equal(found, every)
+        assert (item.pairwise_dice is None) == ("ensemble" not in wanted)
+        for name in ("image", "mask", "reference"):
+            assert torch.equal(getattr(item, name), getattr(whole, name))
 
 
 def test_what_a_mask_comes_with(

@@ -26,7 +26,7 @@ from whqa.loading.sampling import quality_bins
 from whqa.masks.plan import MASK_KINDS, ChosenKinds, choose_kinds, family, is_delivered
 from whqa.masks.store import MaskItem, write_mask
 from whqa.modules.volume_batches import judged_case
-from whqa.quality import ErrorPrediction
+from whqa.quality import ErrorPrediction, JudgedCase
 
 FOLDS = Folds((("a", "b"), ("c", "d"), ("e",)), seed=0)
 KINDS = ("final", "early", "nnunet")
@@ -139,6 +139,19 @@ def test_the_entropy_is_fitted_on_masks_that_have_it(tmp_path: Path, masks: list
     assert "width_mm/nnunet" in fitted["boundary"].parameters()
     few = _fitted(["entropy"], masks, tmp_path / "b.json", at_most=2)
     assert few["entropy"].parameters()["threshold"] > 0
+
+
+def test_a_baseline_is_fitted_on_masks_that_come_with_what_it_needs_alone(masks: list[MaskItem]) -> None:
+    data, seen = _data([m for m in masks if m.has_entropy]), list[JudgedCase]()
+    for needs in (frozenset[str](), frozenset({"entropy"})):
+        rival: Any = SimpleNamespace(
+            name="rival", needs=needs, wants_all=True, fit=lambda cases: seen.extend(cases()), parameters=dict
+        )
+        trainer: Any = SimpleNamespace(datamodule=data, is_global_zero=False)
+        FitBaselines(Path(), [rival], 100, seed=0).setup(trainer, SimpleNamespace(), "test")  # type: ignore[arg-type]
+        assert [(case.case, case.kind) for case in seen] == fitting_items(data)
+        assert all((case.entropy is not None) == ("entropy" in needs) for case in seen)
+        seen.clear()
 
 
 def test_where_no_mask_has_entropy_its_baseline_is_left_out(tmp_path: Path, masks: list[MaskItem]) -> None:

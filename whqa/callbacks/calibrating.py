@@ -126,7 +126,8 @@ class Calibrate(pl.Callback):
     def _opinion_rate(self, data: WholeHeartDataModule, module: pl.LightningModule) -> RateModel | BoostedRate | None:
         """On a sample of all training masks, the same on all processes."""
         sample = sample_of(fitting_items(data), self.at_most, self.seed)
-        return opinion_rate(map(module.heard, data.judged(sample)), self.counted)  # type: ignore[arg-type]
+        cases = data.judged(sample, {module.opinion})  # type: ignore[arg-type]
+        return opinion_rate(map(module.heard, cases), self.counted)  # type: ignore[arg-type]
 
 
 def _shares(module: pl.LightningModule) -> tuple[float, ...]:

@@ -38,7 +38,7 @@ class FitBaselines(pl.Callback):
             return
         data: WholeHeartDataModule = trainer.datamodule  # type: ignore[attr-defined]
         for baseline in self.baselines:
-            baseline.fit(partial(data.judged, self._sample(baseline, data)))
+            baseline.fit(partial(data.judged, self._sample(baseline, data), baseline.needs))
         if trainer.is_global_zero:
             write_json(self.path, {b.name: b.parameters() for b in self.baselines})
 

@@ -17,7 +17,7 @@ class Baseline(Protocol):
     Attributes:
         name: in the column `method` of cases.csv.
         needs: attributes of `JudgedCase` that not every mask has and without which it judges none: such a mask gets no
-            row ("entropy", "log_p").
+            row ("entropy", "log_p"). The cases of its fit come with these and no others.
         wants_all: whether it learns a number or a row from each mask, and so from all training masks; one that learns
             from voxels gets a sample of them.
     """

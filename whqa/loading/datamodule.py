@@ -6,7 +6,7 @@ patches, validation and test yield whole volumes one at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from whqa.masks.store import MaskItem
 
 Item = tuple[str, str]
+EXTRAS = frozenset({"entropy", "log_p", "ensemble", "tta"})
+"""Attributes of `JudgedCase` that not every mask has."""
 _WORKERS_A_GPU = 4
 
 
@@ -234,24 +236,30 @@ class WholeHeartDataModule(pl.LightningDataModule):
         dataset = self._dataset(items)
         return (dataset[i] for i in range(len(dataset)))
 
-    def judged(self, items: Iterable[Item]) -> Iterator[JudgedCase]:
+    def judged(self, items: Iterable[Item], extras: Collection[str] = EXTRAS) -> Iterator[JudgedCase]:
         """The masks of these (case, kind) pairs with image and reference, one at a time.
+
+        Args:
+            items: the pairs.
+            extras: what is read of `extras`; what nobody asks for takes longer to read than the mask.
 
         Raises:
             InputError: the data module has no masks, or not this one.
         """
-        latest = LatestCase(self.cases, self.opinions, self.ensembles, self.tta)
+        said = {"log_p": self.opinions, "ensemble": self.ensembles, "tta": self.tta}
+        opinions, ensembles, tta = (every if name in extras else None for name, every in said.items())
+        latest = LatestCase(self.cases, opinions, ensembles, tta)  # type: ignore[arg-type]
         for name, kind in items:
             if self.masks is None or (name, kind) not in self.masks:
                 raise InputError(f"case {name}: no mask of kind {kind!r} is under judgement")
-            spacing, of = self.cases[name].spacing, latest.of(name)
-            mask, entropy = self.masks[name, kind].load()
+            spacing, of, item = self.cases[name].spacing, latest.of(name), self.masks[name, kind]
+            mask, entropy = item.load() if "entropy" in extras else (item.mask(), None)
             doubt = None if entropy is None else torch.from_numpy(entropy)
             masked = torch.from_numpy(mask)
             yield JudgedCase(name, kind, of.image, masked, of.label, doubt, spacing, **of.said)
 
     def extras(self, item: Item) -> frozenset[str]:
-        """What the mask of a (case, kind) pair comes with, of "entropy" and the opinions; see `JudgedCase`."""
+        """What of `EXTRAS` the mask of a (case, kind) pair comes with; see `JudgedCase`."""
         there = {
             "entropy": self.masks is not None and self.masks[item].has_entropy,
             "log_p": self.opinions is not None,
