@@ -11,6 +11,7 @@ from whqa.quality import (
     count,
     error_map,
     heart_region,
+    kept_with,
     one_minus_mean,
     stratum,
     within,
@@ -120,3 +121,49 @@ def test_a_mask_with_another_opinion_says_what_that_would_draw() -> None:
     assert torch.equal(case.hearing("tta").drawn, views.argmax(0))
     with pytest.raises(ValueError, match="no second opinion"):
         assert case.hearing(None).drawn is not None
+
+
+class _Sum:
+    """Counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, values: torch.Tensor, power: int = 1) -> float:
+        self.asked += 1
+        return float((values**power).sum())
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_what_follows_from_the_same_memory_is_found_once(mode: type) -> None:
+    """Of torch this wants that a storage is one object, whichever view of it is asked."""
+    values, total = torch.rand(3, 4), _Sum()
+    with mode():
+        for _ in range(3):
+            batch = values[None]
+            assert kept_with(batch[0].float(), total) == kept_with(values, total) == float(values.sum())
+        assert total.asked == 1
+        assert kept_with(values, total, 2) == float((values**2).sum())
+        assert kept_with(values[:2], total) == float(values[:2].sum())
+        assert kept_with(values.clone(), total) == float(values.sum())
+        assert kept_with(values.view(torch.int32), total) != float(values.sum())
+    assert total.asked == 5
+
+
+def test_nothing_is_kept_of_what_is_gone() -> None:
+    total = _Sum()
+    for number in range(5):
+        assert kept_with(torch.full((7,), float(number)), total) == 7 * number
+    assert total.asked == 5
+
+
+def test_masks_of_a_case_share_what_its_opinion_would_draw() -> None:
+    log_p = torch.randn(3, 4, 4, 4).log_softmax(0)
+    cases = [
+        JudgedCase("a", kind, torch.zeros(4, 4, 4), mask, None, None, (1.0, 1.0, 1.0), log_p[None][0])
+        for kind, mask in (("final", torch.zeros(4, 4, 4)), ("early", torch.ones(4, 4, 4)))
+    ]
+    assert cases[0].drawn is cases[1].drawn
+    assert torch.equal(cases[0].surest, log_p.amax(0))
+    with pytest.raises(ValueError, match="no second opinion"):
+        assert cases[0].hearing(None).surest is not None

@@ -15,9 +15,11 @@ mask from it. The paper's full text was not at hand: Ω and tau are this project
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -46,6 +48,31 @@ def most_probable(values: Tensor, dim: int = 0) -> Tensor:
     """The first index of the highest value along `dim`, int64: the label that probabilities or logits speak for."""
     # of a few labels it takes a fifth of argmax's time
     return values.max(dim=dim).indices
+
+
+Found = TypeVar("Found")
+
+
+def kept_with(values: Tensor, what: Callable[..., Found], *options: Any) -> Found:
+    """`what(values, *options)`, found once for as long as the memory of the values is in use.
+
+    Batches, cases and views are made anew for each mask, but of the same memory: so of what all masks of a case share,
+    such as an opinion, whatever follows from it alone is found once. Nobody may write into it or into what was found.
+
+    Args:
+        values: of any shape.
+        what: a function of a module; what it gives must not hold on to the values.
+        options: of it, hashable.
+    """
+    known = _KEPT.setdefault(values.untyped_storage(), {})
+    key = what, options, values.dtype, values.storage_offset(), values.shape, values.stride()
+    if key not in known:
+        known[key] = what(values, *options)
+    found: Found = known[key]
+    return found
+
+
+_KEPT: WeakKeyDictionary[torch.UntypedStorage, dict[Any, Any]] = WeakKeyDictionary()
 
 
 def one_minus_mean(values: Tensor, region: Tensor | None = None) -> float:
@@ -141,6 +168,18 @@ def box_around(foreground: np.ndarray, margin: Sequence[int]) -> tuple[slice, ..
     )
 
 
+class _Drawn(NamedTuple):
+    """What an opinion would draw, uint8, and the log p_S of it: (D, H, W) each."""
+
+    mask: Tensor
+    log_p: Tensor
+
+
+def _drawn_of(log_p_CDHW: Tensor) -> _Drawn:
+    highest = log_p_CDHW.max(dim=0)
+    return _Drawn(highest.indices.to(torch.uint8), highest.values)
+
+
 @dataclass(frozen=True, eq=False)
 class JudgedCase:
     """One mask under judgement with its image and, where there is one, its reference.
@@ -206,14 +245,23 @@ class JudgedCase:
         """The region "heart" bool (D, H, W); found once, however many methods are judged."""
         return heart_region(self.mask, self.spacing)
 
-    @cached_property
+    @property
     def drawn(self) -> Tensor:
-        """The mask that the second opinion would draw, int64 (D, H, W).
+        """The mask that the second opinion would draw, uint8 (D, H, W).
 
         Raises:
             ValueError: the case has no opinion.
         """
-        return most_probable(self._opinion("it draws no mask"))
+        return kept_with(self._opinion("it draws no mask"), _drawn_of).mask
+
+    @property
+    def surest(self) -> Tensor:
+        """log p_S of the label that the second opinion would draw, float32 (D, H, W).
+
+        Raises:
+            ValueError: the case has no opinion.
+        """
+        return kept_with(self._opinion("it is sure of nothing"), _drawn_of).log_p
 
     @cached_property
     def doubt(self) -> Tensor:

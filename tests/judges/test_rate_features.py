@@ -110,6 +110,6 @@ def test_a_mask_that_agrees_with_the_opinion_everywhere_differs_nowhere(heard: M
 def test_an_empty_mask_has_finite_features(heard: Make, logit_of: Logits, sure: bool) -> None:
     case = heard(1)
     if sure:
-        case = replace(case, log_p=torch.full_like(case.log_p, -1000.0).scatter(0, case.drawn[None], 0.0))
+        case = replace(case, log_p=torch.full_like(case.log_p, -1000.0).scatter(0, case.drawn.long()[None], 0.0))
     empty = replace(case, mask=torch.zeros_like(case.mask))
     assert np.isfinite(rate_features(logit_of(case), empty)).all()

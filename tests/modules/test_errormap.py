@@ -80,7 +80,7 @@ def test_the_network_sees_image_one_plane_a_class_opinion_and_evidence() -> None
     for index in range(4):
         np.testing.assert_array_equal(inputs[0, 1 + index].numpy(), (batch["mask"][0] == index).float().numpy())
     np.testing.assert_allclose(inputs[0, 5:9], batch["log_p"][0] / 5 + 1)
-    expected = evidence(batch["plain"], batch["mask"], batch["brightness"], batch["log_p"])
+    expected = torch.cat(evidence(batch["plain"], batch["mask"], batch["brightness"], batch["log_p"]), dim=1)
     torch.testing.assert_close(inputs[:, 9:], expected)
     assert inputs.shape[1] == in_channels(EVERYTHING, 4) == 9 + expected.shape[1]
 

@@ -28,7 +28,7 @@ def _case(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
 def _found(seed: int = 0, with_opinion: bool = True) -> np.ndarray:
     image, mask, known, log_p = (torch.from_numpy(a)[None] for a in _case(seed))
     channels = evidence(image[:, None].float(), mask, known.float(), log_p.float() if with_opinion else None)
-    return channels[0].numpy()
+    return torch.cat(channels, dim=1)[0].numpy()
 
 
 def _fit(image: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -96,13 +96,28 @@ def test_the_fit_is_the_same_for_every_patch_of_a_volume() -> None:
 def test_cases_of_a_batch_do_not_mix() -> None:
     cases = [_case(seed) for seed in range(2)]
     image, mask, known, log_p = (torch.from_numpy(np.stack(parts)) for parts in zip(*cases, strict=True))
-    both = evidence(image[:, None].float(), mask, known.float(), log_p.float())
+    both = torch.cat(evidence(image[:, None].float(), mask, known.float(), log_p.float()), dim=1)
     for seed in range(2):
         np.testing.assert_allclose(both[seed], _found(seed), rtol=1e-5, atol=1e-6)
 
 
+def test_of_equally_probable_labels_the_first_other_one_is_the_rival() -> None:
+    """Stored opinions come in steps, so that labels tie."""
+    image, mask, known, log_p = (torch.from_numpy(a)[None] for a in _case())
+    said = (2 * log_p).round().float() / 2
+    own = torch.nn.functional.one_hot(mask, N_CLASSES).movedim(-1, 1).bool()
+    others = said.masked_fill(own, -torch.inf)
+    assert ((others == others.amax(dim=1, keepdim=True)).sum(dim=1) > 1).any()
+    fit = brightness_fit(image[:, None].float(), known.float())
+    rival = torch.from_numpy(others.numpy().argmax(axis=1))[:, None]
+    channels = evidence(image[:, None].float(), mask, known.float(), said)
+    torch.testing.assert_close(channels[-1], fit.gather(1, rival), rtol=0, atol=0)
+    torch.testing.assert_close(channels[-2], said.gather(1, rival) / 5 + 1, rtol=0, atol=0)
+
+
 def test_an_image_far_off_stays_in_range() -> None:
     image, mask, known, log_p = (torch.from_numpy(a)[None] for a in _case())
-    found = evidence(1e6 * image[:, None].float(), mask, known.float(), torch.full_like(log_p, -10.0).float())
+    said = torch.full_like(log_p, -10.0).float()
+    found = torch.cat(evidence(1e6 * image[:, None].float(), mask, known.float(), said), dim=1)
     assert found.isfinite().all()
     assert float(found.abs().max()) <= 3

@@ -19,7 +19,7 @@ from torch import Tensor
 from whqa.judges.mask_parts import MASK_PARTS, mask_parts
 from whqa.metrics.arrays import FloatArray
 from whqa.metrics.error_sizes import flat_axes
-from whqa.quality import JudgedCase, box_around, count, within
+from whqa.quality import JudgedCase, box_around, count, kept_with, within
 
 SMALLEST = 1e-3
 """Added to shares before their logarithm, and to those that others are divided by: smaller ones are alike."""
@@ -54,25 +54,27 @@ def rate_features(logit_DHW: Tensor, case: JudgedCase) -> FloatArray:
         return np.array([own])
     # a mask's network and its rival ask the same
     if case not in _SAID:
-        _SAID[case] = _said_of(case, case.log_p)
+        _SAID[case] = _said_of(case)
     return np.array([own, *_SAID[case]])
 
 
 _SAID: WeakKeyDictionary[JudgedCase, list[float]] = WeakKeyDictionary()
 
 
-def _said_of(case: JudgedCase, log_p_CDHW: Tensor) -> list[float]:
+def _said_of(case: JudgedCase) -> list[float]:
     size = max(1, count(case.heart))
     box = box_around(case.heart.cpu().numpy(), (1, 1, 1))
     found = mask_parts(case)
     assert found is not None
-    heart, part, mask, drawn = (v[box].cpu().numpy() for v in (case.heart, found, case.mask, case.drawn))
+    heart, part, mask = (v[box].cpu().numpy() for v in (case.heart, found, case.mask))
     doubt = case.doubt[box].double().cpu().numpy()
     sizes = np.bincount(part[heart], minlength=len(MASK_PARTS)) / size
     shares = np.bincount(part[heart], weights=doubt[heart], minlength=len(MASK_PARTS)) / size
-    surest = log_p_CDHW[:, *box].amax(dim=0).exp().double().cpu().numpy()
+    surest = case.surest[box].exp().double().cpu().numpy()
     own_doubt = float((1 - surest)[heart].sum()) / size
-    lengths = [float((_borders(labels, case.spacing) & heart).sum()) / size for labels in (mask, drawn)]
+    axes = tuple(flat_axes(case.spacing))
+    drawn = kept_with(case.drawn, _borders_of, axes)[box]
+    lengths = [float(np.count_nonzero(borders & heart)) / size for borders in (_borders(mask, axes), drawn)]
     return [
         float(shares.sum()),
         own_doubt,
@@ -88,10 +90,14 @@ def doubts_of_parts(features: FloatArray) -> FloatArray:
     return said[:, 2 : 2 + len(MASK_PARTS)] * (said[:, 1:2] + SMALLEST)
 
 
-def _borders(labels: npt.NDArray[np.integer], spacing: Sequence[float]) -> npt.NDArray[np.bool_]:
-    """Voxels with a neighbour of another label, along the axes that `thick` looks along: (D, H, W)."""
+def _borders_of(labels: Tensor, axes: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    return _borders(labels.cpu().numpy(), axes)
+
+
+def _borders(labels: npt.NDArray[np.integer], axes: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Voxels with a neighbour of another label along these axes, those that `thick` looks along: (D, H, W)."""
     found = np.zeros(labels.shape, bool)
-    for axis in flat_axes(spacing):
+    for axis in axes:
         along, of = np.moveaxis(found, axis, 0), np.moveaxis(labels, axis, 0)
         differs = of[1:] != of[:-1]
         along[1:] |= differs

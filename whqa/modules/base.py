@@ -36,6 +36,12 @@ def deep_supervision(outputs: list[Tensor], target: Any, loss: Loss, weight: flo
     return total
 
 
+def rounded(inputs: Tensor) -> Tensor:
+    """To what the first convolution rounds to under autocast: half to move."""
+    kind = inputs.device.type
+    return inputs.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else inputs
+
+
 class DeepSupervisionModule(nn.Module):
     """A network that returns [final logits, side logits...], with what its training is told.
 
@@ -89,11 +95,8 @@ class DeepSupervisionModule(nn.Module):
         return outputs
 
     def _laid_out(self, inputs_BCDHW: Tensor) -> Tensor:
-        """In the network's memory format; rounded first to what the first convolution rounds to, half to move."""
-        kind = inputs_BCDHW.device.type
-        if torch.is_autocast_enabled(kind):
-            inputs_BCDHW = inputs_BCDHW.to(torch.get_autocast_dtype(kind))
-        return inputs_BCDHW.contiguous(memory_format=self.memory_format)
+        """In the network's memory format."""
+        return rounded(inputs_BCDHW).contiguous(memory_format=self.memory_format)
 
     def forward_volume(self, inputs_BCDHW: Tensor, sides: bool = False) -> list[Tensor]:
         """Logits [final], with `sides` [final, side1, ...], float32, of a whole volume of any size."""

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from whqa.errors import InputError
 from whqa.judges.calibration import Calibration
 from whqa.judges.correction import Changes, other_probabilities
-from whqa.modules.base import DeepSupervisionModule
+from whqa.modules.base import DeepSupervisionModule, rounded
 from whqa.modules.distances import signed_distances
 from whqa.modules.evidence import evidence, evidence_channels
 from whqa.modules.image_level import around, image_level_channels, image_level_loss, image_level_quality, pooled
@@ -190,8 +190,7 @@ class ErrorMapModule(DeepSupervisionModule):
         if Input.image in self.seen:
             parts.append(batch["image"])
         if Input.mask in self.seen:
-            one_hot = F.one_hot(batch["mask"].long(), self.n_classes).movedim(-1, 1)
-            parts.append(_unless_withheld(one_hot.to(batch["image"].dtype), batch))
+            parts.append(_unless_withheld(_one_hot(batch["mask"], self.n_classes, batch["image"].dtype), batch))
         if Input.distances in self.seen:
             parts.append(_unless_withheld(signed_distances(batch["mask"], batch["spacing"], self.n_classes), batch))
         if self.hears_opinion:
@@ -200,8 +199,8 @@ class ErrorMapModule(DeepSupervisionModule):
         if evidence_channels(self.seen, self.n_classes):
             log_p = batch[self.opinion] if self.hears_opinion else None
             found = evidence(batch["plain"], batch["mask"].long(), batch["brightness"], log_p)
-            parts.append(_unless_withheld(found, batch))
-        return torch.cat(parts, dim=1)
+            parts += [_unless_withheld(part, batch) for part in found]
+        return torch.cat([rounded(part) for part in parts], dim=1)
 
     @property
     def is_joint(self) -> bool:
@@ -290,7 +289,8 @@ class ErrorMapModule(DeepSupervisionModule):
 
     def verdict(self, said: Tensor, batch: dict[str, Any]) -> RawVerdict:
         """What follows from `final` for the batch's own mask."""
-        final, of_image = self._halves(said)
+        # the network leaves channels last, along which all that follows takes longer
+        final, of_image = self._halves(said.contiguous())
         log_p = batch[self.opinion].float() if self.hears_opinion else None
         error_logit, label_logits = self.split(final, batch["mask"].long()[:, None], log_p)
         labels = None if label_logits is None else label_logits[0]
@@ -327,6 +327,12 @@ class ErrorMapModule(DeepSupervisionModule):
         return replace(
             found, other=changes.label.to(torch.uint8), expected_dice=changes.expected_dice(), corrected=corrected
         )
+
+
+def _one_hot(mask_BDHW: Tensor, n_classes: int, dtype: torch.dtype) -> Tensor:
+    """As `F.one_hot` with the labels in the second place, (B, C, D, H, W): in a quarter of its time."""
+    b, *size = mask_BDHW.shape
+    return mask_BDHW.new_zeros((b, n_classes, *size), dtype=dtype).scatter_(1, mask_BDHW.long()[:, None], 1.0)
 
 
 def _unless_withheld(of_mask_BCDHW: Tensor, batch: dict[str, Any]) -> Tensor:

@@ -16,12 +16,13 @@ Shape suffixes: B batch, C all C + 1 labels, DHW space.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from whqa.modules.training_settings import sees_mask
-from whqa.quality import most_probable
+from whqa.quality import kept_with, most_probable
 
 WINDOWS = (3, 5, 7)
 LOG_FIT_RANGE = (-8.0, 4.0)
@@ -34,8 +35,10 @@ def evidence_channels(inputs: Sequence[str], n_classes: int) -> int:
     return n_classes + (7 if "opinion" in inputs else 3)
 
 
-def evidence(plain_B1DHW: Tensor, mask_BDHW: Tensor, brightness_BC2: Tensor, log_p_BCDHW: Tensor | None) -> Tensor:
-    """The channels (B, `evidence_channels`, D, H, W), each within about -2 and 1.
+def evidence(
+    plain_B1DHW: Tensor, mask_BDHW: Tensor, brightness_BC2: Tensor, log_p_BCDHW: Tensor | None
+) -> list[Tensor]:
+    """The channels, (B, some, D, H, W) each and `evidence_channels` in all, within about -2 and 1.
 
     Without an opinion the rival is the label whose brightness fits best, and there are no channels of the opinion.
 
@@ -50,15 +53,29 @@ def evidence(plain_B1DHW: Tensor, mask_BDHW: Tensor, brightness_BC2: Tensor, log
     own_fit, best_other = fit.gather(1, mask), _without_own(fit, mask).amax(dim=1, keepdim=True)
     channels = [fit, own_fit, own_fit - best_other, one_label_windows(mask)]
     if log_p_BCDHW is not None:
-        others = _without_own(log_p_BCDHW, mask)
-        rival = most_probable(others, dim=1)[:, None]
+        first, second, windows = kept_with(log_p_BCDHW, _ranked)
+        rival = torch.where(mask == first, second, first)
         channels += [
-            one_label_windows(most_probable(log_p_BCDHW, dim=1)[:, None]),
+            windows,
             log_p_BCDHW.gather(1, mask) / 5 + 1,
             log_p_BCDHW.gather(1, rival) / 5 + 1,
             fit.gather(1, rival),
         ]
-    return torch.cat(channels, dim=1)
+    return channels
+
+
+class _Ranked(NamedTuple):
+    """The most probable label and the next one, int64, and the first one's borders: (B, 1, D, H, W) each."""
+
+    first: Tensor
+    second: Tensor
+    windows: Tensor
+
+
+def _ranked(log_p_BCDHW: Tensor) -> _Ranked:
+    first = most_probable(log_p_BCDHW, dim=1)[:, None]
+    second = most_probable(_without_own(log_p_BCDHW, first), dim=1)[:, None]
+    return _Ranked(first, second, one_label_windows(first))
 
 
 def brightness_fit(image_B1DHW: Tensor, brightness_BC2: Tensor) -> Tensor:
