@@ -9,6 +9,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import log_softmax
 
 from whqa.errors import InputError
+from whqa.judges import boundary
 from whqa.judges.baseline import Baseline
 from whqa.judges.boundary import Boundary, boundary_distance
 from whqa.judges.constant import REGIONS, Constant
@@ -71,6 +72,23 @@ def test_boundary_distance_is_brute_force(seed: int, limit: float, spacing: tupl
     expected = brute_force_distance(mask.numpy(), spacing)
     expected[expected > limit] = np.inf
     np.testing.assert_allclose(boundary_distance(mask, spacing, limit).numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("spacing", [(3.0, 3.0, 3.0), (1.25, 1.25, 10.0), (1.5, 1.375, 0.75)])
+def test_where_single_precision_is_exact_distances_are_those_of_double_precision(
+    spacing: tuple[float, float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks = [blobs(seed) for seed in range(3)]
+    assert boundary._is_exact(spacing)
+    found = [boundary_distance(mask, spacing) for mask in masks]
+    monkeypatch.setattr(boundary, "_is_exact", lambda spacing: False)
+    for mask, one in zip(masks, found, strict=True):
+        assert torch.equal(one, boundary_distance(mask, spacing))
+
+
+@pytest.mark.parametrize("spacing", [(0.7, 1.5, 4.0), (1.0, 1.0, 30.0), (0.01, 1.0, 1.0)])
+def test_elsewhere_double_precision_is_taken(spacing: tuple[float, float, float]) -> None:
+    assert not boundary._is_exact(spacing)
 
 
 @pytest.mark.parametrize("n_classes", [2, 5])

@@ -12,6 +12,7 @@ from whqa.quality import ErrorPrediction, JudgedCase, box_around
 
 LIMIT_MM = 12.0
 STEP_MM = 0.25
+_FAR = 1e30
 
 
 class Boundary:
@@ -59,27 +60,35 @@ def boundary_distance(mask: Tensor, spacing: Sequence[float], limit_mm: float = 
     if (labels != 0).any():
         # what is further away from all structures has no distance
         box = box_around(labels != 0, [int(np.ceil(limit_mm / s)) for s in spacing])
-        nearest = _squared(torch.from_numpy(np.ascontiguousarray(labels[box])), spacing, limit_mm).sqrt_().float()
+        squared = _squared(torch.from_numpy(np.ascontiguousarray(labels[box])), spacing, limit_mm)
+        # torch's single-precision root is not the nearest number
+        nearest = squared.double().sqrt_().float()
         distance[box] = nearest.masked_fill_(nearest > limit_mm, np.inf).numpy()
     return torch.from_numpy(distance).to(mask.device)
 
 
 def _squared(labels: Tensor, spacing: Sequence[float], limit_mm: float) -> Tensor:
-    """Squared distances up to the limit, axis by axis, float64 (D, H, W); larger ones may come out larger still.
+    """Squared distances up to the limit, axis by axis, (D, H, W); larger ones may come out larger still.
 
     What is nearest in a line is nearest in the plane by way of a voxel of the same label, or that voxel is another
     one's itself: so one pass serves all labels, in a third of the time of a distance transform of each.
     """
-    found = torch.full(labels.shape, torch.inf, dtype=torch.float64)
-    itself = torch.zeros((), dtype=torch.float64)
+    kind = torch.float32 if _is_exact(spacing) else torch.float64
+    found = torch.full(labels.shape, _FAR, dtype=kind)
     for axis, edge in enumerate(spacing):
         before, n = found, labels.shape[axis]
         found = before.clone()
         for step in range(1, min(n - 1, int(np.ceil(limit_mm / edge))) + 1):
             kept = n - step
-            same = labels.narrow(axis, 0, kept) == labels.narrow(axis, step, kept)
+            # a product takes a third of the time of a choice
+            same = (labels.narrow(axis, 0, kept) == labels.narrow(axis, step, kept)).to(kind)
             for here, there in ((0, step), (step, 0)):
-                by_way = torch.where(same, before.narrow(axis, there, kept), itself).add_((step * edge) ** 2)
+                by_way = (before.narrow(axis, there, kept) * same).add_((step * edge) ** 2)
                 part = found.narrow(axis, here, kept)
                 torch.minimum(part, by_way, out=part)
     return found
+
+
+def _is_exact(spacing: Sequence[float]) -> bool:
+    """Whether single precision, in half the time, has all sums of squared steps up to 36 mm."""
+    return all((float(edge) ** 2 * 2**12).is_integer() for edge in spacing) and LIMIT_MM + max(spacing) < 36
