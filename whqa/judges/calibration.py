@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -211,13 +212,18 @@ class MaskLogits:
     @classmethod
     def of(cls, logit_DHW: Tensor, case: JudgedCase) -> MaskLogits:
         """Count voxels; logits beyond ±12 fall into the end bins."""
-        part = _parts_of(case)
-        where = (2 * part + case.error).add_(case.heart, alpha=2 * len(MASK_PARTS))
-        counts = torch.bincount((_bins(logit_DHW) + BINS * where).flatten(), minlength=4 * len(MASK_PARTS) * BINS)
+        if case not in _FIRST_BINS:
+            # one mask is counted with several z
+            _FIRST_BINS[case] = BINS * (2 * _parts_of(case) + case.error).add_(case.heart, alpha=2 * len(MASK_PARTS))
+        bins = _bins(logit_DHW).add_(_FIRST_BINS[case])
+        counts = torch.bincount(bins.flatten(), minlength=4 * len(MASK_PARTS) * BINS)
         n_parts = _n_parts(case)
         of_rest, of_heart = counts.double().cpu().numpy().reshape(2, len(MASK_PARTS), 2, BINS)[:, :n_parts]
         features = rate_features(logit_DHW.clamp(-LOGIT_RANGE, LOGIT_RANGE), case)
         return cls(features, of_heart, of_rest)
+
+
+_FIRST_BINS: WeakKeyDictionary[JudgedCase, Tensor] = WeakKeyDictionary()
 
 
 def bin_logits() -> FloatArray:
@@ -304,8 +310,8 @@ def _counts(logit_DHW: Tensor, case: JudgedCase) -> FloatArray:
 
 
 def _bins(logits: Tensor) -> Tensor:
-    step = (logits.float().clamp(-LOGIT_RANGE, LOGIT_RANGE) + LOGIT_RANGE) / (2 * LOGIT_RANGE) * (BINS - 1)
-    return step.round().long()
+    step = logits.float().clamp(-LOGIT_RANGE, LOGIT_RANGE).add_(LOGIT_RANGE).div_(2 * LOGIT_RANGE).mul_(BINS - 1)
+    return step.round_().long()
 
 
 def _offsets(slope: float, counts: FloatArray, rates: FloatArray, bounds: tuple[float, float] = RATES) -> FloatArray:

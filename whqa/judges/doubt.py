@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from whqa.errors import InputError
-from whqa.quality import JudgedCase
+from whqa.quality import JudgedCase, kept_with
 
 SMALLEST_P = 1e-5
 
@@ -22,4 +22,4 @@ def doubt_logit(case: JudgedCase) -> Tensor:
             f"case {case.case}, mask {case.kind}: no second opinion, which the baseline 'opinion' needs; "
             "judge masks in a run with segmenters of its own, or leave this baseline out"
         )
-    return torch.logit(case.doubt, eps=SMALLEST_P)
+    return kept_with(case.doubt, torch.logit, SMALLEST_P)

@@ -33,7 +33,7 @@ def mask_parts(case: JudgedCase) -> Tensor | None:
         box = box_around(differs.cpu().numpy(), (1, 1, 1))
         blobs = thick(differs[box].cpu().numpy(), case.spacing)
         found = pieces(blobs, millilitres(case.spacing))
-        part[box] += torch.from_numpy(blobs.astype(np.int64) + np.isin(found.labelled, found.numbers)).to(part.device)
+        part[box] += torch.from_numpy(blobs.astype(np.int64) + found.inside).to(part.device)
         _FOUND[case] = part
     return _FOUND[case]
 

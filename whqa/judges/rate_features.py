@@ -48,7 +48,7 @@ def rate_features(logit_DHW: Tensor, case: JudgedCase) -> FloatArray:
     Returns:
         float64 (12,), or (1,) without an opinion.
     """
-    mean = within(torch.sigmoid(logit_DHW.float()), case.heart)
+    mean = torch.sigmoid(within(logit_DHW.float(), case.heart))
     own = np.log(float(mean.double().mean()) + SMALLEST if mean.numel() else SMALLEST)
     if case.log_p is None:
         return np.array([own])

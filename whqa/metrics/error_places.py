@@ -40,6 +40,13 @@ class Pieces:
     numbers: npt.NDArray[np.integer]
     voxels: npt.NDArray[np.integer]
 
+    @property
+    def inside(self) -> npt.NDArray[np.bool_]:
+        """Where they are (D, H, W)."""
+        is_one = np.zeros(int(self.labelled.max(initial=0)) + 1, dtype=bool)
+        is_one[self.numbers] = True
+        return is_one[self.labelled]
+
     def cut_out(self) -> Iterator[tuple[npt.NDArray[np.bool_], tuple[slice, ...]]]:
         """Each piece in the box around it, and where that lies."""
         boxes = ndimage.find_objects(self.labelled)
@@ -97,9 +104,7 @@ def counts_and_places(
     """What `place_counts` says, and the places that are shown, bool (D, H, W)."""
     faults = places_of(true, spacing) if faults is None else faults
     told = pieces(shown.cpu().numpy(), millilitres(spacing))
-    is_place = np.zeros(int(told.labelled.max(initial=0)) + 1, dtype=bool)
-    is_place[told.numbers] = True
-    places = is_place[told.labelled]
+    places = told.inside
     found, vain = _shares(faults, places) >= OVERLAP, _shares(told, true.cpu().numpy()) < OVERLAP
     return dict(zip(PLACE_COLUMNS, map(float, (len(found), found.sum(), vain.sum())), strict=True)), places
 
