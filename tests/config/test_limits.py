@@ -33,6 +33,7 @@ RIGHT = {
     "errormap.channels_last": {"-1"},
     "errormap.deep_mask": {"-1", "null"},
     "errormap.opinion_views": {"-1", "null"},
+    "errormap.opinion_ensemble": {"-1"},
     "errormap.warm_start": {"-1"},
     "segmenter.from_pairs": {"-1"},
     "segmenter.fused": {"-1"},

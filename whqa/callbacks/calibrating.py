@@ -83,13 +83,15 @@ class Calibrate(pl.Callback):
         index, case = int(batch["index"][0]), module.judged(batch)  # type: ignore[operator]
         if not self.fitted:
             logit = outputs.error_logit
-            self.logits[index] = {x: MaskLogits.of(stacked_logit(logit, case, x), case) for x in _shares(module)}
+            self.logits[index] = {
+                x: MaskLogits.of(stacked_logit(logit, case, x, outputs.doubt), case) for x in _shares(module)
+            }
             if outputs.image_level is not None:
                 z = outputs.image_level.double().cpu().numpy()
                 self.whole[index] = z, image_level_truth(case, len(z))
         elif outputs.label_logits is not None:
             assert case.reference is not None
-            probability = module.calibration.predict(outputs.error_logit, case).probability  # type: ignore[union-attr,operator]
+            probability = module.calibration.predict(outputs.error_logit, case, outputs.doubt).probability  # type: ignore[union-attr,operator]
             others = other_probabilities(outputs.label_logits, case.mask)
             dice = mean_defined(segmentation_dice(case.mask, case.reference, len(others)))
             quality = stratum(dice, bool(case.error.any()))

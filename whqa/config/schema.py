@@ -132,6 +132,8 @@ class ErrorMapConfig(ErrorMapSettings, Dropout, StageConfig):
             that is possible.
         opinion_views: whether the network hears the segmenter's mean opinion over shifted views of the image, see
             `whqa.modules.views`, in place of that on the image alone; null says wherever segmenters kept it.
+        opinion_ensemble: whether the network hears, of a test case, the mean opinion of all segmenters that have not
+            seen it, where the mask plan has several; false for that of one alone, as in training.
         warm_start: whether training starts from the weights of the segmenter of the same fold, see
             `whqa.modules.warm_start`.
         threshold: how the error map follows from P: "expected", each mask by its own P, or "dice", one threshold for
@@ -148,6 +150,7 @@ class ErrorMapConfig(ErrorMapSettings, Dropout, StageConfig):
     shuffled: list[str] = field(default_factory=list)
     deep_mask: bool | None = None
     opinion_views: bool | None = None
+    opinion_ensemble: bool = True
     warm_start: bool = False
     threshold: ThresholdRule = ThresholdRule.expected
     baselines: list[str] = field(

@@ -2,11 +2,11 @@
 
 P = sigmoid(slope * z + offset). z is the logit, or lies between it and the logit of a second opinion's doubt, as they
 err in different places (stacking: Wolpert 1992, Neural Networks 5(2)). The offset is the mask's own in each of its
-parts (`whqa.judges.mask_parts`; without a second opinion there is one): the one at which the sum of P over the part is
-the number of wrong voxels that is expected there, with an opinion by `whqa.judges.boosted_rate`, without one by a
+parts (`whqa.judges.mask_parts`; without a second opinion there is one): P over the heart adds up to the number of wrong
+voxels that is expected there (`whqa.judges.offsets`), with an opinion by `whqa.judges.boosted_rate`, without one by a
 regression on the mean of P (`whqa.judges.error_rate`). So the soft QI is unbiased given what is known of the mask,
-whether it is perfect or poor. These numbers are of the heart's region; beyond it, where mask and opinion agree, all
-masks have one offset, at which P adds up to the wrong voxels there. Then the error map follows by one of two rules:
+whether it is perfect or poor. Beyond the heart, where mask and opinion agree, all masks have one offset, at which P
+adds up to the wrong voxels there. Then the error map follows by one of two rules:
 
     expected  each mask has its tau, the one with the best Dice that P itself lets expect: a bad mask gets a large map,
               a good one a small map
@@ -31,6 +31,7 @@ from whqa.judges.boosted_rate import BoostedRate, fit_boosted
 from whqa.judges.doubt import doubt_logit
 from whqa.judges.error_rate import RateModel, fit_rate
 from whqa.judges.mask_parts import MASK_PARTS, mask_parts
+from whqa.judges.offsets import BINS, LOGIT_RANGE, bin_logits, offsets, part_offsets
 from whqa.judges.rate_features import rate_features
 from whqa.judges.threshold import LEVELS
 from whqa.judges.threshold_rule import ThresholdRule
@@ -38,12 +39,7 @@ from whqa.metrics.arrays import FloatArray
 from whqa.quality import ErrorPrediction, JudgedCase, within
 
 CALIBRATION = "calibration.json"
-LOGIT_RANGE = 12.0
-BINS = 1024
 SLOPES = (0.05, 5.0)
-OFFSET_RANGE = 40.0
-RATES = (1e-4, 1 - 1e-4)
-"""Of wrong voxels in a part: bounds."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +77,15 @@ class Calibration:
     opinion_share: float = 0.0
     beyond: float | None = None
 
-    def predict(self, logit_DHW: Tensor, case: JudgedCase) -> ErrorPrediction:
-        """Calibrated probability float32 (D, H, W) and error map bool (D, H, W); the reference is not looked at."""
-        logit = stacked_logit(logit_DHW, case, self.opinion_share).clamp(-LOGIT_RANGE, LOGIT_RANGE)
+    def predict(self, logit_DHW: Tensor, case: JudgedCase, doubt_DHW: Tensor | None = None) -> ErrorPrediction:
+        """Calibrated probability float32 (D, H, W) and error map bool (D, H, W); the reference is not looked at.
+
+        Args:
+            logit_DHW: error logit.
+            case: the mask, with the opinion that tells its error rate.
+            doubt_DHW: logit of what is doubted in z; None takes that of the case's opinion.
+        """
+        logit = stacked_logit(logit_DHW, case, self.opinion_share, doubt_DHW).clamp(-LOGIT_RANGE, LOGIT_RANGE)
         evidence = self.slope * logit
         probability = torch.sigmoid(evidence + self._offset(logit, case))
         threshold = expected_dice_threshold(probability) if self.threshold is None else self.threshold
@@ -99,8 +101,8 @@ class Calibration:
             return 0.0
         part, counts = _parts_of(case), _counts(logit_DHW, case)
         rates = self.rate.rates(rate_features(logit_DHW, case)[None])
-        offsets = torch.from_numpy(_offsets(self.slope, counts[None], rates)[0]).float().to(logit_DHW.device)
-        found = offsets[part]
+        of_parts = torch.from_numpy(part_offsets(self.slope, counts[None], rates)[0]).float().to(logit_DHW.device)
+        found = of_parts[part]
         return found if self.beyond is None else found.masked_fill((part == 0) & ~case.heart, self.beyond)
 
     def likelihood(self, masks: Sequence[MaskLogits], weights: Sequence[float]) -> float:
@@ -184,10 +186,12 @@ def expected_dice_threshold(probability: Tensor) -> float:
     return float((2 * hit / (called + total)).argmax()) / LEVELS
 
 
-def stacked_logit(logit_DHW: Tensor, case: JudgedCase, opinion_share: float) -> Tensor:
-    """z, see above: float32 (D, H, W)."""
+def stacked_logit(logit_DHW: Tensor, case: JudgedCase, opinion_share: float, doubt_DHW: Tensor | None = None) -> Tensor:
+    """z, see above: float32 (D, H, W); arguments as of `Calibration.predict`."""
     logit = logit_DHW.float()
-    return torch.lerp(logit, doubt_logit(case), opinion_share) if opinion_share else logit
+    if not opinion_share:
+        return logit
+    return torch.lerp(logit, doubt_logit(case) if doubt_DHW is None else doubt_DHW, opinion_share)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,11 +230,6 @@ class MaskLogits:
 _FIRST_BINS: WeakKeyDictionary[JudgedCase, Tensor] = WeakKeyDictionary()
 
 
-def bin_logits() -> FloatArray:
-    """Logit at the centre of every bin, float64 (BINS,)."""
-    return np.linspace(-LOGIT_RANGE, LOGIT_RANGE, BINS)
-
-
 def fit_calibration(
     masks: Sequence[MaskLogits],
     weights: Sequence[float] | None = None,
@@ -258,8 +257,8 @@ def fit_calibration(
     found = Calibration(slope, rate, None, beyond=_offset_beyond(slope, masks, share))
     if rule == ThresholdRule.expected:
         return found
-    offsets = _offsets(slope, heart.sum(axis=2), rates)
-    return replace(found, threshold=_best_threshold(masks, found, offsets, share))
+    of_parts = part_offsets(slope, heart.sum(axis=2), rates)
+    return replace(found, threshold=_best_threshold(masks, found, of_parts, share))
 
 
 def fit_stacked(
@@ -314,36 +313,6 @@ def _bins(logits: Tensor) -> Tensor:
     return step.round_().long()
 
 
-def _offsets(slope: float, counts: FloatArray, rates: FloatArray, bounds: tuple[float, float] = RATES) -> FloatArray:
-    """The offset at which the sum of P over a part's voxels is the rate times those of all parts, by bisection.
-
-    Args:
-        slope: of the logit.
-        counts: voxels of the heart in each part and bin (n, parts, BINS).
-        rates: wrong voxels of each part by those of the heart (n, parts).
-        bounds: of the share of wrong voxels in a part.
-
-    Returns:
-        (n, parts), 0 for a part that the heart lacks.
-    """
-    of_part = counts.sum(axis=2)
-    there, least = of_part > 0, np.maximum(of_part, 1)
-    wanted = np.clip((rates * of_part.sum(axis=1, keepdims=True) / least)[there], *bounds)
-    # most bins of most parts are empty
-    part, at = np.nonzero(counts[there])
-    share = counts[there][part, at] / least[there][part]
-    scaled, first = slope * bin_logits()[at], np.searchsorted(part, np.arange(len(wanted)))
-    low, high = np.full(len(wanted), -OFFSET_RANGE), np.full(len(wanted), OFFSET_RANGE)
-    # to 1e-7
-    for _ in range(30):
-        middle = (low + high) / 2
-        too_high = np.add.reduceat(share * expit(scaled + middle[part]), first) > wanted
-        low, high = np.where(too_high, low, middle), np.where(too_high, middle, high)
-    found = np.zeros(of_part.shape)
-    found[there] = (low + high) / 2
-    return found
-
-
 def _likeliest_slope(heart: FloatArray, rates: FloatArray, share: FloatArray) -> float:
     from scipy.optimize import minimize_scalar  # a fifth of a second, and only a training fits
 
@@ -359,7 +328,7 @@ def _likeliest_slope(heart: FloatArray, rates: FloatArray, share: FloatArray) ->
 def _likelihood(slope: float, heart: FloatArray, rates: FloatArray, share: FloatArray) -> float:
     """Mean logarithm of what P says of the truth, over the voxels of each mask's heart (n, parts, 2, BINS)."""
     weight = (share / np.maximum(heart.sum(axis=(1, 2, 3)), 1))[:, None, None]
-    z = slope * bin_logits() + _offsets(slope, heart.sum(axis=2), rates)[..., None]
+    z = slope * bin_logits() + part_offsets(slope, heart.sum(axis=2), rates)[..., None]
     return float((weight * (heart[:, :, 1] * log_expit(z) + heart[:, :, 0] * log_expit(-z))).sum())
 
 
@@ -369,12 +338,12 @@ def _offset_beyond(slope: float, masks: Sequence[MaskLogits], share: FloatArray)
     right, wrong = np.tensordot(share / size, np.stack([m.beyond[0] for m in masks]), axes=1)
     # not even one in all voxels of these masks is no proof that there is none
     rates = np.clip(wrong.sum() / max((right + wrong).sum(), 1e-12), 1 / sum(size), 1)
-    return float(_offsets(slope, (right + wrong)[None, None], np.array([[rates]]), (0.0, 1.0))[0, 0])
+    return float(offsets(slope, (right + wrong)[None, None], np.array([[rates]]), (0.0, 1.0))[0, 0])
 
 
-def _best_threshold(masks: Sequence[MaskLogits], found: Calibration, offsets: FloatArray, share: FloatArray) -> float:
+def _best_threshold(masks: Sequence[MaskLogits], found: Calibration, of_parts: FloatArray, share: FloatArray) -> float:
     mean, scaled = np.zeros(LEVELS + 1), found.slope * bin_logits()
-    for mask, offset, weight in zip(masks, offsets, share, strict=True):
+    for mask, offset, weight in zip(masks, of_parts, share, strict=True):
         beyond = np.r_[offset[0] if found.beyond is None else found.beyond, offset[1:]]
         level = (expit(scaled + np.r_[offset, beyond][:, None]) * LEVELS).round().astype(int).ravel()
         volume = np.concatenate([mask.heart, mask.beyond]).transpose(1, 0, 2).reshape(2, -1)

@@ -56,6 +56,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         ensembles: with masks, those of several segmenters, where there are.
         tta: with masks, the opinion by test-time augmentation on every case, where there is one.
         hears_views: whether training patches come with that one.
+        heard: with masks, the opinions whose mean a network hears of a whole volume, where there are several.
         n_classes: C + 1, needed with masks.
         test_folds: folds to test on; None is `held_out`.
         patch: size in voxels along D, H, W.
@@ -99,6 +100,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         ensembles: Mapping[str, Sequence[Opinion]] | None = None,
         tta: Mapping[str, Opinion] | None = None,
         hears_views: bool = False,
+        heard: Mapping[str, Sequence[Opinion]] | None = None,
         n_classes: int = 0,
         test_folds: Sequence[int] | None = None,
         patch: Sequence[int],
@@ -122,16 +124,13 @@ class WholeHeartDataModule(pl.LightningDataModule):
         _refuse_patches(stage, patch, batch_size, steps_per_epoch, foreground)
         self.cases, self.masks = cases, None if masks is None else _by_item(masks)
         self.opinions, self.ensembles, self.tta, self.n_classes = opinions, ensembles, tta, n_classes
-        self.hears_views = hears_views
+        self.hears_views, self.heard = hears_views, heard
         self.patch, self.batch_size, self.steps_per_epoch = tuple(patch), batch_size, steps_per_epoch
         self.foreground, self.augmentation, self.seed = foreground, augmentation, seed
         self.num_workers, self.balance, self.delivered, self.dropout = num_workers, balance, delivered, dropout
         available = folds.without(held_out)
         self.test_cases = tuple(c for k in (held_out if test_folds is None else test_folds) for c in folds.cases(k))
-        if not available or not self.test_cases:
-            raise InputError(
-                f"fold {list(held_out)}: no case is left to train or test on; use fewer folds or more cases"
-            )
+        _refuse_nothing_left(available, self.test_cases, held_out)
         self.val_cases = _validation_cases(available, cases, validation_fraction, seed, stage)
         self.train_cases = tuple(c for c in available if c not in self.val_cases)
         # the calibration must not know kinds that nothing was learned from either
@@ -227,7 +226,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         index (1,) int64 into `test_items`, case [str], kind [str]}; with masks {mask (1, D, H, W) int64, plain like
         image, brightness (1, C + 1, 2) float32} and, where the mask has one, {entropy (1, D, H, W) float32}; with
         opinions {log_p (1, C + 1, D, H, W) float32}, with several {ensemble as log_p, pairwise_dice (1,) float64} and
-        with those by test-time augmentation {tta as log_p}
+        with those by test-time augmentation {tta as log_p}; where a network hears the mean of several {heard as log_p}
         """
         return self._volumes(self.test_items)
 
@@ -273,7 +272,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         return DataLoader(self._dataset(items), batch_size=1, collate_fn=batch_of_one)
 
     def _dataset(self, items: Sequence[Item]) -> VolumeDataset:
-        latest = LatestCase(self.cases, self.opinions, self.ensembles, self.tta)
+        latest = LatestCase(self.cases, self.opinions, self.ensembles, self.tta, self.heard)
         return VolumeDataset(self.cases, items, self.masks, latest, self.n_classes)
 
     def _items(self, cases: Sequence[str]) -> list[Item]:
@@ -329,6 +328,11 @@ def _tested(items: Sequence[Item], kinds: Sequence[str] | None) -> list[Item]:
 def _names(kind: str) -> tuple[str, ...]:
     """What a kind of mask may be called: with its number, without, by its family."""
     return family(kind), without_number(kind), kind
+
+
+def _refuse_nothing_left(to_train: Sequence[str], to_test: Sequence[str], held_out: Sequence[int]) -> None:
+    if not to_train or not to_test:
+        raise InputError(f"fold {list(held_out)}: no case is left to train or test on; use fewer folds or more cases")
 
 
 def _refuse_patches(stage: str, patch: Sequence[int], batch_size: int, steps_per_epoch: int, foreground: float) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from whqa.loading.brightness import brightness
-from whqa.masks.opinion import decode, mean_opinion
+from whqa.masks.opinion import decode, mean_log_p, mean_opinion
 
 if TYPE_CHECKING:
     from whqa.data.cache import PreparedCase
@@ -28,6 +28,7 @@ class _OfCase(NamedTuple):
     ensemble: Tensor | None
     pairwise_dice: float | None
     tta: Tensor | None
+    heard: Tensor | None
 
     @property
     def said(self) -> dict[str, Any]:
@@ -40,7 +41,8 @@ class LatestCase:
 
     Args:
         cases: by id.
-        opinions, ensembles, tta: only those of judged masks; see `whqa.loading.datamodule.WholeHeartDataModule`.
+        opinions, ensembles, tta, heard: only those of judged masks; see
+            `whqa.loading.datamodule.WholeHeartDataModule`.
     """
 
     def __init__(
@@ -49,8 +51,9 @@ class LatestCase:
         opinions: Mapping[str, Opinion] | None,
         ensembles: Mapping[str, Sequence[Opinion]] | None,
         tta: Mapping[str, Opinion] | None,
+        heard: Mapping[str, Sequence[Opinion]] | None = None,
     ) -> None:
-        self.cases, self.opinions, self.ensembles, self.tta = cases, opinions, ensembles, tta
+        self.cases, self.opinions, self.ensembles, self.tta, self.heard = cases, opinions, ensembles, tta, heard
         self._name = ""
         self._found: _OfCase | None = None
 
@@ -60,7 +63,9 @@ class LatestCase:
             log_p, tta = (None if every is None else _log_p(every[name]) for every in (self.opinions, self.tta))
             image, label = _volume(self.cases[name])
             ensemble, alike = (None, None) if self.ensembles is None else mean_opinion(self.ensembles[name])
-            self._name, self._found = name, _OfCase(image, label, log_p, ensemble, alike, tta)
+            several = () if self.heard is None else self.heard[name]
+            heard = mean_log_p(several) if len(several) > 1 else None
+            self._name, self._found = name, _OfCase(image, label, log_p, ensemble, alike, tta, heard)
         return self._found
 
 
@@ -93,7 +98,7 @@ class VolumeDataset(Dataset[dict[str, Any]]):
             volume["brightness"] = torch.from_numpy(brightness(image.numpy(), mask, case.spacing, self.n_classes))
             if entropy is not None:
                 volume["entropy"] = torch.from_numpy(entropy)
-            volume |= {name: said for name, said in of.said.items() if said is not None}
+            volume |= {name: said for name, said in (of.said | {"heard": of.heard}).items() if said is not None}
         return volume | {"spacing": torch.tensor(case.spacing), "index": index, "case": name, "kind": kind}
 
 

@@ -108,11 +108,14 @@ def collect_tta(experiment_dir: Path, plan: MaskPlan, folds: Folds, test_fold: i
 
 
 def collect_ensembles(
-    experiment_dir: Path, plan: MaskPlan, folds: Folds, test_fold: int
+    experiment_dir: Path, plan: MaskPlan, folds: Folds, test_fold: int, name: str = OPINION
 ) -> dict[str, tuple[Opinion, ...]] | None:
     """The opinions of all segmenters that have seen neither the case nor the test fold; None where all are single ones.
 
     A case of the test fold has one of each segmenter trained without this fold, a training case that of its masks.
+
+    Args:
+        experiment_dir, name: see `collect_opinions`.
 
     Raises:
         InputError: see `collect_opinions`.
@@ -120,11 +123,11 @@ def collect_ensembles(
     unseen = [job for job in plan.segmenters if test_fold in job.held_out and test_fold in job.masks_of]
     if len(unseen) < 2:
         return None
-    single = collect_opinions(experiment_dir, plan, folds, test_fold)
+    single = collect_opinions(experiment_dir, plan, folds, test_fold, name)
     found: dict[str, tuple[Opinion, ...]] = {case: (opinion,) for case, opinion in single.items()}
     for case in folds.cases(test_fold):
         places = [experiment_dir / "segmenter" / job.name for job in unseen]
-        found[case] = tuple(_opinion(place, case, True, mask_digests(place) or {}) for place in places)
+        found[case] = tuple(_opinion(place, case, True, mask_digests(place) or {}, name) for place in places)
     return found
 
 
@@ -145,9 +148,15 @@ def mean_opinion(opinions: Sequence[Opinion]) -> tuple[Tensor, float]:
 
     This is between the segmenters' final masks, as the stored steps of p_S leave ties; nan for a single opinion.
     """
-    each = [decode(torch.from_numpy(opinion.codes())).exp_() for opinion in opinions]
+    mean = mean_log_p(opinions)
     masks = [torch.from_numpy(opinion.mask()) for opinion in opinions] if len(opinions) > 1 else []
-    return torch.stack(each).mean(dim=0).log_(), pairwise_dice(masks, len(each[0]))
+    return mean, pairwise_dice(masks, len(mean))
+
+
+def mean_log_p(opinions: Sequence[Opinion]) -> Tensor:
+    """log of the mean of p_S, float32 (C + 1, D, H, W)."""
+    each = [decode(torch.from_numpy(opinion.codes())).exp_() for opinion in opinions]
+    return torch.stack(each).mean(dim=0).log_()
 
 
 def _opinion(

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from whqa.errors import InputError
 from whqa.judges.calibration import Calibration
 from whqa.judges.correction import Changes, other_probabilities
+from whqa.judges.doubt import doubt_logit
 from whqa.modules.base import DeepSupervisionModule, rounded
 from whqa.modules.distances import signed_distances
 from whqa.modules.evidence import evidence, evidence_channels
@@ -45,12 +46,14 @@ from whqa.quality import ErrorPrediction, JudgedCase
 class RawVerdict(NamedTuple):
     """Uncalibrated outputs for a volume: float32 (D, H, W) and (C + 1, D, H, W), the latter None without label head.
 
-    Of a joint network also those of the whole mask (C + 1,), see `whqa.modules.image_level`.
+    Of a joint network also those of the whole mask (C + 1,), see `whqa.modules.image_level`. Where the network heard
+    another opinion than the one that tells the mask's error rate, `doubt` is what that doubts, as `doubt_logit`.
     """
 
     error_logit: Tensor
     label_logits: Tensor | None
     image_level: Tensor | None = None
+    doubt: Tensor | None = None
 
 
 def in_channels(inputs: Sequence[str], n_classes: int) -> int:
@@ -195,9 +198,9 @@ class ErrorMapModule(DeepSupervisionModule):
             parts.append(_unless_withheld(signed_distances(batch["mask"], batch["spacing"], self.n_classes), batch))
         if self.hears_opinion:
             # -10..0 to -1..1
-            parts.append(batch[self.opinion] / 5 + 1)
+            parts.append(self._heard(batch) / 5 + 1)
         if evidence_channels(self.seen, self.n_classes):
-            log_p = batch[self.opinion] if self.hears_opinion else None
+            log_p = self._heard(batch) if self.hears_opinion else None
             found = evidence(batch["plain"], batch["mask"].long(), batch["brightness"], log_p)
             parts += [_unless_withheld(part, batch) for part in found]
         return torch.cat([rounded(part) for part in parts], dim=1)
@@ -291,13 +294,21 @@ class ErrorMapModule(DeepSupervisionModule):
         """What follows from `final` for the batch's own mask."""
         # the network leaves channels last, along which all that follows takes longer
         final, of_image = self._halves(said.contiguous())
-        log_p = batch[self.opinion].float() if self.hears_opinion else None
+        log_p = self._heard(batch).float() if self.hears_opinion else None
         error_logit, label_logits = self.split(final, batch["mask"].long()[:, None], log_p)
         labels = None if label_logits is None else label_logits[0]
-        if of_image is None:
-            return RawVerdict(error_logit[0, 0], labels)
-        z = pooled(of_image.float(), batch["mask"], around(batch["mask"], batch["spacing"]))
-        return RawVerdict(error_logit[0, 0], labels, z[0])
+        z = None
+        if of_image is not None:
+            z = pooled(of_image.float(), batch["mask"], around(batch["mask"], batch["spacing"]))[0]
+        doubt = None
+        if log_p is not None and "heard" in batch:
+            doubt = doubt_logit(replace(judged_case(batch), log_p=log_p[0]))
+        return RawVerdict(error_logit[0, 0], labels, z, doubt)
+
+    def _heard(self, batch: dict[str, Any]) -> Tensor:
+        """log p_S (B, C + 1, D, H, W) of all that have not seen a test case, of one segmenter in training."""
+        found: Tensor = batch.get("heard", batch[self.opinion])
+        return found
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> RawVerdict:
         """Uncalibrated outputs for a whole volume; callbacks calibrate and measure them."""
@@ -317,7 +328,7 @@ class ErrorMapModule(DeepSupervisionModule):
 
     def predict(self, raw: RawVerdict, case: JudgedCase) -> ErrorPrediction:
         """Calibrated verdict; with label logits also the most probable other labels, expected Dice, corrected mask."""
-        found = self.calibration.predict(raw.error_logit, case)
+        found = self.calibration.predict(raw.error_logit, case, raw.doubt)
         if raw.image_level is not None:
             found = replace(found, whole=image_level_quality(raw.image_level, self.calibration.image_level, case))
         if raw.label_logits is None:
