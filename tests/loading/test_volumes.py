@@ -124,6 +124,21 @@ def test_judged_masks_come_with_the_opinions_on_their_case(
         assert item.pairwise_dice == _alike(opinions[item.case])
 
 
+def test_the_mean_of_several_is_heard_where_there_are_several(
+    cases: dict[str, Any], masks: list[MaskItem], opinions: dict[str, tuple[Opinion, ...]]
+) -> None:
+    single = {case: several[0] for case, several in opinions.items()}
+    data = data_module(cases, (1,), masks=masks, opinions=single)
+    of_test = {case: several if case in data.test_cases else several[:1] for case, several in opinions.items()}
+    data = data_module(cases, (1,), masks=masks, opinions=single, heard=of_test)
+    for batch in data.test_dataloader():
+        said = [decode(torch.from_numpy(one.codes())) for one in opinions[batch["case"][0]]]
+        torch.testing.assert_close(batch["heard"][0].exp(), (said[0].exp() + said[1].exp()) / 2)
+        torch.testing.assert_close(batch["log_p"][0], said[0], rtol=0, atol=0)
+    assert not any("heard" in batch for batch in data.volumes(data.train_items))
+    assert not any("heard" in batch for batch in data.train_dataloader())
+
+
 @pytest.mark.parametrize("wanted", [set(), {"entropy"}, {"log_p"}, {"ensemble"}, {"tta"}, {"entropy", "log_p"}])
 def test_judged_masks_come_with_what_is_asked_for_alone(
     cases: dict[str, Any], masks: list[MaskItem], opinions: dict[str, tuple[Opinion, ...]], wanted: set[str]

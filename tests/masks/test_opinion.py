@@ -239,14 +239,17 @@ def test_a_replaced_or_seen_opinion_by_augmentation_is_refused(
 # -- several segmenters
 
 
+@pytest.mark.parametrize("name", [OPINION, VIEWS])
 @pytest.mark.parametrize("test_fold", range(3))
-def test_an_ensemble_is_of_all_segmenters_that_never_saw_the_test_fold(tmp_path: Path, test_fold: int) -> None:
+def test_an_ensemble_is_of_all_segmenters_that_never_saw_the_test_fold(
+    tmp_path: Path, test_fold: int, name: str
+) -> None:
     plan = MaskPlan("nested", 3)
-    _write_segmenters(tmp_path, plan)
-    found = collect_ensembles(tmp_path, plan, FOLDS, test_fold)
+    _write_segmenters(tmp_path, plan, (OPINION, VIEWS))
+    found = collect_ensembles(tmp_path, plan, FOLDS, test_fold, name)
     assert found is not None
     assert sorted(found) == list("abcde")
-    single = _collect(tmp_path, "nested", test_fold)
+    single = collect_opinions(tmp_path, plan, FOLDS, test_fold, name)
     held_out = {job.name: job.held_out for job in plan.segmenters}
     for case, opinions in found.items():
         names = {opinion.segmenter for opinion in opinions}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -356,6 +357,24 @@ def test_a_prediction_is_the_calibrated_final_output(inputs: tuple[str, ...]) ->
     expected = module.calibration.predict(raw.error_logit, case)
     torch.testing.assert_close(prediction.probability, expected.probability)
     assert torch.equal(prediction.error_map, expected.error_map)
+
+
+@pytest.mark.parametrize("head", list(Head))
+def test_another_opinion_may_be_heard_than_the_one_that_tells_the_error_rate(head: Head) -> None:
+    module, batch = _module(head, EVERYTHING), _batch()
+    module.calibration = Calibration(1.7, constant_rate(0.7), 0.4, opinion_share=0.4)
+    heard = {"heard": _batch(1)["log_p"]}
+    with torch.no_grad():
+        raw, alone = module.raw(batch | heard), module.raw(batch | {"log_p": heard["heard"]})
+        prediction = module.predict(raw, module.judged(batch | heard))
+    torch.testing.assert_close(raw.error_logit, alone.error_logit)
+    # z leans to the doubt of what is heard, its offsets are those of the other
+    case, told = judged_case(batch), judged_case(batch | {"log_p": heard["heard"]})
+    z = torch.lerp(raw.error_logit, doubt_logit(told), 0.4)
+    expected = replace(module.calibration, opinion_share=0.0).predict(z, case)
+    torch.testing.assert_close(prediction.probability, expected.probability)
+    assert not torch.allclose(prediction.probability, module.predict(alone, told).probability, atol=1e-3)
+    assert alone.doubt is None
 
 
 def test_a_network_that_hears_no_opinion_is_judged_without_one() -> None:
