@@ -150,6 +150,13 @@ def test_what_follows_from_the_same_memory_is_found_once(mode: type) -> None:
     assert total.asked == 5
 
 
+def test_what_is_written_in_place_is_asked_again() -> None:
+    values, total = torch.rand(3, 4), _Sum()
+    before = kept_with(values, total)
+    values[1:].add_(1)
+    assert kept_with(values, total) == float(values.sum()) != before
+
+
 def test_nothing_is_kept_of_what_is_gone() -> None:
     total = _Sum()
     for number in range(5):

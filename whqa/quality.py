@@ -65,7 +65,9 @@ def kept_with(values: Tensor, what: Callable[..., Found], *options: Any) -> Foun
         options: of it, hashable.
     """
     known = _KEPT.setdefault(values.untyped_storage(), {})
-    key = what, options, values.dtype, values.storage_offset(), values.shape, values.stride()
+    # torch counts what is written in place, but for inference
+    written = None if values.is_inference() else values._version
+    key = what, options, written, values.dtype, values.storage_offset(), values.shape, values.stride()
     if key not in known:
         known[key] = what(values, *options)
     found: Found = known[key]

@@ -187,6 +187,16 @@ def test_differences_name_what_changes_the_science_only() -> None:
     assert differences(base, other) == ["network.width", "seed", "segmenter.learning_rate"]
 
 
+def test_a_run_that_is_older_than_the_mean_of_opinions_heard_one() -> None:
+    for plan, changed in (("nested", ["errormap.opinion_ensemble"]), ("out_of_fold", [])):
+        now = compose_config(["experiment=demo", f"masks={plan}", "stage=errormap"])
+        saved = OmegaConf.create(OmegaConf.to_yaml(now, resolve=True))
+        del saved.errormap["opinion_ensemble"]
+        assert differences(saved, now) == changed
+        now.errormap.opinion_ensemble = False
+        assert differences(saved, now) == []
+
+
 def test_a_list_that_grows_is_a_difference() -> None:
     stage = "stage=errormap"
     base, other = compose_config([stage]), compose_config([stage, "errormap.baselines=[constant]"])

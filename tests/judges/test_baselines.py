@@ -79,16 +79,16 @@ def test_where_single_precision_is_exact_distances_are_those_of_double_precision
     spacing: tuple[float, float, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     masks = [blobs(seed) for seed in range(3)]
-    assert boundary._is_exact(spacing)
+    assert boundary._is_exact(spacing, 12.0)
     found = [boundary_distance(mask, spacing) for mask in masks]
-    monkeypatch.setattr(boundary, "_is_exact", lambda spacing: False)
+    monkeypatch.setattr(boundary, "_is_exact", lambda spacing, limit_mm: False)
     for mask, one in zip(masks, found, strict=True):
         assert torch.equal(one, boundary_distance(mask, spacing))
 
 
 @pytest.mark.parametrize("spacing", [(0.7, 1.5, 4.0), (1.0, 1.0, 30.0), (0.01, 1.0, 1.0)])
 def test_elsewhere_double_precision_is_taken(spacing: tuple[float, float, float]) -> None:
-    assert not boundary._is_exact(spacing)
+    assert not boundary._is_exact(spacing, 12.0)
 
 
 @pytest.mark.parametrize("n_classes", [2, 5])

@@ -125,6 +125,22 @@ def test_calibrations_that_know_no_beyond_are_read(heard: Make, logit_of: Logits
     assert (found[part == 0][order].diff() >= 0).all()
 
 
+def test_calibrations_of_before_keep_the_offsets_that_they_were_fitted_with(heard: Make, logit_of: Logits) -> None:
+    judged = _judged(heard, logit_of)
+    now = _fit(judged)
+    numbers = now.to_dict()
+    assert Calibration.from_dict(numbers) == now
+    del numbers["own_share"]
+    logit, case = judged[3]
+    part = mask_parts(case)[case.heart]  # type: ignore[index]
+    p = Calibration.from_dict(numbers).predict(logit, case).probability[case.heart].double()
+    for k, rate in enumerate(now.rate.rates(rate_features(logit, case)[None])[0]):  # type: ignore[union-attr]
+        n = int((part == k).sum())
+        expected = np.clip(rate * len(part), 1e-4 * n, (1 - 1e-4) * n)
+        assert float(p[part == k].sum()) == pytest.approx(expected, abs=1e-3 * n)
+    assert not torch.allclose(p, now.predict(logit, case).probability[case.heart].double(), atol=1e-3)
+
+
 @pytest.mark.parametrize("rule", list(ThresholdRule))
 @pytest.mark.parametrize("with_opinion", [True, False])
 def test_p_sums_up_to_the_errors_that_are_expected_in_the_heart(
@@ -260,6 +276,9 @@ def test_the_rule_dice_takes_the_best_threshold_of_all(heard: Make, seed: int) -
         np.mean([_dice(p.probability.numpy() >= tau, e) for p, e in said]) for tau in np.arange(0.5, 1024) / 1024
     )
     assert got == pytest.approx(best, abs=1e-9)
+    # what the grid costs where P crowds between two of its steps
+    values = np.unique(np.concatenate([p.probability.numpy().ravel() for p, _ in said]))
+    assert got >= max(np.mean([_dice(p.probability.numpy() >= tau, e) for p, e in said]) for tau in values) - 0.01
 
 
 def test_the_expected_rule_finds_the_best_expected_dice_of_all_maps(heard: Make, logit_of: Logits) -> None:

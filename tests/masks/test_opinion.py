@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from monai.metrics import DiceMetric
+from omegaconf import OmegaConf
 from scipy.special import log_softmax, logsumexp
 
 from whqa.data.folds import Folds
@@ -29,6 +30,7 @@ from whqa.masks.opinion import (
 )
 from whqa.masks.plan import MaskPlan
 from whqa.masks.store import MASKS_RECORD, mask_path, write_mask
+from whqa.stages.heard_opinions import heard_together
 
 FOLDS = Folds((("a", "b"), ("c",), ("d", "e")), seed=0)
 SHAPE = (3, 4, 5)
@@ -286,3 +288,25 @@ def test_the_mean_opinion_is_the_mean_of_probabilities(tmp_path: Path) -> None:
     assert 0 < alike < 1
     assert alike == pytest.approx(float(between.nanmean(dim=1).mean()), rel=1e-5)
     assert np.isnan(mean_opinion(opinions[:1])[1])
+
+
+# -- what a network hears of whole volumes
+
+
+@pytest.mark.parametrize("views", [True, False])
+def test_a_network_hears_all_of_a_test_case_and_one_of_a_training_case(tmp_path: Path, views: bool) -> None:
+    plan, options = MaskPlan("nested", 3), OmegaConf.create({"inputs": None, "opinion_ensemble": True})
+    _write_segmenters(tmp_path, plan, (OPINION, VIEWS))
+    place = tmp_path, plan, FOLDS, 1
+    found = heard_together(options, place, views)
+    assert found is not None
+    single = collect_opinions(*place, VIEWS if views else OPINION)
+    for case, opinions in found.items():
+        assert all(one.path.name == ("views.npz" if views else "opinion.npz") for one in opinions)
+        assert (len(opinions) > 1) == (case in FOLDS.cases(1))
+        assert single[case] in opinions
+
+
+def test_who_hears_no_opinion_or_one_alone_hears_none_together(tmp_path: Path) -> None:
+    for given in ({"inputs": ["image", "mask"], "opinion_ensemble": True}, {"inputs": None, "opinion_ensemble": False}):
+        assert heard_together(OmegaConf.create(given), (tmp_path, MaskPlan("nested", 3), FOLDS, 1), views=True) is None

@@ -102,7 +102,7 @@ def judge_mask(
     told_CDHW: Tensor | None = None,
     one_heart: OneHeart | None = None,
 ) -> Judgement:
-    """Let every network judge the mask, each with the second opinion of its own fold's segmenter.
+    """Let every network judge the mask, each with the second opinion of its own fold's segmenter, or of all together.
 
     Args:
         networks: of one run.
@@ -201,17 +201,13 @@ def _each(
     image = image_DHW[None, None].to(device)
     batch = {"image": image, "plain": image, "spacing": torch.tensor([spacing])}
     shown = mask_DHW
-    for network in networks:
+    every = [_opinion(n, image, fast, told_CDHW) for n in networks] if networks[0].hears_all else []
+    if len(every) > 1:
+        batch["heard"] = torch.stack([one.exp() for one in every if one is not None]).mean(dim=0).log()[None].to(device)
+    for number, network in enumerate(networks):
+        log_p = every[number] if every else _opinion(network, image, fast, told_CDHW)
         module = network.module.to(device)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=fast and network.bf16):
-            told = told_CDHW
-            if network.segmenter is not None:
-                segmenter = network.segmenter.to(device)
-                told = (segmenter.log_p_of_views if module.hears_views else segmenter.log_p)(image[0, 0])
-                _refuse_nan(told, f"segmenter of fold {network.fold}")
-                network.segmenter.cpu()
-            # as it was stored when the network learned from it
-            log_p = None if told is None else decode(torch.from_numpy(encode(told)))
             if log_p is not None:
                 batch[module.opinion] = log_p[None].to(device)
                 shown = mask_DHW if one_heart is None else one_heart.filled(mask_DHW, log_p)
@@ -221,7 +217,8 @@ def _each(
             raw = module.raw(batch)
             _refuse_nan(raw.error_logit, f"error-map network of fold {network.fold}")
             case = JudgedCase("", "", image_DHW, shown, None, None, spacing, log_p)
-            found = module.calibration.predict(raw.error_logit.cpu(), case)
+            doubt = None if raw.doubt is None else raw.doubt.cpu()
+            found = module.calibration.predict(raw.error_logit.cpu(), case, doubt)
             others = None if raw.label_logits is None else other_probabilities(raw.label_logits.cpu(), shown)
         probability, opinion = found.probability, None if log_p is None else log_p.exp()
         if one_heart is not None and others is not None and opinion is not None:
@@ -231,6 +228,20 @@ def _each(
         threshold = expected_dice_threshold(probability) if tau is None else tau
         yield _Said(probability, found.suspect, others, threshold, opinion)
         module.cpu()
+
+
+def _opinion(network: FoldNetwork, image: Tensor, fast: bool, told_CDHW: Tensor | None) -> Tensor | None:
+    """What the network's segmenter says of the image (1, 1, D, H, W), or else another program: as it is stored."""
+    told, device = told_CDHW, image.device
+    if network.segmenter is not None:
+        segmenter = network.segmenter.to(device)
+        speak = segmenter.log_p_of_views if network.module.hears_views else segmenter.log_p
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=fast and network.bf16):
+            told = speak(image[0, 0])
+        _refuse_nan(told, f"segmenter of fold {network.fold}")
+        network.segmenter.cpu()
+    # as the network learned from it
+    return None if told is None else decode(torch.from_numpy(encode(told)))
 
 
 def _refuse_nan(values: Tensor, whose: str) -> None:

@@ -53,6 +53,7 @@ class FoldNetwork:
         segmenter: of the same fold, which gives the second opinion; None where another program does, or nobody.
         sha256: of its checkpoint; `segmenter_sha256` of that of the segmenter.
         bf16: whether it was trained in bf16 and may run in it.
+        hears_all: whether it hears the mean opinion of all networks' segmenters, as in its test that of several.
     """
 
     fold: int
@@ -61,6 +62,7 @@ class FoldNetwork:
     bf16: bool = False
     segmenter: SegmenterModule | None = None
     segmenter_sha256: str | None = None
+    hears_all: bool = False
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,11 @@ def _network(
     place = run_dir.parent.parent / "segmenter" / run_dir.name
     refuse_damaged([place], trained_only=True)
     weights = trained_weights(place)
-    return replace(own, segmenter=_segmenter(weights, config, n_classes), segmenter_sha256=weights.sha256)
+    # runs of older versions heard one in the test too, and do not state it
+    plan, together = (OmegaConf.select(config, key) for key in ("masks.plan", "errormap.opinion_ensemble"))
+    hears_all = plan == "nested" and together is True
+    segmenter = _segmenter(weights, config, n_classes)
+    return replace(own, segmenter=segmenter, segmenter_sha256=weights.sha256, hears_all=hears_all)
 
 
 def _error_map_module(weights: TrainedWeights, config: DictConfig, n_classes: int) -> ErrorMapModule:

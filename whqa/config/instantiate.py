@@ -37,11 +37,18 @@ def differences(saved: DictConfig, current: DictConfig) -> list[str]:
     A segmenter does not depend on the settings of the error-map stage, and no run on a setting that came after it.
     """
     ignored = _ignored(current)
-    flat_saved, flat_current = (dict(_leaves(plain(c), ignored)) for c in (saved, current))
+    flat_saved, flat_current = (_as_before(dict(_leaves(plain(c), ignored))) for c in (saved, current))
     known = dict(_leaves(_all_settings(), ignored))
     later = known.keys() - (flat_saved.keys() & flat_current.keys())
     keys = (flat_saved.keys() | flat_current.keys()) - later
     return sorted(k for k in keys if flat_saved.get(k) != flat_current.get(k))
+
+
+def _as_before(flat: dict[str, Any]) -> dict[str, Any]:
+    """With the values that runs had before there were settings for them, where these decide."""
+    if flat.get("masks.plan") == "nested":
+        flat.setdefault("errormap.opinion_ensemble", False)
+    return flat
 
 
 def deciding(config: DictConfig) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def _squared(labels: Tensor, spacing: Sequence[float], limit_mm: float) -> Tenso
     What is nearest in a line is nearest in the plane by way of a voxel of the same label, or that voxel is another
     one's itself: so one pass serves all labels, in a third of the time of a distance transform of each.
     """
-    kind = torch.float32 if _is_exact(spacing) else torch.float64
+    kind = torch.float32 if _is_exact(spacing, limit_mm) else torch.float64
     found = torch.full(labels.shape, _FAR, dtype=kind)
     for axis, edge in enumerate(spacing):
         before, n = found, labels.shape[axis]
@@ -89,6 +89,7 @@ def _squared(labels: Tensor, spacing: Sequence[float], limit_mm: float) -> Tenso
     return found
 
 
-def _is_exact(spacing: Sequence[float]) -> bool:
-    """Whether single precision, in half the time, has all sums of squared steps up to 36 mm."""
-    return all((float(edge) ** 2 * 2**12).is_integer() for edge in spacing) and LIMIT_MM + max(spacing) < 36
+def _is_exact(spacing: Sequence[float], limit_mm: float) -> bool:
+    """Whether single precision, in half the time, has all sums of the three axes' squared steps up to the limit."""
+    steps = all((float(edge) ** 2 * 2**12).is_integer() for edge in spacing)
+    return steps and 3 * (limit_mm + max(spacing)) ** 2 * 2**12 <= 2**24

@@ -31,7 +31,7 @@ from whqa.judges.boosted_rate import BoostedRate, fit_boosted
 from whqa.judges.doubt import doubt_logit
 from whqa.judges.error_rate import RateModel, fit_rate
 from whqa.judges.mask_parts import MASK_PARTS, mask_parts
-from whqa.judges.offsets import BINS, LOGIT_RANGE, bin_logits, offsets, part_offsets
+from whqa.judges.offsets import BINS, LOGIT_RANGE, OWN_SHARE, bin_logits, offsets, part_offsets
 from whqa.judges.rate_features import rate_features
 from whqa.judges.threshold import LEVELS
 from whqa.judges.threshold_rule import ThresholdRule
@@ -67,6 +67,7 @@ class Calibration:
         image_level: of a joint network's outputs of the whole mask, each; None leaves it as it is.
         opinion_share: of the doubt's logit in z, from 0 to 1.
         beyond: offset of voxels of the first part beyond the heart; None takes that within it.
+        own_share: of a part's own offset in its offset, see `whqa.judges.offsets`.
     """
 
     slope: float = 1.0
@@ -76,6 +77,7 @@ class Calibration:
     image_level: tuple[RateModel | None, ...] | None = None
     opinion_share: float = 0.0
     beyond: float | None = None
+    own_share: float = OWN_SHARE
 
     def predict(self, logit_DHW: Tensor, case: JudgedCase, doubt_DHW: Tensor | None = None) -> ErrorPrediction:
         """Calibrated probability float32 (D, H, W) and error map bool (D, H, W); the reference is not looked at.
@@ -101,8 +103,8 @@ class Calibration:
             return 0.0
         part, counts = _parts_of(case), _counts(logit_DHW, case)
         rates = self.rate.rates(rate_features(logit_DHW, case)[None])
-        of_parts = torch.from_numpy(part_offsets(self.slope, counts[None], rates)[0]).float().to(logit_DHW.device)
-        found = of_parts[part]
+        of_parts = part_offsets(self.slope, counts[None], rates, self.own_share)[0]
+        found = torch.from_numpy(of_parts).float().to(logit_DHW.device)[part]
         return found if self.beyond is None else found.masked_fill((part == 0) & ~case.heart, self.beyond)
 
     def likelihood(self, masks: Sequence[MaskLogits], weights: Sequence[float]) -> float:
@@ -135,8 +137,10 @@ class Calibration:
             float(numbers["opinion_share"]),
             # nor do they know another offset beyond the heart
             None if numbers.get("beyond") is None else float(numbers["beyond"]),
+            # and parts have their own offsets alone
+            float(numbers.get("own_share", 1.0)),
         )
-        known = [found.slope, found.threshold or 0.0, found.opinion_share, found.beyond or 0.0]
+        known = [found.slope, found.threshold or 0.0, found.opinion_share, found.beyond or 0.0, found.own_share]
         known += [] if found.correction is None else [found.correction.probability, found.correction.gain]
         linear = [m for m in (found.rate, *(found.image_level or ())) if isinstance(m, RateModel)]
         known += [n for m in linear for n in (m.intercept, *m.coefficients)]

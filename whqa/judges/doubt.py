@@ -23,3 +23,8 @@ def doubt_logit(case: JudgedCase) -> Tensor:
             "judge masks in a run with segmenters of its own, or leave this baseline out"
         )
     return kept_with(case.doubt, torch.logit, SMALLEST_P)
+
+
+def logit_of_doubt(log_p_CDHW: Tensor, mask_DHW: Tensor) -> Tensor:
+    """The same of any opinion on a mask (D, H, W)."""
+    return torch.logit(1.0 - log_p_CDHW.gather(0, mask_DHW.long()[None])[0].exp(), eps=SMALLEST_P)

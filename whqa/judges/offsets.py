@@ -19,7 +19,7 @@ OFFSET_RANGE = 40.0
 RATES = (1e-4, 1 - 1e-4)
 """Of wrong voxels in a part: bounds."""
 OWN_SHARE = 0.5
-"""Of a part's own offset in its offset, see above."""
+"""Of a part's own offset in its offset, see above; 1 in earlier versions."""
 
 
 def bin_logits() -> FloatArray:
@@ -27,23 +27,24 @@ def bin_logits() -> FloatArray:
     return np.linspace(-LOGIT_RANGE, LOGIT_RANGE, BINS)
 
 
-def part_offsets(slope: float, counts: FloatArray, rates: FloatArray) -> FloatArray:
+def part_offsets(slope: float, counts: FloatArray, rates: FloatArray, own_share: float = OWN_SHARE) -> FloatArray:
     """Offset of each part of each mask, see above.
 
     Args:
         slope: of the logit.
         counts: voxels of the heart in each part and bin (n, parts, BINS).
         rates: expected wrong voxels of each part by those of the heart (n, parts).
+        own_share: see `OWN_SHARE`.
 
     Returns:
-        (n, parts); a part that the heart lacks has that of the whole.
+        (n, parts); a part that the heart lacks has that of the whole, where `own_share` is not 1.
     """
     own = offsets(slope, counts, rates)
-    if counts.shape[1] == 1:
+    if counts.shape[1] == 1 or own_share == 1:
         return own
     every = rates.sum(axis=1, keepdims=True)
     whole = offsets(slope, counts.sum(axis=1, keepdims=True), every)
-    found = np.where(counts.sum(axis=2) > 0, whole + OWN_SHARE * (own - whole), whole)
+    found = np.where(counts.sum(axis=2) > 0, whole + own_share * (own - whole), whole)
     scaled = slope * bin_logits() + found[..., None]
     rows = len(counts), -1
     return found + _solved(scaled.reshape(rows), counts.reshape(rows), np.clip(every[:, 0], *RATES))[:, None]

@@ -240,14 +240,17 @@ class WholeHeartDataModule(pl.LightningDataModule):
 
         Args:
             items: the pairs.
-            extras: what is read of `extras`; what nobody asks for takes longer to read than the mask.
+            extras: what is read of `EXTRAS`; what nobody asks for takes longer to read than the mask.
 
         Raises:
             InputError: the data module has no masks, or not this one.
         """
-        said = {"log_p": self.opinions, "ensemble": self.ensembles, "tta": self.tta}
-        opinions, ensembles, tta = (every if name in extras else None for name, every in said.items())
-        latest = LatestCase(self.cases, opinions, ensembles, tta)  # type: ignore[arg-type]
+        latest = LatestCase(
+            self.cases,
+            self.opinions if "log_p" in extras else None,
+            self.ensembles if "ensemble" in extras else None,
+            self.tta if "tta" in extras else None,
+        )
         for name, kind in items:
             if self.masks is None or (name, kind) not in self.masks:
                 raise InputError(f"case {name}: no mask of kind {kind!r} is under judgement")

@@ -10,10 +10,10 @@ paper's binary head stands a label head, which also says what the right label is
 Cross entropy of the true label is that of e plus, on wrong voxels, that over the other labels; so both heads share one
 loss, with the second term weighted by `label_weight`.
 
-Where the network hears a second opinion (p_S of a segmenter that has not seen the case), it learns what to add to it:
-the label logits are log p_S plus the network's, the error logit is that of 1 - p_S(M) plus the network's. It begins as
-good as its rival, the opinion itself, because its last layers start at zero. Beside the raw inputs it sees what follows
-from them for every structure alike, see `whqa.modules.evidence`.
+Where the network hears a second opinion (p_S of a segmenter that has not seen the case, in the test the mean of all
+that have not), it learns what to add to it: the label logits are log p_S plus the network's, the error logit is that of
+1 - p_S(M) plus the network's. It begins as good as its rival, the opinion itself, because its last layers start at
+zero. Beside the raw inputs it sees what follows from them for every structure alike, see `whqa.modules.evidence`.
 
 In training the mask may be withheld from some patches (`errormap.mask_dropout`): whatever tells of it is zero there,
 and what is trained is a segmenter, without trust in a mask that it does not see.
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from whqa.errors import InputError
 from whqa.judges.calibration import Calibration
 from whqa.judges.correction import Changes, other_probabilities
-from whqa.judges.doubt import doubt_logit
+from whqa.judges.doubt import logit_of_doubt
 from whqa.modules.base import DeepSupervisionModule, rounded
 from whqa.modules.distances import signed_distances
 from whqa.modules.evidence import evidence, evidence_channels
@@ -47,7 +47,7 @@ class RawVerdict(NamedTuple):
     """Uncalibrated outputs for a volume: float32 (D, H, W) and (C + 1, D, H, W), the latter None without label head.
 
     Of a joint network also those of the whole mask (C + 1,), see `whqa.modules.image_level`. Where the network heard
-    another opinion than the one that tells the mask's error rate, `doubt` is what that doubts, as `doubt_logit`.
+    another opinion than the one that tells the mask's error rate, `doubt` is what that doubts, as a logit (D, H, W).
     """
 
     error_logit: Tensor
@@ -302,7 +302,7 @@ class ErrorMapModule(DeepSupervisionModule):
             z = pooled(of_image.float(), batch["mask"], around(batch["mask"], batch["spacing"]))[0]
         doubt = None
         if log_p is not None and "heard" in batch:
-            doubt = doubt_logit(replace(judged_case(batch), log_p=log_p[0]))
+            doubt = logit_of_doubt(log_p[0], batch["mask"][0])
         return RawVerdict(error_logit[0, 0], labels, z, doubt)
 
     def _heard(self, batch: dict[str, Any]) -> Tensor:
@@ -319,11 +319,11 @@ class ErrorMapModule(DeepSupervisionModule):
         return self.predict(self.raw(batch), self.judged(batch))
 
     def judged(self, batch: dict[str, Any]) -> JudgedCase:
-        """The mask of a whole-volume batch, with the opinion that the network hears."""
+        """The mask of a whole-volume batch, with the opinion that tells its error rate: that of one segmenter."""
         return self.heard(judged_case(batch))
 
     def heard(self, case: JudgedCase) -> JudgedCase:
-        """A mask with the opinion that the network hears of it as `log_p`, or with none."""
+        """A mask with that opinion as `log_p`, or with none where the network hears none."""
         return case.hearing(self.opinion if self.hears_opinion else None)
 
     def predict(self, raw: RawVerdict, case: JudgedCase) -> ErrorPrediction:

@@ -30,7 +30,7 @@ from whqa.loading.patch_settings import Dropout, PatchSettings
 from whqa.masks.external import refuse_bare
 from whqa.masks.importing import Imported
 from whqa.masks.made_from import MadeFrom, refuse_other_masks, segmenter_masks, write_made_from
-from whqa.masks.opinion import OPINION, VIEWS, collect_ensembles, collect_opinions, collect_tta
+from whqa.masks.opinion import collect_ensembles, collect_opinions, collect_tta
 from whqa.masks.plan import MaskPlan, SegmenterJob, fold_name, parse_fold, steps_from_pair
 from whqa.masks.run_state import COMPLETED, LAST_CHECKPOINT, is_complete, refuse_damaged, stamp
 from whqa.masks.store import MaskItem, collect_masks
@@ -40,7 +40,7 @@ from whqa.modules.training_settings import USUAL_INPUTS, ErrorMapSettings, Head,
 from whqa.modules.warm_start import start_from
 from whqa.process import is_first_rank, keep_memory
 from whqa.results.validation_table import VALIDATION, validated
-from whqa.stages.heard_opinions import hears_views, told_opinions
+from whqa.stages.heard_opinions import heard_together, hears_views, told_opinions
 from whqa.stages.pair_start import network_weights, pairs_weights, refuse_pairs
 from whqa.stages.processes import cluster_environment, lead_processes
 from whqa.stages.run_record import record_attempt
@@ -211,13 +211,12 @@ def make_errormap(cfg: DictConfig, study: Study, run_dir: Path, imported: Sequen
     several = collect_ensembles(*place) if own else None
     tta = collect_tta(*place) if own else None
     views = hears_views(options.opinion_views, tta is not None)
-    together = own and options.opinion_ensemble
     more = {
         "opinions": opinions,
         "ensembles": several,
         "tta": tta,
         "hears_views": views,
-        "heard": collect_ensembles(*place, VIEWS if views else OPINION) if together else None,
+        "heard": heard_together(options, place, views) if own else None,
         "n_classes": study.cohort.scheme.n_classes,
         "balance": options.balance,
         "delivered": options.delivered,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from omegaconf import DictConfig
 
+from whqa.data.folds import Folds
 from whqa.errors import InputError
 from whqa.masks.importing import Imported
-from whqa.masks.opinion import Opinion
+from whqa.masks.opinion import OPINION, VIEWS, Opinion, collect_ensembles
+from whqa.masks.plan import MaskPlan
 from whqa.modules.training_settings import Input
 from whqa.study import Study
 
@@ -25,6 +28,25 @@ def hears_views(asked: bool | None, there: bool) -> bool:
             "version keep; use errormap.opinion_views=null, or a new name=... whose segmenters do"
         )
     return there if asked is None else asked
+
+
+def heard_together(
+    options: DictConfig, place: tuple[Path, MaskPlan, Folds, int], views: bool
+) -> Mapping[str, Sequence[Opinion]] | None:
+    """The opinions whose mean a network hears of a whole volume, by case; None where it hears one at most.
+
+    Args:
+        options: `errormap` of the configuration.
+        place: folder of the experiment, plan, folds, test fold.
+        views: whether it hears those over views.
+
+    Raises:
+        InputError: see `collect_ensembles`.
+    """
+    hears = options.inputs is None or Input.opinion in options.inputs
+    if not (hears and options.opinion_ensemble):
+        return None
+    return collect_ensembles(*place, VIEWS if views else OPINION)
 
 
 def told_opinions(cfg: DictConfig, study: Study, imported: Sequence[Imported]) -> Mapping[str, Opinion] | None:

@@ -112,7 +112,7 @@ def errormap_callbacks(
     """Of stage two: monitoring, calibration, baselines, the table of all methods, features, pictures.
 
     Args:
-        heard: name of the opinion that the network hears, see `whqa.quality.JudgedCase`.
+        heard: name of the opinion that the network learns from, see `whqa.quality.JudgedCase`.
     """
     scheme, identity = study.cohort.scheme, _identities(study, masks)
     # both hear the same opinion on the same draw of masks
