@@ -25,6 +25,7 @@ from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.loading.sampling import quality_bins
 from whqa.masks.plan import MASK_KINDS, ChosenKinds, choose_kinds, family, is_delivered
 from whqa.masks.store import MaskItem, write_mask
+from whqa.modules.errormap import RawVerdict
 from whqa.modules.volume_batches import judged_case
 from whqa.quality import ErrorPrediction, JudgedCase
 
@@ -181,7 +182,7 @@ def test_another_programs_masks_weigh_as_much_as_any_other_family_in_the_calibra
     )
     calibrate.on_validation_epoch_start(trainer, module)  # type: ignore[arg-type]
     for index, batch in enumerate(data.val_dataloader()):
-        outputs = SimpleNamespace(error_logit=torch.zeros(SHAPE), label_logits=None, image_level=None)
+        outputs = RawVerdict(torch.zeros(SHAPE), None)
         calibrate.on_validation_batch_end(trainer, module, outputs, batch, index)  # type: ignore[arg-type]
     calibrate.on_validation_epoch_end(trainer, module)  # type: ignore[arg-type]
     kinds = [kind for _, kind in data.val_items]
