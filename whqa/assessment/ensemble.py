@@ -23,7 +23,7 @@ from whqa.judges.calibration import expected_dice_threshold
 from whqa.judges.correction import expected_dice, other_probabilities
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.loading.brightness import brightness
-from whqa.masks.opinion import decode, encode
+from whqa.masks.opinion import decode, encode, mean_log_p
 from whqa.metrics.error_places import millilitres, place_certainty
 from whqa.quality import ErrorPrediction, JudgedCase, heart_region, most_probable
 
@@ -203,7 +203,7 @@ def _each(
     shown = mask_DHW
     every = [_opinion(n, image, fast, told_CDHW) for n in networks] if networks[0].hears_all else []
     if len(every) > 1:
-        batch["heard"] = torch.stack([one.exp() for one in every if one is not None]).mean(dim=0).log()[None].to(device)
+        batch["heard"] = mean_log_p([one for one in every if one is not None])[None].to(device)
     for number, network in enumerate(networks):
         log_p = every[number] if every else _opinion(network, image, fast, told_CDHW)
         module = network.module.to(device)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from whqa.loading.brightness import brightness
-from whqa.masks.opinion import decode, mean_log_p, mean_opinion
+from whqa.masks.opinion import mean_log_p, mean_opinion
 
 if TYPE_CHECKING:
     from whqa.data.cache import PreparedCase
@@ -60,11 +60,11 @@ class LatestCase:
     def of(self, name: str) -> _OfCase:
         """What the masks of this case share."""
         if self._found is None or self._name != name:
-            log_p, tta = (None if every is None else _log_p(every[name]) for every in (self.opinions, self.tta))
+            log_p, tta = (None if every is None else every[name].log_p() for every in (self.opinions, self.tta))
             image, label = _volume(self.cases[name])
             ensemble, alike = (None, None) if self.ensembles is None else mean_opinion(self.ensembles[name])
             several = () if self.heard is None else self.heard[name]
-            heard = mean_log_p(several) if len(several) > 1 else None
+            heard = mean_log_p([one.log_p() for one in several]) if len(several) > 1 else None
             self._name, self._found = name, _OfCase(image, label, log_p, ensemble, alike, tta, heard)
         return self._found
 
@@ -119,7 +119,3 @@ def _with_axis(part: Any) -> Any:
 def _volume(case: PreparedCase) -> tuple[Tensor, Tensor]:
     """Image float32 and label uint8, both (D, H, W), copied out of their memory maps."""
     return torch.from_numpy(np.array(case.image(), dtype=np.float32)), torch.from_numpy(np.array(case.label()))
-
-
-def _log_p(opinion: Opinion) -> Tensor:
-    return decode(torch.from_numpy(opinion.codes()))

@@ -61,6 +61,10 @@ class Opinion:
         """uint8 (C + 1, D, H, W), see `decode`."""
         return read_arrays(self.path, "log_p")[0]
 
+    def log_p(self) -> Tensor:
+        """float32 (C + 1, D, H, W)."""
+        return decode(torch.from_numpy(self.codes()))
+
     def mask(self) -> npt.NDArray[np.uint8]:
         """The final mask of a segmenter's opinion, uint8 (D, H, W)."""
         return read_arrays(mask_path(self.path.parents[2], self.case, "final"), "mask")[0]
@@ -148,15 +152,14 @@ def mean_opinion(opinions: Sequence[Opinion]) -> tuple[Tensor, float]:
 
     This is between the segmenters' final masks, as the stored steps of p_S leave ties; nan for a single opinion.
     """
-    mean = mean_log_p(opinions)
+    mean = mean_log_p([opinion.log_p() for opinion in opinions])
     masks = [torch.from_numpy(opinion.mask()) for opinion in opinions] if len(opinions) > 1 else []
     return mean, pairwise_dice(masks, len(mean))
 
 
-def mean_log_p(opinions: Sequence[Opinion]) -> Tensor:
-    """log of the mean of p_S, float32 (C + 1, D, H, W)."""
-    each = [decode(torch.from_numpy(opinion.codes())).exp_() for opinion in opinions]
-    return torch.stack(each).mean(dim=0).log_()
+def mean_log_p(each: Sequence[Tensor]) -> Tensor:
+    """log of the mean of p_S over several log p_S of one shape."""
+    return torch.stack([log_p.exp() for log_p in each]).mean(dim=0).log_()
 
 
 def _opinion(
