@@ -81,7 +81,8 @@ def _raw(index: int) -> RawVerdict:
 
 
 def _trainer(fn: TrainerFn = TrainerFn.FITTING, zero: bool = True) -> Any:
-    data = SimpleNamespace(test_items=ITEMS, val_items=ITEMS)
+    cases = {case: SimpleNamespace(patient=case) for case, _ in ITEMS}
+    data = SimpleNamespace(test_items=ITEMS, val_items=ITEMS, cases=cases)
     return SimpleNamespace(datamodule=data, is_global_zero=zero, state=SimpleNamespace(fn=fn))
 
 
@@ -194,7 +195,7 @@ def test_a_second_loop_chooses_the_correction_of_calibrated_probabilities(tmp_pa
         gains.append(true_gains(p, q, case.mask, case.reference, RULES))
         dice = [f1_score(case.mask.numpy().ravel() == c, case.reference.numpy().ravel() == c) for c in (1, 2)]
         strata.append(stratum(float(np.mean(dice)), True))
-    rule = harmless_rule(gains, strata, [0.5] * 4)
+    rule = harmless_rule(gains, strata, [0.5] * 4, [case for case, _ in ITEMS])
     assert rule is not None
     assert module.calibration == replace(first, correction=rule)
     assert read_calibration(tmp_path / "calibration.json", "") == module.calibration

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
+from scipy.stats import sem
 
 from whqa.judges.calibration import CorrectionRule
 from whqa.judges.correction import (
@@ -255,19 +256,37 @@ def _gains(of_rules: dict[int, list[float]], changed: float = 0.0) -> Array:
 
 def test_the_rule_with_the_best_mean_gain_is_taken() -> None:
     masks = [_gains({3: [0.1, 0.1, 0.1], 5: [0.2, 0, 0]}), _gains({3: [0, 0, 0], 5: [0.3, 0, 0]})]
-    assert harmless_rule(masks, ["bad", "fair"], [0.9, 0.1]) == RULES[3]
-    assert harmless_rule(masks, ["bad", "fair"], [0.1, 0.9]) == RULES[5]
+    assert harmless_rule(masks * 2, ["bad", "fair"] * 2, [0.9, 0.1] * 2, [*"aabb"]) == RULES[3]
+    assert harmless_rule(masks * 2, ["bad", "fair"] * 2, [0.1, 0.9] * 2, [*"aabb"]) == RULES[5]
+
+
+def test_of_rules_that_gain_about_as_much_the_most_careful_is_taken() -> None:
+    bold, careful, timid = RULES.index(CorrectionRule(0.5, 0.0)), 8, 14
+    assert RULES[bold].gain < RULES[careful].gain < RULES[timid].gain
+    gains = [(0.30, 0.33, 0.10), (0.36, 0.30, 0.12), (0.33, 0.32, 0.11), (0.35, 0.34, 0.10)]
+    masks = [_gains({k: [g] * 3 for k, g in zip((bold, careful, timid), of, strict=True)}) for of in gains]
+    assert harmless_rule(masks, ["bad"] * 4, [1] * 4, [*"abcd"]) == RULES[careful]
+    # the same masks of one patient each, many times over: then it is sure that the bold one gains more
+    sure = masks * 30
+    assert harmless_rule(sure, ["bad"] * 120, [1] * 120, [str(i) for i in range(120)]) == RULES[bold]
+    # but not if they are of four patients
+    assert harmless_rule(sure, ["bad"] * 120, [1] * 120, [*"abcd"] * 30) == RULES[careful]
+
+
+def test_one_patient_says_nothing_of_another() -> None:
+    masks = [_gains({0: [0.3] * 3, 4: [0.1] * 3}), _gains({0: [0.2] * 3, 4: [0.1] * 3})]
+    assert harmless_rule(masks, ["bad"] * 2, [1, 1], ["a", "a"]) == RULES[4]
 
 
 def test_no_rule_is_taken_where_none_gains() -> None:
-    assert harmless_rule([_gains({})], ["bad"], [1.0]) is None
-    assert harmless_rule([_gains({k: [-0.1, 0, 0] for k in range(len(RULES))})], ["bad"], [1.0]) is None
+    assert harmless_rule([_gains({})], ["bad"], [1.0], ["a"]) is None
+    assert harmless_rule([_gains({k: [-0.1, 0, 0] for k in range(len(RULES))})], ["bad"], [1.0], ["a"]) is None
 
 
 def test_a_right_mask_may_hardly_change() -> None:
     good, right = _gains({2: [0.5, 0.5, 0.5]}), _gains({2: [0, 0, 0]}, changed=UNTOUCHED * 1.01)
-    assert harmless_rule([good, right], ["bad", "reference"], [1, 1]) is None
-    assert harmless_rule([good, right], ["bad", "mild"], [1, 1]) == RULES[2]
+    assert harmless_rule([good, right], ["bad", "reference"], [1, 1], ["a", "b"]) is None
+    assert harmless_rule([good, right], ["bad", "mild"], [1, 1], ["a", "b"]) == RULES[2]
 
 
 @given(seed=st.integers(0, 10_000))
@@ -278,13 +297,22 @@ def test_no_rule_that_harms_a_stratum_is_ever_taken(seed: int) -> None:
     for table in gains:
         table[:, 3] = np.abs(table[:, 3]) / 5
     strata = rng.choice(["reference", "mild", "good", "fair", "bad"], n).tolist()
-    weights = rng.uniform(0.1, 5, n).tolist()
-    rule = harmless_rule(gains, strata, weights)
-    chosen, harmless = None if rule is None else RULES.index(rule), []
+    weights = rng.uniform(0.1, 5, n)
+    patients = rng.choice([*"abcd"], n).tolist()
+    gain_of = {}
     for k in range(len(RULES)):
         means = {s: np.mean([g[k] for g, of in zip(gains, strata, strict=True) if of == s], axis=0) for s in strata}
         harmful = any((m[:3] < HARM).any() or (s == "reference" and m[3] > UNTOUCHED) for s, m in means.items())
-        gain = np.average([g[k, :3].mean() for g in gains], weights=weights)
-        if not harmful and gain > 0:
-            harmless.append((gain, k))
-    assert chosen == (max(harmless)[1] if harmless else None)
+        of_patients = dict.fromkeys(patients, 0.0)
+        for g, patient, weight in zip(gains, patients, weights / weights.sum(), strict=True):
+            of_patients[patient] += weight * g[k, :3].mean()
+        if not harmful and sum(of_patients.values()) > 0:
+            gain_of[k] = np.array(list(of_patients.values()))
+    expected = []
+    for of in gain_of.values():
+        behind = max(gain_of.values(), key=np.sum) - of
+        error = sem(behind) * len(of) if len(of) > 1 else np.inf
+        expected.append(behind.sum() <= error or not behind.any())
+    near = [RULES[k] for k, taken in zip(gain_of, expected, strict=True) if taken]
+    best = max(near, key=lambda rule: (rule.gain, rule.probability), default=None)
+    assert harmless_rule(gains, strata, weights.tolist(), patients) == best

@@ -119,7 +119,9 @@ class Calibrate(pl.Callback):
             gains = gather_by_index(self.gains)
             weights = family_weights([items[i][1] for i in sorted(gains)])
             found = [gains[i] for i in sorted(gains)]
-            rule = harmless_rule([g for g, _ in found], [s for _, s in found], weights) if found else None
+            cases = trainer.datamodule.cases  # type: ignore[attr-defined]
+            patients = [cases[items[i][0]].patient for i in sorted(gains)]
+            rule = harmless_rule([g for g, _ in found], [s for _, s in found], weights, patients) if found else None
             calibration = corrected_by(module.calibration, rule)  # type: ignore[arg-type]
         module.calibration = calibration  # type: ignore[assignment]
         if trainer.is_global_zero:

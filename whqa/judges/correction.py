@@ -18,6 +18,7 @@ from functools import cached_property
 from itertools import product
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -160,26 +161,46 @@ def true_gains(
 
 
 def harmless_rule(
-    gains: Sequence[FloatArray], strata: Sequence[str], weights: Sequence[float]
+    gains: Sequence[FloatArray], strata: Sequence[str], weights: Sequence[float], patients: Sequence[str]
 ) -> CorrectionRule | None:
-    """The rule of `RULES` with the best mean gain among those that harm no stratum; None where none gains anything.
+    """The most careful rule of `RULES` that gains about as much as any; None where none gains anything.
+
+    About as much as the best mean gain among those that harm no stratum: less by no more than one standard error of the
+    difference, between patients (the one-standard-error rule, Breiman et al. 1984). A few held-back masks do not tell
+    such rules apart, and the bolder of them changes right masks of others.
 
     Args:
         gains: of each calibration mask, see `true_gains`.
         strata: of each mask's true quality.
         weights: of the masks.
+        patients: of each mask.
     """
     everyone, of = np.stack(gains), np.array(strata)
     share = np.asarray(weights, np.float64) / np.sum(weights)
-    mean = (share[:, None] * everyone[:, :, :-1].mean(axis=2)).sum(axis=0)
-    for name in np.unique(of):
-        inside = everyone[of == name].mean(axis=0)
-        harmless = (inside[:, :-1] >= HARM).all(axis=1)
-        if name == "reference":
-            harmless &= inside[:, -1] <= UNTOUCHED
-        mean[~harmless] = -np.inf
-    best = int(mean.argmax())
-    return RULES[best] if mean[best] > 0 else None
+    gain = share[:, None] * everyone[:, :, :-1].mean(axis=2)
+    harmless = np.all([_harmless(everyone[of == name].mean(axis=0), name) for name in np.unique(of)], axis=0)
+    useful = np.flatnonzero(harmless & (gain.sum(axis=0) > 0))
+    if not useful.size:
+        return None
+    best = useful[gain.sum(axis=0)[useful].argmax()]
+    behind, error = _difference(gain[:, [best]] - gain[:, useful], np.array(patients))
+    near = [RULES[k] for k in useful[behind <= error]]
+    return max(near, key=lambda rule: (rule.gain, rule.probability))
+
+
+def _harmless(mean_change: FloatArray, stratum: str) -> npt.NDArray[np.bool_]:
+    """Of each rule, whether what it does to a stratum on average (rules, C + 1) is allowed."""
+    allowed: npt.NDArray[np.bool_] = (mean_change[:, :-1] >= HARM).all(axis=1)
+    return allowed & (mean_change[:, -1] <= UNTOUCHED) if stratum == "reference" else allowed
+
+
+def _difference(of_masks: FloatArray, patients: npt.NDArray[np.str_]) -> tuple[FloatArray, FloatArray]:
+    """Sum over masks (n, rules) and its standard error between patients, 0 for what never differs, (rules,) each."""
+    sums = np.stack([of_masks[patients == patient].sum(axis=0) for patient in np.unique(patients)])
+    n = len(sums)
+    if n == 1:
+        return sums[0], np.where(sums[0] == 0, 0.0, np.inf)
+    return sums.sum(axis=0), np.sqrt(n) * sums.std(axis=0, ddof=1)
 
 
 def _expected_sizes(probability_DHW: Tensor, others_CDHW: Tensor, mask_DHW: Tensor) -> Tensor:
