@@ -55,6 +55,8 @@ def test_an_experiment_has_its_tables_and_figures_in_one_folder(experiment: Path
         assert f"\n## {head}\n" in text
     assert "## Variants" not in text
     assert "| dice_regressor | final | n/a |" in text
+    # nobody has the scans of a run that was made up
+    assert re.search(r"\n## Cases\n\nNo pictures of cases: .*config\.yaml", text)
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig
 
 from whqa.assessment.model import TrainedRun, load_run
 from whqa.assessment.pipeline import assess
 from whqa.assessment.writing import write_assessment
-from whqa.config.instantiate import make
-from whqa.config.run_config import CONFIG, read_run_config
+from whqa.config.run_cohort import cohort_of_run
 from whqa.data.case import Case, Cohort
 from whqa.data.formats.volume_files import Volume
 from whqa.data.preprocess import Preprocess, heart_of, preprocess_image, restore_labels
@@ -44,7 +42,7 @@ def write_worst_reports(run_dir: Path, n: int) -> Iterator[Path]:
     """
     run_dir = as_named(run_dir)
     tables = read_run(run_dir)
-    cohort = _cohort(run_dir)
+    cohort = cohort_of_run(run_dir)
     runs: dict[int, TrainedRun] = {}
     for row in worst_first(tables).head(n).to_dict("records"):
         fold = int(row["fold"])
@@ -92,14 +90,3 @@ def _on_own_grid(
             f"{case.image}: lies on another grid than when {run_dir.name} was trained; was the file replaced?"
         )
     return image, cohort.scheme.to_values(restore_labels(stored, geometry))
-
-
-def _cohort(run_dir: Path) -> Cohort:
-    fold = run_dir / "errormap" / "0"
-    data = read_run_config(fold).get("data")
-    target = str(data.get("_target_", "")) if isinstance(data, DictConfig) else ""
-    if not target.startswith("whqa.data.") or data is None:
-        raise InputError(f"{fold / CONFIG}: data {target!r} is not one of whqa's readers; it is not run")
-    cohort = make(data)
-    assert isinstance(cohort, Cohort)
-    return cohort

@@ -7,6 +7,7 @@ radiological convention: the patient's right on the left, up is anterior (axial)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import matplotlib.colors
@@ -37,6 +38,38 @@ ON_IMAGE: Mapping[str, Any] = {
 TRUE_ERROR, PREDICTED_ERROR = "#D55E00", "#F0389B"
 
 
+@dataclass(frozen=True, eq=False)
+class JudgedVolume:
+    """What a row of pictures shows.
+
+    Attributes:
+        image: (D, H, W) intensities.
+        mask: (D, H, W) indices 0..C.
+        true_error: (D, H, W) bool, or None where nobody knows the truth.
+        probability: (D, H, W) in [0, 1].
+        error_map: (D, H, W) bool.
+        spacing: mm along D, H, W.
+    """
+
+    image: npt.NDArray
+    mask: npt.NDArray
+    true_error: npt.NDArray | None
+    probability: npt.NDArray
+    error_map: npt.NDArray
+    spacing: Sequence[float]
+
+    @property
+    def columns(self) -> list[str]:
+        """What stands above them."""
+        return ["image and mask", *(["true error"] if self.true_error is not None else []), "predicted error"]
+
+    @property
+    def at(self) -> tuple[int, ...]:
+        """The voxel where errors are densest, the true ones where there are any."""
+        known = self.true_error is not None and self.true_error.any()
+        return worst_voxel(self.true_error if known and self.true_error is not None else self.error_map, self.mask)
+
+
 def overlay_figure(
     image: npt.NDArray,
     mask: npt.NDArray,
@@ -61,29 +94,34 @@ def overlay_figure(
         scheme_titles: one name a structure, in index order.
         title: printed above, never interpreted as markup.
     """
+    probability = np.asarray(error_map if error_probability is None else error_probability, dtype=float)
     true_error = None if reference is None else np.asarray(mask) != np.asarray(reference)
-    at = worst_voxel(true_error if true_error is not None and true_error.any() else error_map, mask)
-    columns = ["image and mask", *(["true error"] if true_error is not None else []), "predicted error"]
-    figure = new_figure(2.9 * len(columns), 8.6)
-    axes = figure.subplots(3, len(columns), squeeze=False)
-    window = grey_window(image)
+    shown = JudgedVolume(image, mask, true_error, probability, error_map, spacing)
+    at = shown.at
+    figure = new_figure(2.9 * len(shown.columns), 8.6)
+    axes = figure.subplots(3, len(shown.columns), squeeze=False)
     for row, (axis_index, plane) in zip(axes, PLANES, strict=True):
-        for axis, column in zip(row, columns, strict=True):
-            show_plane(axis, image, axis_index, at, spacing, window)
-            if column == "image and mask":
-                draw_contours(axis, mask, axis_index, at, scheme_colours)
-                axis.set_ylabel(f"{plane} {at[axis_index] + 1}/{image.shape[axis_index]}", fontsize=9)
-            elif column == "true error" and true_error is not None:
-                draw_tint(axis, true_error.astype(float), axis_index, at, TRUE_ERROR)
-            else:
-                probability = np.asarray(error_map if error_probability is None else error_probability, dtype=float)
-                draw_tint(axis, probability, axis_index, at, PREDICTED_ERROR)
-                draw_outline(axis, np.asarray(error_map, dtype=bool), axis_index, at, "#FFFFFF")
-    for axis, column in zip(axes[0], columns, strict=True):
+        draw_row(row, shown, axis_index, at, scheme_colours)
+        row[0].set_ylabel(f"{plane} {at[axis_index] + 1}/{image.shape[axis_index]}", fontsize=9)
+    for axis, column in zip(axes[0], shown.columns, strict=True):
         axis.set_title(column, fontsize=9)
     figure.suptitle(title, fontsize=10, parse_math=False)
     structure_legend(figure, scheme_colours, scheme_titles)
     return figure
+
+
+def draw_row(
+    row: Sequence[Axes], shown: JudgedVolume, axis_index: int, at: Sequence[int], scheme_colours: Sequence[str]
+) -> None:
+    """One plane of a judged mask, in as many panels as it has columns."""
+    window = grey_window(shown.image)
+    for axis in row:
+        show_plane(axis, shown.image, axis_index, at, shown.spacing, window)
+    draw_contours(row[0], shown.mask, axis_index, at, scheme_colours)
+    if shown.true_error is not None:
+        draw_tint(row[1], shown.true_error.astype(float), axis_index, at, TRUE_ERROR)
+    draw_tint(row[-1], shown.probability, axis_index, at, PREDICTED_ERROR)
+    draw_outline(row[-1], np.asarray(shown.error_map, dtype=bool), axis_index, at, "#FFFFFF")
 
 
 def side_by_side(

@@ -48,7 +48,7 @@ def scatters(tables: RunTables, summary: Mapping[str, Any], parts: Mapping[str, 
             bands = None if held is None else {judge: (levels, *band(tables.of_first_method, region, levels))}
             figure = figures.scatter_figure(rows, region, title, notes=notes, bands=bands)
             numbers = "; ".join(f"{m}: {note}".replace("\n", ", ") for m, note in notes.items() if note)
-            found.append(_image(figure, f"QI against Acc over the {region}, {title}. {numbers}"))
+            found.append(image_of(figure, f"QI against Acc over the {region}, {title}. {numbers}"))
     return found
 
 
@@ -56,7 +56,7 @@ def bland_altman(tables: RunTables, parts: Mapping[str, str]) -> list[Image]:
     """Differences of the first method's QI for every part and region."""
     judge = tables.methods[0]
     return [
-        _image(
+        image_of(
             figures.bland_altman_figure(rows, region, judge, f"{title}, {region}"),
             f"Bland-Altman plot of {judge} over the {region}, {title}: {_bias(rows[rows['method'] == judge], region)}",
         )
@@ -74,7 +74,7 @@ def risk_curves(tables: RunTables, summary: Mapping[str, Any], parts: Mapping[st
         )
         scores = {m: numbers[part]["failure"]["score"] for m, numbers in summary["methods"].items()}
         figure = figures.risk_coverage_figure(view(tables.judged, part), tables.structures, scores, title)
-        found.append(_image(figure, f"Risk-coverage curves, {title}. {areas}"))
+        found.append(image_of(figure, f"Risk-coverage curves, {title}. {areas}"))
     return found
 
 
@@ -88,7 +88,7 @@ def reliability_curves(summary: Mapping[str, Any], parts: Mapping[str, str]) -> 
                 for region, digits in zip(REGIONS, (4, 3), strict=True)
             )
             figure = reliability_figure(summary["methods"], part, f"QI against Acc by predicted quality, {title}")
-            found.append(_image(figure, f"Reliability, {title}, bias of the first method by bin. {words}"))
+            found.append(image_of(figure, f"Reliability, {title}, bias of the first method by bin. {words}"))
     return found
 
 
@@ -99,13 +99,13 @@ def by_structure(tables: RunTables, part: str, title: str) -> list[Image]:
     if not rows.reindex(columns=columns).notna().any(axis=None):
         return []
     figure = strips.structures_figure(rows, tables.structures, f"error Dice by structure, {title}")
-    return [_image(figure, f"Error Dice by structure and method, {title}; the table above has the means")]
+    return [image_of(figure, f"Error Dice by structure and method, {title}; the table above has the means")]
 
 
 def by_kind(tables: RunTables) -> list[Image]:
     """Error Dice of each mask kind."""
     figure = strips.kinds_figure(tables.judged, "error Dice by mask kind")
-    return [_image(figure, "Error Dice by mask kind and method; the table above has the means")]
+    return [image_of(figure, "Error Dice by mask kind and method; the table above has the means")]
 
 
 def segmentation(tables: RunTables) -> list[Image]:
@@ -113,7 +113,7 @@ def segmentation(tables: RunTables) -> list[Image]:
     if tables.segmented.empty:
         return []
     figure = strips.segmentation_figure(tables.segmented, tables.structures, "Dice of the final masks")
-    return [_image(figure, "Dice of the final masks by structure; the table above has the means")]
+    return [image_of(figure, "Dice of the final masks by structure; the table above has the means")]
 
 
 def correction(tables: RunTables, part: str, title: str) -> list[Image]:
@@ -122,15 +122,15 @@ def correction(tables: RunTables, part: str, title: str) -> list[Image]:
     if not rows.reindex(columns=[f"dice_{key}_corrected" for key in keys]).notna().any(axis=None):
         return []
     return [
-        _image(
+        image_of(
             strips.correction_scatter(rows, keys, f"each mask, {title}"),
             f"Mean Dice of each mask after correction against that before, {title}",
         ),
-        _image(
+        image_of(
             strips.correction_by_kind(tables.of_first_method, keys, "mean Dice by mask kind"),
             "Mean Dice before and after correction by mask kind; the table above has the means",
         ),
-        _image(
+        image_of(
             strips.correction_by_structure(rows, keys, f"Dice by structure, {title}"),
             f"Dice before and after correction by structure, {title}; the table above has the means",
         ),
@@ -155,6 +155,7 @@ def _bias(rows: pd.DataFrame, region: str) -> str:
     return minus(f"bias {bias:+.4f}, limits of agreement ± {reach:.4f}")
 
 
-def _image(figure: Figure, alt: str) -> Image:
+def image_of(figure: Figure, alt: str) -> Image:
+    """A figure and what it shows in words."""
     width = figure.get_figwidth()
     return Image(data_uri(figures.png(figure)), alt, round(PX_PER_INCH * width), width > WIDE_FROM)

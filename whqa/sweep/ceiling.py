@@ -10,7 +10,7 @@ Its rows lie in `noise_free.csv` beside cases.csv, so that they are made once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,14 @@ from whqa.data.phantom import phantom_cohort, phantom_of_case
 from whqa.data.preprocess import Preprocess, heart_of, preprocess_image, preprocess_label
 from whqa.errors import InputError
 from whqa.files import write_rows
-from whqa.masks.store import mask_path, read_arrays
+from whqa.masks.store import read_arrays
 from whqa.metrics.error_detection import error_dice_by_structure
 from whqa.metrics.segmentation import segmentation_dice
 from whqa.metrics.verdict_row import judge
 from whqa.quality import ErrorPrediction, JudgedCase
 from whqa.results.tables import TEXT_COLUMNS
 from whqa.structures import MMWHS
+from whqa.sweep.evidence_cases import stored_mask
 
 NOISE_FREE = "noise_free"
 ROWS = f"{NOISE_FREE}.csv"
@@ -96,7 +97,7 @@ def _row(
     run: Path, known: Mapping[str, Any], label: Tensor, truth: Tensor, spacing: tuple[float, float, float]
 ) -> dict[str, Any]:
     """The row of one mask: what `known` of another method's says of the mask, with this judge's numbers."""
-    mask = torch.from_numpy(_mask(run, known))
+    mask = torch.from_numpy(read_arrays(stored_mask(run, known), "mask")[0])
     if mask.shape != label.shape:
         raise _other_phantoms(run)
     case = JudgedCase(known["case"], known["mask_kind"], torch.zeros(mask.shape), mask, label, None, spacing)
@@ -115,14 +116,6 @@ def _row(
     for name, values in structures.items():
         row |= {name.format(key): float(v) for key, v in zip(MMWHS.keys, values, strict=True)}
     return row
-
-
-def _mask(run: Path, known: Mapping[str, Any]) -> np.ndarray:
-    """Of a segmenter of the run, or of another program."""
-    maker = str(known["segmenter"])
-    places = [mask_path(run / stage / maker, known["case"], known["mask_kind"]) for stage in ("segmenter", "external")]
-    found: Sequence[np.ndarray] = read_arrays(next((p for p in places if p.is_file()), places[0]), "mask")
-    return found[0]
 
 
 def _other_phantoms(run: Path) -> InputError:

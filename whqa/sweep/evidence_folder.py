@@ -32,6 +32,7 @@ from whqa.results.statistics import method_numbers
 from whqa.results.summary_entry import shown_views, view_title
 from whqa.results.tables import RunTables, read_run
 from whqa.sweep.ceiling import NOISE_FREE, noise_free_rows
+from whqa.sweep.evidence_cases import cases_picture
 
 EVIDENCE = "evidence"
 SHOWN = ("whqa", "torch", "python", "device", "platform")
@@ -75,7 +76,8 @@ def write_evidence(directory: Path) -> Path:
     out.mkdir(exist_ok=True)
     ceiling = _ceiling(found.first, tables)
     sections = [*_head(directory, found, summary), *_tables(summary, ceiling), *_variants(found)]
-    text = "\n\n".join([*sections, *_figures(out, tables, summary)]) + "\n"
+    figures = [*_figures(out, tables, summary), *_cases(out, cases_picture(found.first, tables))]
+    text = "\n\n".join([*sections, *figures]) + "\n"
     write_text(out / "evidence.md", text)
     return out / "evidence.md"
 
@@ -192,6 +194,18 @@ def _figures(out: Path, tables: RunTables, summary: Mapping[str, Any]) -> Iterat
     for name, images in groups.items():
         for number, image in enumerate(images, start=1):
             yield _written(out, f"{name}{number}.png", image)
+
+
+def _cases(out: Path, found: Image | str) -> Iterator[str]:
+    yield "## Cases"
+    if isinstance(found, str):
+        yield found
+        return
+    yield (
+        "Axial planes where errors are densest: the mask that is judged, where it is wrong, and the error map over the "
+        "probability of an error (white line: the map)."
+    )
+    yield _written(out, "cases.png", found)
 
 
 def _written(out: Path, name: str, image: Image) -> str:
