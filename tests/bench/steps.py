@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from whqa.config.speed import choices, cpu_precision
-from whqa.modules.base import side_weight
+from whqa.modules.base import deep_supervision, side_weight
 from whqa.modules.lightning import SegmenterTraining
 from whqa.networks.voxresnet import SideOutput, VoxResNet
 from whqa.process import keep_memory
@@ -64,9 +64,7 @@ def ours(edge: int, width: int) -> Step:
         optimiser.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=cpu_precision() == "bf16-mixed"):
             outputs = module(module.inputs(batch))
-        target = module.target(batch)
-        final, *sides = (module.loss(output.float(), target) for output in outputs)
-        loss = final + side_weight(0, 100) * torch.stack(sides).mean()
+        loss = deep_supervision(outputs, module.target(batch), module.loss, side_weight(0, 100))
         loss.backward()
         optimiser.step()
         return loss

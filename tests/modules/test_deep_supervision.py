@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from whqa.modules.base import deep_supervision, side_weight
+from whqa.modules.base import deep_supervision, for_loss, side_weight
 from whqa.modules.lightning import DeepSupervisionTraining
 
 
@@ -104,3 +104,19 @@ def test_the_memory_format_changes_nothing_but_speed(channels_last: bool) -> Non
     module = DeepSupervisionTraining(network, total_steps=2, channels_last=channels_last)
     for got, want in zip(module(x), expected, strict=True):
         torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
+def test_logits_of_any_layout_and_their_gradients_are_those_of_torch(dtype, memory_format) -> None:
+    torch.manual_seed(0)
+    values, weight = torch.randn(2, 3, 4, 5, 6).to(dtype), torch.randn(2, 3, 4, 5, 6)
+    ours, plain = (values.clone(memory_format=memory_format).requires_grad_() for _ in range(2))
+    taken = for_loss(ours)
+    assert taken.dtype == torch.float32
+    assert taken.is_contiguous()
+    torch.testing.assert_close(taken, values.float(), rtol=0, atol=0)
+    (taken * weight).sum().backward()
+    (plain.float() * weight).sum().backward()
+    torch.testing.assert_close(ours.grad, plain.grad, rtol=0, atol=0)
+    assert ours.grad.is_contiguous(memory_format=memory_format)

@@ -190,8 +190,9 @@ def harmless_rule(
 
 def _harmless(mean_change: FloatArray, stratum: str) -> npt.NDArray[np.bool_]:
     """Of each rule, whether what it does to a stratum on average (rules, C + 1) is allowed."""
-    allowed: npt.NDArray[np.bool_] = (mean_change[:, :-1] >= HARM).all(axis=1)
-    return allowed & (mean_change[:, -1] <= UNTOUCHED) if stratum == "reference" else allowed
+    untouched = mean_change[:, -1] <= (UNTOUCHED if stratum == "reference" else np.inf)
+    allowed: npt.NDArray[np.bool_] = untouched & np.all(mean_change[:, :-1] >= HARM, axis=1)
+    return allowed
 
 
 def _difference(of_masks: FloatArray, patients: npt.NDArray[np.str_]) -> tuple[FloatArray, FloatArray]:

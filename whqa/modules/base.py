@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from whqa.modules.inference import forward_volume
 from whqa.modules.training_settings import OptimiserSettings
@@ -30,10 +31,29 @@ def deep_supervision(outputs: list[Tensor], target: Any, loss: Loss, weight: flo
         outputs: [final, side1, ...], each logits (B, C, D, H, W).
         target: whatever `loss` compares with.
     """
-    total = loss(outputs[0].float(), target)
-    if len(outputs) > 1:
-        total = total + weight * torch.stack([loss(o.float(), target) for o in outputs[1:]]).mean()
-    return total
+    final, *sides = (loss(for_loss(output), target) for output in outputs)
+    return final + weight * torch.stack(sides).mean() if sides else final
+
+
+def for_loss(logits: Tensor) -> Tensor:
+    """Logits as losses take them, float32 with channels first; their gradient as the network takes it."""
+    found: Tensor = _ForLoss.apply(logits)
+    return found
+
+
+class _ForLoss(torch.autograd.Function):
+    """Half of the numbers to turn round, and in whole rows: a sixth of the time of two layouts that meet anywhere."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        last = logits.dim() == 5 and logits.is_contiguous(memory_format=torch.channels_last_3d)
+        ctx.dtype, ctx.format = logits.dtype, torch.channels_last_3d if last else torch.contiguous_format
+        return logits.contiguous().float()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.to(ctx.dtype).contiguous(memory_format=ctx.format)
 
 
 def rounded(inputs: Tensor) -> Tensor:

@@ -97,6 +97,11 @@ def other_and_own(logits_BCDHW: Tensor, mask_B1DHW: Tensor, label_B1DHW: Tensor)
     return one, own, right
 
 
+def _logsumexp(logits_BCN: Tensor, p_BCN: Tensor) -> Tensor:
+    """(B, 1, N), from the softmax p: that of the highest logit is no less than 1 / C."""
+    return logits_BCN.amax(dim=1, keepdim=True) - p_BCN.amax(dim=1, keepdim=True).log_()
+
+
 class _DiceCrossEntropy(torch.autograd.Function):
     """p softmax, o one-hot labels, D_c = (2 sum(p_c o_c) + SMOOTH) / size_c, size_c = sum(p_c + o_c) + SMOOTH.
 
@@ -106,41 +111,39 @@ class _DiceCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits_BCN: Tensor, index_B1N: Tensor, one_hot_BCN: Tensor) -> Tensor:
-        log_p = logits_BCN.log_softmax(dim=1)
-        cross_entropy = -log_p.gather(1, index_B1N).mean()
-        p = log_p.exp_()
+        # a softmax of torch's, since exp of MKL is many times slower where arguments are out of range
+        p = logits_BCN.softmax(dim=1)
+        own = p.gather(1, index_B1N)
+        cross_entropy = (_logsumexp(logits_BCN, p) - logits_BCN.gather(1, index_B1N)).mean()
         hit = (p * one_hot_BCN).sum(dim=(0, 2))
         size = p.sum(dim=(0, 2)) + one_hot_BCN.sum(dim=(0, 2)) + SMOOTH
         dice = (2 * hit + SMOOTH) / size
-        ctx.save_for_backward(p, index_B1N, dice, size)
+        ctx.save_for_backward(p, own, index_B1N, dice, size)
         loss: Tensor = cross_entropy + (1 - dice[1:]).mean()
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        p, index, dice, size = ctx.saved_tensors
-        per_voxel = 1 / index.numel()
-        share = 1 / ((len(size) - 1) * size)
+        p, own, index, dice, size = ctx.saved_tensors
+        per_voxel = grad / index.numel()
+        share = grad / ((len(size) - 1) * size)
         share[0] = 0
         of_label, of_all = -2 * share, dice * share
-        own = p.gather(1, index).mul_(of_label.index_select(0, index.flatten()).view_as(index))
+        own = own * of_label.index_select(0, index.flatten()).view_as(index)
         mean = (of_all @ p)[:, None].add_(own)
-        found = (of_all[:, None] + per_voxel - mean).mul_(p)
-        return found.scatter_add_(1, index, own.sub_(per_voxel)).mul_(grad), None, None
+        found = ((of_all[:, None] + per_voxel) - mean).mul_(p)
+        return found.scatter_add_(1, index, own.sub_(per_voxel)), None, None
 
 
 class _OtherAndOwn(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits_BCN: Tensor, mask_B1N: Tensor, label_B1N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         own, right = logits_BCN.gather(1, mask_B1N), logits_BCN.gather(1, label_B1N)
-        lowest = torch.finfo(logits_BCN.dtype).min
-        highest = logits_BCN.scatter(1, mask_B1N, lowest).amax(dim=1, keepdim=True)
-        # MKL's exp is many times slower where its argument is out of range
-        q = (logits_BCN - highest).clamp_(max=0).exp_().scatter_(1, mask_B1N, 0.0)
-        total = q.sum(dim=1, keepdim=True)
-        ctx.save_for_backward(q.div_(total), mask_B1N, label_B1N)
-        return total.log_().add_(highest), own, right
+        others = logits_BCN.scatter(1, mask_B1N, torch.finfo(logits_BCN.dtype).min)
+        q = others.softmax(dim=1)
+        ctx.save_for_backward(q, mask_B1N, label_B1N)
+        return _logsumexp(others, q), own, right
 
     @staticmethod
     @once_differentiable
