@@ -256,26 +256,8 @@ def _gains(of_rules: dict[int, list[float]], changed: float = 0.0) -> Array:
 
 def test_the_rule_with_the_best_mean_gain_is_taken() -> None:
     masks = [_gains({3: [0.1, 0.1, 0.1], 5: [0.2, 0, 0]}), _gains({3: [0, 0, 0], 5: [0.3, 0, 0]})]
-    assert harmless_rule(masks * 2, ["bad", "fair"] * 2, [0.9, 0.1] * 2, [*"aabb"]) == RULES[3]
-    assert harmless_rule(masks * 2, ["bad", "fair"] * 2, [0.1, 0.9] * 2, [*"aabb"]) == RULES[5]
-
-
-def test_of_rules_that_gain_about_as_much_the_most_careful_is_taken() -> None:
-    bold, careful, timid = RULES.index(CorrectionRule(0.5, 0.0)), 8, 14
-    assert RULES[bold].gain < RULES[careful].gain < RULES[timid].gain
-    gains = [(0.30, 0.33, 0.10), (0.36, 0.30, 0.12), (0.33, 0.32, 0.11), (0.35, 0.34, 0.10)]
-    masks = [_gains({k: [g] * 3 for k, g in zip((bold, careful, timid), of, strict=True)}) for of in gains]
-    assert harmless_rule(masks, ["bad"] * 4, [1] * 4, [*"abcd"]) == RULES[careful]
-    # the same masks of one patient each, many times over: then it is sure that the bold one gains more
-    sure = masks * 30
-    assert harmless_rule(sure, ["bad"] * 120, [1] * 120, [str(i) for i in range(120)]) == RULES[bold]
-    # but not if they are of four patients
-    assert harmless_rule(sure, ["bad"] * 120, [1] * 120, [*"abcd"] * 30) == RULES[careful]
-
-
-def test_one_patient_says_nothing_of_another() -> None:
-    masks = [_gains({0: [0.3] * 3, 4: [0.1] * 3}), _gains({0: [0.2] * 3, 4: [0.1] * 3})]
-    assert harmless_rule(masks, ["bad"] * 2, [1, 1], ["a", "a"]) == RULES[4]
+    assert harmless_rule(masks, ["bad", "fair"], [0.9, 0.1], [*"ab"]) == RULES[3]
+    assert harmless_rule(masks, ["bad", "fair"], [0.1, 0.9], [*"ab"]) == RULES[5]
 
 
 def test_no_rule_is_taken_where_none_gains() -> None:
@@ -285,8 +267,19 @@ def test_no_rule_is_taken_where_none_gains() -> None:
 
 def test_a_right_mask_may_hardly_change() -> None:
     good, right = _gains({2: [0.5, 0.5, 0.5]}), _gains({2: [0, 0, 0]}, changed=UNTOUCHED * 1.01)
-    assert harmless_rule([good, right], ["bad", "reference"], [1, 1], ["a", "b"]) is None
-    assert harmless_rule([good, right], ["bad", "mild"], [1, 1], ["a", "b"]) == RULES[2]
+    assert harmless_rule([good, right], ["bad", "reference"], [1, 1], [*"ab"]) is None
+    assert harmless_rule([good, right], ["bad", "mild"], [1, 1], [*"ab"]) == RULES[2]
+
+
+def test_one_of_a_few_right_masks_that_loses_is_not_lost_in_their_mean() -> None:
+    good, lost = _gains({2: [0.5] * 3, 7: [0.4] * 3}), _gains({2: [4 * 0.9 * HARM, 0, 0]})
+    few, many = [good, lost, *[_gains({})] * 3], [good, lost, *[_gains({})] * 39]
+    of_few, of_many = (["bad", *["reference"] * (len(masks) - 1)] for masks in (few, many))
+    # the mean over four is within the bound, but a fifth may as well lose
+    assert harmless_rule(few, of_few, [1] * 5, [*"aabcd"]) == RULES[7]
+    assert harmless_rule(many, of_many, [1] * 41, ["0", *map(str, range(40))]) == RULES[2]
+    # of one patient nothing is known of others
+    assert harmless_rule(few[:2], of_few[:2], [1] * 2, [*"aa"]) == RULES[7]
 
 
 @given(seed=st.integers(0, 10_000))
@@ -297,22 +290,18 @@ def test_no_rule_that_harms_a_stratum_is_ever_taken(seed: int) -> None:
     for table in gains:
         table[:, 3] = np.abs(table[:, 3]) / 5
     strata = rng.choice(["reference", "mild", "good", "fair", "bad"], n).tolist()
-    weights = rng.uniform(0.1, 5, n)
-    patients = rng.choice([*"abcd"], n).tolist()
-    gain_of = {}
+    weights = rng.uniform(0.1, 5, n).tolist()
+    patients = [str(i) for i in range(n)]
+    rule = harmless_rule(gains, strata, weights, patients)
+    chosen, harmless = None if rule is None else RULES.index(rule), []
     for k in range(len(RULES)):
-        means = {s: np.mean([g[k] for g, of in zip(gains, strata, strict=True) if of == s], axis=0) for s in strata}
-        harmful = any((m[:3] < HARM).any() or (s == "reference" and m[3] > UNTOUCHED) for s, m in means.items())
-        of_patients = dict.fromkeys(patients, 0.0)
-        for g, patient, weight in zip(gains, patients, weights / weights.sum(), strict=True):
-            of_patients[patient] += weight * g[k, :3].mean()
-        if not harmful and sum(of_patients.values()) > 0:
-            gain_of[k] = np.array(list(of_patients.values()))
-    expected = []
-    for of in gain_of.values():
-        behind = max(gain_of.values(), key=np.sum) - of
-        error = sem(behind) * len(of) if len(of) > 1 else np.inf
-        expected.append(behind.sum() <= error or not behind.any())
-    near = [RULES[k] for k, taken in zip(gain_of, expected, strict=True) if taken]
-    best = max(near, key=lambda rule: (rule.gain, rule.probability), default=None)
-    assert harmless_rule(gains, strata, weights.tolist(), patients) == best
+        inside = {s: np.array([g[k] for g, of in zip(gains, strata, strict=True) if of == s]) for s in strata}
+        worst = {s: table.mean(axis=0) for s, table in inside.items()}
+        if "reference" in worst:
+            reach = sem(inside["reference"]) if len(inside["reference"]) > 1 else np.full(4, np.inf)
+            worst["reference"] = worst["reference"] + reach * [-1, -1, -1, 1]
+        harmful = any((m[:3] < HARM).any() or (s == "reference" and m[3] > UNTOUCHED) for s, m in worst.items())
+        gain = np.average([g[k, :3].mean() for g in gains], weights=weights)
+        if not harmful and gain > 0:
+            harmless.append((gain, k))
+    assert chosen == (max(harmless)[1] if harmless else None)

@@ -163,11 +163,9 @@ def true_gains(
 def harmless_rule(
     gains: Sequence[FloatArray], strata: Sequence[str], weights: Sequence[float], patients: Sequence[str]
 ) -> CorrectionRule | None:
-    """The most careful rule of `RULES` that gains about as much as any; None where none gains anything.
+    """The rule of `RULES` with the best mean gain among those that harm no stratum; None where none gains anything.
 
-    About as much as the best mean gain among those that harm no stratum: less by no more than one standard error of the
-    difference, between patients (the one-standard-error rule, Breiman et al. 1984). A few held-back masks do not tell
-    such rules apart, and the bolder of them changes right masks of others.
+    Perfect masks can only lose, and there is one of each patient: there a rule must be harmless by one standard error.
 
     Args:
         gains: of each calibration mask, see `true_gains`.
@@ -175,33 +173,28 @@ def harmless_rule(
         weights: of the masks.
         patients: of each mask.
     """
-    everyone, of = np.stack(gains), np.array(strata)
+    everyone, of, whose = np.stack(gains), np.array(strata), np.array(patients)
     share = np.asarray(weights, np.float64) / np.sum(weights)
-    gain = share[:, None] * everyone[:, :, :-1].mean(axis=2)
-    harmless = np.all([_harmless(everyone[of == name].mean(axis=0), name) for name in np.unique(of)], axis=0)
-    useful = np.flatnonzero(harmless & (gain.sum(axis=0) > 0))
-    if not useful.size:
-        return None
-    best = useful[gain.sum(axis=0)[useful].argmax()]
-    behind, error = _difference(gain[:, [best]] - gain[:, useful], np.array(patients))
-    near = [RULES[k] for k in useful[behind <= error]]
-    return max(near, key=lambda rule: (rule.gain, rule.probability))
+    mean = (share[:, None] * everyone[:, :, :-1].mean(axis=2)).sum(axis=0)
+    for name in np.unique(of):
+        inside = everyone[of == name]
+        change, reach = inside.mean(axis=0), np.zeros(inside.shape[1:])
+        if name == "reference":
+            reach = _standard_error(inside, whose[of == name])
+            mean[change[:, -1] + reach[:, -1] > UNTOUCHED] = -np.inf
+        mean[((change - reach)[:, :-1] < HARM).any(axis=1)] = -np.inf
+    best = int(mean.argmax())
+    return RULES[best] if mean[best] > 0 else None
 
 
-def _harmless(mean_change: FloatArray, stratum: str) -> npt.NDArray[np.bool_]:
-    """Of each rule, whether what it does to a stratum on average (rules, C + 1) is allowed."""
-    untouched = mean_change[:, -1] <= (UNTOUCHED if stratum == "reference" else np.inf)
-    allowed: npt.NDArray[np.bool_] = untouched & np.all(mean_change[:, :-1] >= HARM, axis=1)
-    return allowed
-
-
-def _difference(of_masks: FloatArray, patients: npt.NDArray[np.str_]) -> tuple[FloatArray, FloatArray]:
-    """Sum over masks (n, rules) and its standard error between patients, 0 for what never differs, (rules,) each."""
-    sums = np.stack([of_masks[patients == patient].sum(axis=0) for patient in np.unique(patients)])
-    n = len(sums)
+def _standard_error(of_masks: FloatArray, patients: npt.NDArray[np.str_]) -> FloatArray:
+    """Of the mean over masks (n, ...), between patients; of one patient 0 where nothing changes, else without bound."""
+    means = np.stack([of_masks[patients == patient].mean(axis=0) for patient in np.unique(patients)])
+    n = len(means)
     if n == 1:
-        return sums[0], np.where(sums[0] == 0, 0.0, np.inf)
-    return sums.sum(axis=0), np.sqrt(n) * sums.std(axis=0, ddof=1)
+        return np.where(means[0] == 0, 0.0, np.inf)
+    found: FloatArray = means.std(axis=0, ddof=1) / np.sqrt(n)
+    return found
 
 
 def _expected_sizes(probability_DHW: Tensor, others_CDHW: Tensor, mask_DHW: Tensor) -> Tensor:
