@@ -171,8 +171,8 @@ def test_a_network_that_hears_an_opinion_also_asks_it_for_error_rates(tmp_path: 
             share: [MaskLogits.of(stacked_logit(_logit(i), heard(i), share), heard(i)) for i in range(4)]
             for share in OPINION_SHARES
         }
-        expected = fit_stacked(masks, [0.5] * 4, "expected", rate)
-        alone = fit_stacked(masks, [0.5] * 4, "expected", None)
+        expected = fit_stacked(masks, [0.5] * 4, [case for case, _ in ITEMS], "expected", rate)
+        alone = fit_stacked(masks, [0.5] * 4, [case for case, _ in ITEMS], "expected", None)
         assert module.calibration == expected != alone
 
 

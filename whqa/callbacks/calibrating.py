@@ -29,7 +29,7 @@ from whqa.modules.image_level import fit_image_level, image_level_truth
 from whqa.quality import stratum
 
 OPINION_SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Of the opinion's doubt in what is calibrated; the likeliest is taken. The first is the network alone."""
+"""Of the opinion's doubt in what is calibrated, see `fit_stacked`. The first is the network alone."""
 
 
 class Calibrate(pl.Callback):
@@ -101,7 +101,7 @@ class Calibrate(pl.Callback):
         """Fit on the masks of all ranks, each once; keep the result beside the checkpoint."""
         if trainer.state.fn != TrainerFn.VALIDATING:
             return
-        items = trainer.datamodule.val_items  # type: ignore[attr-defined]
+        items, cases = trainer.datamodule.val_items, trainer.datamodule.cases  # type: ignore[attr-defined]
         if not self.fitted:
             logits = gather_by_index(self.logits)
             weights = family_weights([items[i][1] for i in sorted(logits)])
@@ -109,7 +109,8 @@ class Calibrate(pl.Callback):
                 {share: [logits[i][share] for i in sorted(logits)] for share in logits[min(logits)]} if logits else {}
             )
             rate = self._opinion_rate(trainer.datamodule, module) if module.hears_opinion else None  # type: ignore[attr-defined]
-            calibration = fit_stacked(known, weights, self.rule, rate)
+            patients = [cases[items[i][0]].patient for i in sorted(logits)]
+            calibration = fit_stacked(known, weights, patients, self.rule, rate)
             whole = gather_by_index(self.whole)
             if whole:
                 z, truth = zip(*(whole[i] for i in sorted(whole)), strict=True)
@@ -119,7 +120,6 @@ class Calibrate(pl.Callback):
             gains = gather_by_index(self.gains)
             weights = family_weights([items[i][1] for i in sorted(gains)])
             found = [gains[i] for i in sorted(gains)]
-            cases = trainer.datamodule.cases  # type: ignore[attr-defined]
             patients = [cases[items[i][0]].patient for i in sorted(gains)]
             rule = harmless_rule([g for g, _ in found], [s for _, s in found], weights, patients) if found else None
             calibration = corrected_by(module.calibration, rule)  # type: ignore[arg-type]

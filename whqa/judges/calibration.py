@@ -28,6 +28,7 @@ from torch import Tensor
 
 from whqa.files import read_json, reading
 from whqa.judges.boosted_rate import BoostedRate, fit_boosted
+from whqa.judges.by_patient import standard_error
 from whqa.judges.doubt import doubt_logit
 from whqa.judges.error_rate import RateModel, fit_rate
 from whqa.judges.mask_parts import MASK_PARTS, mask_parts
@@ -107,13 +108,12 @@ class Calibration:
         found = torch.from_numpy(of_parts).float().to(logit_DHW.device)[part]
         return found if self.beyond is None else found.masked_fill((part == 0) & ~case.heart, self.beyond)
 
-    def likelihood(self, masks: Sequence[MaskLogits], weights: Sequence[float]) -> float:
-        """Mean logarithm of the probability that P gives to the truth, over masks with reference of this z."""
+    def likelihoods(self, masks: Sequence[MaskLogits]) -> FloatArray:
+        """Mean logarithm of the probability that P gives to the truth of each mask with reference of this z: (n,)."""
         if self.rate is None:
-            return 0.0
-        share = np.asarray(weights, np.float64) / np.sum(weights)
+            return np.zeros(len(masks))
         rates = self.rate.rates(np.stack([m.features for m in masks]))
-        return _likelihood(self.slope, np.stack([m.heart for m in masks]), rates, share)
+        return _likelihoods(self.slope, np.stack([m.heart for m in masks]), rates)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for calibration.json."""
@@ -268,18 +268,31 @@ def fit_calibration(
 def fit_stacked(
     masks: Mapping[float, Sequence[MaskLogits]],
     weights: Sequence[float],
+    patients: Sequence[str],
     rule: ThresholdRule,
     rate: RateModel | BoostedRate | None,
 ) -> Calibration:
-    """That of `fit_calibration` of the likeliest of several z.
+    """That of `fit_calibration` of the most even of the likeliest z.
+
+    Few patients do not tell the best share from others, and then an even one is the best guess (the forecast
+    combination puzzle, Stock & Watson 2004): of all shares whose likelihood is less than the highest by no more than
+    one standard error, between patients, the one nearest to a half is taken.
 
     Args:
         masks: share of the doubt's logit -> the same masks with that z.
         weights, rule, rate: see there.
+        patients: of each mask.
     """
     found = {share: fit_calibration(these, weights, rule, rate) for share, these in masks.items()}
-    best = max(found, key=lambda share: found[share].likelihood(masks[share], weights))
-    return replace(found[best], opinion_share=best)
+    first = next(iter(found.values()))
+    if first.rate is None:
+        return first
+    part = np.asarray(weights, np.float64) / np.sum(weights)
+    said = {share: part * found[share].likelihoods(these) for share, these in masks.items()}
+    best = max(said.values(), key=np.sum)
+    near = [share for share, these in said.items() if np.sum(best - these) <= standard_error(best - these, patients)]
+    most_even = min(near, key=lambda share: (abs(share - 0.5), share))
+    return replace(found[most_even], opinion_share=most_even)
 
 
 def fit_error_rate(masks: Sequence[MaskLogits], weights: Sequence[float]) -> RateModel | BoostedRate | None:
@@ -323,17 +336,17 @@ def _likeliest_slope(heart: FloatArray, rates: FloatArray, share: FloatArray) ->
     bounds = (np.log(SLOPES[0]), np.log(SLOPES[1]))
 
     def surprise(log_slope: float) -> float:
-        return -_likelihood(float(np.exp(log_slope)), heart, rates, share)
+        return -float(share @ _likelihoods(float(np.exp(log_slope)), heart, rates))
 
     found = minimize_scalar(surprise, bounds=bounds, method="bounded", options={"xatol": 1e-3})
     return float(np.exp(found.x))
 
 
-def _likelihood(slope: float, heart: FloatArray, rates: FloatArray, share: FloatArray) -> float:
-    """Mean logarithm of what P says of the truth, over the voxels of each mask's heart (n, parts, 2, BINS)."""
-    weight = (share / np.maximum(heart.sum(axis=(1, 2, 3)), 1))[:, None, None]
+def _likelihoods(slope: float, heart: FloatArray, rates: FloatArray) -> FloatArray:
+    """Mean logarithm of what P says of the truth, over the voxels of each mask's heart (n, parts, 2, BINS): (n,)."""
     z = slope * bin_logits() + part_offsets(slope, heart.sum(axis=2), rates)[..., None]
-    return float((weight * (heart[:, :, 1] * log_expit(z) + heart[:, :, 0] * log_expit(-z))).sum())
+    found: FloatArray = (heart[:, :, 1] * log_expit(z) + heart[:, :, 0] * log_expit(-z)).sum(axis=(1, 2))
+    return found / np.maximum(heart.sum(axis=(1, 2, 3)), 1)
 
 
 def _offset_beyond(slope: float, masks: Sequence[MaskLogits], share: FloatArray) -> float:

@@ -18,10 +18,10 @@ from functools import cached_property
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from whqa.judges.by_patient import standard_error
 from whqa.judges.calibration import CorrectionRule
 from whqa.metrics.arrays import FloatArray
 from whqa.metrics.segmentation import segmentation_dice
@@ -173,28 +173,18 @@ def harmless_rule(
         weights: of the masks.
         patients: of each mask.
     """
-    everyone, of, whose = np.stack(gains), np.array(strata), np.array(patients)
+    everyone, of = np.stack(gains), np.array(strata)
     share = np.asarray(weights, np.float64) / np.sum(weights)
     mean = (share[:, None] * everyone[:, :, :-1].mean(axis=2)).sum(axis=0)
     for name in np.unique(of):
         inside = everyone[of == name]
         change, reach = inside.mean(axis=0), np.zeros(inside.shape[1:])
         if name == "reference":
-            reach = _standard_error(inside, whose[of == name])
+            reach = standard_error(inside / len(inside), np.array(patients)[of == name].tolist())
             mean[change[:, -1] + reach[:, -1] > UNTOUCHED] = -np.inf
         mean[((change - reach)[:, :-1] < HARM).any(axis=1)] = -np.inf
     best = int(mean.argmax())
     return RULES[best] if mean[best] > 0 else None
-
-
-def _standard_error(of_masks: FloatArray, patients: npt.NDArray[np.str_]) -> FloatArray:
-    """Of the mean over masks (n, ...), between patients; of one patient 0 where nothing changes, else without bound."""
-    means = np.stack([of_masks[patients == patient].mean(axis=0) for patient in np.unique(patients)])
-    n = len(means)
-    if n == 1:
-        return np.where(means[0] == 0, 0.0, np.inf)
-    found: FloatArray = means.std(axis=0, ddof=1) / np.sqrt(n)
-    return found
 
 
 def _expected_sizes(probability_DHW: Tensor, others_CDHW: Tensor, mask_DHW: Tensor) -> Tensor:
