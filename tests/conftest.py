@@ -31,6 +31,7 @@ Train = Callable[..., int]
 TINY = (
     "experiment=demo",
     "name=tiny",
+    "masks=out_of_fold",
     "data.n=6",
     "data.spacing_mm=6",
     "preprocess.spacing=[8,8,8]",

@@ -24,7 +24,13 @@ def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
         return plan_runs(point.config, point.directory, plan, point.words)
 
     def make(*words: str) -> list[Run]:
-        always = [f"runs_dir={tmp_path}", "experiment=demo", "name=s", "segmenter.validation_fraction=0.2"]
+        always = [
+            f"runs_dir={tmp_path}",
+            "experiment=demo",
+            "masks=out_of_fold",
+            "name=s",
+            "segmenter.validation_fraction=0.2",
+        ]
         return shared_graph(plan_sweep([*always, *words]).points, 2)
 
     monkeypatch.setattr(room, "_runs", without_data)
