@@ -37,11 +37,25 @@ def test_the_words_that_turn_choices_off_are_settings_or_of_the_environment() ->
 
 
 def test_the_choice_of_precision_names_what_the_processor_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, check, bool, raising=False)
     assert choices()["precision"][:2] == ("32-true", "the CPU has no AVX512-BF16, no AMX")
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
     assert choices()["precision"][:2] == ("bf16-mixed", "the CPU has AMX")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "precision"), [("AVX2", "32-true"), ("avx512_core", "32-true"), ("ALL", "bf16-mixed")]
+)
+def test_instructions_that_onednn_may_not_use_do_not_count(
+    allowed: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
+    found = choices()["precision"]
+    assert found.value == cpu_precision() == precision
+    assert (f"ONEDNN_MAX_CPU_ISA={allowed.upper()}" in found.why) == (precision == "32-true")
 
 
 @pytest.mark.parametrize("name", [KEEP_MEMORY, "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"])

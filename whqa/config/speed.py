@@ -3,7 +3,8 @@
 Measured on one thread of an AVX512-BF16 CPU (Zen 5), VoxResNet of width 16, two patches of 40^3; `make bench` measures
 it anew. Each choice has the words that turn it off.
 
-    bf16-mixed         where the CPU multiplies bf16 natively (AVX512-BF16, AMX); elsewhere it would be emulated
+    bf16-mixed         where the CPU multiplies bf16 natively (AVX512-BF16, AMX) and oneDNN may (ONEDNN_MAX_CPU_ISA);
+                       elsewhere it would be emulated
     channels_last_3d   what oneDNN's and cuDNN's convolutions take without copying; in either precision
     fused AdamW        one kernel for all parameters: 0.8 instead of 2.2 ms of a step of 110
     threads            a run's share of the cores while others run beside it: two processes that each use all cores
@@ -16,10 +17,14 @@ it anew. Each choice has the words that turn it off.
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 from whqa.modules.training_settings import OptimiserSettings
 from whqa.process import KEEP_MEMORY, cpus, keeps_memory
+
+_WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}
+"""Values of ONEDNN_MAX_CPU_ISA up to which oneDNN does not multiply bf16."""
 
 
 class Choice(NamedTuple):
@@ -38,9 +43,10 @@ def cpu_precision() -> str:
 def choices() -> dict[str, Choice]:
     """By name, for training on this machine's CPU; imports torch."""
     bf16 = ", ".join(_native_bf16()) or "no AVX512-BF16, no AMX"
+    why = f"ONEDNN_MAX_CPU_ISA={_allowed()} allows no bf16" if _allowed() in _WITHOUT_BF16 else f"the CPU has {bf16}"
     settings = OptimiserSettings()
     return {
-        "precision": Choice(cpu_precision(), f"the CPU has {bf16}", "trainer.precision=32-true"),
+        "precision": Choice(cpu_precision(), why, "trainer.precision=32-true"),
         "memory_format": Choice(
             "channels_last_3d" if settings.channels_last else "contiguous",
             "convolutions take it without copies",
@@ -67,5 +73,12 @@ def choices() -> dict[str, Choice]:
 def _native_bf16() -> list[str]:
     import torch
 
+    if _allowed() in _WITHOUT_BF16:
+        return []
     checks = {"AVX512-BF16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}
     return [name for name, check in checks.items() if getattr(torch.cpu, check, bool)()]
+
+
+def _allowed() -> str:
+    """The newest instructions that oneDNN may use, "" for all."""
+    return os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
