@@ -24,8 +24,7 @@ from whqa.data.reading import read_case
 from whqa.errors import InputError
 from whqa.files import as_named
 from whqa.masks.opinion import OPINION, Opinion
-from whqa.masks.plan import MASK_KINDS
-from whqa.masks.store import mask_path, read_arrays
+from whqa.masks.store import mask_path, read_arrays, stored_mask
 from whqa.results.tables import read_run
 from whqa.results.worst_masks import report_name, worst_first
 
@@ -83,8 +82,7 @@ def _on_own_grid(
     image, reference = read_case(cohort, case)
     heart = heart_of(reference, cohort.scheme.keys) if reference is not None and settings.centre == "heart" else None
     _, geometry = preprocess_image(image, case.modality, settings, heart)
-    place = run_dir / "segmenter" / segmenter if kind in MASK_KINDS else run_dir / "external" / kind
-    (stored,) = read_arrays(mask_path(place, case.id, kind), "mask")
+    (stored,) = read_arrays(stored_mask(run_dir, segmenter, case.id, kind), "mask")
     if stored.shape != geometry.shape:
         raise InputError(
             f"{case.image}: lies on another grid than when {run_dir.name} was trained; was the file replaced?"

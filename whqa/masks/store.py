@@ -68,6 +68,12 @@ def mask_path(segmenter_dir: Path, case: str, kind: str) -> Path:
     return segmenter_dir / "masks" / case / f"{kind}.npz"
 
 
+def stored_mask(run: Path, maker: str, case: str, kind: str) -> Path:
+    """The mask that a row of cases.csv is about, of a segmenter of runs/<experiment> or of another program."""
+    places = [mask_path(run / stage / maker, case, kind) for stage in ("segmenter", "external")]
+    return next((place for place in places if place.is_file()), places[0])
+
+
 def write_mask(
     path: Path, mask: np.ndarray, entropy: np.ndarray | None, segmenter: str, unseen: bool, **more: np.ndarray
 ) -> None:

@@ -66,8 +66,8 @@ class JudgedVolume:
     @property
     def at(self) -> tuple[int, ...]:
         """The voxel where errors are densest, the true ones where there are any."""
-        known = self.true_error is not None and self.true_error.any()
-        return worst_voxel(self.true_error if known and self.true_error is not None else self.error_map, self.mask)
+        unknown = self.true_error is None or not self.true_error.any()
+        return worst_voxel(self.error_map if unknown else np.asarray(self.true_error), self.mask)
 
 
 def overlay_figure(

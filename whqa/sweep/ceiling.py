@@ -27,14 +27,13 @@ from whqa.data.phantom import phantom_cohort, phantom_of_case
 from whqa.data.preprocess import Preprocess, heart_of, preprocess_image, preprocess_label
 from whqa.errors import InputError
 from whqa.files import write_rows
-from whqa.masks.store import read_arrays
+from whqa.masks.store import read_arrays, stored_mask
 from whqa.metrics.error_detection import error_dice_by_structure
 from whqa.metrics.segmentation import segmentation_dice
 from whqa.metrics.verdict_row import judge
 from whqa.quality import ErrorPrediction, JudgedCase
 from whqa.results.tables import TEXT_COLUMNS
 from whqa.structures import MMWHS
-from whqa.sweep.evidence_cases import stored_mask
 
 NOISE_FREE = "noise_free"
 ROWS = f"{NOISE_FREE}.csv"
@@ -97,7 +96,8 @@ def _row(
     run: Path, known: Mapping[str, Any], label: Tensor, truth: Tensor, spacing: tuple[float, float, float]
 ) -> dict[str, Any]:
     """The row of one mask: what `known` of another method's says of the mask, with this judge's numbers."""
-    mask = torch.from_numpy(read_arrays(stored_mask(run, known), "mask")[0])
+    path = stored_mask(run, str(known["segmenter"]), known["case"], known["mask_kind"])
+    mask = torch.from_numpy(read_arrays(path, "mask")[0])
     if mask.shape != label.shape:
         raise _other_phantoms(run)
     case = JudgedCase(known["case"], known["mask_kind"], torch.zeros(mask.shape), mask, label, None, spacing)

@@ -16,7 +16,7 @@ from whqa.data.case import Cohort
 from whqa.data.preprocess import Preprocess, heart_of, preprocess_image, preprocess_label
 from whqa.data.reading import read_case
 from whqa.errors import InputError
-from whqa.masks.store import mask_path, read_arrays
+from whqa.masks.store import mask_path, read_arrays, stored_mask
 from whqa.report.cases_figure import cases_figure
 from whqa.report.slices import JudgedVolume
 from whqa.report.summary_figures import Image, image_of
@@ -71,17 +71,11 @@ def _judged(run: Path, cohort: Cohort, settings: Preprocess, row: Mapping[str, A
     heart = heart_of(reference, cohort.scheme.keys) if settings.centre == "heart" else None
     array, geometry = preprocess_image(image, case.modality, settings, heart)
     label = preprocess_label(reference, geometry)
-    mask = read_arrays(stored_mask(run, row), "mask")[0]
-    verdict = mask_path(run / "errormap" / str(row["fold"]), case.id, str(row["mask_kind"]))
+    kind = str(row["mask_kind"])
+    mask = read_arrays(stored_mask(run, str(row["segmenter"]), case.id, kind), "mask")[0]
+    verdict = mask_path(run / "errormap" / str(row["fold"]), case.id, kind)
     probability, error_map = read_arrays(verdict, "error_probability", "error_map")
     if not mask.shape == label.shape == error_map.shape:
         raise InputError(f"{case.image}: lies on another grid than when {run.name} was trained; was the file replaced?")
     wrong = mask != label
     return JudgedVolume(array, mask, wrong, probability / np.float32(255), error_map.astype(bool), geometry.spacing)
-
-
-def stored_mask(run: Path, row: Mapping[str, Any]) -> Path:
-    """Of a segmenter of the run, or of another program: the file of the mask that a row of cases.csv is about."""
-    maker = str(row["segmenter"])
-    places = [mask_path(run / stage / maker, row["case"], row["mask_kind"]) for stage in ("segmenter", "external")]
-    return next((place for place in places if place.is_file()), places[0])
