@@ -30,13 +30,14 @@ from whqa.config.words import check_overrides
 from whqa.errors import STOPPED, InputError, plain_messages
 from whqa.files import system_trouble
 from whqa.masks.run_state import failure_noted
-from whqa.process import follow_parent, is_first_rank, locked, sigterm_interrupts, sleep_while_waiting
+from whqa.process import collect_seldom, follow_parent, is_first_rank, locked, sigterm_interrupts, sleep_while_waiting
 
 
 def main() -> None:
     """Entry point of `whqa train` and `python -m whqa.train`."""
     plain_messages()
     sleep_while_waiting()
+    collect_seldom()
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(train_help())
         return

@@ -17,7 +17,7 @@ from whqa.cli.export import add_export_command
 from whqa.cli.status import add_status_command
 from whqa.errors import STOPPED, InputError, plain_messages
 from whqa.files import system_trouble
-from whqa.process import sigterm_interrupts, sleep_while_waiting
+from whqa.process import collect_seldom, sigterm_interrupts, sleep_while_waiting
 
 if TYPE_CHECKING:
     from whqa.stages.slurm import Slurm
@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the console script; exits with 0, 1 (a run failed) or 2 (bad arguments or input)."""
     plain_messages()
     sleep_while_waiting()
+    collect_seldom()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["train"]:
         _train(arguments[1:])

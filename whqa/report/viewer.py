@@ -185,13 +185,12 @@ def _largest(probability: npt.NDArray[np.float32], factors: Sequence[int]) -> np
 
 def _most_frequent(labels: npt.NDArray[np.uint8], factors: Sequence[int]) -> npt.NDArray[np.uint8]:
     corners = [np.ascontiguousarray(corner) for corner in _corners(labels, factors)]
-    found, most = np.zeros(corners[0].shape, np.uint8), np.zeros(corners[0].shape, np.min_scalar_type(len(corners)))
-    for index in np.flatnonzero(np.bincount(labels.ravel(order="K"))):
-        count = np.zeros_like(most)
-        for corner in corners:
-            count += (corner == index).view(np.uint8)
-        found[count > most] = index
-        most = np.maximum(most, count)
+    found = corners[0].copy()
+    # most blocks lie within one structure
+    mixed = reduce(np.logical_or, (corner != found for corner in corners[1:]), np.zeros(found.shape, bool))
+    votes = np.stack([corner[mixed] for corner in corners])
+    count = np.stack([(votes == index).sum(axis=0) for index in range(int(votes.max(initial=0)) + 1)])
+    found[mixed] = count.argmax(axis=0)
     return found
 
 
