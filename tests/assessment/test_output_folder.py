@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whqa.assessment.batch_case import AssessOptions
-from whqa.assessment.output_folder import clear, folder_names, make_folder, new_folder, refuse_overwriting
+from whqa.assessment.output_folder import clear, folder_names, make_folder, new_folder, refuse_losing, refuse_overwriting
 from whqa.errors import InputError
 
 FOREIGN_REQUESTS: list[Any] = [
@@ -41,6 +41,20 @@ def test_no_input_is_written_over_by_whatever_path(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="choose another -o"):
         refuse_overwriting([tmp_path / "out" / ".." / "in" / "0.nii"], [tmp_path / "in" / "0.nii"])
     refuse_overwriting([tmp_path / "out" / "0.nii"], [tmp_path / "in" / "0.nii"])
+
+
+@pytest.mark.parametrize("earlier", [AssessOptions(preview="look.png", dicom=True), AssessOptions()])
+def test_what_a_call_removes_of_an_earlier_one_is_no_input_of_its_own(tmp_path: Path, earlier: AssessOptions) -> None:
+    ours = dict.fromkeys(("image", "mask", "name", "modality", "label_map", "confidence", "run", "whqa"))
+    options, names = AssessOptions(report=False), {*earlier.outputs, "request.json"}
+    for name in names - {"look.png"}:
+        for other in names:
+            (tmp_path / other).write_text(json.dumps(ours | {"outputs": list(earlier.outputs)}))
+        with pytest.raises(InputError, match=f"{name}: is an input and would be overwritten; choose another -o"):
+            refuse_losing(tmp_path, options.outputs, (tmp_path / "scan.nii.gz", None, tmp_path / name))
+        clear(tmp_path, options.outputs)
+        assert not (tmp_path / name).exists()
+    refuse_losing(tmp_path, options.outputs, (tmp_path / "mask.nii.gz", None))
 
 
 def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:

@@ -86,6 +86,24 @@ def test_what_was_said_is_printed_beside_the_truth(run: Path, scans: Path, capsy
     assert said == f"whqa assess: --reference {mask}: is the truth of one mask; IMAGE and MASK are folders or a table"
 
 
+def test_a_reference_in_the_output_folder_is_not_compared_with_itself(
+    run: Path, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, mask = _files(scans / "images")[0], _files(scans / "masks")[0]
+    (scans / "out").mkdir()
+    mine = scans / "out" / "corrected_mask.nii.gz"
+    shutil.copy(mask, mine)
+    before = _digests(scans / "out")
+    words = (image, mask, "--model", run, "-o", scans / "out")
+    assert _assess(*words, "--reference", mine) == 2
+    said = capsys.readouterr().err
+    assert said == f"whqa assess: {mine}: is an input and would be overwritten; choose another -o\n"
+    assert _digests(scans / "out") == before
+    assert _assess(*words, "--reference", scans / "none.nii.gz") == 2
+    assert "none.nii.gz: no such file" in capsys.readouterr().err
+    assert _digests(scans / "out") == before
+
+
 def test_a_folder_with_one_corrupt_case(
     run: Path, scans: Path, phantoms: Path, capsys: pytest.CaptureFixture[str], rows_of: Read
 ) -> None:

@@ -42,7 +42,7 @@ from whqa.assessment.output_folder import (
     folder_names,
     keep_traceback,
     make_folder,
-    refuse_overwriting,
+    refuse_losing,
 )
 from whqa.assessment.pairs import Pair, Pairs
 from whqa.assessment.pipeline import assess
@@ -177,11 +177,10 @@ def _judged_or_kept(asked: _Asked, loaded: Callable[[], TrainedRun], judge: Judg
     image, mask = InputFile(pair.image), InputFile(pair.mask)
     options = replace(options, dicom=image.is_dicom)
     softmax = None if pair.probabilities is None else InputFile(pair.probabilities)
-    given = [path for path in (pair.image, pair.mask, pair.probabilities) if path is not None]
     try:
         if folder.parent.resolve() not in folder.resolve().parents:
             raise InputError(f"{folder}: leads out of {folder.parent}; remove this link")
-        refuse_overwriting((folder / name for name in (*options.outputs, REQUEST)), given)
+        refuse_losing(folder, options.outputs, (pair.image, pair.mask, pair.probabilities))
         request = request_record(pair.name, image, mask, softmax, options, run)
         kept = kept_quality(folder, request)
         if kept is not None:
@@ -191,12 +190,7 @@ def _judged_or_kept(asked: _Asked, loaded: Callable[[], TrainedRun], judge: Judg
             image,
             mask,
             loaded(),
-            modality=options.modality,
-            label_map=options.label_map,
-            confidence=options.confidence,
-            resample=options.resample,
-            orientation=options.orientation,
-            series=options.series,
+            **options.of_one_case,
             **({} if softmax is None else {"probabilities": softmax}),
             name=pair.name,
         )

@@ -10,6 +10,8 @@ from whqa.assessment.output_folder import CORRECTED, CORRECTED_SEG, ERROR_MAP, E
 from whqa.assessment.pairs import Pair
 from whqa.structures import LabelScheme
 
+_OF_ONE_CASE = ("modality", "label_map", "confidence", "resample", "orientation", "series")
+
 
 @dataclass(frozen=True)
 class AssessOptions:
@@ -36,6 +38,11 @@ class AssessOptions:
     orientation: str | None = None
     series: str | None = None
     dicom: bool = False
+
+    @property
+    def of_one_case(self) -> dict[str, Any]:
+        """What `whqa.assessment.pipeline.assess` takes of it, by name."""
+        return {name: getattr(self, name) for name in _OF_ONE_CASE}
 
     @property
     def outputs(self) -> tuple[str, ...]:

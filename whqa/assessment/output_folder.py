@@ -27,6 +27,8 @@ REQUEST, TRACEBACK = "request.json", "error.txt"
 # of a batch, beside the folders of its cases
 INDEX, TABLE, WORKLIST = "index.html", "assessments.csv", "worklist.csv"
 
+# of an earlier call with other options
+_ALWAYS_REMOVED = (REPORT, CORRECTED_SEG, ERROR_SEG)
 REQUEST_KEYS = frozenset(
     {"image", "mask", "name", "modality", "label_map", "confidence", "outputs", "run", "whqa"},
 )
@@ -100,6 +102,21 @@ def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
             raise InputError(f"{path}: is an input and would be overwritten; choose another -o")
 
 
+def refuse_losing(folder: Path, outputs: Sequence[str], inputs: Iterable[Path | None]) -> None:
+    """No input lies where a call writes, or is what it removes of an earlier one.
+
+    Args:
+        folder: of a case.
+        outputs: names of the files that are about to be written.
+        inputs: files that the call reads; None for what it was not given.
+
+    Raises:
+        InputError: an input would be lost.
+    """
+    given = [path for path in inputs if path is not None]
+    refuse_overwriting((folder / name for name in (*outputs, *_ALWAYS_REMOVED, REQUEST, TRACEBACK)), given)
+
+
 def clear(folder: Path, outputs: Sequence[str]) -> None:
     """Remove what an earlier call wrote here: a failure must not stand beside yesterday's verdict.
 
@@ -110,7 +127,7 @@ def clear(folder: Path, outputs: Sequence[str]) -> None:
     earlier = _outputs_of_our_request(folder)
     names = [REQUEST, *(name for name in earlier if name.lower().endswith(".png"))] if earlier is not None else []
     if earlier is not None or _has_our_quality(folder):
-        names += [*outputs, REPORT, CORRECTED_SEG, ERROR_SEG]
+        names += [*outputs, *_ALWAYS_REMOVED]
     if _has_our_traceback(folder):
         names.append(TRACEBACK)
     for name in dict.fromkeys(names):

@@ -160,6 +160,8 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
     )
     model = load_run(model_path, options.fold)
     _check_told(options, pairs, model)
+    if options.reference is not None and not options.reference.exists():
+        raise InputError(f"{options.reference}: no such file; give the label map of {options.image}, or no --reference")
     if options.reference is not None and pairs is not None:
         raise InputError(
             f"--reference {options.reference}: is the truth of one mask; IMAGE and MASK are folders or a table"
@@ -229,25 +231,21 @@ def _pairs(options: argparse.Namespace) -> Pairs | None:
 def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: AssessOptions) -> int:
     from whqa.assessment.against_truth import said_and_true
     from whqa.assessment.input_places import InputFile
-    from whqa.assessment.output_folder import QUALITY, REPORT, clear, new_folder, refuse_overwriting
+    from whqa.assessment.output_folder import QUALITY, REPORT, clear, new_folder, refuse_losing
     from whqa.assessment.pipeline import assess
     from whqa.assessment.writing import write_assessment
 
     out = options.out
     settings = replace(settings, dicom=InputFile(options.image).is_dicom)
-    given = [path for path in (options.image, options.mask, options.probabilities) if path is not None]
-    refuse_overwriting((out / name for name in settings.outputs), given)
+    label_map = None if options.label_map is None else Path(options.label_map)
+    given = (options.image, options.mask, options.probabilities, options.reference, label_map)
+    refuse_losing(out, settings.outputs, given)
     with new_folder(out):
         assessment = assess(
             options.image,
             options.mask,
             model,
-            modality=settings.modality,
-            label_map=settings.label_map,
-            confidence=settings.confidence,
-            resample=settings.resample,
-            orientation=settings.orientation,
-            series=settings.series,
+            **settings.of_one_case,
             probabilities=options.probabilities,
         )
         preview = out / settings.preview if settings.preview else None
