@@ -21,6 +21,14 @@ FILES = {
 }
 
 
+def test_pairs_may_be_longer_than_a_name_of_a_file() -> None:
+    others = range(3, 120)
+    scheme = parse_label_map("lv=1,myo=2,ignore=" + "+".join(map(str, others)))
+    assert scheme.to_indices(np.arange(120), "mask").tolist() == [0, 1, 2, *(0 for _ in others)]
+    with pytest.raises(InputError, match="no file and no scheme"):
+        parse_label_map("a" * 300)
+
+
 @pytest.mark.parametrize("name", sorted(SCHEMES))
 def test_a_scheme_by_name(name: str) -> None:
     assert parse_label_map(name) is SCHEMES[name]

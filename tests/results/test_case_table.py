@@ -13,6 +13,8 @@ from rich.console import Console
 from whqa.errors import InputError
 from whqa.results.breakdown import measured_correction
 from whqa.results.case_table import case_table
+from whqa.results.failure_score import MEAN_DICE, confidence
+from whqa.results.mean_dice import expected_mean_dice
 from whqa.results.tables import read_run
 from whqa.results.worst_masks import worst_first
 from whqa.summarize import summarize
@@ -65,8 +67,12 @@ def test_means_are_over_structures_that_have_a_dice(tmp_path, write_run):
     some = ~np.isnan(true).all(axis=1)
     assert some.sum() < len(table) or np.isnan(true).any()
     np.testing.assert_allclose(table["mean_dice"][some], np.nanmean(true[some], axis=1))
-    known = np.where(np.isnan(true), np.nan, expected)
-    np.testing.assert_allclose(table["mean_dice_predicted"][some], np.nanmean(known[some], axis=1))
+    assert (np.isnan(true) & ~np.isnan(expected)).any(), "what is expected does not depend on the truth"
+    for row, values in zip(table["mean_dice_predicted"], expected, strict=True):
+        said = {k: {"dice_expected": None if np.isnan(v) else v} for k, v in zip(STRUCTURES, values, strict=True)}
+        assert row == pytest.approx(expected_mean_dice(said)), "the verdict's score is the one that its rule is made of"
+    ranked = confidence(table, MEAN_DICE, STRUCTURES)
+    np.testing.assert_array_equal(ranked, table["mean_dice_predicted"].fillna(0.0))
     final = table[table["mask_kind"] == "final"].set_index("case")
     worst = worst_first(read_run(run)).set_index("case")
     for column in ("mean_dice", "mean_dice_predicted"):

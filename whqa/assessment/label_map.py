@@ -28,7 +28,7 @@ def parse_label_map(text: str) -> LabelScheme:
     """
     if text in SCHEMES:
         return SCHEMES[text]
-    if Path(text).is_file():
+    if _is_file(text):
         return _of_file(Path(text))
     if "=" not in text:
         raise InputError(f"--label-map {text}: no file and no scheme of {', '.join(SCHEMES)}; or write {_FORMS}")
@@ -40,6 +40,14 @@ def parse_label_map(text: str) -> LabelScheme:
             raise InputError(f"--label-map {text}: {part!r} is no pair, or names {name!r} again; write {_FORMS}")
         pairs[key] = [_whole(value, text) for value in values.split("+")]
     return label_scheme(pairs)
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:
+        # pairs longer than a file's name can be
+        return False
 
 
 def _of_file(path: Path) -> LabelScheme:

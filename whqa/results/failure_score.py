@@ -25,7 +25,7 @@ from whqa.masks.plan import is_delivered
 from whqa.metrics import failure
 from whqa.metrics.arrays import FloatArray
 from whqa.results import bootstrap
-from whqa.results.mean_dice import mean_dice
+from whqa.results.mean_dice import mean_dice, mean_dice_predicted, worst_dice_predicted
 from whqa.results.summary_entry import entry_of
 from whqa.results.triage import BAD_DICE
 
@@ -76,8 +76,7 @@ def confidence(rows: pd.DataFrame, score: str, structures: Sequence[str]) -> Flo
     if score in AGREEMENT_SCORES:
         # without a Dice neither the mask nor the opinion has any structure
         return rows[score].fillna(0.0).to_numpy(float)
-    expected = rows.reindex(columns=[f"dice_{key}_predicted" for key in structures]).astype(float)
-    found = expected.mean(axis=1) if score == MEAN_DICE else expected.min(axis=1)
+    found = (mean_dice_predicted if score == MEAN_DICE else worst_dice_predicted)(rows, structures)
     # a mask of which no structure is expected is empty
     return found.fillna(0.0).to_numpy(float)
 

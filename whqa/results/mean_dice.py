@@ -22,12 +22,16 @@ def mean_dice(rows: pd.DataFrame, structures: Sequence[str]) -> pd.Series:
 
 
 def mean_dice_predicted(rows: pd.DataFrame, structures: Sequence[str]) -> pd.Series:
-    """What a label head expects it to be, over the structures that have a true Dice; nan without a prediction.
+    """What a label head expects it to be, as `expected_mean_dice` for a new mask; nan without a prediction.
 
-    A structure that mask and reference lack has no Dice, whatever is predicted.
+    Over all structures that have an expected Dice: which of them the reference has is not known of a new mask.
     """
-    known = _columns(rows, structures).notna().to_numpy()
-    return _columns(rows, structures, "_predicted").where(known).mean(axis=1)
+    return _columns(rows, structures, "_predicted").mean(axis=1)
+
+
+def worst_dice_predicted(rows: pd.DataFrame, structures: Sequence[str]) -> pd.Series:
+    """The lowest Dice that a label head expects of a structure; nan without a prediction."""
+    return _columns(rows, structures, "_predicted").min(axis=1)
 
 
 def before_and_after(rows: pd.DataFrame, structures: Sequence[str]) -> tuple[pd.Series, pd.Series]:
