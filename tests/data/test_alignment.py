@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 from scipy.spatial.transform import Rotation
 
-from whqa.data.alignment import check_lattice, on_lattice_of
+from whqa.data.alignment import check_lattice, on_lattice_of, resampled_onto
 from whqa.data.formats.volume_files import Volume, read_grid, read_image, read_label
 from whqa.errors import InputError
 from whqa.structures import ACDC
@@ -247,3 +247,21 @@ def test_the_command_that_resamples(tmp_path: Path, name: str) -> None:
         sitk = pytest.importorskip("SimpleITK", reason="the extra whqa[itk] is not installed")
         sitk.WriteImage(sitk.ReadImage(str(mask)), str(tmp_path / name))
     np.testing.assert_array_equal(advised(image, tmp_path / name).array, ACDC.to_indices(MASK, ""))
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing"), [((4, 5, 1), (1.0, 1.0, 8.0)), ((4, 5, 3), (1.0, 1.0, 8.0)), ((5, 5, 5), (3.1, 2.3, 4.7))]
+)
+def test_resampling_keeps_the_outer_half_of_the_outermost_voxels(
+    shape: tuple[int, int, int], spacing: tuple[float, float, float]
+) -> None:
+    labels = np.random.default_rng(0).integers(1, 8, shape).astype(np.uint8)
+    affine = np.diag([*spacing, 1.0])
+    image = Volume(np.zeros((23, 24, 29), np.float32), np.eye(4), Path("scan.nii.gz"))
+    found = resampled_onto(image, Volume(labels, affine, Path("mask.nii.gz"))).array
+    # each voxel of the image lies in one of the mask, or outside of all
+    at = np.floor(np.indices(image.shape).reshape(3, -1) / np.array(spacing)[:, None] + 0.5).astype(int)
+    inside = (at < np.array(shape)[:, None]).all(axis=0)
+    expected = np.zeros(inside.shape, np.uint8)
+    expected[inside] = labels[tuple(at[:, inside])]
+    np.testing.assert_array_equal(found, expected.reshape(image.shape))

@@ -147,7 +147,7 @@ def resampled_onto(image: Volume | Grid, mask: Volume) -> Volume:
     """
     between = np.linalg.inv(mask.affine) @ image.affine
     array = ndimage.affine_transform(
-        mask.array, between[:3, :3], between[:3, 3], image.shape, order=0, mode="constant", cval=0, prefilter=False
+        mask.array, between[:3, :3], between[:3, 3], image.shape, order=0, mode="grid-constant", cval=0, prefilter=False
     )
     if mask.array.any() and not array.any():
         raise _outside(image, mask)
