@@ -165,11 +165,13 @@ class Cache:
             return prepared, True
 
     def find(self, cohort: Cohort, case: Case) -> PreparedCase | None:
-        """The case where it is in the cache and its files are known; reads and makes nothing."""
+        """The case where it is in the cache as it was made, and its files are known; makes nothing."""
         if any(self._remembered(path) is None for path in case.files):
             return None
         digests = self._digests(case)
-        return _prepared(self._place(cohort, case, digests), case, digests)
+        place = self._place(cohort, case, digests)
+        prepared = _prepared(place, case, digests)
+        return prepared if prepared is not None and self._unchanged(place) else None
 
     def sizes(self) -> dict[Path, int]:
         """Bytes of every entry, of all settings that share the directory."""
