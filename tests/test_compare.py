@@ -117,3 +117,19 @@ def test_one_experiment_is_nothing_to_compare(two: tuple[Path, Path]) -> None:
         compare(two[:1])
     with pytest.raises(InputError, match="named twice"):
         compare([*two, two[0]])
+
+
+def test_a_part_that_one_experiment_did_not_judge_is_told_as_such(
+    two: tuple[Path, Path], tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    third = write_run(tmp_path / "third", kinds=("final", "novel1"))
+    for order in ((two[0], third), (third, two[0])):
+        found = compare(order)
+        assert set(found) == {"final", "corrupted", "novel", "all"}
+        assert list(found)[-1] == "all"
+        lacking = found["corrupted"][str(third)]
+        assert lacking["n"] == 0
+        entries = [value for key, value in lacking.items() if key != "n"]
+        assert {(e["mean"], e["reason"]) for e in entries} == {(None, "it judged no such mask")}
+        assert found["corrupted"][str(two[0])]["n"] == 12
+        print_comparison(found, Console(file=io.StringIO(), width=200))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from rich import box
 from rich.console import Console
@@ -39,6 +40,7 @@ _NUMBERS: tuple[_Number, ...] = (
     ("expected Dice off by", "expected_dice_mae", 3, False),
 )
 """Of the columns: head, entry, digits and whether with a sign."""
+_NOT_JUDGED = "it judged no such mask"
 
 
 class Compared(TypedDict):
@@ -85,9 +87,10 @@ def compare(directories: Sequence[Path]) -> Comparison:
     for path, found in zip(directories, tables, strict=True):
         refuse_mixed_settings(runs_begun(path))
         _refuse_other_folds(directories[0], tables[0], path, found)
+    parts = dict.fromkeys(chain.from_iterable(one.views for one in tables))
     return {
         masks: {str(path): _compared(tables[0], one, masks) for path, one in zip(directories, tables, strict=True)}
-        for masks in tables[0].views
+        for masks in (*(masks for masks in parts if masks != "all"), "all")
     }
 
 
@@ -120,11 +123,14 @@ def _table(comparison: Comparison, width_of_name: int, numbers: Sequence[_Number
 
 def _compared(first: RunTables, other: RunTables, masks: str) -> Compared:
     rows = view(other.of_first_method, masks)
+    if not len(rows):
+        none = entry_of(float("nan"), None, _NOT_JUDGED)
+        return cast(Compared, {"n": 0, **{key: none for _, key, *_ in _NUMBERS}})
     quality = quality_numbers(rows, "volume", "qi_volume")
     ahead = entry_of(float("nan"), None, "it is the first experiment")
     return {
         "n": len(rows),
-        "error_dice": mean_entry(rows["error_dice"], rows["patient"], "it judged no such mask"),
+        "error_dice": mean_entry(rows["error_dice"], rows["patient"], _NOT_JUDGED),
         "lead": ahead if other is first else paired_lead(view(first.of_first_method, masks), rows),
         "pcc": quality["pcc"],
         "mae": quality["mae"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -44,6 +45,18 @@ def test_the_line_holds_what_was_said_and_what_is_true(found: Assessment, label:
     assert f"ao {'n/a' if expected is None else f'{expected:.2f}'} / 0.00" in line
     assert len(re.findall(r"(?:lv|rv|la|ra|myo|pa) \S+ / 1\.00", line)) == 6
     assert line.endswith("changed nothing") == np.array_equal(found.mask, found.corrected)
+
+
+def test_the_truth_is_of_the_box_that_was_judged(found: Assessment, label: Path) -> None:
+    box = (slice(8, 20), slice(6, 22), slice(5, 24))
+    part = replace(found, box=box)
+    truth = MMWHS.to_indices(np.asanyarray(nib.load(label).dataobj).astype(np.int64), "label")[box]
+    mask = found.mask[box]
+    line = said_and_true(part, label)
+    assert f" / {1 - (mask != truth).mean():.3f}; error Dice" in line
+    lv = 1 + found.scheme.keys.index("lv")
+    dice = 2 * ((mask == lv) & (truth == lv)).sum() / ((mask == lv).sum() + (truth == lv).sum())
+    assert f" / {dice:.2f}, rv" in line
 
 
 def test_a_reference_on_another_grid_is_refused(found: Assessment, label: Path, tmp_path: Path) -> None:

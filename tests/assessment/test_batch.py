@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 from batch_of_stubs import BARE, HOSTILE, OUTPUTS, SHAPE, Judge, pairs_in, stub_model
 
-from whqa.assessment.batch import assess_many
+from whqa.assessment.batch import assess_many, usual_jobs
 from whqa.assessment.batch_case import AssessOptions
+from whqa.assessment.input_places import InputFile
 from whqa.assessment.output_folder import clear
 from whqa.assessment.pairs import Pairs
 from whqa.contract.quality_json import Assessment
@@ -250,3 +251,27 @@ def test_a_batch_that_is_interrupted_goes_on_where_it_stopped(tmp_path: Path) ->
     with (tmp_path / "out" / "assessments.csv").open(newline="") as file:
         assert [r["status"] for r in csv.DictReader(file)] == ["kept", "done"]
     assert json.loads((tmp_path / "out" / "a" / "request.json").read_text())["name"] == "a"
+
+
+def test_what_could_not_be_written_as_dicom_is_not_judged_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs, judge = pairs_in(tmp_path, "a"), Judge()
+    monkeypatch.setattr(InputFile, "is_dicom", True)
+    for _ in range(2):
+        (case,) = assess_many(pairs, stub_model(tmp_path), tmp_path / "out", BARE, judge)
+        assert case.error is None
+    assert (judge.names, case.kept) == (["a"], True)
+    (tmp_path / "out" / "a" / "error_map.nii.gz").unlink()
+    assess_many(pairs, stub_model(tmp_path), tmp_path / "out", BARE, judge)
+    assert judge.names == ["a", "a"]
+
+
+@pytest.mark.parametrize(("gib", "jobs"), [(4.5, 2), (0.5, 1), (float("inf"), 8)])
+def test_as_many_cases_at_a_time_as_a_container_has_memory_for(
+    monkeypatch: pytest.MonkeyPatch, gib: float, jobs: int
+) -> None:
+    monkeypatch.setattr("whqa.assessment.batch.memory_gib", lambda: gib)
+    monkeypatch.setattr("whqa.assessment.batch.cpus", lambda: 8)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert usual_jobs() == jobs

@@ -15,6 +15,7 @@ import pytest
 
 from whqa.assessment.comparison import compare_assessments
 from whqa.assessment.work import work_to_do
+from whqa.cli.commands import main
 from whqa.contract.comparison_json import ComparedAssessments
 from whqa.contract.json_schema import json_schema
 from whqa.errors import InputError
@@ -148,3 +149,40 @@ def test_no_case_in_both_and_one_folder_twice_are_refused(tmp_path: Path) -> Non
         compare_assessments(tmp_path / "before", tmp_path / "before", TIME)
     with pytest.raises(InputError, match="no such folder"):
         compare_assessments(tmp_path / "before", tmp_path / "nothing", TIME)
+
+
+def test_cases_of_one_name_are_compared_by_their_folders(tmp_path: Path) -> None:
+    for side, dice in (("before", 0.5), ("after", 0.9)):
+        _folder(tmp_path / side, "a", LOW, dice)
+        _folder(tmp_path / side, "other", LOW, dice + 0.05, case="a").rename(tmp_path / side / "a-2")
+    found = compare_assessments(tmp_path / "before", tmp_path / "after", TIME)
+    changes = {case["case"]: (case["mean_dice"]["before"], case["mean_dice"]["after"]) for case in found["cases"]}
+    assert changes == {"a": (0.5, 0.9), "a-2": pytest.approx((0.55, 0.95))}
+
+
+def test_cases_with_unlike_structures_share_a_page(tmp_path: Path) -> None:
+    heart = {"heart": {"name": "heart as one", "dice_expected": 0.7, "volume_ml": 9.0}}
+    for side in ("before", "after"):
+        _folder(tmp_path / side, "chambers", LOW, 0.5)
+        _folder(tmp_path / side, "outline", LOW, 0.5, structures=heart)
+    page = render_comparison(compare_assessments(tmp_path / "before", tmp_path / "after", TIME))
+    assert all(f">{name}</th>" in page for name in ("left ventricle", "heart as one"))
+    assert page.count("<td>n/a</td>") == 2
+
+
+@pytest.mark.parametrize(
+    "words", [("--fail-on", "reject"), ("--model", "runs/demo"), ("--no-report",), ("--resample",), ("--jobs", "2")]
+)
+def test_no_option_of_an_assessment_is_ignored(
+    tmp_path: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for side in ("before", "after"):
+        _folder(tmp_path / side, "a", LOW, 0.5)
+    command = ["assess", "--compare", str(tmp_path / "before"), str(tmp_path / "after")]
+    with pytest.raises(SystemExit) as left:
+        main([*command, *words])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith(f"whqa assess: {words[0]}: --compare judges nothing anew")
+    with pytest.raises(SystemExit) as left:
+        main([*command, "--minutes", "case=1,piece=0.5,ml=0.5", "-o", str(tmp_path / "out")])
+    assert left.value.code == 0

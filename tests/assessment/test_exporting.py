@@ -108,9 +108,12 @@ def test_settings_that_name_patients_or_places_stay_at_home_too(run: Path, tmp_p
         config["masks"]["external"] = {"nnunet": {"root": "/home/Smith", "unseen": True, "probabilities": "Smith/p"}}
         path.write_text(yaml.safe_dump(config))
         (path.parent / "COMPLETED").write_text("")
+    summary = json.loads((copy / "summary.json").read_text())
+    (copy / "summary.json").write_text(json.dumps(summary | {"mixed": "/home/Smith: label of case Smith changed"}))
     export_run(copy, tmp_path / "mine.whqa")
     found = members(tmp_path / "mine.whqa")
     assert [name for name, content in found.items() if b"Smith" in content] == []
+    assert json.loads(found["summary.json"])["mixed"] == "folds of different settings or data were put together"
     kept = yaml.safe_load(found["errormap/0/config.yaml"])
     assert kept["masks"]["external"]["nnunet"]["root"] == "withheld"
     assert kept["data"]["name"] == "phantom"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from whqa.assessment.batch_case import AssessOptions
 from whqa.assessment.pairs import Pair, Pairs
 from whqa.data.formats import stream
 from whqa.errors import InputError
-from whqa.structures import MMWHS
+from whqa.structures import ACDC, MMWHS
 
 Case = tuple[Path, Path]
 
@@ -101,3 +102,35 @@ def test_another_grid_is_refused_before_a_voxel_is_read(run: TrainedRun, case: C
     damaged.write_bytes(case[0].read_bytes()[:-300])
     with pytest.raises(InputError, match=r"mask\.nii\.gz: its grid differs .*between the image's.*; add --resample"):
         assess(damaged, tmp_path / "mask.nii.gz", run)
+
+
+@pytest.mark.parametrize("rule", ["pixdim", "affine", "refuse"])
+def test_an_image_in_memory_is_placed_as_its_file_is(run: TrainedRun, case: Case, tmp_path: Path, rule: Any) -> None:
+    """Of which the spacing of pixdim is twice that of the affine."""
+    image, label = (nib.load(path) for path in case)
+    for name, volume, stored in (("image", image, np.int16), ("mask", label, np.int16)):
+        raw = bytearray(nib.Nifti1Image(np.asanyarray(volume.dataobj).astype(stored), volume.affine).to_bytes())
+        raw[80:92] = (2 * np.linalg.norm(volume.affine[:3, :3], axis=0)).astype("<f4").tobytes()
+        (tmp_path / f"{name}.nii").write_bytes(raw)
+    files = tmp_path / "image.nii", tmp_path / "mask.nii"
+    theirs = replace(run, spacing_rule=rule)
+    if rule == "refuse":
+        for given, says in ((files, f"{files[0]}: pixdim says"), (map(nib.load, files), "^image: pixdim says")):
+            with pytest.raises(InputError, match=says + ".* which the run .* refuses; .*Nifti1Image"):
+                assess(*given, theirs)
+        return
+    by_path, in_memory = assess(*files, theirs), assess(*map(nib.load, files), theirs)
+    np.testing.assert_array_equal(in_memory.affine, by_path.affine)
+    assert in_memory.quality["image"]["spacing_mm"] == by_path.quality["image"]["spacing_mm"]
+    assert in_memory.quality["qi"] == by_path.quality["qi"]
+    told = [[w for w in found.quality["warnings"] if "contradicts itself" in w] for found in (by_path, in_memory)]
+    assert len(told[0]) == len(told[1]) > 0
+
+
+def test_a_folder_of_other_structures_is_refused_by_their_names(run: TrainedRun, case: Case, tmp_path: Path) -> None:
+    volume = nib.load(case[1])
+    other = nib.Nifti1Image((np.asanyarray(volume.dataobj) > 0).astype(np.uint8), volume.affine)
+    nib.save(other, tmp_path / "heart_atrium_left.nii.gz")
+    theirs = replace(run, scheme=ACDC)
+    with pytest.raises(InputError, match=r"holds la, and nothing of what the run .* judges \(rv, myo, lv\)"):
+        assess(case[0], tmp_path, theirs)

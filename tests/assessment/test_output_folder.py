@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whqa.assessment.batch_case import AssessOptions
-from whqa.assessment.output_folder import clear, folder_names, make_folder, new_folder, refuse_losing, refuse_overwriting
+from whqa.assessment.output_folder import (
+    clear,
+    folder_names,
+    make_folder,
+    new_folder,
+    refuse_losing,
+    refuse_overwriting,
+)
 from whqa.errors import InputError
 
 FOREIGN_REQUESTS: list[Any] = [

@@ -224,3 +224,19 @@ def test_a_table_that_was_written_on_windows(tmp_path: Path) -> None:
     (pair,) = pairs_of_table(tmp_path / "t.csv").found
     assert pair.image.is_file()
     assert pair.mask.is_file()
+
+
+def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
+    table = tmp_path / "pairs.csv"
+    table.write_bytes(b'image,mask,name\n\n"a.nii","m.nii","two\nlines"\nb.nii,\n')
+    pairs = pairs_of_table(table)
+    assert [pair.name for pair in pairs.found] == ["two\nlines"]
+    assert pairs.problems == (("b", f"{table}: line 5 has no mask"),)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_name_of_a_column_may_hold_another_separator(tmp_path: Path, separator: str) -> None:
+    table, other = tmp_path / "pairs.csv", {",": ";", ";": ",", "\t": ","}[separator]
+    table.write_text(separator.join(("image", "mask", f"size{other} ml")) + "\n" + separator.join(("a", "b", "3")))
+    (pair,) = pairs_of_table(table).found
+    assert (pair.image, pair.mask) == (tmp_path / "a", tmp_path / "b")

@@ -126,6 +126,9 @@ def test_labels_return_exactly_where_no_axis_is_resampled(scan: Scan, crop: tupl
     back = preprocess.restore_labels(cached, geometry)
     held = in_crop(places(scan, geometry), geometry, 0.25)
     assert held.sum() == cached.size
+    box = np.zeros(scan.shape, bool)
+    box[preprocess.kept_box(geometry)] = True
+    np.testing.assert_array_equal(box, held)
     np.testing.assert_array_equal(back, np.where(held, labels, 0))
     if crop is None:
         np.testing.assert_array_equal(back, labels)

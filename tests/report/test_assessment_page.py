@@ -215,7 +215,10 @@ def test_words_follow_the_numbers(assessed):
     assert "Worst: right atrium (expected Dice 0.40, 50 % of its voxels look wrong) and left ventricle (" in " ".join(
         wording.what_is_wrong(quality)
     )
-    assert "7 of 20 were bad, 35.0 % (95 % interval 15.0 to 59.0 %)" in wording.how_sure(quality)[1]
+    assert (
+        "7 of 20 were bad (35.0 % where each patient counts once, 95 % interval 15.0 to 59.0 %)"
+        in wording.how_sure(quality)[1]
+    )
     assert "unlike those" in wording.how_sure(quality)[-1]
     # a mask better than the run's own is judged too low
     assert wording.how_sure(quality)[-1].endswith("so these figures may be off in either direction.")

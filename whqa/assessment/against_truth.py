@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from whqa.contract.quality_json import Assessment
@@ -22,6 +23,8 @@ _SAME_PLACE = 1e-3
 def said_and_true(assessment: Assessment, reference: Path) -> str:
     """One line: QI beside Acc, expected Dice beside the true one, how well the errors were found, what correction did.
 
+    All of the box that was judged, of which they are said.
+
     Args:
         assessment: of a mask of the run's scheme.
         reference: label map on the grid of the image, in the values of the run's scheme.
@@ -29,8 +32,9 @@ def said_and_true(assessment: Assessment, reference: Path) -> str:
     Raises:
         InputError: the file is bad or lies on another grid.
     """
-    truth = _reference(assessment, reference)
-    mask, corrected = torch.from_numpy(assessment.mask), torch.from_numpy(assessment.corrected)
+    box = assessment.box or ...
+    given = (_reference(assessment, reference), assessment.mask, assessment.corrected, assessment.error_map)
+    truth, mask, corrected, told = (torch.from_numpy(values[box]) for values in given)
     error = error_map(mask, truth)
     quality, n_classes = assessment.quality, assessment.scheme.n_classes
     before, after = (segmentation_dice(m, truth, n_classes) for m in (mask, corrected))
@@ -38,7 +42,7 @@ def said_and_true(assessment: Assessment, reference: Path) -> str:
     parts = [
         f"QI over the heart {_said(quality['qi']['heart'])} / {one_minus_mean(error, heart):.3f}",
         f"volume {_said(quality['qi']['volume'])} / {one_minus_mean(error):.3f}",
-        f"error Dice {error_dice(torch.from_numpy(assessment.error_map), error):.3f}",
+        f"error Dice {error_dice(told, error):.3f}",
         "Dice "
         + ", ".join(_dice(assessment, key, value) for key, value in zip(assessment.scheme.keys, before, strict=True)),
         f"mean Dice after correction {_gain(before, after)}",
@@ -47,12 +51,12 @@ def said_and_true(assessment: Assessment, reference: Path) -> str:
     return "said / true: " + "; ".join(parts)
 
 
-def _reference(assessment: Assessment, path: Path) -> torch.Tensor:
+def _reference(assessment: Assessment, path: Path) -> npt.NDArray[np.uint8]:
     volume = read_label(path, assessment.scheme, announce=False)
     same = volume.array.shape == assessment.mask.shape
     if not same or not np.allclose(volume.affine, assessment.affine, atol=_SAME_PLACE):
         raise InputError(f"{path}: the reference does not lie on the grid of the image; leave --reference out")
-    return torch.from_numpy(volume.array)
+    return volume.array
 
 
 def _said(qi: Mapping[str, object]) -> str:

@@ -38,6 +38,7 @@ from whqa.assessment.output_folder import (
     REQUEST,
     TABLE,
     WORKLIST,
+    WRITTEN,
     clear,
     folder_names,
     keep_traceback,
@@ -51,12 +52,12 @@ from whqa.contract.quality_json import Assessment
 from whqa.errors import InputError, plain_messages
 from whqa.files import write_json, write_text
 from whqa.parallel import in_processes
-from whqa.process import cpus
+from whqa.process import cpus, memory_gib
 from whqa.results.correction_time import CorrectionTime
 
 Judge = Callable[..., Assessment]
 # Of one case at work: a scan of 160^3 takes 0.8 GB, one of 512 x 512 x 300 some more than this.
-_BYTES_AT_WORK = 2 << 30
+_GIB_AT_WORK = 2.0
 
 
 class _Asked(NamedTuple):
@@ -71,8 +72,7 @@ def usual_jobs() -> int:
     """As many cases at a time as there are CPUs, and memory for; one where a GPU computes."""
     if torch.cuda.is_available():
         return 1
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(cpus(), memory // _BYTES_AT_WORK))
+    return max(1, int(min(cpus(), memory_gib() // _GIB_AT_WORK)))
 
 
 def assess_many(
@@ -196,7 +196,9 @@ def _judged_or_kept(asked: _Asked, loaded: Callable[[], TrainedRun], judge: Judg
         )
         preview = folder / options.preview if options.preview else None
         write_assessment(assessment, folder, report=options.report, preview=preview)
-        write_json(folder / REQUEST, request)
+        # a series may have no place that segmentations could refer to
+        written = [name for name in options.outputs if (folder / name).is_file()]
+        write_json(folder / REQUEST, {**request, WRITTEN: written})
         return replace(case, quality=assessment.quality)
     except InputError as error:
         return _failed(case, str(error))

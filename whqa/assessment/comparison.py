@@ -76,7 +76,9 @@ def _judged(folder: Path) -> Judged:
             raise InputError(f"{place / QUALITY}: is not what `whqa assess` writes; assess it again")
         if "work" not in quality:
             raise InputError(f"{place / QUALITY}: was written by an older version of whqa; assess it again")
-        found[str(quality["case"])] = (place, quality)
+        # of cases with one name, which a batch tells apart by their folders, these are the names
+        name = str(quality["case"])
+        found[name if alone or name not in found else place.name] = (place, quality)
     if not found:
         raise InputError(f"{folder}: holds no {QUALITY}; give the folder that `whqa assess ... -o` wrote")
     return found

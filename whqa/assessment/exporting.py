@@ -42,6 +42,7 @@ _KEPT = (
 _KEPT_OF_DATA = ("_target_", "name", "modality", "n", "seed", "spacing_mm", "spacing_rule", "frames", "channel")
 _SUMMARY = "summary.json"
 _WITHHELD = "withheld"
+_MIXED = "folds of different settings or data were put together"
 
 Aliases = Mapping[str, Mapping[str, str]]
 """Column ("case", "patient") -> name in the run -> name in the file."""
@@ -82,7 +83,9 @@ def export_run(directory: Path, out: Path, with_cases: bool = False, license_fil
 
 
 def _summary(directory: Path) -> Summary:
-    return cast(Summary, read_json(directory / _SUMMARY, _summarize(directory)))
+    found = cast(Summary, read_json(directory / _SUMMARY, _summarize(directory)))
+    # how they differ is told with names of cases and paths
+    return {**found, "mixed": _MIXED} if "mixed" in found else found
 
 
 def _reading_summary(directory: Path) -> AbstractContextManager[None]:

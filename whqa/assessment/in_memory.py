@@ -8,16 +8,24 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from whqa.data.formats.nifti_placement import placed
+from whqa.data.formats.volume import SpacingRule
 from whqa.data.formats.volume_files import Volume, doubts
 from whqa.errors import InputError
 
 
-def in_memory(given: Any, what: str) -> Volume:
-    """A volume that is given as a nibabel image or as (array, affine); `what` it is, for messages.
+def in_memory(given: Any, what: str, spacing_rule: SpacingRule = "pixdim") -> Volume:
+    """A volume that is given as a nibabel image or as (array, affine).
+
+    Args:
+        given: of a nibabel image that was read from a file the header is believed as that of the file would be.
+        what: it is, for messages.
+        spacing_rule: what holds where pixdim and affine of a header disagree.
 
     Raises:
-        InputError: neither, not 3-D, or its affine is singular.
+        InputError: neither, not 3-D, its affine is singular, or its header is bad, see `read_grid`.
     """
+    conflict = None
     if isinstance(given, nib.spatialimages.SpatialImage):
         header = given.header if isinstance(given.header, nib.Nifti1Header) else None
         array, affine = np.asanyarray(given.dataobj), np.asarray(given.affine, dtype=np.float64)
@@ -33,6 +41,8 @@ def in_memory(given: Any, what: str) -> Volume:
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(f"{what}: singular affine")
     x, y, z = array.shape
+    if header is not None:
+        affine, conflict = placed(Path(given.get_filename() or what), header, (x, y, z), spacing_rule)
     return Volume(
         array.astype(np.uint8) if array.dtype == bool else array,
         affine,
@@ -40,4 +50,6 @@ def in_memory(given: Any, what: str) -> Volume:
         header,
         doubts=doubts(header, (x, y, z), affine),
         in_memory=True,
+        conflict=conflict,
+        spacing_rule=spacing_rule,
     )

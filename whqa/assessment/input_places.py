@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from whqa.assessment.in_memory import in_memory
 from whqa.assessment.model import TrainedRun
@@ -19,11 +19,14 @@ from whqa.data.dicom.dicom_files import folder_digest, require_dicom
 from whqa.data.dicom.dicom_masks import read_dicom_mask, series_of_mask
 from whqa.data.dicom.series import DicomImage, read_series
 from whqa.data.formats.file_names import case_name
+from whqa.data.formats.volume import SpacingRule
 from whqa.data.formats.volume_files import Grid, Volume, by_affine, holds_dicom, read_grid, read_layers
 from whqa.data.sources.names import APPENDAGE, HEART
 from whqa.errors import InputError
 from whqa.files import sha256
 from whqa.structures import LabelScheme
+
+_Place = TypeVar("_Place", bound=Grid | Volume)
 
 
 @dataclass(frozen=True)
@@ -70,22 +73,37 @@ def file_of(given: Any) -> InputFile | None:
 
 def conflict_of(place: Grid | Volume) -> list[str]:
     """How a header contradicts itself, in a sentence."""
-    if not isinstance(place, Grid) or not place.conflict:
+    if not place.conflict:
         return []
     return [f"the header of {place.path.name} contradicts itself, {place.conflict}; using {place.spacing_rule}"]
 
 
 def _grid(path: Path, run: TrainedRun) -> Grid:
-    if run.spacing_rule != "refuse":
-        return read_grid(path, run.spacing_rule)
-    grid = read_grid(path)
-    if grid.conflict:
+    return _refused(read_grid(path, _reading_rule(run)), run, by_affine(path))
+
+
+def place_in_memory(given: Any, what: str, run: TrainedRun) -> Volume:
+    """A volume that is no file, placed by the run's rule.
+
+    Raises:
+        InputError: see `whqa.assessment.in_memory.in_memory`; or the header contradicts itself, which the run refuses.
+    """
+    return _refused(in_memory(given, what, _reading_rule(run)), run, "nibabel.Nifti1Image(image.dataobj, image.affine)")
+
+
+def _reading_rule(run: TrainedRun) -> SpacingRule:
+    return "pixdim" if run.spacing_rule == "refuse" else run.spacing_rule
+
+
+def _refused(place: _Place, run: TrainedRun, remedy: str) -> _Place:
+    """The place, unless its header contradicts itself and the run refuses that."""
+    if place.conflict and run.spacing_rule == "refuse":
         raise InputError(
-            f"{path}: {grid.conflict}, which the run {run.path} refuses; if the affine is right, write the file "
-            f"by it: {by_affine(path)}",
+            f"{place.path}: {place.conflict}, which the run {run.path} refuses; if the affine is right, write the file "
+            f"by it: {remedy}",
             "header-conflict",
         )
-    return grid
+    return place
 
 
 def place_of_scan(image: InputFile, mask: InputFile | None, run: TrainedRun, series: str | None) -> Grid | Volume:
@@ -136,10 +154,16 @@ def places_of_mask(
 ) -> dict[str, Grid | Volume]:
     """Headers of the mask's files: of each structure where it is a folder of them, else of the whole, under ""."""
     if not isinstance(mask, InputFile):
-        return {"": in_memory(mask, "mask")}
+        return {"": place_in_memory(mask, "mask", run)}
     if mask.is_dicom:
         return {"": read_dicom_mask(mask.path, image, run.scheme.keys, stated)}
     if not mask.is_folder_of_parts:
         return {"": _map(mask.path, run)}
     files = structure_files(mask.path)
-    return {key: _grid(path, run) for key, path in files.items() if key in (*run.scheme.keys, HEART, APPENDAGE)}
+    judged = {key: path for key, path in files.items() if key in (*run.scheme.keys, HEART, APPENDAGE)}
+    if not judged:
+        raise InputError(
+            f"{mask.path}: holds {', '.join(files)}, and nothing of what the run {run.path} judges "
+            f"({', '.join(run.scheme.keys)}); give a mask of these, or another --model"
+        )
+    return {key: _grid(path, run) for key, path in judged.items()}

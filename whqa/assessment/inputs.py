@@ -15,13 +15,13 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from whqa.assessment.in_memory import in_memory
 from whqa.assessment.input_findings import InputFindings, input_findings
 from whqa.assessment.input_places import (
     InputFile,
     conflict_of,
     file_of,
     name_of_case,
+    place_in_memory,
     place_of_scan,
     places_of_mask,
     told_of_series,
@@ -122,7 +122,11 @@ def read_inputs(
     _check_scheme(stated or run.scheme, run)
     axes = stated_axes(options.orientation)
     image_file, mask_file = file_of(image), file_of(mask)
-    given = place_of_scan(image_file, mask_file, run, options.series) if image_file else in_memory(image, "image")
+    given = (
+        place_of_scan(image_file, mask_file, run, options.series)
+        if image_file
+        else place_in_memory(image, "image", run)
+    )
     series = given if isinstance(given, DicomImage) else None
     kind = _modality(options.modality or (series.modality if series else None), run)
     own = places_of_mask(mask_file or mask, given, run, stated)

@@ -17,7 +17,7 @@ from whqa.assessment.batch_case import AssessOptions, BatchCase
 from whqa.assessment.batch_table import table_row
 from whqa.assessment.input_places import InputFile
 from whqa.assessment.model import TrainedRun
-from whqa.assessment.output_folder import QUALITY, REQUEST
+from whqa.assessment.output_folder import QUALITY, REQUEST, WRITTEN
 from whqa.errors import InputError
 from whqa.files import read_json
 from whqa.results.correction_time import CorrectionTime
@@ -70,8 +70,10 @@ def kept_quality(folder: Path, request: Mapping[str, Any]) -> dict[str, Any] | N
     """quality.json of a folder that holds exactly what is asked for, or None."""
     try:
         # through JSON and back, as the stored one went
-        same = read_json(folder / REQUEST, "assess it again") == json.loads(json.dumps(request))
-        if not same or not all((folder / name).is_file() for name in request["outputs"]):
+        earlier = read_json(folder / REQUEST, "assess it again")
+        written = earlier.pop(WRITTEN, request["outputs"]) if isinstance(earlier, dict) else []
+        same = earlier == json.loads(json.dumps(request)) and set(written) <= set(request["outputs"])
+        if not same or not all((folder / name).is_file() for name in written):
             return None
         quality = read_json(folder / QUALITY, "assess it again")
     except InputError:

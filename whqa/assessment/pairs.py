@@ -10,6 +10,7 @@ images are folders or archives of a series, and masks folders, archives or files
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ from whqa.errors import InputError
 
 # nnU-Net's first channel, but as well a number that belongs to the name of a case
 _NUMBER = "_0000"
+_NEEDED = ("image", "mask")
 _OTHER_CHANNEL = re.compile(r"_(?!0000)\d{4}$")
 
 
@@ -112,7 +114,7 @@ def pairs_of_table(path: Path) -> Pairs:
     """
     rows = _read_table(path)
     found, problems = [], []
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         image, mask = row.get("image", ""), row.get("mask", "")
         name = row.get("name") or (case_name(Path(image).name) if image else f"line {number}")
         modality = row.get("modality", "").lower() or None
@@ -320,20 +322,30 @@ def _beside(table: Path, name: str) -> Path:
     return path if "\\" not in name or path.exists() else table.parent / name.replace("\\", "/")
 
 
-def _read_table(path: Path) -> list[Mapping[str, str]]:
+def _read_table(path: Path) -> list[tuple[int, Mapping[str, str]]]:
+    """Rows with the number of the line on which each begins."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        header = lines[0] if lines else ""
-        separator = next((s for s in ",;\t" if s in header), ",")
-        reader = csv.DictReader(lines, delimiter=separator)
-        columns = {name: (name or "").strip().lower() for name in reader.fieldnames or ()}
-        rows = [{columns[k]: (v or "").strip() for k, v in row.items() if k in columns} for row in reader]
+        text = path.read_text(encoding="utf-8-sig")
+        # a name of another column may hold any of them
+        separators = (s for s in ",;\t" if set(_NEEDED) <= set(_header(text, s)))
+        separator = next(separators, ",")
+        columns, reader = _header(text, separator), csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        next(reader, None)
+        rows, begins = [], reader.line_num + 1
+        for cells in reader:
+            rows.append((begins, dict(zip(columns, (cell.strip() for cell in cells), strict=False))))
+            begins = reader.line_num + 1
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, csv.Error, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not readable as a CSV table ({error}); save it as CSV in UTF-8") from None
-    missing = [name for name in ("image", "mask") if name not in columns.values()]
+    missing = [name for name in _NEEDED if name not in columns]
     if missing:
-        there = ", ".join(filter(None, columns.values())) or "none"
+        there = ", ".join(filter(None, columns)) or "none"
         raise InputError(f"{path}: column {missing[0]!r} is missing; there are {there[:200]}")
-    return [row for row in rows if any(row.values())]
+    return [(number, row) for number, row in rows if any(row.values())]
+
+
+def _header(text: str, separator: str) -> list[str]:
+    first = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+    return [name.strip().lower() for name in first]

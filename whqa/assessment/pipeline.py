@@ -31,6 +31,7 @@ from whqa.assessment.quality_record import Findings, Moments, quality_record
 from whqa.assessment.run_grid import CaseOnGrid, from_run_grid, to_run_grid
 from whqa.assessment.told_opinion import ToldOpinion, check_told, told_opinion
 from whqa.contract.quality_json import Assessment, QualityJson
+from whqa.data.preprocess import kept_box
 from whqa.errors import InputError
 from whqa.structures import LabelScheme
 
@@ -114,6 +115,7 @@ def _assessment(run: TrainedRun, found: Findings, quality: QualityJson) -> Asses
         corrected_values=inputs.to_values(maps.corrected),
         opinion=maps.opinion,
         dicom=inputs.dicom,
+        box=kept_box(found.case.geometry),
     )
 
 

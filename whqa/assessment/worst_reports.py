@@ -29,18 +29,19 @@ from whqa.results.tables import read_run
 from whqa.results.worst_masks import report_name, worst_first
 
 
-def write_worst_reports(run_dir: Path, n: int) -> Iterator[Path]:
+def write_worst_reports(run_dir: Path, n: int, mixed: bool = False) -> Iterator[Path]:
     """Write <run>/reports/<case>/ of the `n` worst judged masks, see `write_assessment`; yields each when it is there.
 
     Args:
         run_dir: runs/<experiment>, complete; the cohort must still lie where it was trained from.
         n: how many.
+        mixed: also where the table was made of folds that saw other data than each other.
 
     Raises:
         InputError: the run is not complete, or its scans are gone or others than they were.
     """
     run_dir = as_named(run_dir)
-    tables = read_run(run_dir)
+    tables = read_run(run_dir, mixed)
     cohort = cohort_of_run(run_dir)
     runs: dict[int, TrainedRun] = {}
     for row in worst_first(tables).head(n).to_dict("records"):

@@ -7,6 +7,9 @@ import json
 
 from whqa.errors import InputError
 
+# What a comparison takes; the rest is of an assessment.
+_TAKEN = {"command", "run", "image", "mask", "compare", "json", "out", "minutes"}
+
 
 def run_comparison(options: argparse.Namespace) -> int:
     """Print what got better, write it where -o is given."""
@@ -14,6 +17,7 @@ def run_comparison(options: argparse.Namespace) -> int:
 
     if options.image is not None:
         raise InputError(f"{options.image}: --compare takes two folders of `whqa assess` and no IMAGE; leave it out")
+    _refuse_others(options)
     time = correction_time(options.minutes)
     from whqa.assessment.comparison import COMPARISON, COMPARISON_PAGE, compare_assessments
 
@@ -42,3 +46,15 @@ def run_comparison(options: argparse.Namespace) -> int:
         if not options.json:
             print(options.out / COMPARISON_PAGE)
     return 0
+
+
+def _refuse_others(options: argparse.Namespace) -> None:
+    """No option is ignored in silence."""
+    from whqa.cli.commands import command_parser
+
+    usual = vars(command_parser().parse_args(["assess"]))
+    names = {"report": "no-report"}
+    for name, value in vars(options).items():
+        if name not in _TAKEN and value != usual.get(name):
+            option = "--" + names.get(name, name).replace("_", "-")
+            raise InputError(f"{option}: --compare judges nothing anew and takes no such option; leave it out")

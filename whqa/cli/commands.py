@@ -237,7 +237,7 @@ def _summarize(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.reports:
         from whqa.assessment.worst_reports import write_worst_reports
 
-        for path in write_worst_reports(options.directory, options.reports):
+        for path in write_worst_reports(options.directory, options.reports, options.mixed):
             print(path / "report.html", flush=True)
     summary = summarize(options.directory, mixed=options.mixed)
     if options.wandb:

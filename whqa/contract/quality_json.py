@@ -378,6 +378,7 @@ class Assessment:
         corrected_values: the corrected mask in the values and type of the mask's own file.
         opinion: most probable labels of the second opinion, uint8, 0 outside the box that was judged; None without.
         dicom: of an image that was a DICOM series: what results need to be written as DICOM, of `whqa.data.dicom`.
+        box: voxels that were judged, a slice an axis; None for all.
     """
 
     name: str
@@ -394,3 +395,4 @@ class Assessment:
     corrected_values: npt.NDArray[np.integer] | None = None
     opinion: npt.NDArray[np.uint8] | None = None
     dicom: Any = None
+    box: tuple[slice, slice, slice] | None = None

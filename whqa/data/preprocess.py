@@ -186,6 +186,14 @@ def lost_voxels(volume: Volume, geometry: Geometry) -> dict[int, float]:
     return {int(i): 1 - float(inside[i] / total[i]) for i in np.flatnonzero(total) if i}
 
 
+def kept_box(geometry: Geometry) -> tuple[slice, slice, slice]:
+    """The voxels of the file's own grid that the crop keeps."""
+    kept = [line.inside(size) for line, size in zip(geometry.lines_back(), geometry.shape, strict=True)]
+    sides = [np.flatnonzero(kept[axis][::flip]) for axis, flip in geometry.orientation]
+    first, second, third = (slice(int(side[0]), int(side[-1]) + 1) if len(side) else slice(0) for side in sides)
+    return first, second, third
+
+
 def restore_labels(indices: npt.NDArray[np.uint8], geometry: Geometry) -> npt.NDArray[np.uint8]:
     """Label indices (D, H, W) of the cache grid on the original grid; background outside the crop."""
     _check_shape(indices, geometry)

@@ -28,7 +28,7 @@ def render_comparison(found: ComparedAssessments) -> str:
         shown=shown_change,
         time_words=time_words,
         pieces=pieces_words,
-        structures=[(key, s["name"]) for key, s in found["cases"][0]["structures"].items()],
+        structures=[*{key: s["name"] for case in found["cases"] for key, s in case["structures"].items()}.items()],
     )
 
 

@@ -200,10 +200,10 @@ def _risk(verdict: Mapping[str, Any]) -> str:
     if not known or not known["n"]:
         return f"None of the run's own masks was {outcome}, so the risk of this verdict is not known."
     bad = f", where bad means: {risk['bad_if']}" if risk.get("bad_if") else ""
-    interval = f" (95 % interval {percents(known['ci95'])})" if known.get("ci95") else ""
+    interval = f", 95 % interval {percents(known['ci95'])}" if known.get("ci95") else ""
     return (
-        f"Of the run's own masks that this rule {outcome}, {known['bad']} of {known['n']} were bad, "
-        f"{percent(known['rate'])}{interval}{bad}."
+        f"Of the run's own masks that this rule {outcome}, {known['bad']} of {known['n']} were bad "
+        f"({percent(known['rate'])} where each patient counts once{interval}){bad}."
     )
 
 

@@ -16,8 +16,9 @@ from whqa.data.dicom.contours import filled
 from whqa.data.dicom.dicom_masks import read_dicom_mask, series_of_mask
 from whqa.data.dicom.seg_writing import ERROR_SEGMENT, structure_segments, write_segmentation
 from whqa.data.dicom.series import DicomImage, read_series
+from whqa.data.sources.names import ONE_HEART
 from whqa.errors import InputError
-from whqa.structures import ACDC, LabelScheme
+from whqa.structures import ACDC, LabelScheme, label_scheme
 
 Array = np.ndarray
 KEYS = ACDC.keys
@@ -131,6 +132,15 @@ def test_segments_by_label_and_by_code(image: DicomImage, labels: Array, tmp_pat
     np.testing.assert_array_equal(_on(image, mask), labels)
     assert mask.names == {1: "RV", 2: "Myocardium", 3: "left ventricle"}
     assert mask.notes == ("its segment 'Segment_3' is lv by its code",)
+
+
+def test_a_label_map_may_name_more_than_is_judged(image: DicomImage, labels: Array, tmp_path: Path) -> None:
+    array = np.where(labels == 0, 4, labels)
+    path = _write(tmp_path / "m.dcm", image, array, [*NAMED, ("Sac", "Pericardium")])
+    stated = label_scheme({"rv": [1], "myo": [2], "lv": [3], "pericardium": [4]})
+    np.testing.assert_array_equal(_on(image, read_dicom_mask(path, image, KEYS, stated)), labels)
+    with pytest.raises(InputError, match=f"none of its 4 segment.s. is a chamber of the heart; {ONE_HEART}"):
+        read_dicom_mask(path, image, KEYS, label_scheme({"heart": [1]}))
 
 
 def test_fractions_count_from_half_on(image: DicomImage, labels: Array, tmp_path: Path) -> None:

@@ -100,13 +100,15 @@ def parts_of_heart(
     remedy = f"say which number is which: --label-map {numbers}, with the numbers of its {what}s ({shown}{more})"
     if stated is not None:
         meaning = {value: key for key, value in stated.values.items()} | dict(stated.aliases)
-        found = {part.number: meaning[part.number] for part in parts if part.number in meaning}
+        # a label map may name more than is judged, such as the pericardium
+        found = {part.number: key for part in parts if (key := meaning.get(part.number)) in STRUCTURES}
         names: dict[int, str] = {}
     else:
         found = {part.number: key for part in parts if (key := _key_of(path, part, what, remedy)) is not None}
         names = {part.number: _name_of(part, found[part.number]) for part in parts if part.number in found}
     if not set(found.values()) - VESSELS:
-        helps = ONE_HEART if any(structure_key(part.label) == "heart" for part in parts) else remedy
+        named = {structure_key(part.label) for part in parts} | set(() if stated is None else stated.values)
+        helps = ONE_HEART if "heart" in named else remedy
         raise InputError(f"{path}: none of its {len(parts)} {what}(s) is a chamber of the heart; {helps}")
     order = [*STRUCTURES]
     found = dict(sorted(found.items(), key=lambda item: order.index(item[1])))

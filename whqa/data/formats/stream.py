@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import stat
 import zlib
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ import numpy.typing as npt
 from isal import igzip, igzip_lib, isal_zlib
 
 from whqa.errors import InputError
+from whqa.process import memory_gib
 
 Encoding = Literal["raw", "gzip", "zlib"]
 
@@ -160,14 +160,11 @@ def _stated_length(path: Path, payload: Payload) -> int | None:
 
 
 def _check_memory(path: Path, declared: int) -> None:
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return
+    memory = memory_gib() * 2**30
     if declared > memory:
         raise InputError(
-            f"{path}: the header declares {declared:,} bytes of voxels, this machine has {memory:,} bytes of memory; "
-            "crop or resample the scan"
+            f"{path}: the header declares {declared:,} bytes of voxels, this machine has {memory:,.0f} bytes "
+            "of memory; crop or resample the scan"
         )
 
 

@@ -84,6 +84,7 @@ class Volume:
         notes: what reading had to assume or mend, for people, each to stand behind the file's name.
         doubts: as of `Grid`, of a volume in memory.
         in_memory: whether it was never a file; `path` then is a word for it.
+        conflict, spacing_rule: as of `Grid`, of a volume in memory.
     """
 
     array: npt.NDArray[Any]
@@ -93,6 +94,8 @@ class Volume:
     notes: tuple[str, ...] = ()
     doubts: tuple[Doubt, ...] = ()
     in_memory: bool = False
+    conflict: str | None = None
+    spacing_rule: SpacingRule = "pixdim"
 
     @property
     def shape(self) -> tuple[int, ...]:
