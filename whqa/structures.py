@@ -49,6 +49,11 @@ STRUCTURES: dict[str, Structure] = {
         Structure("pa", "pulmonary artery", "#F0E442"),
     )
 }
+GREAT_VESSELS = frozenset(("ao", "pa"))
+"""They run out of the heart: most scans cut them, scans of other regions show them, and a mask of them alone is none
+of a heart."""
+VENTRICLES = frozenset(("lv", "rv", "myo"))
+"""What short-axis scans show."""
 
 
 @dataclass(frozen=True)

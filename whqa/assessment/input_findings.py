@@ -16,8 +16,8 @@ from whqa.data.findings.intensity import blood_findings, intensity_findings
 from whqa.data.findings.neighbours import neighbour_findings
 from whqa.data.findings.sides import flips, says_nothing
 from whqa.data.formats.volume_files import Grid, Volume
+from whqa.structures import VENTRICLES
 
-_VENTRICLES = frozenset(("lv", "rv", "myo"))
 # Told as they are, without a doubt about the verdict: of the first, one reading is the standard's; the second is a
 # fault of the mask that the networks see as well.
 _TOLD_ALONE = frozenset(("two-places", "disconnected-structure"))
@@ -83,7 +83,7 @@ def _warnings(findings: Iterator[Finding]) -> list[Finding]:
 def _of_image(place: Grid | Volume, image: Volume, modality: Modality, keys: tuple[str, ...]) -> Iterator[Finding]:
     yield from intensity_findings(image.array, modality)
     yield from place_findings(place, place.path.name, SIDES_UNKNOWN)
-    yield from grid_findings(image.shape, image.affine, not set(keys) <= _VENTRICLES)
+    yield from grid_findings(image.shape, image.affine, not set(keys) <= VENTRICLES)
 
 
 def _of_mask(mask: Volume, keys: tuple[str, ...]) -> Iterator[Finding]:

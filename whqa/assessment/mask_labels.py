@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from whqa.data.formats.volume_files import Grid, LayeredLabels, Volume, label_names
-from whqa.data.sources.names import APPENDAGE, HEART, ONE_HEART, VESSELS, structure_key
+from whqa.data.sources.names import APPENDAGE, HEART, ONE_HEART, structure_key
 from whqa.errors import InputError
-from whqa.structures import SCHEMES, STRUCTURES, LabelScheme, merged_scheme
+from whqa.structures import GREAT_VESSELS, SCHEMES, STRUCTURES, LabelScheme, merged_scheme
 
 # What programs write where nobody gave a name.
 _NO_NAME = re.compile(r"(segment|label|class|structure|region|roi|value|mask|object)?[\W_]*\d*", re.IGNORECASE)
@@ -38,7 +38,7 @@ def scheme_of_mask(
     if not names:
         return stated or of_run, ()
     structures = {v: key for v, name in names.items() if (key := structure_key(name)) in STRUCTURES}
-    usable = bool(set(structures.values()) - VESSELS)
+    usable = bool(set(structures.values()) - GREAT_VESSELS)
     if stated is not None:
         remedy = "leave --label-map out, then the names in the file are used" if usable else ""
         return stated, _checked(path, names, stated, remedy)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from whqa.data.sources.names import HEART, VESSELS
-from whqa.structures import STRUCTURES, LabelScheme
+from whqa.data.sources.names import HEART
+from whqa.structures import GREAT_VESSELS, STRUCTURES, LabelScheme
 
 if TYPE_CHECKING:
     from whqa.assessment.model import TrainedRun
 
-CHAMBERS = tuple(key for key in STRUCTURES if key not in VESSELS)
+CHAMBERS = tuple(key for key in STRUCTURES if key not in GREAT_VESSELS)
 """What the heart consists of, the myocardium among them."""
 ONLY_OUTLINE = (
     "The mask has the heart as one structure: its outline is judged and not its chambers, and without intervals, as "

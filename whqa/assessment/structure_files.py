@@ -18,9 +18,9 @@ from whqa.data.formats.volume_files import (
 )
 from whqa.data.reading import BINARY_MASK
 from whqa.data.sources.listing import list_files
-from whqa.data.sources.names import APPENDAGE, HEART, VESSELS, structure_key
+from whqa.data.sources.names import APPENDAGE, HEART, structure_key
 from whqa.errors import InputError
-from whqa.structures import STRUCTURES, LabelScheme
+from whqa.structures import GREAT_VESSELS, STRUCTURES, LabelScheme
 
 _READ = (HEART, APPENDAGE, *STRUCTURES)
 PARTS = "segmentations"
@@ -41,7 +41,7 @@ def structure_files(folder: Path) -> dict[str, Path]:
         key = structure_key(stem(path.name))
         if key in _READ and parts.setdefault(key, path) != path:
             raise InputError(f"{folder}: {parts[key].name} and {path.name} are both {key}; remove one of them")
-    if parts.keys() & STRUCTURES.keys() - VESSELS:
+    if parts.keys() & STRUCTURES.keys() - GREAT_VESSELS:
         return {key: parts[key] for key in STRUCTURES if key in parts}
     if not files:
         raise InputError(f"{folder}: not a mask but {describe_foreign(folder)}")
@@ -56,7 +56,7 @@ def structure_files(folder: Path) -> dict[str, Path]:
 def is_structure_folder(folder: Path) -> bool:
     """Whether a folder holds files that are named as structures of a heart, or as the heart itself."""
     names = (structure_key(stem(path.name)) for path in list_files(folder, depth=0).files.values())
-    return any(name == HEART or name in STRUCTURES.keys() - VESSELS for name in names)
+    return any(name == HEART or name in STRUCTURES.keys() - GREAT_VESSELS for name in names)
 
 
 def structure_folders(folder: Path) -> list[Path]:

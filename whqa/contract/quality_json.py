@@ -90,7 +90,8 @@ class QualityIndicator(TypedDict):
 
     Attributes:
         value: QI, 1 - mean of the calibrated error probabilities; null where the mask has no voxel on the run's grid.
-        soft: the same number as `value`, under the name that it has in summary.json; null together with it.
+        soft: the same number as `value`, under the name that it has in summary.json; null together with it. Of a run of
+            an older version, whose `value` is of the error map, 1 - mean P.
         interval: for the true Acc, of the confidence above; null where the run has too few unseen masks like it.
         reason: why one of them is null; null where none is.
     """
@@ -117,7 +118,7 @@ class StructureCorrection(TypedDict):
     """Whether one structure was corrected, and why.
 
     Attributes:
-        applied: whether any of its voxels was to change.
+        applied: whether it was changed, which is where its Dice is expected to gain.
         gain_expected: in its Dice; null where it was left alone.
         reason: in plain words.
     """

@@ -37,7 +37,6 @@ from whqa.data.case import Case, Cohort, Modality
 from whqa.data.formats.volume_files import Volume
 from whqa.data.points import structure_points
 from whqa.data.preprocess import (
-    GREAT_VESSELS,
     Geometry,
     Preprocess,
     heart_of,
@@ -49,6 +48,7 @@ from whqa.data.reading import read_case
 from whqa.errors import InputError
 from whqa.files import sha256, write_json, write_text
 from whqa.process import exclusive
+from whqa.structures import GREAT_VESSELS
 
 _MAX_LOST = 0.01
 # A file younger than this could change once more without a change of its times, which some file systems keep in

@@ -36,6 +36,7 @@ from whqa.data.case import Modality
 from whqa.data.formats.volume_files import Volume, header_from_bytes, header_to_bytes, voxel_sizes
 from whqa.data.preprocess_settings import Preprocess
 from whqa.data.resample import Line, interpolate, interpolate_labels, labelled_box
+from whqa.structures import GREAT_VESSELS
 
 Triple = tuple[float, float, float]
 
@@ -43,8 +44,6 @@ Triple = tuple[float, float, float]
 _CT_TISSUE = (0.0, 600.0)
 # Tissue is looked at this finely, in mm: its centroid needs no more.
 _TISSUE_STEP = 2.0
-# The great vessels run out of the heart and most scans cut them.
-GREAT_VESSELS = frozenset({"ao", "pa"})
 # A grid this close to the wanted spacing is left alone: interpolation would only blur it.
 _SAME_SPACING = 1e-3
 

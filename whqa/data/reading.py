@@ -10,10 +10,8 @@ from whqa.data.alignment import check_lattice, on_lattice_of
 from whqa.data.case import Case, Cohort
 from whqa.data.formats.volume_files import Grid, Volume, read_grid, read_image, read_label
 from whqa.errors import InputError
-from whqa.structures import LabelScheme
+from whqa.structures import GREAT_VESSELS, LabelScheme
 
-# Scans of other regions show them too.
-_VESSELS = {"ao", "pa"}
 BINARY_MASK = LabelScheme("binary mask", {"structure": 1}, aliases={255: "structure"})
 """Of a file that holds one structure: 1 or 255 is inside."""
 
@@ -49,7 +47,7 @@ def read_reference(cohort: Cohort, case: Case, image: Volume | Grid) -> Volume |
             raise InputError(f"{path}: structure {key!r} is not of the scheme {cohort.scheme.name!r}")
         part = on_lattice_of(image, read_label(path, BINARY_MASK, cohort.spacing_rule, announce=False))
         inside = part.array != 0
-        heart |= key not in _VESSELS and bool(inside.any())
+        heart |= key not in GREAT_VESSELS and bool(inside.any())
         if whole is None:
             whole = Volume(np.zeros_like(part.array), part.affine, path, part.header, part.notes)
         whole.array[inside] = cohort.scheme.keys.index(key) + 1

@@ -32,6 +32,7 @@ from whqa.data.case import Case, Cohort
 from whqa.data.folds import Folds
 from whqa.data.formats.volume_files import Volume, read_class_maps, read_grid, read_label
 from whqa.data.preprocess import preprocess_label
+from whqa.data.reading import BINARY_MASK
 from whqa.errors import InputError
 from whqa.files import sha256, write_rows
 from whqa.masks import external_opinion
@@ -48,7 +49,6 @@ AGREEMENT = 0.9
 """Of each structure: a mask is its program's most probable labels but for what was mended afterwards."""
 KEPT = 0.5
 """Of all that is most probably a structure: what a program leaves in its mask at least."""
-_PART = LabelScheme("binary mask", {"structure": 1}, aliases={255: "structure"})
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _files(case: Case, scheme: LabelScheme, keys: Sequence[str]) -> Iterator[tup
     if case.label is not None:
         yield _indices(scheme.keys, keys), case.label, scheme
     for key, path in case.parts.items():
-        yield _indices((key,), keys), path, _PART
+        yield _indices((key,), keys), path, BINARY_MASK
 
 
 def _indices(of_file: Sequence[str], keys: Sequence[str]) -> np.ndarray:

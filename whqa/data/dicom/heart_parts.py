@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from whqa.data.sources.names import ONE_HEART, VESSELS, structure_key
+from whqa.data.sources.names import ONE_HEART, structure_key
 from whqa.errors import InputError
-from whqa.structures import STRUCTURES, LabelScheme
+from whqa.structures import GREAT_VESSELS, STRUCTURES, LabelScheme
 
 
 class Code(NamedTuple):
@@ -106,7 +106,7 @@ def parts_of_heart(
     else:
         found = {part.number: key for part in parts if (key := _key_of(path, part, what, remedy)) is not None}
         names = {part.number: _name_of(part, found[part.number]) for part in parts if part.number in found}
-    if not set(found.values()) - VESSELS:
+    if not set(found.values()) - GREAT_VESSELS:
         named = {structure_key(part.label) for part in parts} | set(() if stated is None else stated.values)
         helps = ONE_HEART if "heart" in named else remedy
         raise InputError(f"{path}: none of its {len(parts)} {what}(s) is a chamber of the heart; {helps}")

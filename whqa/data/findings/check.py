@@ -24,8 +24,8 @@ from whqa.data.formats.volume_files import Grid, Volume, read_grid, read_image, 
 from whqa.data.reading import read_reference
 from whqa.errors import InputError
 from whqa.parallel import in_processes
+from whqa.structures import VENTRICLES
 
-_VENTRICLES = {"lv", "rv", "myo"}
 _UNUSED = "belongs to no case, so it is not read; give it and its partner names of the layout, or move it away"
 _ANY_VALUE = range(-1024, 1 << 15)
 
@@ -132,7 +132,7 @@ def _findings(cohort: Cohort, checked: CheckedCase) -> Iterator[Finding]:
     image: Volume | None = None
     if grids[0] is not None:
         _describe(checked, grids[0])
-        yield from grid_findings(grids[0].shape, grids[0].affine, not set(cohort.scheme.keys) <= _VENTRICLES)
+        yield from grid_findings(grids[0].shape, grids[0].affine, not set(cohort.scheme.keys) <= VENTRICLES)
         try:
             image = read_image(case.image, cohort.spacing_rule, announce=False)
         except InputError as error:

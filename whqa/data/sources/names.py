@@ -26,8 +26,6 @@ _NAMES = {
     "ao": "ao aa aorta ascending_aorta aorta_ascending asc_aorta",
     "pa": "pa pulmonary_artery pulmonary_trunk main_pulmonary_artery",
 }
-VESSELS = frozenset(("ao", "pa"))
-"""A mask of these alone is none of a heart."""
 HEART = "heart"
 """Key of the heart as one structure, which a mask may have in place of its chambers."""
 APPENDAGE = "atrial_appendage_left"
