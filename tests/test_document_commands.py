@@ -19,6 +19,7 @@ from whqa.cli.commands import command_parser, settings_of
 from whqa.config.cohorts import sources
 from whqa.config.instantiate import config_dir
 from whqa.config.launcher import slurm_settings, without_launcher
+from whqa.config.schema import Config
 from whqa.config.words import check_overrides, compose_config, sweep_choices
 from whqa.errors import InputError
 
@@ -61,6 +62,19 @@ def shown() -> list[tuple[str, str]]:
                 ours = []
             if len(ours) > 1:
                 found.setdefault(tuple(ours), (name, line))
+    return list(found.values())
+
+
+def shown_settings() -> list[tuple[str, list[str]]]:
+    """Document and settings that it quotes together, without a command before them."""
+    heads = {*(path.name for path in config_dir().iterdir()), "hydra", *Config.__annotations__}
+    found: dict[str, tuple[str, list[str]]] = {}
+    for name in DOCUMENTS:
+        for line in commands((ROOT / name).read_text("utf-8")):
+            words = line.split() if line.count("=") > 1 and not re.search(r"[<'\"]|\.\.\.|[A-Z]{3}", line) else []
+            named = [re.match(r"\+{0,2}(\w+)[\w./]*=\S", word) for word in words]
+            if len(words) > 1 and all(one and one[1] in heads for one in named):
+                found.setdefault(line, (name, words))
     return list(found.values())
 
 
@@ -176,6 +190,18 @@ def wrong_extra(words: Sequence[str]) -> str:
 def test_the_commands_of_the_documents_can_be_given() -> None:
     found = [f"{name}: {line}: {why}" for name, line in shown() if (why := wrong(line))]
     assert "\n".join(found) == ""
+
+
+def test_settings_that_are_quoted_together_can_be_given_together() -> None:
+    found = shown_settings()
+    assert len(found) > 3
+    bad = []
+    for name, words in found:
+        try:
+            compose_config(["experiment=demo", *without_launcher(words)])
+        except InputError as error:
+            bad.append(f"{name}: {' '.join(words)}: {error}")
+    assert "\n".join(bad) == ""
 
 
 def test_there_are_commands_of_every_sort() -> None:

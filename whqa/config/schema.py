@@ -121,7 +121,7 @@ class ErrorMapConfig(ErrorMapSettings, Dropout, StageConfig):
     Attributes:
         balance: how training masks are drawn: "final" evenly over bins of their error rate but for a share of delivered
             ones, "quality" evenly over the bins, "none" all alike.
-        delivered: that share, of masks as a segmenter or another program delivers them.
+        delivered: that share, of masks as a segmenter or another program delivers them, augmented ones among them.
         train_kinds: mask kinds, with or without number, that are learned from, an ablation; null takes all but those
             for the test alone, "unfinished" stands for "side" and "early".
         test_kinds: mask kinds that the test judges, with or without number, to save time; null judges all, and other
