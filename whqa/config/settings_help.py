@@ -43,7 +43,7 @@ directory with COMPLETED is finished, and one of other settings is refused.
 
 examples:
   whqa train experiment=demo stage=segmenter fold=0
-  whqa train -m experiment=demo stage=segmenter fold=0,0-1,0-2      (whose masks the next one needs)
+  whqa train -m experiment=demo stage=segmenter fold=0,0-1,0-2
   whqa train experiment=demo stage=errormap fold=0
   whqa train experiment=demo --cfg job
   whqa train -m experiment=demo stage=segmenter fold=0,1,2 segmenter.learning_rate=1e-3,2e-3
