@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from summarised import STRUCTURES, all_rows, edit_table, walk
 
+from whqa.assessment.worst_reports import write_worst_reports
 from whqa.errors import InputError
 from whqa.summarize import summarize
 
@@ -118,6 +119,17 @@ def test_a_gap_in_the_rows_of_a_method_with_an_error_map_is_refused(tmp_path, wr
     table.to_csv(path, index=False)
     with pytest.raises(InputError, match=r"boundary\) has no hit_voxels"):
         summarize(run, Console(file=io.StringIO()))
+
+
+def test_reports_of_folds_of_other_data_are_written_where_these_are_put_together(run, monkeypatch):
+    monkeypatch.setattr("whqa.assessment.worst_reports.cohort_of_run", lambda directory: None)
+    path = run / "errormap" / "1" / "made_from.json"
+    record = json.loads(path.read_text())
+    record["cases"]["1003"]["image"] = "another"
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match="saw other data"):
+        list(write_worst_reports(run, 0))
+    assert list(write_worst_reports(run, 0, mixed=True)) == []
 
 
 def test_folds_of_other_data_are_put_together_only_on_demand_and_said_to_be(run, unlike_contract, capsys):

@@ -275,3 +275,12 @@ def test_runs_of_one_text_but_for_their_places_are_of_one_experiment(tmp_path: P
     path.write_text(path.read_text().replace(f"\n{spoilt}\n", f"\n{line}\n"))
     with pytest.raises(InputError, match=spoilt.split(":")[0]):
         refuse_mixed_settings(runs)
+
+
+def test_settings_of_another_source_are_named_with_what_takes_them_out() -> None:
+    words = ["experiment=demo", "data=acdc", "data.root=/data/acdc"]
+    with pytest.raises(InputError, match=r"^data\.n, data\.spacing_mm: not of read_acdc, ") as caught:
+        make(compose_config(words).data)
+    remedy = str(caught.value).rpartition("take it out: ")[2].split()
+    with pytest.raises(InputError, match="/data/acdc"):
+        make(compose_config([*words, *remedy]).data)

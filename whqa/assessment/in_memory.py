@@ -8,9 +8,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from whqa.data.formats.nifti_placement import placed
-from whqa.data.formats.volume import SpacingRule
-from whqa.data.formats.volume_files import Volume, doubts
+from whqa.data.formats.volume_files import SpacingRule, Volume, doubts, placed
 from whqa.errors import InputError
 
 

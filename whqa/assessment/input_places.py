@@ -19,8 +19,7 @@ from whqa.data.dicom.dicom_files import folder_digest, require_dicom
 from whqa.data.dicom.dicom_masks import read_dicom_mask, series_of_mask
 from whqa.data.dicom.series import DicomImage, read_series
 from whqa.data.formats.file_names import case_name
-from whqa.data.formats.volume import SpacingRule
-from whqa.data.formats.volume_files import Grid, Volume, by_affine, holds_dicom, read_grid, read_layers
+from whqa.data.formats.volume_files import Grid, SpacingRule, Volume, by_affine, holds_dicom, read_grid, read_layers
 from whqa.data.sources.names import APPENDAGE, HEART
 from whqa.errors import InputError
 from whqa.files import sha256

@@ -122,7 +122,7 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.compare is not None:
         from whqa.cli.assess_compare import run_comparison
 
-        return run_comparison(options)
+        return run_comparison(options, _usual())
     _check_given(options)
     if options.model is None:
         raise InputError(NO_MODEL)
@@ -160,15 +160,25 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
     )
     model = load_run(model_path, options.fold)
     _check_told(options, pairs, model)
-    if options.reference is not None and not options.reference.exists():
-        raise InputError(f"{options.reference}: no such file; give the label map of {options.image}, or no --reference")
-    if options.reference is not None and pairs is not None:
-        raise InputError(
-            f"--reference {options.reference}: is the truth of one mask; IMAGE and MASK are folders or a table"
-        )
+    _check_reference(options, pairs)
     if pairs is None:
         return _assess_one(options, model, settings)
     return _assess_many(options, pairs, model, settings, time)
+
+
+def _usual() -> dict[str, Any]:
+    """What the options are where they are not given."""
+    parser = argparse.ArgumentParser()
+    add_assess_command(parser)
+    return vars(parser.parse_args([]))
+
+
+def _check_reference(options: argparse.Namespace, pairs: Pairs | None) -> None:
+    path = options.reference
+    if path is not None and not path.exists():
+        raise InputError(f"{path}: no such file; give the label map of {options.image}, or no --reference")
+    if path is not None and pairs is not None:
+        raise InputError(f"--reference {path}: is the truth of one mask; IMAGE and MASK are folders or a table")
 
 
 def _check_given(options: argparse.Namespace) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from whqa.errors import InputError
 
@@ -11,13 +13,13 @@ from whqa.errors import InputError
 _TAKEN = {"command", "run", "image", "mask", "compare", "json", "out", "minutes"}
 
 
-def run_comparison(options: argparse.Namespace) -> int:
-    """Print what got better, write it where -o is given."""
+def run_comparison(options: argparse.Namespace, usual: Mapping[str, Any]) -> int:
+    """Print what got better, write it where -o is given; `usual` is what options are that nobody gave."""
     from whqa.results.correction_time import correction_time
 
     if options.image is not None:
         raise InputError(f"{options.image}: --compare takes two folders of `whqa assess` and no IMAGE; leave it out")
-    _refuse_others(options)
+    _refuse_others(options, usual)
     time = correction_time(options.minutes)
     from whqa.assessment.comparison import COMPARISON, COMPARISON_PAGE, compare_assessments
 
@@ -48,11 +50,8 @@ def run_comparison(options: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_others(options: argparse.Namespace) -> None:
+def _refuse_others(options: argparse.Namespace, usual: Mapping[str, Any]) -> None:
     """No option is ignored in silence."""
-    from whqa.cli.commands import command_parser
-
-    usual = vars(command_parser().parse_args(["assess"]))
     names = {"report": "no-report"}
     for name, value in vars(options).items():
         if name not in _TAKEN and value != usual.get(name):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -106,6 +107,13 @@ def _of_setting(config: DictConfig, said: str) -> str:
     """A target that names its argument names a setting."""
     if "No supported gpu backend" in said:
         said = "PyTorch finds no GPU on this machine; leave the choice of a trainer out to train on the CPU"
+    if "unexpected keyword argument" in said:
+        key, known = config._get_full_key(None), signature(get_object(config._target_)).parameters
+        others = [f"{key}.{name!s}" for name in config if not str(name).startswith("_") and name not in known]
+        return (
+            f"{', '.join(others)}: not of {config._target_.rpartition('.')[2]}, an experiment or you set it; choose an "
+            f"experiment that is made for this, or take it out: {' '.join(f'~{name}' for name in others)}"
+        )
     named = re.match(r"(\w+)=", said)
     return f"{config._get_full_key(None)}{'.' if named and named[1] in config else ': '}{said}"
 

@@ -70,6 +70,7 @@ __all__ = [
     "is_identity",
     "label_names",
     "label_values",
+    "placed",
     "python_line",
     "read_class_maps",
     "read_grid",
