@@ -262,9 +262,16 @@ def test_what_could_not_be_written_as_dicom_is_not_judged_again(
         (case,) = assess_many(pairs, stub_model(tmp_path), tmp_path / "out", BARE, judge)
         assert case.error is None
     assert (judge.names, case.kept) == (["a"], True)
-    (tmp_path / "out" / "a" / "error_map.nii.gz").unlink()
-    assess_many(pairs, stub_model(tmp_path), tmp_path / "out", BARE, judge)
-    assert judge.names == ["a", "a"]
+    place = tmp_path / "out" / "a"
+    for written, lost in (([], "error_map.nii.gz"), ([[1]], "quality.json"), (3, None)):
+        # whatever somebody made of the list
+        request = json.loads((place / "request.json").read_text())
+        (place / "request.json").write_text(json.dumps(request | {"written": written}))
+        if lost:
+            (place / lost).unlink()
+        judge.asked.clear()
+        (case,) = assess_many(pairs, stub_model(tmp_path), tmp_path / "out", BARE, judge)
+        assert (judge.names, case.error) == (["a"], None)
 
 
 @pytest.mark.parametrize(("gib", "jobs"), [(4.5, 2), (0.5, 1), (float("inf"), 8)])

@@ -78,7 +78,7 @@ def conflict_of(place: Grid | Volume) -> list[str]:
 
 
 def _grid(path: Path, run: TrainedRun) -> Grid:
-    return _refused(read_grid(path, _reading_rule(run)), run, by_affine(path))
+    return _refused(read_grid(path, _reading_rule(run)), run, f"write the file by it: {by_affine(path)}")
 
 
 def place_in_memory(given: Any, what: str, run: TrainedRun) -> Volume:
@@ -87,7 +87,8 @@ def place_in_memory(given: Any, what: str, run: TrainedRun) -> Volume:
     Raises:
         InputError: see `whqa.assessment.in_memory.in_memory`; or the header contradicts itself, which the run refuses.
     """
-    return _refused(in_memory(given, what, _reading_rule(run)), run, "nibabel.Nifti1Image(image.dataobj, image.affine)")
+    remedy = f"make it anew: nibabel.Nifti1Image({what}.dataobj, {what}.affine)"
+    return _refused(in_memory(given, what, _reading_rule(run)), run, remedy)
 
 
 def _reading_rule(run: TrainedRun) -> SpacingRule:
@@ -98,8 +99,7 @@ def _refused(place: _Place, run: TrainedRun, remedy: str) -> _Place:
     """The place, unless its header contradicts itself and the run refuses that."""
     if place.conflict and run.spacing_rule == "refuse":
         raise InputError(
-            f"{place.path}: {place.conflict}, which the run {run.path} refuses; if the affine is right, write the file "
-            f"by it: {remedy}",
+            f"{place.path}: {place.conflict}, which the run {run.path} refuses; if the affine is right, {remedy}",
             "header-conflict",
         )
     return place

@@ -17,7 +17,7 @@ from whqa.assessment.batch_case import AssessOptions, BatchCase
 from whqa.assessment.batch_table import table_row
 from whqa.assessment.input_places import InputFile
 from whqa.assessment.model import TrainedRun
-from whqa.assessment.output_folder import QUALITY, REQUEST, WRITTEN
+from whqa.assessment.output_folder import CORRECTED_SEG, ERROR_SEG, QUALITY, REQUEST, WRITTEN
 from whqa.errors import InputError
 from whqa.files import read_json
 from whqa.results.correction_time import CorrectionTime
@@ -71,9 +71,12 @@ def kept_quality(folder: Path, request: Mapping[str, Any]) -> dict[str, Any] | N
     try:
         # through JSON and back, as the stored one went
         earlier = read_json(folder / REQUEST, "assess it again")
-        written = earlier.pop(WRITTEN, request["outputs"]) if isinstance(earlier, dict) else []
-        same = earlier == json.loads(json.dumps(request)) and set(written) <= set(request["outputs"])
-        if not same or not all((folder / name).is_file() for name in written):
+        written = earlier.pop(WRITTEN, None) if isinstance(earlier, dict) else None
+        # segmentations alone may lack, and only where they did from the first
+        lacking = {CORRECTED_SEG, ERROR_SEG}.difference(map(str, written)) if isinstance(written, list) else set()
+        needed = [name for name in request["outputs"] if name not in lacking]
+        same = earlier == json.loads(json.dumps(request))
+        if not same or not all((folder / name).is_file() for name in needed):
             return None
         quality = read_json(folder / QUALITY, "assess it again")
     except InputError:
