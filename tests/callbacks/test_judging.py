@@ -30,7 +30,7 @@ from whqa.judges.calibration import (
 )
 from whqa.judges.correction import RULES, harmless_rule, other_probabilities, true_gains
 from whqa.judges.registry import make_baselines
-from whqa.judges.second_opinion import opinion_rate
+from whqa.judges.second_opinion import count_opinions, opinion_rate
 from whqa.modules.errormap import RawVerdict
 from whqa.modules.volume_batches import judged_case
 from whqa.quality import ErrorPrediction, JudgedCase, stratum
@@ -136,44 +136,70 @@ def test_calibration_weighs_families_of_masks_alike(tmp_path: Path, rule: Any) -
     assert module.calibration == expected
 
 
-def test_a_network_that_hears_an_opinion_also_asks_it_for_error_rates(tmp_path: Path) -> None:
-    def heard(index: int) -> JudgedCase:
+def test_held_back_cases_are_fitted_on_with_error_rates_that_have_not_seen_them(tmp_path: Path) -> None:
+    def heard(item: tuple[str, str]) -> JudgedCase:
+        index = ITEMS.index((item[0][-1], item[1]))
         said = 2.0 * torch.nn.functional.one_hot(_batch(index)["label"][0], 3).movedim(-1, 0).float()
-        noise = torch.randn(said.shape, generator=torch.Generator().manual_seed(index))
-        return replace(judged_case(_batch(index)), log_p=(said + noise).log_softmax(dim=0))
+        noise = torch.randn(said.shape, generator=torch.Generator().manual_seed(index + 10 * len(item[0])))
+        return replace(judged_case(_batch(index)), log_p=(said + noise).log_softmax(dim=0), case=item[0])
+
+    def raw(index: int) -> RawVerdict:
+        label = _batch(index)["label"][0]
+        return RawVerdict(_logit(index), 8.0 * torch.nn.functional.one_hot(label, 3).movedim(-1, 0).float())
 
     asked: list[tuple[str, str]] = []
 
     def judged(items: Sequence[tuple[str, str]], extras: Collection[str]) -> Iterator[JudgedCase]:
         asked.extend(items)
         assert set(extras) == {"log_p"}
-        return (unheard[item] for item in items)
+        return (replace(heard(item), log_p=None) for item in items)
 
-    trainer = _trainer(TrainerFn.VALIDATING)
-    trainer.datamodule.train_items, trainer.datamodule.val_items = ITEMS[:2], ITEMS
-    trainer.datamodule.judged = judged
-    unheard = {item: replace(heard(index), log_p=None) for index, item in enumerate(ITEMS)}
+    trainer, others = _trainer(TrainerFn.VALIDATING), [(f"other {case}", kind) for case, kind in ITEMS]
+    trainer.datamodule.train_items, trainer.datamodule.judged = others, judged
     module = _Module(
         calibration=None,
         hears_opinion=True,
         opinion="log_p",
-        judged=lambda batch: heard(int(batch["index"][0])),
-        heard=lambda case: heard(ITEMS.index((case.case, case.kind))),
+        judged=lambda batch: heard(ITEMS[int(batch["index"][0])]),
+        heard=lambda case: heard((case.case, case.kind)),
     )
-    for at_most in (100, 3):
+    patients = [case for case, _ in ITEMS]
+    for at_most in (100, 5):
         asked.clear()
         calibrate = Calibrate(tmp_path / "calibration.json", "expected", at_most, 0)
         calibrate.on_validation_epoch_start(trainer, module)
-        _run(calibrate, _raw, module, trainer, "validation")
-        assert len(asked) == min(at_most, len(ITEMS[:2] + ITEMS))
-        rate = opinion_rate(heard(ITEMS.index(item)) for item in asked)
+        _run(calibrate, raw, module, trainer, "validation")
+        assert len(asked) == min(at_most, 8)
+        unseen = [item for item in asked if item in others]
+        assert 0 < len(unseen) < len(asked)
+        rate, held_back = (opinion_rate(count_opinions(map(heard, items))) for items in (asked, unseen))
+        assert rate != held_back
         masks = {
-            share: [MaskLogits.of(stacked_logit(_logit(i), heard(i), share), heard(i)) for i in range(4)]
+            share: [MaskLogits.of(stacked_logit(_logit(i), heard(ITEMS[i]), share), heard(ITEMS[i])) for i in range(4)]
             for share in OPINION_SHARES
         }
-        expected = fit_stacked(masks, [0.5] * 4, [case for case, _ in ITEMS], "expected", rate)
-        alone = fit_stacked(masks, [0.5] * 4, [case for case, _ in ITEMS], "expected", None)
-        assert module.calibration == expected != alone
+        fitted = fit_stacked(masks, [0.5] * 4, patients, "expected", held_back)
+        expected = replace(fitted, rate=rate, held_back=held_back)
+        assert module.calibration == expected
+        assert module.calibration.of_held_back == fitted
+        calibrate.on_validation_epoch_start(trainer, module)
+        _run(calibrate, raw, module, trainer, "validation")
+        gains, strata = [], []
+        for index, item in enumerate(ITEMS):
+            case = heard(item)
+            p = fitted.predict(_logit(index), case).probability
+            q = other_probabilities(raw(index).label_logits, case.mask)
+            gains.append(true_gains(p, q, case.mask, case.reference, RULES))
+            strata.append(_stratum_of(case))
+        rule = harmless_rule(gains, strata, [0.5] * 4, patients)
+        assert module.calibration == replace(expected, correction=rule)
+        assert read_calibration(tmp_path / "calibration.json", "") == module.calibration
+
+
+def _stratum_of(case: JudgedCase) -> Any:
+    mask, reference = case.mask.numpy().ravel(), case.reference.numpy().ravel()
+    dice = [f1_score(mask == c, reference == c) for c in (1, 2)]
+    return stratum(float(np.mean(dice)), True)
 
 
 def test_a_second_loop_chooses_the_correction_of_calibrated_probabilities(tmp_path: Path) -> None:
@@ -184,7 +210,7 @@ def test_a_second_loop_chooses_the_correction_of_calibrated_probabilities(tmp_pa
 
     calibrate, module, trainer = _calibrated(tmp_path, "expected", raw)
     first = module.calibration
-    assert first.correction is None
+    assert first.correction is None and first.of_held_back == first
     calibrate.on_validation_epoch_start(trainer, module)
     _run(calibrate, raw, module, trainer, "validation")
     gains, strata = [], []
@@ -193,8 +219,7 @@ def test_a_second_loop_chooses_the_correction_of_calibrated_probabilities(tmp_pa
         p = first.predict(_logit(index), case).probability
         q = other_probabilities(raw(index).label_logits, case.mask)
         gains.append(true_gains(p, q, case.mask, case.reference, RULES))
-        dice = [f1_score(case.mask.numpy().ravel() == c, case.reference.numpy().ravel() == c) for c in (1, 2)]
-        strata.append(stratum(float(np.mean(dice)), True))
+        strata.append(_stratum_of(case))
     rule = harmless_rule(gains, strata, [0.5] * 4, [case for case, _ in ITEMS])
     assert rule is not None
     assert module.calibration == replace(first, correction=rule)

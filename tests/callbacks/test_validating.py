@@ -41,7 +41,7 @@ class _Data(SimpleNamespace):
 class _Module:
     """Calls wrong what lies in the first half, and draws the mask that it is shown."""
 
-    def test_step(self, batch: dict[str, Any], index: int) -> ErrorPrediction:
+    def judge_held_back(self, batch: dict[str, Any]) -> ErrorPrediction:
         probability = torch.zeros(SHAPE)
         probability[:2] = 1.0
         return ErrorPrediction(probability, probability > 0.5, calibrated=True)

@@ -19,7 +19,7 @@ from whqa.judges.doubt import SMALLEST_P, doubt_logit
 from whqa.judges.error_rate import RateModel
 from whqa.judges.mask_parts import mask_parts
 from whqa.judges.rate_features import rate_features
-from whqa.judges.second_opinion import SecondOpinion, family_weights, opinion_rate
+from whqa.judges.second_opinion import SecondOpinion, count_opinions, family_weights, opinion_rate
 from whqa.masks.plan import MASK_KINDS
 from whqa.quality import JudgedCase
 
@@ -70,20 +70,19 @@ def test_p_rises_with_the_doubt_and_is_calibrated_like_the_network(heard: Make, 
         torch.testing.assert_close(found.probability[heart].mean(), expected_rate)
 
 
-def test_the_ensembles_error_rates_are_a_regression_on_its_mean_doubt(heard: Make) -> None:
+def test_the_ensemble_says_where_and_one_opinion_how_much(heard: Make) -> None:
     cases = [heard(seed, wrong) for seed, wrong in enumerate((0.0, 0.1, 0.4, 0.8))]
-    baseline = SecondOpinion("ensemble", "ensemble")
-    baseline.fit(lambda: iter([replace(case, ensemble=case.log_p, log_p=None) for case in cases]))
-    mute = [replace(case, log_p=None) for case in cases]
+    others = [heard(seed, wrong) for seed, wrong in zip(range(4, 8), (0.0, 0.1, 0.4, 0.8), strict=True)]
+    both = [replace(a, log_p=None, ensemble=a.log_p, tta=b.log_p) for a, b in zip(cases, others, strict=True)]
+    baseline = SecondOpinion("ensemble", "ensemble", "tta")
+    assert baseline.needs == {"ensemble", "tta"}
+    baseline.fit(lambda: iter(both))
+    told = [replace(case, log_p=case.tta) for case in both]
     doubts = [doubt_logit(case) for case in cases]
-    expected = fit_calibration([MaskLogits.of(doubt, case) for doubt, case in zip(doubts, mute, strict=True)])
+    expected = fit_calibration([MaskLogits.of(doubt, case) for doubt, case in zip(doubts, told, strict=True)])
     assert baseline.parameters() == expected.to_dict()
-    assert isinstance(expected.rate, RateModel)
-    other = heard(7, 0.3)
-    found = baseline.predict(replace(other, ensemble=other.log_p, log_p=None))
-    torch.testing.assert_close(
-        found.probability, expected.predict(doubt_logit(other), replace(other, log_p=None)).probability
-    )
+    found = baseline.predict(both[2])
+    torch.testing.assert_close(found.probability, expected.predict(doubts[2], told[2]).probability)
 
 
 def _dice(one: torch.Tensor, other: torch.Tensor, n_classes: int) -> float:
@@ -146,4 +145,4 @@ def test_error_rates_are_learned_from_what_the_opinion_says_alone(heard: Make) -
         rates.append(
             np.array([(case.error & case.heart & (part == k)).sum() for k in range(4)]) / case.heart.sum().item()
         )
-    assert opinion_rate(iter(cases)) == fit_boosted(features, rates, [1.0] * 4)
+    assert opinion_rate(count_opinions(cases)) == fit_boosted(features, rates, [1.0] * 4)

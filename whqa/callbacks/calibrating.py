@@ -17,10 +17,10 @@ from whqa.callbacks.fitting import fitting_items, sample_of
 from whqa.callbacks.ranks import gather_by_index
 from whqa.files import write_json
 from whqa.judges.boosted_rate import BoostedRate
-from whqa.judges.calibration import MaskLogits, corrected_by, fit_stacked, read_calibration, stacked_logit
+from whqa.judges.calibration import Calibration, MaskLogits, corrected_by, fit_stacked, read_calibration, stacked_logit
 from whqa.judges.correction import RULES, harmless_rule, other_probabilities, true_gains
 from whqa.judges.error_rate import RateModel
-from whqa.judges.second_opinion import family_weights, opinion_rate
+from whqa.judges.second_opinion import count_opinions, family_weights, opinion_rate
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.metrics.arrays import FloatArray, mean_defined
@@ -28,6 +28,7 @@ from whqa.metrics.segmentation import segmentation_dice
 from whqa.modules.image_level import fit_image_level, image_level_truth
 from whqa.quality import stratum
 
+Rate = RateModel | BoostedRate | None
 OPINION_SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Of the opinion's doubt in what is calibrated, see `fit_stacked`. The first is the network alone."""
 
@@ -38,12 +39,15 @@ class Calibrate(pl.Callback):
     Every family of masks (final, reference, corrupted, mixed, another program's ...) has the same weight, side outputs
     and early masks together one: what is judged in practice may be of any quality.
 
+    What an opinion tells of error rates is learned twice. The run judges by what all training masks taught; stacking,
+    slope, correction and validation.csv are fitted on the held-back cases and so use rates that have not seen these.
+
     Args:
         path: of calibration.json.
         rule: of the threshold.
-        at_most: training masks on which the opinion's own error rates are fitted, see `opinion_rate`.
+        at_most: training masks on which the opinion's own error rates are fitted, see `count_opinions`.
         seed: of their draw.
-        counted: gets what was found of these masks, see `opinion_rate`.
+        counted: gets what was found of these masks, by (case, kind).
     """
 
     def __init__(
@@ -91,7 +95,8 @@ class Calibrate(pl.Callback):
                 self.whole[index] = z, image_level_truth(case, len(z))
         elif outputs.label_logits is not None:
             assert case.reference is not None
-            probability = module.calibration.predict(outputs.error_logit, case, outputs.doubt).probability  # type: ignore[union-attr,operator]
+            calibration: Calibration = module.calibration.of_held_back  # type: ignore[union-attr,assignment]
+            probability = calibration.predict(outputs.error_logit, case, outputs.doubt).probability
             others = other_probabilities(outputs.label_logits, case.mask)
             dice = mean_defined(segmentation_dice(case.mask, case.reference, len(others)))
             quality = stratum(dice, bool(case.error.any()))
@@ -108,9 +113,11 @@ class Calibrate(pl.Callback):
             known = (
                 {share: [logits[i][share] for i in sorted(logits)] for share in logits[min(logits)]} if logits else {}
             )
-            rate = self._opinion_rate(trainer.datamodule, module) if module.hears_opinion else None  # type: ignore[attr-defined]
+            rate, held_back = self._rates(trainer.datamodule, module) if module.hears_opinion else (None, None)  # type: ignore[attr-defined]
             patients = [cases[items[i][0]].patient for i in sorted(logits)]
-            calibration = fit_stacked(known, weights, patients, self.rule, rate)
+            calibration = fit_stacked(known, weights, patients, self.rule, held_back)
+            if held_back is not None:
+                calibration = replace(calibration, rate=rate, held_back=held_back)
             whole = gather_by_index(self.whole)
             if whole:
                 z, truth = zip(*(whole[i] for i in sorted(whole)), strict=True)
@@ -127,11 +134,14 @@ class Calibrate(pl.Callback):
         if trainer.is_global_zero:
             write_json(self.path, calibration.to_dict())
 
-    def _opinion_rate(self, data: WholeHeartDataModule, module: pl.LightningModule) -> RateModel | BoostedRate | None:
-        """On a sample of all training masks, the same on all processes."""
+    def _rates(self, data: WholeHeartDataModule, module: pl.LightningModule) -> tuple[Rate, Rate]:
+        """On a sample of all training masks, the same on all processes: of all, and without the held-back cases."""
         sample = sample_of(fitting_items(data), self.at_most, self.seed)
-        cases = data.judged(sample, {module.opinion})  # type: ignore[arg-type]
-        return opinion_rate(map(module.heard, cases), self.counted)  # type: ignore[arg-type]
+        found = count_opinions(map(module.heard, data.judged(sample, {module.opinion})))  # type: ignore[arg-type]
+        if self.counted is not None:
+            self.counted |= found
+        held_back = {case for case, _ in data.val_items}
+        return opinion_rate(found), opinion_rate({at: m for at, m in found.items() if at[0] not in held_back})
 
 
 def _shares(module: pl.LightningModule) -> tuple[float, ...]:

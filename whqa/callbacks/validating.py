@@ -69,8 +69,8 @@ class RecordValidation(pl.Callback):
 
 
 def verdict_row(module: Any, batch: dict[str, Any]) -> Numbers:
-    """Of stage two: what `whqa.metrics.verdict_row.judge` says of the calibrated verdict."""
-    return judge(judged_case(batch), module.test_step(batch, 0))
+    """Of stage two: what `whqa.metrics.verdict_row.judge` says of the calibrated verdict of a held-back case."""
+    return judge(judged_case(batch), module.judge_held_back(batch))
 
 
 def final_mask_row(structures: Sequence[str]) -> Measure:

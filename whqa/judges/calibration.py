@@ -69,6 +69,7 @@ class Calibration:
         opinion_share: of the doubt's logit in z, from 0 to 1.
         beyond: offset of voxels of the first part beyond the heart; None takes that within it.
         own_share: of a part's own offset in its offset, see `whqa.judges.offsets`.
+        held_back: rates that were learned without the cases that all else was fitted on; None: `rate` was, too.
     """
 
     slope: float = 1.0
@@ -79,6 +80,12 @@ class Calibration:
     opinion_share: float = 0.0
     beyond: float | None = None
     own_share: float = OWN_SHARE
+    held_back: BoostedRate | RateModel | None = None
+
+    @property
+    def of_held_back(self) -> Calibration:
+        """What may judge the held-back cases: with error rates that have not seen them."""
+        return self if self.held_back is None else replace(self, rate=self.held_back, held_back=None)
 
     def predict(self, logit_DHW: Tensor, case: JudgedCase, doubt_DHW: Tensor | None = None) -> ErrorPrediction:
         """Calibrated probability float32 (D, H, W) and error map bool (D, H, W); the reference is not looked at.
@@ -139,10 +146,12 @@ class Calibration:
             None if numbers.get("beyond") is None else float(numbers["beyond"]),
             # and parts have their own offsets alone
             float(numbers.get("own_share", 1.0)),
+            _error_rate(numbers.get("held_back")),
         )
         known = [found.slope, found.threshold or 0.0, found.opinion_share, found.beyond or 0.0, found.own_share]
         known += [] if found.correction is None else [found.correction.probability, found.correction.gain]
-        linear = [m for m in (found.rate, *(found.image_level or ())) if isinstance(m, RateModel)]
+        rates = (found.rate, found.held_back, *(found.image_level or ()))
+        linear = [m for m in rates if isinstance(m, RateModel)]
         known += [n for m in linear for n in (m.intercept, *m.coefficients)]
         if not np.isfinite(known).all():
             raise ValueError("a number is not finite")

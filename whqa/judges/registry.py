@@ -21,7 +21,7 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     Entropy.name: partial(ByKind, Entropy()),
     "opinion": SecondOpinion,
     "tta": partial(SecondOpinion, "tta", "tta"),
-    "ensemble": partial(SecondOpinion, "ensemble", "ensemble"),
+    "ensemble": partial(SecondOpinion, "ensemble", "ensemble", "log_p"),
     DiceRegressor.name: DiceRegressor,
     Reverse.name: Reverse,
 }
@@ -42,5 +42,9 @@ def make_baselines(names: Sequence[str], there: Collection[str]) -> list[Baselin
     unknown = sorted(set(names) - set(BASELINES))
     if unknown:
         raise InputError(f"errormap.baselines: no baseline {unknown[0]!r}; there are {', '.join(sorted(BASELINES))}")
-    made = [BASELINES[name]() for name in dict.fromkeys([Constant.name, *names])]
+    makers = dict(BASELINES)
+    if "tta" in there:
+        # what the network learns its error rates from
+        makers["ensemble"] = partial(SecondOpinion, "ensemble", "ensemble", "tta")
+    made = [makers[name]() for name in dict.fromkeys([Constant.name, *names])]
     return [baseline for baseline in made if baseline.needs <= set(there)]

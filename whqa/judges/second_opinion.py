@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,23 +27,25 @@ class SecondOpinion:
     error-map network is (`whqa.judges.calibration`), on more of them: a network has to be better. A case without
     opinion is refused with an InputError.
 
-    The mean of several segmenters is unsure in other ways than the one opinion that training cases have, from which
-    boosted error rates cannot be taken over: those of the ensemble are a regression on its mean doubt.
+    The mean of several segmenters is unsure in other ways than the one opinion that training cases have, which error
+    rates are learned from. So what it says tells where a mask is wrong, and one opinion how much, as for the network.
 
     Args:
         name: in the tables.
         attribute: of `JudgedCase`, the opinion: "log_p" of one segmenter, "tta" of the same by test-time augmentation,
             "ensemble" of all unseen ones.
+        rates_by: of the opinion that tells error rates; None takes the same.
 
     Attributes:
-        counted: what others have found of training masks, (case, kind) -> their logits, see `opinion_rate`; the fit
+        counted: what others have found of training masks, (case, kind) -> their logits, see `count_opinions`; the fit
             takes it from here.
     """
 
     wants_all = False
 
-    def __init__(self, name: str = "opinion", attribute: str = "log_p") -> None:
-        self.name, self.needs, self._attribute = name, frozenset({attribute}), attribute
+    def __init__(self, name: str = "opinion", attribute: str = "log_p", rates_by: str | None = None) -> None:
+        self.name, self._attribute, self._rates_by = name, attribute, rates_by or attribute
+        self.needs = frozenset({attribute, self._rates_by})
         self._calibration: Calibration | None = None
         self.counted: dict[tuple[str, str], MaskLogits] = {}
 
@@ -67,8 +69,7 @@ class SecondOpinion:
 
     def _weighed(self, case: JudgedCase) -> tuple[Tensor, JudgedCase]:
         """The doubt's logit, and the case with what tells its error rate."""
-        heard = case.hearing(self._attribute)
-        return doubt_logit(heard), case.hearing(None) if self._attribute == "ensemble" else heard
+        return doubt_logit(case.hearing(self._attribute)), case.hearing(self._rates_by)
 
     def _agreement(self, heard: JudgedCase) -> dict[str, float]:
         """How like the mask is what the opinion would draw, and how alike is what those behind it would."""
@@ -83,26 +84,18 @@ class SecondOpinion:
         return {} if self._calibration is None else self._calibration.to_dict()
 
 
-def opinion_rate(
-    cases: Iterable[JudgedCase], counted: dict[tuple[str, str], MaskLogits] | None = None
-) -> RateModel | BoostedRate | None:
-    """Error rates from what the opinion alone says of masks with reference.
+def count_opinions(cases: Iterable[JudgedCase]) -> dict[tuple[str, str], MaskLogits]:
+    """What masks with reference tell of the opinion's error rates, by (case, kind).
 
     No network has to be kept from these cases, for the opinion's segmenter has not seen them: there may be many.
-
-    Args:
-        cases: the masks.
-        counted: gets what was found of each, for the baseline that hears the same opinion, see `SecondOpinion`.
     """
-    masks = [((case.case, case.kind), _counted(case)) for case in cases]
-    if counted is not None:
-        counted |= masks
-    weights = family_weights([kind for (_, kind), _ in masks])
-    return fit_error_rate([m for _, m in masks], weights)
+    return {(case.case, case.kind): MaskLogits.of(doubt_logit(case), case) for case in cases}
 
 
-def _counted(case: JudgedCase) -> MaskLogits:
-    return MaskLogits.of(doubt_logit(case), case)
+def opinion_rate(counted: Mapping[tuple[str, str], MaskLogits]) -> RateModel | BoostedRate | None:
+    """Error rates from what the opinion alone says of these masks, see `count_opinions`."""
+    weights = family_weights([kind for _, kind in counted])
+    return fit_error_rate(list(counted.values()), weights)
 
 
 def family_weights(kinds: list[str]) -> list[float]:

@@ -318,6 +318,10 @@ class ErrorMapModule(DeepSupervisionModule):
         """Calibrated prediction for a whole volume; callbacks store and measure it."""
         return self.predict(self.raw(batch), self.judged(batch))
 
+    def judge_held_back(self, batch: dict[str, Any]) -> ErrorPrediction:
+        """That of a training case that the calibration was fitted on, see `Calibration.of_held_back`."""
+        return self.predict(self.raw(batch), self.judged(batch), self.calibration.of_held_back)
+
     def judged(self, batch: dict[str, Any]) -> JudgedCase:
         """The mask of a whole-volume batch, with the opinion that tells its error rate: that of one segmenter."""
         return self.heard(judged_case(batch))
@@ -326,15 +330,16 @@ class ErrorMapModule(DeepSupervisionModule):
         """A mask with that opinion as `log_p`, or with none where the network hears none."""
         return case.hearing(self.opinion if self.hears_opinion else None)
 
-    def predict(self, raw: RawVerdict, case: JudgedCase) -> ErrorPrediction:
+    def predict(self, raw: RawVerdict, case: JudgedCase, calibration: Calibration | None = None) -> ErrorPrediction:
         """Calibrated verdict; with label logits also the most probable other labels, expected Dice, corrected mask."""
-        found = self.calibration.predict(raw.error_logit, case, raw.doubt)
+        by = calibration or self.calibration
+        found = by.predict(raw.error_logit, case, raw.doubt)
         if raw.image_level is not None:
-            found = replace(found, whole=image_level_quality(raw.image_level, self.calibration.image_level, case))
+            found = replace(found, whole=image_level_quality(raw.image_level, by.image_level, case))
         if raw.label_logits is None:
             return found
         changes = Changes(found.probability, other_probabilities(raw.label_logits, case.mask), case.mask)
-        corrected, _ = changes.by(self.calibration.correction)
+        corrected, _ = changes.by(by.correction)
         return replace(
             found, other=changes.label.to(torch.uint8), expected_dice=changes.expected_dice(), corrected=corrected
         )
