@@ -210,7 +210,8 @@ def test_a_second_loop_chooses_the_correction_of_calibrated_probabilities(tmp_pa
 
     calibrate, module, trainer = _calibrated(tmp_path, "expected", raw)
     first = module.calibration
-    assert first.correction is None and first.of_held_back == first
+    assert first.correction is None
+    assert first.of_held_back == first
     calibrate.on_validation_epoch_start(trainer, module)
     _run(calibrate, raw, module, trainer, "validation")
     gains, strata = [], []

@@ -16,7 +16,6 @@ from whqa.errors import InputError
 from whqa.judges.boosted_rate import fit_boosted
 from whqa.judges.calibration import MaskLogits, fit_calibration
 from whqa.judges.doubt import SMALLEST_P, doubt_logit
-from whqa.judges.error_rate import RateModel
 from whqa.judges.mask_parts import mask_parts
 from whqa.judges.rate_features import rate_features
 from whqa.judges.second_opinion import SecondOpinion, count_opinions, family_weights, opinion_rate

@@ -25,7 +25,7 @@ from whqa.judges.by_patient import standard_error
 from whqa.judges.calibration import CorrectionRule
 from whqa.metrics.arrays import FloatArray
 from whqa.metrics.segmentation import segmentation_dice
-from whqa.quality import within
+from whqa.quality import count, within
 
 TRACE = 0.01
 RULES = tuple(CorrectionRule(p, gain) for p, gain in product((0.5, 0.65, 0.8), (0.05, 0.1, 0.2)))
@@ -33,7 +33,7 @@ RULES = tuple(CorrectionRule(p, gain) for p, gain in product((0.5, 0.65, 0.8), (
 HARM = -0.001
 """Mean change of Dice that a rule may cost the calibration's masks of any quality."""
 UNTOUCHED = 0.001
-"""Share of its voxels that a right mask may change, on average."""
+"""Voxels that a right mask may change, on average, by those that it labels: the background grows with the crop."""
 
 
 def other_probabilities(label_logits_CDHW: Tensor, mask_DHW: Tensor) -> Tensor:
@@ -143,10 +143,11 @@ def true_gains(
     """What each rule would do to a mask with reference: float64 (rules, C + 1).
 
     Columns are the change in Dice of each structure (0 where the mask is right to lack it, or was left alone), and the
-    share of voxels that changed.
+    voxels that changed, by those that the mask labels.
     """
     n_classes = others_CDHW.shape[0]
     before = np.nan_to_num(segmentation_dice(mask_DHW, reference_DHW, n_classes), nan=1.0)
+    labelled = max(1, count(mask_DHW > 0))
     changes, rows = Changes(probability_DHW, others_CDHW, mask_DHW), []
     known: list[tuple[Tensor, list[float]]] = []
     for rule in rules:
@@ -154,7 +155,7 @@ def true_gains(
         row = next((row for mask, row in known if mask is corrected), None)
         if row is None:
             after = np.nan_to_num(segmentation_dice(corrected, reference_DHW, n_classes), nan=1.0)
-            row = [*(after - before), float((corrected != mask_DHW).double().mean())]
+            row = [*(after - before), count(corrected != mask_DHW) / labelled]
             known.append((corrected, row))
         rows.append(row)
     return np.array(rows)
