@@ -48,6 +48,28 @@ def test_means_and_differences_mask_by_mask(two: tuple[Path, Path]) -> None:
         assert first["mae"]["mean"] == second["mae"]["mean"]
 
 
+def _make_masks(run: Path, digest: Callable[[str, str], str]) -> None:
+    for k in range(3):
+        table = pd.read_csv(run / f"errormap/{k}/cases.csv", dtype={"case": str})
+        record = json.loads((run / f"errormap/{k}/made_from.json").read_text())
+        pairs = zip(table["case"], table["mask_kind"], strict=True)
+        record["masks"] = {str(k): {f"{case}/{kind}": digest(case, kind) for case, kind in pairs}}
+        (run / f"errormap/{k}/made_from.json").write_text(json.dumps(record))
+
+
+def test_a_difference_is_that_of_judges_not_of_masks(two: tuple[Path, Path]) -> None:
+    _make_masks(two[0], lambda case, kind: f"{case} {kind}")
+    _make_masks(two[1], lambda case, kind: f"{case} {kind}" if kind == "final" and case != "1003" else "another")
+    found = compare(two)
+    tables = [_network(run)["error_dice"].loc[:, ["final"]].drop("1003", level=0) for run in two]
+    for masks in ("final", "all"):
+        assert found[masks][str(two[1])]["lead"]["mean"] == pytest.approx((tables[0] - tables[1]).mean())
+    other = found["corrupted"][str(two[1])]
+    assert other["lead"]["mean"] is None
+    assert other["lead"]["reason"] == "its masks are others than the first's: a difference would be one of the masks"
+    assert other["error_dice"]["mean"] == pytest.approx(_network(two[1])["error_dice"].loc[:, ["corrupted1"]].mean())
+
+
 def test_the_table_names_experiments_and_signs_differences(two: tuple[Path, Path]) -> None:
     output = io.StringIO()
     found = compare(two)

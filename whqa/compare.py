@@ -1,8 +1,8 @@
 """Finished experiments side by side: `whqa compare runs/a runs/b ...`.
 
 The same folds, judged by other networks: each number of the error-map network as every experiment has it, and how far
-the first is ahead of the others in error Dice, mask by mask, over masks that both judged. Everything comes from the
-case tables.
+the first is ahead of the others in error Dice, mask by mask, over masks that both judged: the same case and kind, and
+the same voxels, as the digests in made_from.json say. Everything else comes from the case tables.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
+import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -22,7 +23,7 @@ from whqa.config.run_config import refuse_mixed_settings
 from whqa.contract.entries import Entry
 from whqa.errors import InputError
 from whqa.files import as_named
-from whqa.masks.made_from import runs_begun
+from whqa.masks.made_from import judged_digests, runs_begun
 from whqa.report.numbers import show_entry, show_interval
 from whqa.report.terminal import print_columns
 from whqa.results.breakdown import correction_numbers, expected_dice_mae
@@ -41,6 +42,8 @@ _NUMBERS: tuple[_Number, ...] = (
 )
 """Of the columns: head, entry, digits and whether with a sign."""
 _NOT_JUDGED = "it judged no such mask"
+_OTHER_MASKS = "its masks are others than the first's: a difference would be one of the masks"
+_MASK = "mask_digest"
 
 
 class Compared(TypedDict):
@@ -49,7 +52,8 @@ class Compared(TypedDict):
     Attributes:
         n: masks that it judged.
         error_dice: Dice of predicted and true error map, a mask, then averaged.
-        lead: how much higher the first experiment's error Dice is, mask by mask; null for the first.
+        lead: how much higher the first experiment's error Dice is, mask by mask, over the same masks; null for the
+            first and where no mask is the same.
         pcc, mae: of QI and Acc over the whole crop.
         gain: mean Dice of a mask by its correction.
         expected_dice_mae: mean of |expected Dice - Dice| of a mask's structures.
@@ -87,9 +91,13 @@ def compare(directories: Sequence[Path]) -> Comparison:
     for path, found in zip(directories, tables, strict=True):
         refuse_mixed_settings(runs_begun(path))
         _refuse_other_folds(directories[0], tables[0], path, found)
+    rows = [_judged(path, one) for path, one in zip(directories, tables, strict=True)]
     parts = dict.fromkeys(chain.from_iterable(one.views for one in tables))
     return {
-        masks: {str(path): _compared(tables[0], one, masks) for path, one in zip(directories, tables, strict=True)}
+        masks: {
+            str(path): _compared(rows[0], own, masks, one.structures)
+            for path, own, one in zip(directories, rows, tables, strict=True)
+        }
         for masks in (*(masks for masks in parts if masks != "all"), "all")
     }
 
@@ -98,7 +106,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     """The same as a table for people; a narrow terminal gets several instead of cells cut within a number."""
     print_columns(console, _NUMBERS, partial(_table, comparison, console.width // 3))
     console.print(
-        "mean [95 % by patient] of the error-map network; differences mask by mask, over masks that both judged",
+        "mean [95 % by patient] of the error-map network; differences mask by mask, over the same masks",
         style="dim",
     )
 
@@ -121,8 +129,16 @@ def _table(comparison: Comparison, width_of_name: int, numbers: Sequence[_Number
     return table
 
 
-def _compared(first: RunTables, other: RunTables, masks: str) -> Compared:
-    rows = view(other.of_first_method, masks)
+def _judged(directory: Path, tables: RunTables) -> pd.DataFrame:
+    """The network's rows, each with the digest of its mask; "" where an older version kept none."""
+    rows = tables.of_first_method
+    known = {k: judged_digests(directory / "errormap" / str(k)) for k in rows["fold"].unique()}
+    of_rows = zip(*(rows[name].tolist() for name in ("fold", "segmenter", "case", "mask_kind")), strict=True)
+    return rows.assign(**{_MASK: [known[k].get(f"{by}/{case}/{kind}", "") for k, by, case, kind in of_rows]})
+
+
+def _compared(first: pd.DataFrame, other: pd.DataFrame, masks: str, structures: Sequence[str]) -> Compared:
+    rows = view(other, masks)
     if not len(rows):
         none = entry_of(float("nan"), None, _NOT_JUDGED)
         return cast(Compared, {"n": 0, **{key: none for _, key, *_ in _NUMBERS}})
@@ -131,12 +147,20 @@ def _compared(first: RunTables, other: RunTables, masks: str) -> Compared:
     return {
         "n": len(rows),
         "error_dice": mean_entry(rows["error_dice"], rows["patient"], _NOT_JUDGED),
-        "lead": ahead if other is first else paired_lead(view(first.of_first_method, masks), rows),
+        "lead": ahead if other is first else _lead(view(first, masks), rows),
         "pcc": quality["pcc"],
         "mae": quality["mae"],
-        "gain": correction_numbers(rows, other.structures)["gain"],
-        "expected_dice_mae": expected_dice_mae(rows, other.structures),
+        "gain": correction_numbers(rows, structures)["gain"],
+        "expected_dice_mae": expected_dice_mae(rows, structures),
     }
+
+
+def _lead(first: pd.DataFrame, rows: pd.DataFrame) -> Entry:
+    names = ("case", "mask_kind", _MASK)
+    of_first = {(case, kind): mask for case, kind, mask in zip(*(first[name] for name in names), strict=True)}
+    of_rows = zip(*(rows[name] for name in names), strict=True)
+    same = [of_first.get((case, kind), mask) == mask for case, kind, mask in of_rows]
+    return paired_lead(first, rows[same]) if any(same) else entry_of(float("nan"), None, _OTHER_MASKS)
 
 
 def _refuse_other_folds(first: Path, of_first: RunTables, path: Path, found: RunTables) -> None:

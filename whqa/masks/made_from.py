@@ -79,6 +79,17 @@ def read_made_from(run_dir: Path) -> MadeFrom | None:
         return record
 
 
+def judged_digests(run_dir: Path) -> dict[str, str]:
+    """ "<maker>/<case>/<kind>" -> digest of each mask of an error-map network; none where an older version made the run.
+
+    Raises:
+        InputError: the record is damaged.
+    """
+    record = read_made_from(run_dir)
+    makers = {} if record is None else record.masks
+    return {f"{maker}/{name}": digest for maker, known in makers.items() for name, digest in known.items()}
+
+
 def write_made_from(run_dir: Path, record: MadeFrom) -> None:
     """Keep the record of a run that begins; one that goes on has its own, or nobody knows what it saw."""
     if not has_begun(run_dir):

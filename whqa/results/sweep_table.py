@@ -20,7 +20,7 @@ import pandas as pd
 from whqa.contract.entries import Entry
 from whqa.contract.sweep_json import ChosenBy, SweepFigure, SweepPoint, SweepTestFigures, SweepValidationFigures
 from whqa.errors import InputError
-from whqa.masks.made_from import read_made_from
+from whqa.masks.made_from import judged_digests
 from whqa.masks.plan import is_delivered
 from whqa.masks.run_state import made_again
 from whqa.results.mean_dice import mean_dice
@@ -76,7 +76,7 @@ def read_point(directory: Path) -> PointRows:
         if table is None:
             path = run_dir / VALIDATION
             raise InputError(f"{path}: no such file, as an older version made this run; {made_again(run_dir)}")
-    digests = {k: _digests(run_dir) for k, run_dir in zip(folds, judges, strict=True)}
+    digests = {k: judged_digests(run_dir) for k, run_dir in zip(folds, judges, strict=True)}
     own = [read_validation(run_dir) for run_dir in segmenters]
     final = tables.segmented[tables.segmented["mask_kind"] == "final"]
     return PointRows(
@@ -214,9 +214,3 @@ def _validation_rows(
     joined = {name: [value for table in known.values() for value in table[name].tolist()] for name in names}
     runs = [k for k, table in known.items() for _ in range(len(table))]
     return _rows({**joined, "run": runs}, column, digests)
-
-
-def _digests(run_dir: Path) -> dict[str, str]:
-    record = read_made_from(run_dir)
-    makers = {} if record is None else record.masks
-    return {f"{maker}/{name}": digest for maker, known in makers.items() for name, digest in known.items()}
