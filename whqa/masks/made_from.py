@@ -80,7 +80,7 @@ def read_made_from(run_dir: Path) -> MadeFrom | None:
 
 
 def judged_digests(run_dir: Path) -> dict[str, str]:
-    """ "<maker>/<case>/<kind>" -> digest of each mask of an error-map network; none where an older version made the run.
+    """Digests of the masks of an error-map network, by "<maker>/<case>/<kind>"; none where an older version made it.
 
     Raises:
         InputError: the record is damaged.
