@@ -240,8 +240,9 @@ def test_a_further_process_writes_no_settings_that_the_first_has_yet_to_check(
     """torchrun starts them at once; Lightning, which starts them later, never shows this."""
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setattr(from_config, "make_study", lambda *_: SimpleNamespace(made_from={}))
-    for name in ("masks_now", "make_segmenter", "run_segmenter"):
-        monkeypatch.setattr(from_config, name, lambda *_: {})
+    made = SimpleNamespace(module=SimpleNamespace(total_steps=0))
+    for name, found in (("masks_now", {}), ("make_segmenter", made), ("run_segmenter", None)):
+        monkeypatch.setattr(from_config, name, lambda *_, found=found: found)
     words = ["experiment=demo", "stage=segmenter", f"runs_dir={tmp_path}"]
     from_config.run_stage(compose_config(words), tmp_path / "demo" / "segmenter" / "0")
     assert (tmp_path / "demo" / "segmenter" / "0" / "config.yaml").exists() == written

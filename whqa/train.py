@@ -79,7 +79,11 @@ def _job(cfg: DictConfig) -> float | None:
 
             return run_stage(cfg, run_dir)
     except InputError as error:
-        print(f"whqa train: {error}", file=sys.stderr)
+        if is_first_rank():
+            print(f"whqa train: {error}", file=sys.stderr)
+        if context.mode == RunMode.MULTIRUN:
+            # for the other runs of a sweep go on, and a sweeper counts this one as failed
+            raise InputError("not every run of the sweep is done; why stands above") from None
         sys.exit(2)
 
 

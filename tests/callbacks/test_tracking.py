@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
 
+from whqa.callbacks.mirror import within_run
 from whqa.callbacks.tracking import TrackRun, fixed_items
 from whqa.callbacks.wandb_run import finished_run, run_id, wandb_logger
 from whqa.cli.commands import main
@@ -118,7 +119,11 @@ def job(root: Path, fold: int) -> tuple[DictConfig, Path]:
 def test_every_job_of_a_process_has_its_own_run_and_ends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline_run: Callable[[Path], Any]
 ) -> None:
-    def work(run_dir: Path, fit: bool) -> None:
+    def made(cfg: Any, study: Any, run_dir: Path) -> Any:
+        return SimpleNamespace(directory=run_dir, module=SimpleNamespace(total_steps=0))
+
+    def work(run: Any, fit: bool) -> None:
+        run_dir = run.directory
         logger = wandb_logger(str(run_dir), "segmenter", mode="offline", tags=["tiny"])
         logger.log_metrics({"number": 10 + int(run_dir.name)}, step=3)
         if run_dir.name == "1":
@@ -126,7 +131,7 @@ def test_every_job_of_a_process_has_its_own_run_and_ends_it(
 
     monkeypatch.setattr(from_config, "make_study", lambda cfg, directory: SimpleNamespace(made_from={}))
     monkeypatch.setattr(from_config, "masks_now", lambda study, imported: {})
-    monkeypatch.setattr(from_config, "make_segmenter", lambda cfg, study, run_dir: run_dir)
+    monkeypatch.setattr(from_config, "make_segmenter", made)
     monkeypatch.setattr(from_config, "run_segmenter", work)
     from_config.run_stage(*job(tmp_path, 0))
     assert wandb.run is None
@@ -251,6 +256,31 @@ def test_ranks_other_than_zero_log_nothing(tmp_path: Path) -> None:
 
 
 # end to end
+
+
+def test_a_segmenter_shows_its_final_masks(
+    tmp_path: Path,
+    phantoms: Path,
+    train: Callable[..., int],
+    tiny: Callable[[Path], list[str]],
+    offline_run: Callable[[Path], Any],
+) -> None:
+    shutil.copytree(phantoms, tmp_path, dirs_exist_ok=True)
+    assert train(*tiny(tmp_path), "stage=segmenter", "fold=0", "logger=wandb") == 0
+    found = offline_run(tmp_path / "runs" / "tiny" / "segmenter" / "0")
+    media = {key.removesuffix("/_type") for row in found.rows for key in row if key.endswith("/_type")}
+    assert {"test/overlay/1", "test/cases"} <= media
+
+
+def test_a_picture_that_cannot_be_made_costs_no_training(tmp_path: Path) -> None:
+    run = FakeRun()
+    trainer: Any = fake_trainer(run, test_items=[("a", "")])
+    callback = TrackRun(tmp_path, ACDC)
+    with within_run():
+        with pytest.warns(UserWarning, match="W&B: 'final'; the run goes on"):
+            callback.on_test_batch_end(trainer, pl.LightningModule(), {"another": None}, batch(0, "a"), 0)
+        callback.on_test_epoch_end(trainer, pl.LightningModule())
+    assert run.logged == []
 
 
 def test_a_real_run_mirrors_its_csv_files(

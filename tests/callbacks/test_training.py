@@ -119,11 +119,19 @@ def test_progress_is_not_told_at_every_step(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_ends_the_run(loss: float) -> None:
     trainer = _trainer(7, callback_metrics={"train/loss": torch.tensor(loss)})
     with pytest.raises(InputError, match=r"training diverged.*at step 7"):
-        RefuseDivergence().on_train_epoch_end(trainer)
+        RefuseDivergence().on_train_epoch_end(trainer, nn.Linear(1, 1))
+
+
+def test_weights_that_the_last_step_spoilt_never_reach_a_checkpoint() -> None:
+    trainer, module = _trainer(7, callback_metrics={"train/loss": torch.tensor(3.0)}), nn.BatchNorm3d(2)
+    module.running_var[1] = torch.nan
+    with pytest.raises(InputError, match=r"training diverged: weights running_var are not finite at step 7"):
+        RefuseDivergence().on_train_epoch_end(trainer, module)
 
 
 def test_a_finite_loss_passes() -> None:
-    RefuseDivergence().on_train_epoch_end(_trainer(7, callback_metrics={"train/loss": torch.tensor(3.0)}))
+    trainer = _trainer(7, callback_metrics={"train/loss": torch.tensor(3.0)})
+    RefuseDivergence().on_train_epoch_end(trainer, nn.BatchNorm3d(2))
 
 
 def test_normalisation_freezes_at_its_step_and_again_after_every_validation() -> None:

@@ -187,6 +187,21 @@ def test_differences_name_what_changes_the_science_only() -> None:
     assert differences(base, other) == ["network.width", "seed", "segmenter.learning_rate"]
 
 
+@pytest.mark.parametrize(
+    ("words", "changed"),
+    [
+        (["+trainer.gradient_clip_val=0.1"], ["trainer.gradient_clip_val"]),
+        (["+callbacks.average._target_=torch.nn.Identity"], ["callbacks.average._target_"]),
+        (["trainer.log_every_n_steps=3", "callbacks.learning_rate.logging_interval=step"], []),
+    ],
+)
+def test_settings_of_lightning_that_decide_the_weights_make_another_run(words: list[str], changed: list[str]) -> None:
+    base, other = compose_config(["experiment=demo"]), compose_config(["experiment=demo", *words])
+    assert differences(base, other) == differences(other, base) == changed
+    name = run_name("demo", ["experiment=demo", *words])
+    assert (name != "demo") == bool(changed)
+
+
 def test_a_run_that_is_older_than_the_mean_of_opinions_heard_one() -> None:
     for plan, changed in (("nested", ["errormap.opinion_ensemble"]), ("out_of_fold", [])):
         now = compose_config(["experiment=demo", f"masks={plan}", "stage=errormap"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -295,6 +296,8 @@ def test_missing_segmenters_are_named(
         ("segmenter.weight_decay=0.5", 2, "segmenter/0: holds a run with other settings (segmenter.weight_decay)"),
         ("errormap.baselines=[entropie]", 2, "errormap.baselines: no baseline 'entropie'"),
         ("+trainer.limit_train_batches=2", 0, "no result, trainer.limit_train_batches cut the run short"),
+        ("+trainer.limit_val_batches=0", 0, "no result, trainer.limit_val_batches cut the run short"),
+        ("+trainer.limit_test_batches=0", 0, "no result, trainer.limit_test_batches cut the run short"),
     ],
 )
 def test_an_error_map_network_that_means_nothing_is_not_stamped(
@@ -313,6 +316,42 @@ def test_an_error_map_network_that_means_nothing_is_not_stamped(
     run_dir = _study(tmp_path) / "errormap" / "0"
     assert not (run_dir / "COMPLETED").exists()
     assert (code == 2) != (run_dir / "checkpoints").exists()
+
+
+def test_what_is_kept_is_the_whole_training(
+    phantoms: Path,
+    tmp_path: Path,
+    train: Callable[..., int],
+    tiny: Callable[[Path], list[str]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(phantoms, tmp_path, dirs_exist_ok=True)
+    stop = {"_target_": "pytorch_lightning.callbacks.EarlyStopping", "monitor": "train/loss", "mode": "max"}
+    stop |= {"stopping_threshold": "0", "check_on_train_epoch_end": "true"}
+    words = [f"+callbacks.stop.{key}={value}" for key, value in stop.items()]
+    named = [*tiny(tmp_path), "name=tiny", "stage=segmenter", "fold=0"]
+    assert train(*named, *words) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"no result, checkpoints/last.ckpt is of step \d+ of \d+;", said)
+    assert not (_study(tmp_path) / "segmenter" / "0" / "COMPLETED").exists()
+    # a callback decides what a training becomes, so this run is not gone on with
+    assert train(*named) == 2
+    assert "segmenter/0: holds a run with other settings (callbacks.stop" in capsys.readouterr().err
+
+
+def test_one_wrong_run_of_a_sweep_costs_no_other(
+    phantoms: Path,
+    tmp_path: Path,
+    train: Callable[..., int],
+    tiny: Callable[[Path], list[str]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(phantoms, tmp_path, dirs_exist_ok=True)
+    assert train("-m", *tiny(tmp_path), "stage=segmenter", "fold=7,0") == 2
+    said = capsys.readouterr().err.splitlines()
+    assert any("fold=7" in line for line in said)
+    assert said[-1] == "whqa train: not every run of the sweep is done; why stands above"
+    assert (_study(tmp_path) / "segmenter" / "0" / "COMPLETED").exists()
 
 
 def test_the_in_sample_ablation_trains_on_seen_cases_and_tests_on_unseen_ones(

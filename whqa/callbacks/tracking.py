@@ -12,11 +12,13 @@ import numpy.typing as npt
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
 
 from whqa.callbacks.mirror import spared
 from whqa.callbacks.ranks import gather_by_index
 from whqa.callbacks.wandb_run import wandb_figure, wandb_table
 from whqa.config.wandb_settings import require_wandb
+from whqa.modules.segmenter import Segmented
 from whqa.modules.volume_batches import spacing_of
 from whqa.quality import ErrorPrediction
 from whqa.structures import LabelScheme
@@ -86,7 +88,8 @@ class TrackRun(pl.Callback):
         fixed = fixed_items(items, self.n)
         index = int(batch["index"][0])
         if index in fixed:
-            self.pictures[fixed.index(index)] = _picture(outputs, batch, self.scheme.n_classes)
+            with spared():
+                self.pictures[fixed.index(index)] = _picture(outputs, batch, self.scheme.n_classes)
 
     def _log_pictures(self, trainer: pl.Trainer, phase: str) -> None:
         logger = _logger(trainer)
@@ -136,7 +139,7 @@ def _picture(outputs: Any, batch: Any, n_classes: int) -> Picture:
 
     reference = batch["label"][0].cpu().numpy()
     judging = "mask" in batch
-    mask = (batch["mask"][0] if judging else outputs["final"][0]).cpu().numpy()
+    mask = (batch["mask"][0] if judging else _final(outputs)).cpu().numpy()
     error = mask != reference
     layers = {"mask": mask, "reference": reference, "true error": error * n_classes}
     if judging:
@@ -146,6 +149,13 @@ def _picture(outputs: Any, batch: Any, n_classes: int) -> Picture:
     kind = "final" if not judging else batch["kind"][0]
     grey, flat = side_by_side(batch["image"][0, 0].float().cpu().numpy(), layers, at, spacing_of(batch))
     return Picture(f"{batch['case'][0]}, {kind} mask", grey, flat)
+
+
+def _final(outputs: Any) -> Tensor:
+    """The final mask of a segmenter's validation or test step."""
+    masks = outputs.masks if isinstance(outputs, Segmented) else outputs
+    found: Tensor = masks["final"][0]
+    return found
 
 
 def _case_media(path: Path) -> dict[str, Any]:

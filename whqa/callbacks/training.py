@@ -57,18 +57,20 @@ class FreezeNorm(pl.Callback):
 
 
 class RefuseDivergence(pl.Callback):
-    """After every epoch, before its checkpoint: a loss that is not finite ends the run, so checkpoints are sound."""
+    """After every epoch, before its checkpoint: what is not finite ends the run, so checkpoints are sound."""
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Look at the last step's loss; weights once spoilt never recover, so it tells of the whole epoch.
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Look at the last step's loss and at the weights that it left; once spoilt they never recover.
 
         Raises:
             InputError: the training diverged.
         """
         loss = trainer.callback_metrics["train/loss"]
-        if not torch.isfinite(loss):
+        spoilt = [name for name, weights in module.state_dict().items() if not torch.isfinite(weights).all()]
+        if spoilt or not torch.isfinite(loss):
+            what = f"weights {spoilt[0]} are not finite" if spoilt else f"loss is {float(loss)}"
             raise InputError(
-                f"training diverged: loss is {float(loss)} at step {trainer.global_step}; lower the stage's own "
+                f"training diverged: {what} at step {trainer.global_step}; lower the stage's own "
                 "segmenter.learning_rate or errormap.learning_rate, or set trainer.precision=32-true"
             )
 

@@ -18,6 +18,9 @@ from whqa.config.run_name import EXTERNAL_ROOT
 from whqa.config.schema import Config, Stage
 from whqa.errors import InputError
 
+# How and where a run is run. Of Lightning's settings clipping decides what a training becomes, and callbacks may.
+_HOW = re.compile(r"^(data\.root|.*\.num_workers|trainer\.(?!gradient_clip_).*|callbacks\.(checkpoint|learning_rate))$")
+
 
 def config_dir() -> Path:
     """The configuration groups: inside the installed package, or beside it in a checkout."""
@@ -58,7 +61,7 @@ def deciding(config: DictConfig) -> dict[str, Any]:
 
 
 def _ignored(config: DictConfig) -> set[str]:
-    ignored = {"name", "fit", "runs_dir", "cache_dir", "data_dir", "trainer", "callbacks", "logger"}
+    ignored = {"name", "fit", "runs_dir", "cache_dir", "data_dir", "logger"}
     return ignored | {"errormap", "masks"} if config.stage == Stage.segmenter else ignored
 
 
@@ -70,7 +73,7 @@ def _all_settings() -> dict[str, Any]:
 def _leaves(config: Mapping[str, Any], ignored: set[str], prefix: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in config.items():
         path = prefix + str(key)
-        if path in ignored or path == "data.root" or path.endswith(".num_workers"):
+        if path in ignored or _HOW.match(path):
             continue
         if isinstance(value, dict):
             yield from _leaves(value, ignored, f"{path}.")

@@ -126,6 +126,13 @@ _OF_CHECKPOINT = {
     "save_on_train_epoch_end": True,
     "enable_version_counter": False,
 }
+# By these the file would hold other weights than the test judges with; each may stand at what Lightning has anyway.
+_OF_OTHER_CHECKPOINTS = {
+    "monitor": None,
+    "every_n_train_steps": None,
+    "train_time_interval": None,
+    "save_weights_only": False,
+}
 
 
 def refuse_out_of_range(config: DictConfig) -> None:
@@ -190,7 +197,7 @@ def _refuse_empty(config: DictConfig) -> None:
 
 def _refuse_lost_checkpoints(config: DictConfig) -> None:
     for key, value in _of_checkpoint(config):
-        right = _OF_CHECKPOINT[key.rpartition(".")[2]]
+        right = (_OF_CHECKPOINT | _OF_OTHER_CHECKPOINTS)[key.rpartition(".")[2]]
         if value != right or isinstance(value, bool) != isinstance(right, bool):
             said = f"must be {_shown(right)}, as the file that a run goes on from; leave it out"
             raise InputError(f"{key}={_shown(value)}: {said}")
@@ -199,4 +206,5 @@ def _refuse_lost_checkpoints(config: DictConfig) -> None:
 def _of_checkpoint(config: DictConfig) -> Iterator[tuple[str, Any]]:
     checkpoint = plain_value(config, "callbacks.checkpoint") or {}
     if "ModelCheckpoint" in str(checkpoint.get("_target_")):
-        yield from ((f"callbacks.checkpoint.{key}", checkpoint.get(key)) for key in _OF_CHECKPOINT)
+        named = (*_OF_CHECKPOINT, *(key for key in _OF_OTHER_CHECKPOINTS if key in checkpoint))
+        yield from ((f"callbacks.checkpoint.{key}", checkpoint.get(key)) for key in named)

@@ -27,6 +27,7 @@ SET_BY_WHQA = {
     "min_epochs": _LENGTH,
     "check_val_every_n_epoch": _EVERY,
     "val_check_interval": _EVERY,
+    "accumulate_grad_batches": "patches of a step are segmenter.batch_size and errormap.batch_size",
     "default_root_dir": "runs lie in runs_dir",
     "callbacks": "callbacks stand under the key callbacks",
     "logger": "loggers are chosen by logger=...",

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 # What a run is, not how or where it is run: only the rest of the overrides becomes part of a run's name.
 _NOT_IN_NAME = re.compile(
     r"^(name|experiment|stage|fold|fit|runs_dir|data_dir|cache_dir|debug|sweep|data\.root"
-    r"|(segmenter|errormap)\.num_workers|(logger|trainer|callbacks|hydra)(\..*|/.*|@.*)?)$"
+    r"|(segmenter|errormap)\.num_workers|(logger|hydra)(\..*|/.*|@.*)?|trainer(?!\.gradient_clip_)(\..*|/.*|@.*)?"
+    r"|callbacks(\.(checkpoint|learning_rate)(\..*)?|/.*|@.*)?)$"
 )
 # In bytes; file systems allow 255, and files are written beside their place under longer names.
 _LONGEST_NAME = 200

@@ -299,7 +299,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
         delivered = [i for i, (_, kind) in enumerate(self.train_items) if is_as_delivered(kind)]
         if self.balance != "final" or not delivered:
             return bins
-        share = Fraction(self.delivered).limit_denominator(20)
+        share = Fraction(self.delivered).limit_denominator(100)
         return bins * (share.denominator - share.numerator) + [delivered] * (share.numerator * len(bins))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -32,12 +33,13 @@ from whqa.masks.importing import Imported
 from whqa.masks.made_from import MadeFrom, refuse_other_masks, segmenter_masks, write_made_from
 from whqa.masks.opinion import collect_ensembles, collect_opinions, collect_tta
 from whqa.masks.plan import MaskPlan, SegmenterJob, fold_name, parse_fold, steps_from_pair
-from whqa.masks.run_state import COMPLETED, LAST_CHECKPOINT, is_complete, refuse_damaged, stamp
+from whqa.masks.run_state import COMPLETED, LAST_CHECKPOINT, is_complete, made_anew, refuse_damaged, stamp
 from whqa.masks.store import MaskItem, collect_masks
 from whqa.modules.errormap import in_channels, joins_mask, mask_channels, out_channels
 from whqa.modules.lightning import ErrorMapTraining, SegmenterTraining
 from whqa.modules.training_settings import USUAL_INPUTS, ErrorMapSettings, Head, Input, OptimiserSettings, sees_mask
 from whqa.modules.warm_start import start_from
+from whqa.modules.weights import read_weights
 from whqa.process import is_first_rank, keep_memory
 from whqa.results.validation_table import VALIDATION, validated
 from whqa.stages.heard_opinions import heard_together, hears_views, told_opinions
@@ -57,10 +59,12 @@ from whqa.stages.troubles import troubles_explained
 from whqa.study import Study, chosen_kinds, import_external, make_study, masks_now
 
 # Settings of Lightning's trainer that leave out training or cases: such a run is never stamped as complete.
-SHORTENING_KEYS = (
-    *("fast_dev_run", "overfit_batches", "max_steps", "max_time"),
-    *("limit_train_batches", "limit_val_batches", "limit_test_batches"),
-)
+SHORTENING_KEYS = {
+    **dict.fromkeys(("fast_dev_run", "overfit_batches"), (None, False, 0)),
+    **dict.fromkeys(("max_steps", "max_time"), (None, -1)),
+    **dict.fromkeys(("limit_train_batches", "limit_val_batches", "limit_test_batches"), (None, 1.0)),
+}
+"""And the values that leave nothing out: 1.0 is all batches, 1 a single one."""
 METRICS = "metrics.csv"
 # A trainer that every machine can make, whatever devices it has.
 _ANYWHERE = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto", "precision": "32-true"}
@@ -97,11 +101,13 @@ def run_stage(cfg: DictConfig, run_dir: Path) -> float | None:
     with finished_run():
         with troubles_explained(run_dir):
             if cfg.stage == Stage.segmenter:
-                run_segmenter(make_segmenter(cfg, study, run_dir), cfg.fit)
+                run = make_segmenter(cfg, study, run_dir)
+                run_segmenter(run, cfg.fit)
             else:
-                run_errormap(make_errormap(cfg, study, run_dir, imported), cfg.fit)
+                run = make_errormap(cfg, study, run_dir, imported)
+                run_errormap(run, cfg.fit)
         if is_first_rank():
-            _stamp(cfg, run_dir)
+            _stamp(cfg, run_dir, run.module.total_steps)
     return _validated(cfg, run_dir)
 
 
@@ -140,6 +146,12 @@ def refuse_unmakeable(cfg: DictConfig, trained_here: bool = True) -> None:
             raise InputError(
                 f"{stage}.steps={options.steps} is not a multiple of {stage}.steps_per_epoch="
                 f"{options.steps_per_epoch}; a run is saved and resumed between epochs"
+            )
+        every = OmegaConf.select(cfg, "callbacks.checkpoint.every_n_epochs") or 1
+        if (options.steps // options.steps_per_epoch) % every:
+            raise InputError(
+                f"callbacks.checkpoint.every_n_epochs={every}: the last of {stage}'s "
+                f"{options.steps // options.steps_per_epoch} epochs would not be kept; leave it out"
             )
     # no memory, whatever the width
     with torch.device("meta"):
@@ -354,13 +366,31 @@ def _trainer(cfg: DictConfig, run_dir: Path, callbacks: Sequence[pl.Callback], s
     return trainer
 
 
-def _stamp(cfg: DictConfig, run_dir: Path) -> None:
-    shortened = [key for key in SHORTENING_KEYS if cfg.trainer.get(key)]
+def _stamp(cfg: DictConfig, run_dir: Path, steps: int) -> None:
+    shortened = next((key for key, whole in SHORTENING_KEYS.items() if not _is_one_of(cfg.trainer.get(key), whole)), "")
     if shortened:
-        print(f"{run_dir}: no result, trainer.{shortened[0]} cut the run short")
+        print(f"{run_dir}: no result, trainer.{shortened} cut the run short")
         return
+    _refuse_unfinished(run_dir, steps)
     stamp(run_dir)
     print(f"done: {run_dir}")
+
+
+def _is_one_of(value: Any, whole: Sequence[Any]) -> bool:
+    # the number 1 equals 1.0
+    return any(value == one and isinstance(value, float) == isinstance(one, float) for one in whole)
+
+
+def _refuse_unfinished(run_dir: Path, steps: int) -> None:
+    """Whatever settings and callbacks did, what is kept is the whole training, whose network the test judged with."""
+    last = run_dir / LAST_CHECKPOINT
+    reached = read_weights(last, made_anew(run_dir), "global_step")["global_step"] if last.is_file() else 0
+    if reached != steps:
+        raise InputError(
+            f"{run_dir}: no result, {LAST_CHECKPOINT} is of step {reached} of {steps}; take out the callback or the "
+            "trainer's setting that ended the training or kept other weights, and start anew: "
+            f"rm -r {shlex.quote(str(run_dir))}"
+        )
 
 
 def _settings(options: DictConfig, *kinds: type) -> dict[str, Any]:
