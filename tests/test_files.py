@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -106,5 +107,12 @@ def test_a_digest_is_that_of_the_bytes_and_a_missing_file_gets_one_line(tmp_path
     assert sha256(tmp_path / "a.bin") == hashlib.sha256(b"heart" * 1000).hexdigest()
     with pytest.raises(InputError, match="no such file"):
         sha256(tmp_path / "b.bin")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="not a regular file; give a file"):
         sha256(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_no_digest_waits_for_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe: not a regular file; give a file"):
+        sha256(tmp_path / "pipe")

@@ -122,8 +122,9 @@ class LabelScheme:
         strays = (np.unique(block[~np.isin(block, list(codes))]) for block in _blocks(labels))
         unknown = sorted({int(value) for found in strays for value in found})
         known = ", ".join(f"{k} {v}" for k, v in self.values.items())
+        more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
         raise InputError(
-            f"{source}: unknown label value(s) {unknown[:8]}; scheme {self.name!r} has background 0, {known}. "
+            f"{source}: unknown label value(s) {unknown[:8]}{more}; scheme {self.name!r} has background 0, {known}. "
             "Correct the file or state another label scheme",
             "unknown-labels",
         )

@@ -98,3 +98,8 @@ def test_no_name_leads_out_of_the_folder_or_meets_another(names: list[str]) -> N
         assert not folder.startswith(".")
         assert folder.isprintable()
         assert len(folder) <= 90
+
+
+def test_a_link_to_itself_is_no_reason_to_stop(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    refuse_overwriting([tmp_path / "out"], [tmp_path / "loop"])

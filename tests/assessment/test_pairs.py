@@ -186,6 +186,7 @@ def test_a_bad_row_is_a_problem_of_its_own(tmp_path: Path) -> None:
     [
         (b"image,label\na,b\n", "column 'mask' is missing; there are image, label"),
         (b"", "column 'image' is missing; there are none"),
+        (b"image,mask,Image\na,b,c\n", "has two columns 'image'; take one out"),
         (b"image,mask\n", "has no rows"),
         (b"\xff\xfe\x00", "not readable as a CSV table"),
         (b'image,mask\n"' + b"x" * 200_000 + b'",b\n', "not readable as a CSV table"),

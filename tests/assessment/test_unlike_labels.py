@@ -7,6 +7,7 @@ import shlex
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -71,3 +72,39 @@ def test_values_of_another_map(run: TrainedRun, scan: nib.Nifti1Image, values: A
     said = _refused(run, scan, (np.where(indices, indices + 20, 0), affine))
     assert "say which value is which, such as --label-map lv=21,rv=22" in said
     assert "it marks one thing alone" in _refused(run, scan, ((indices > 0).astype(np.uint8), affine))
+
+
+def test_many_other_organs_are_ignored_in_one_step(run: TrainedRun, scan: nib.Nifti1Image, values: Array) -> None:
+    more = values.copy()
+    more[0, 0, :25] = range(1, 26)
+    said = _refused(run, scan, (more, scan.affine))
+    assert "unknown label value(s) 1, 2, 3, 4, 5, 6, 7, 8 and 17 more; the label map 'mmwhs'" in said
+    advised = parse_label_map(said.rpartition("--label-map ")[2])
+    found = assess((scan.get_fdata(), scan.affine), (more, scan.affine), run, label_map=advised)
+    np.testing.assert_array_equal(found.mask, MMWHS.to_indices(values, "mask"))
+
+
+@pytest.mark.parametrize(
+    ("alter", "how"),
+    [
+        (lambda v: np.where(v, v + 1, 0), "1 added to each"),
+        (lambda v: np.where(v, v - 100, 0), "100 taken from each"),
+        (lambda v: v.astype(np.uint8), "their higher bits cut off"),
+    ],
+)
+def test_values_that_a_program_altered_lose_no_structure(
+    alter: Callable[[Array], Array], how: str, run: TrainedRun, scan: nib.Nifti1Image, values: Array
+) -> None:
+    mask = alter(values)
+    said = _refused(run, scan, (mask, scan.affine))
+    assert f"they are those of 'mmwhs' with {how}; if so: --label-map" in said
+    advised = parse_label_map(said.rpartition("--label-map ")[2])
+    found = assess((scan.get_fdata(), scan.affine), (mask, scan.affine), run, label_map=advised)
+    np.testing.assert_array_equal(found.mask, MMWHS.to_indices(values, "mask"))
+
+
+def test_an_image_in_place_of_a_mask(run: TrainedRun, scan: nib.Nifti1Image) -> None:
+    noise = np.arange(scan.get_fdata().size).reshape(scan.shape) % 2000
+    noise[0, 0, 0] = 500
+    said = _refused(run, scan, (noise.astype(np.int16), scan.affine))
+    assert said.endswith("has 1,999 different values, as an image has; give a label map")

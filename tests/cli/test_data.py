@@ -16,6 +16,7 @@ import pytest
 from matplotlib.image import imread
 
 from whqa.cli.commands import main
+from whqa.cli.findings_text import _shortened
 from whqa.structures import MMWHS
 
 
@@ -219,3 +220,9 @@ def test_output_that_nobody_reads_to_its_end(mixed_phantoms: Path, words: list[s
     assert "Traceback" not in said
     assert "Broken" not in said
     run.stderr.close()
+
+
+def test_a_command_in_a_finding_runs_where_it_is_read() -> None:
+    said = "some/data/a.nii.gz: has two volumes; take the first: python -c 'x' some/data/a.nii.gz some/data/b.nii.gz"
+    expected = "a.nii.gz: has two volumes; take the first: python -c 'x' some/data/a.nii.gz some/data/b.nii.gz"
+    assert _shortened(said, "some/data/") == expected

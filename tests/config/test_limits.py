@@ -121,7 +121,7 @@ def test_every_key_refuses_what_it_cannot_be(group: str) -> None:
         (["callbacks.checkpoint.save_top_k=0"], "callbacks.checkpoint.save_top_k=0: must be 1, as the file that a run"),
         (
             ["+callbacks.checkpoint.monitor=val/error_dice"],
-            "monitor=val/error_dice: must be null, as the file that a run",
+            "monitor=val/error_dice: must be null, as the file that",
         ),
         (["+callbacks.checkpoint.save_weights_only=true"], "save_weights_only=true: must be false, as the file that"),
         (["data.name=0"], "data.name=0: must be a name; quotes inside the quotes make it one: 'data.name=\"0\"'"),

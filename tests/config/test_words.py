@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -189,7 +190,20 @@ def test_special_characters_are_met_with_quotes(word: str) -> None:
     for check in (compose_config, check_overrides):
         with pytest.raises(InputError) as error:
             check([word])
-        assert str(error.value).endswith(r"""; put the value in quotes inside the quotes: 'patient="(\d+)"'""")
+        said, _, advised = str(error.value).rpartition(": ")
+        assert said.endswith("; put the value in quotes inside the quotes")
+        if set(word) & set("'\\"):
+            assert advised == r"""'patient="(\d+)"'"""
+        else:
+            (quoted,) = shlex.split(advised)
+            assert compose_config([quoted]).data.name == word.partition("=")[2]
+
+
+def test_a_path_with_blanks_is_advised_as_it_was_given() -> None:
+    with pytest.raises(InputError) as error:
+        compose_config(["cache_dir=c ü 2/"])
+    (quoted,) = shlex.split(str(error.value).rpartition(": ")[2])
+    assert compose_config([quoted]).cache_dir == "c ü 2/"
 
 
 @pytest.mark.parametrize("word", ["xyzzy=3", "trainer.xyzzy=3", "segmenter.qqq=1", "+errormap.hjkl=2"])

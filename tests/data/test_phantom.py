@@ -290,3 +290,9 @@ def test_several_processes_write_the_same_bytes(tmp_path: Path, monkeypatch: pyt
 
 def _full_disk(*args: object) -> None:
     raise OSError("no space")
+
+
+def test_no_cohort_of_phantoms_takes_all_memory(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="99999999 phantoms: at most 10,000"):
+        write_phantoms(tmp_path / "many", 99_999_999)
+    assert not (tmp_path / "many").exists()

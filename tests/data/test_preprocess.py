@@ -362,3 +362,10 @@ def test_a_crop_without_any_labelled_voxel_has_lost_all() -> None:
     settings = Preprocess(spacing=(None, None, None), crop_mm=(3.0, 3.0, 3.0), centre="image")
     _, geometry = preprocess.preprocess_image(replace(volume, array=labels.astype(np.float32)), "mr", settings)
     assert preprocess.lost_voxels(volume, geometry) == {1: 1.0}
+
+
+def test_a_grid_that_no_memory_holds_is_refused_before_it_is_asked_for() -> None:
+    image = volume(np.zeros((40, 40, 40), np.int16), np.diag([200.0, 200, 200, 1]))
+    settings = Preprocess(spacing=(0.01, 0.01, 0.01), crop_mm=None)
+    with pytest.raises(InputError, match=r"made-up.nii.gz: its 8000 x 8000 x 8000 mm would be a grid of 800,000 x"):
+        preprocess.preprocess_image(image, "ct", settings)

@@ -231,6 +231,7 @@ def test_a_run_has_the_constant_whatever_it_asks_for() -> None:
         "opinion",
         "tta",
         "ensemble",
+        "ensemble_by_doubt",
         "dice_regressor",
         "reverse",
     ]
@@ -246,10 +247,10 @@ def test_a_run_has_the_constant_whatever_it_asks_for() -> None:
     ("there", "left_out"),
     [
         ({"entropy", "log_p", "tta", "ensemble"}, set()),
-        ({"entropy", "log_p", "tta"}, {"ensemble"}),
+        ({"entropy", "log_p", "tta"}, {"ensemble", "ensemble_by_doubt"}),
         ({"entropy", "log_p", "ensemble"}, {"tta"}),
-        ({"log_p"}, {"ensemble", "entropy", "tta"}),
-        (set(), {"ensemble", "entropy", "opinion", "tta"}),
+        ({"log_p"}, {"ensemble", "ensemble_by_doubt", "entropy", "tta"}),
+        (set(), {"ensemble", "ensemble_by_doubt", "entropy", "opinion", "tta"}),
     ],
 )
 def test_a_baseline_is_left_out_where_no_mask_has_what_it_needs(there: set[str], left_out: set[str]) -> None:

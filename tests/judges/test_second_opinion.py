@@ -16,6 +16,7 @@ from whqa.errors import InputError
 from whqa.judges.boosted_rate import fit_boosted
 from whqa.judges.calibration import MaskLogits, fit_calibration
 from whqa.judges.doubt import SMALLEST_P, doubt_logit
+from whqa.judges.error_rate import RateModel
 from whqa.judges.mask_parts import mask_parts
 from whqa.judges.rate_features import rate_features
 from whqa.judges.second_opinion import SecondOpinion, count_opinions, family_weights, opinion_rate
@@ -67,6 +68,23 @@ def test_p_rises_with_the_doubt_and_is_calibrated_like_the_network(heard: Make, 
         heart = case.heart
         expected_rate = expected.predict(doubt_logit(case), case).probability[heart].mean()
         torch.testing.assert_close(found.probability[heart].mean(), expected_rate)
+
+
+def test_the_ensembles_own_error_rates_are_a_regression_on_its_mean_doubt(heard: Make) -> None:
+    cases = [heard(seed, wrong) for seed, wrong in enumerate((0.0, 0.1, 0.4, 0.8))]
+    baseline = SecondOpinion("ensemble_by_doubt", "ensemble", "")
+    assert baseline.needs == {"ensemble"}
+    baseline.fit(lambda: iter([replace(case, ensemble=case.log_p, log_p=None) for case in cases]))
+    mute = [replace(case, log_p=None) for case in cases]
+    doubts = [doubt_logit(case) for case in cases]
+    expected = fit_calibration([MaskLogits.of(doubt, case) for doubt, case in zip(doubts, mute, strict=True)])
+    assert baseline.parameters() == expected.to_dict()
+    assert isinstance(expected.rate, RateModel)
+    other = heard(7, 0.3)
+    found = baseline.predict(replace(other, ensemble=other.log_p, log_p=None))
+    torch.testing.assert_close(
+        found.probability, expected.predict(doubt_logit(other), replace(other, log_p=None)).probability
+    )
 
 
 def test_the_ensemble_says_where_and_one_opinion_how_much(heard: Make) -> None:

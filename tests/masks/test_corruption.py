@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -133,3 +134,16 @@ def test_a_written_mask_has_the_label_maps_grid_and_values_and_gross_faults(even
     assert [Fault(**f) for f in json.loads((tmp_path / "out" / "mask.json").read_text())] == faults
     assert len({f.kind for f in faults}) == 3
     assert even_heart.error_rate(faults) > 0.003
+
+
+def test_a_mask_that_somebody_edited_is_not_made_again(even_heart: Any, tmp_path: Path) -> None:
+    label, mask = tmp_path / "label.nii.gz", tmp_path / "mask.nii.gz"
+    nib.save(nib.Nifti1Image(MMWHS.to_values(even_heart.mask), np.diag([4.0, 4, 4, 1])), label)
+    first = write_faulty_mask(label, MMWHS, 3, 0, mask)
+    assert write_faulty_mask(label, MMWHS, 3, 0, mask) == first
+    shutil.copyfile(label, mask)
+    with pytest.raises(InputError, match=r"mask\.nii\.gz: is another mask than these faults make; .*: mv "):
+        write_faulty_mask(label, MMWHS, 3, 0, mask)
+    assert mask.read_bytes() == label.read_bytes()
+    mask.unlink()
+    assert write_faulty_mask(label, MMWHS, 3, 0, mask) == first

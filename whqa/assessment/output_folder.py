@@ -98,9 +98,10 @@ def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     Raises:
         InputError: an output would take the place of an input.
     """
-    given = {path.resolve() for path in inputs}
+    # of a link to itself it says no more than the path
+    given = {os.path.realpath(path) for path in inputs}
     for path in outputs:
-        if path.resolve() in given:
+        if os.path.realpath(path) in given:
             raise InputError(f"{path}: is an input and would be overwritten; choose another -o")
 
 

@@ -339,6 +339,9 @@ def _read_table(path: Path) -> list[tuple[int, Mapping[str, str]]]:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, csv.Error, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not readable as a CSV table ({error}); save it as CSV in UTF-8") from None
+    twice = next((name for name in columns if name and columns.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{path}: has two columns {twice!r}; take one out")
     missing = [name for name in _NEEDED if name not in columns]
     if missing:
         there = ", ".join(filter(None, columns)) or "none"

@@ -10,7 +10,7 @@ from whqa.data.formats.volume_files import Grid, Volume, label_values, python_li
 from whqa.errors import InputError
 from whqa.structures import SCHEMES, LabelScheme
 
-_SHOWN = 8
+_SHOWN, _MANY = 8, 300
 _UNSCALED = "i = n.load(sys.argv[1]); n.save(n.Nifti1Image(i.dataobj.get_unscaled(), i.affine), sys.argv[2])"
 
 
@@ -38,18 +38,27 @@ def explained(error: InputError, image: Grid | Volume, mask: Grid | Volume, sche
     found = [int(value) for value in np.unique(values) if value != 0]
     known = _known(scheme)
     strange = [value for value in found if value not in known]
+    if len(found) > _MANY:
+        return InputError(
+            f"{mask.path}: has {len(found):,} different values, as an image has; give a label map", error.code
+        )
     has = ", ".join(f"{key} {value}" for key, value in scheme.values.items())
+    shown = ", ".join(map(str, strange[:_SHOWN]))
+    more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
     return InputError(
-        f"{mask.path}: unknown label value(s) {', '.join(map(str, strange[:_SHOWN]))}; the label map {scheme.name!r} "
+        f"{mask.path}: unknown label value(s) {shown}{more}; the label map {scheme.name!r} "
         f"has {has}; {_remedy(found, strange, scheme)}",
         error.code,
     )
 
 
 def _remedy(found: list[int], strange: list[int], scheme: LabelScheme) -> str:
+    altered = "" if _has_half(scheme, set(found)) else _altered(set(found), scheme)
+    if altered:
+        return altered
     if len(strange) < len(found):
         pairs = [f"{key}={'+'.join(str(v) for v, k in _meaning(scheme).items() if k == key)}" for key in scheme.keys]
-        ignored = "+".join(map(str, sorted({*scheme.ignored, *strange[:_SHOWN]})))
+        ignored = "+".join(map(str, sorted({*scheme.ignored, *strange})))
         return f"if these are other organs, say so: --label-map {','.join(pairs)},ignore={ignored}"
     if len(found) == 1:
         return (
@@ -62,10 +71,32 @@ def _remedy(found: list[int], strange: list[int], scheme: LabelScheme) -> str:
     return f"say which value is which, such as --label-map {','.join(pairs)}, in the right order"
 
 
+def _altered(found: set[int], scheme: LabelScheme) -> str:
+    """What helps where a program has added one number to all values, or has cut them to 8 bits; "" where none has."""
+    values = _meaning(scheme)
+    shifts = sorted({one - known for one in found for known in values} - {0}, key=abs)
+    ways = {
+        f"{abs(k)} {'added to' if k > 0 else 'taken from'} each": {v + k: key for v, key in values.items()}
+        for k in shifts
+    }
+    cut = {value % 256: key for value, key in values.items()}
+    ways["their higher bits cut off"] = cut if len(cut) == len(values) else {}
+    for how, meaning in ways.items():
+        there = {meaning[value] for value in found if value in meaning}
+        if found <= meaning.keys() and 2 * len(there) >= len(scheme.keys):
+            pairs = [f"{key}={'+'.join(str(v) for v, k in meaning.items() if k == key)}" for key in scheme.keys]
+            return f"they are those of {scheme.name!r} with {how}; if so: --label-map {','.join(pairs)}"
+    return ""
+
+
 def _is_likely(scheme: LabelScheme, found: set[int]) -> bool:
     """Whether all values are of a scheme, and at least half of its structures among them."""
+    return found <= _known(scheme) and _has_half(scheme, found)
+
+
+def _has_half(scheme: LabelScheme, found: set[int]) -> bool:
     structures = set(scheme.values.values())
-    return found <= _known(scheme) and 2 * len(found & structures) >= len(structures)
+    return 2 * len(found & structures) >= len(structures)
 
 
 def _fits(volume: Grid | Volume, scheme: LabelScheme) -> bool:

@@ -172,7 +172,8 @@ def settings_of(options: argparse.Namespace, extra: list[str]) -> list[str]:
     command = " ".join([options.command, *filter(None, [getattr(options, "what", None)])])
     if extra and not getattr(options, "takes_settings", False):
         raise InputError(f"unknown argument {extra[0]!r}; see whqa {command} --help")
-    wrong = [e for e in extra if e.startswith("-") or "=" not in e]
+    # ~key takes a setting out
+    wrong = [e for e in extra if e.startswith("-") or ("=" not in e and not e.startswith("~"))]
     if wrong:
         raise InputError(f"unknown argument {wrong[0]!r}; settings are key=value, see whqa {command} --help")
     return extra

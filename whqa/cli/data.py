@@ -133,11 +133,13 @@ def _phantom(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.faults:
         from whqa.masks.corruption import write_faulty_mask
 
+        made = set()
         for number, case in enumerate(cohort.cases):
             if case.label is not None:
                 mask = case.label.with_name(f"{case.id}_mask.nii.gz")
-                write_faulty_mask(case.label, cohort.scheme, options.faults, options.seed + number, mask)
-        print(f"masks with {options.faults} fault(s), and records of these: {options.out}/*_mask.nii.gz, *_mask.json")
+                made.add(len(write_faulty_mask(case.label, cohort.scheme, options.faults, options.seed + number, mask)))
+        count = "-".join(map(str, dict.fromkeys((min(made), max(made))))) if made else "0"
+        print(f"masks with {count} fault(s), and records of these: {options.out}/*_mask.nii.gz, *_mask.json")
     if options.preview:
         from whqa.report.cohort_sheets import write_contact_sheet
 

@@ -127,5 +127,7 @@ def _line(finding: Finding, where: str | None, root: str, message: str = "") -> 
 
 
 def _shortened(message: str, root: str) -> str:
-    folder = root.rstrip("/")
-    return re.sub(rf"(?<![^\s'\"(]){re.escape(folder)}/", "", message) if folder else message
+    """A command in it stays as it is, to be run from where it is read."""
+    folder, (said, *command) = root.rstrip("/"), re.split(r"(?=\b(?:python -c|gunzip) )", message, maxsplit=1)
+    short = re.sub(rf"(?<![^\s'\"(]){re.escape(folder)}/", "", said) if folder else said
+    return "".join([short, *command])

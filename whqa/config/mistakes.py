@@ -63,7 +63,10 @@ def explain(error: BaseException, known_keys: Callable[[], Sequence[str]]) -> st
     if any(words in text for words in _NO_GRAMMAR):
         found = re.match(r"LexerNoViableAltException: (.*)|Error parsing override '(.*)'$", first)
         setting = found[found.lastindex or 0] if found else first
-        return f"{setting}: has special characters; put the value in quotes inside the quotes: {_IN_QUOTES}"
+        key, _, value = setting.partition("=")
+        plain = re.fullmatch(r"[\w.+~/@-]+", key) and value and not re.search(r"[\"'\\]", value)
+        quoted = f"'{key}=\"{value}\"'" if plain else _IN_QUOTES
+        return f"{setting}: has special characters; put the value in quotes inside the quotes: {quoted}"
     return f"{first}: {details}" if details else first
 
 

@@ -23,6 +23,7 @@ orientation, oblique or not, and every spacing:
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -36,6 +37,8 @@ from whqa.data.case import Modality
 from whqa.data.formats.volume_files import Volume, header_from_bytes, header_to_bytes, voxel_sizes
 from whqa.data.preprocess_settings import Preprocess
 from whqa.data.resample import Line, interpolate, interpolate_labels, labelled_box
+from whqa.errors import InputError
+from whqa.process import memory_gib
 from whqa.structures import GREAT_VESSELS
 
 Triple = tuple[float, float, float]
@@ -140,6 +143,7 @@ def preprocess_image(
         _line(array.shape[k], float(sizes[k]), settings.spacing[k], settings.crop_mm and settings.crop_mm[k], centre[k])
         for k in range(3)
     ]
+    _check_grid(volume, sizes, lines)
     geometry = _geometry(volume, orientation, sizes, lines)
     if modality == "ct":
         # clipped first, so that metal does not bleed into its neighbours
@@ -150,6 +154,20 @@ def preprocess_image(
     if low >= high:
         low, high = float(values.min()), float(values.max())
     return _to_unit(values, low, high), geometry
+
+
+def _check_grid(volume: Volume, sizes: npt.NDArray[np.float64], lines: Sequence[Line]) -> None:
+    """Before memory is asked for: a header that is wrong by a factor asks for more than there is."""
+    shape = tuple(line.length for line in lines)
+    # float32, and again while it is normalised
+    if 8 * math.prod(shape) > memory_gib() * 2**30:
+        extent = " x ".join(f"{length * size:g}" for length, size in zip(volume.array.shape, sizes, strict=True))
+        voxels = " x ".join(f"{length:,}" for length in shape)
+        raise InputError(
+            f"{volume.path}: its {extent} mm would be a grid of {voxels} voxels, for which "
+            "this machine has not the memory; correct the header's spacing, or set preprocess.crop_mm or a wider "
+            "preprocess.spacing"
+        )
 
 
 def heart_of(label: Volume, keys: Sequence[str]) -> Volume:

@@ -22,6 +22,7 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     "opinion": SecondOpinion,
     "tta": partial(SecondOpinion, "tta", "tta"),
     "ensemble": partial(SecondOpinion, "ensemble", "ensemble", "log_p"),
+    "ensemble_by_doubt": partial(SecondOpinion, "ensemble_by_doubt", "ensemble", ""),
     DiceRegressor.name: DiceRegressor,
     Reverse.name: Reverse,
 }

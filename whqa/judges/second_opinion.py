@@ -34,7 +34,8 @@ class SecondOpinion:
         name: in the tables.
         attribute: of `JudgedCase`, the opinion: "log_p" of one segmenter, "tta" of the same by test-time augmentation,
             "ensemble" of all unseen ones.
-        rates_by: of the opinion that tells error rates; None takes the same.
+        rates_by: of the opinion that tells error rates; None takes the same, "" none: they are a regression on the mean
+            doubt.
 
     Attributes:
         counted: what others have found of training masks, (case, kind) -> their logits, see `count_opinions`; the fit
@@ -44,8 +45,8 @@ class SecondOpinion:
     wants_all = False
 
     def __init__(self, name: str = "opinion", attribute: str = "log_p", rates_by: str | None = None) -> None:
-        self.name, self._attribute, self._rates_by = name, attribute, rates_by or attribute
-        self.needs = frozenset({attribute, self._rates_by})
+        self.name, self._attribute, self._rates_by = name, attribute, attribute if rates_by is None else rates_by
+        self.needs = frozenset({attribute, self._rates_by} - {""})
         self._calibration: Calibration | None = None
         self.counted: dict[tuple[str, str], MaskLogits] = {}
 
@@ -69,7 +70,7 @@ class SecondOpinion:
 
     def _weighed(self, case: JudgedCase) -> tuple[Tensor, JudgedCase]:
         """The doubt's logit, and the case with what tells its error rate."""
-        return doubt_logit(case.hearing(self._attribute)), case.hearing(self._rates_by)
+        return doubt_logit(case.hearing(self._attribute)), case.hearing(self._rates_by or None)
 
     def _agreement(self, heard: JudgedCase) -> dict[str, float]:
         """How like the mask is what the opinion would draw, and how alike is what those behind it would."""

@@ -6,10 +6,12 @@ every machine. It follows the mask's own geometry, in mm.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from whqa.data.formats.volume_files import read_label, voxel_sizes, write_volume
 from whqa.errors import InputError
@@ -101,16 +103,28 @@ def write_faulty_mask(label: Path, scheme: LabelScheme, n: int, seed: int, targe
     """Write a copy of a label map with `n` gross faults, in the same file values; `<target>.json` says which.
 
     Raises:
-        InputError: the label map is bad or empty.
+        InputError: the label map is bad or empty, or there is another mask already, which may be somebody's work.
     """
     volume = read_label(label, scheme, announce=False)
     spacing = voxel_sizes(volume.affine).tolist()
     faults = draw_faults(volume.array, n, seed, spacing=spacing, structures=scheme.keys, severity=GROSS)
     spoiled = corrupt(volume.array, spacing, scheme.keys, faults)
     affine = volume.affine if volume.header is None else None
+    if target.exists() and not _holds(target, scheme, spoiled):
+        raise InputError(
+            f"{target}: is another mask than these faults make; give another folder, or move it away: "
+            f"mv {shlex.quote(str(target))} {shlex.quote(f'{target}.kept')}"
+        )
     write_volume(target, scheme.to_values(spoiled), affine, volume.header)
     write_json(target.with_name(target.name.split(".")[0] + ".json"), [f.to_dict() for f in faults])
     return faults
+
+
+def _holds(target: Path, scheme: LabelScheme, indices: npt.NDArray[np.integer]) -> bool:
+    try:
+        return bool(np.array_equal(read_label(target, scheme, announce=False).array, indices))
+    except InputError:
+        return False
 
 
 def _check_kinds(kinds: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ ORDER = (
     "opinion",
     "tta",
     "ensemble",
+    "ensemble_by_doubt",
     "entropy",
     "boundary",
     "constant",

@@ -29,6 +29,7 @@ METHOD_ORDER = (
     "opinion",
     "tta",
     "ensemble",
+    "ensemble_by_doubt",
     "dice_regressor",
     "joint",
     "reverse",

@@ -24,6 +24,7 @@ from whqa.process import cpus
 VERSION = 1
 SETTINGS_FILE = "phantom.json"
 _FIRST = 1001
+MOST = 10_000
 _FEWEST_A_PROCESS = 8
 
 
@@ -40,6 +41,8 @@ def write_phantoms(
     root = Path(root)
     if root.is_file():
         raise InputError(f"{root}: is a file; phantoms need a folder of their own")
+    if n > MOST:
+        raise InputError(f"{n} phantoms: at most {MOST:,}; draw further ones by another seed into another folder")
     if seed < 0:
         raise InputError(f"phantom seed {seed}: must not be negative")
     wanted = _names(n, modality)
