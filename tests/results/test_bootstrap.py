@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from whqa.metrics import correlation, failure
 from whqa.results import bootstrap
@@ -71,7 +72,7 @@ def test_undefined_resamples_give_nan_and_too_many_no_interval():
     assert np.isnan(bootstrap.resampled_pearson(x, np.array([1.0, 2.0, 3.0]), weights)).all()
     assert np.isnan(bootstrap.resampled_auroc(x, np.array([True, False, True]), weights)).all()
     np.testing.assert_array_equal(bootstrap.resampled_mean(x, weights), [1, 1, np.nan])
-    assert bootstrap.percentile_interval(np.array([1.0, np.nan, 2.0])) is None
+    assert bootstrap.percentile_interval(np.array([1.0, np.nan, 2.0]), 9) is None
     assert bootstrap.ci95(bootstrap.resampled_mean, x, patients=["a", "a", "a"]) is None
 
 
@@ -88,3 +89,31 @@ def test_mean_from_one_sum_a_patient_has_the_same_interval():
     expected = bootstrap.ci95(bootstrap.resampled_mean, x, patients=patients)
     assert bootstrap.mean_ci95(x, patients) == pytest.approx(expected, rel=1e-12)
     assert bootstrap.mean_ci95(x, ["p"] * 50) is None
+
+
+@pytest.mark.parametrize(("n", "least"), [(5, 0.9), (8, 0.92), (20, 0.93)])
+def test_intervals_of_few_patients_hold_as_they_say(n, least):
+    rng = np.random.default_rng(n)
+    names = [f"p{i}" for i in range(n)]
+    held = [low < 0 < high for low, high in (bootstrap.mean_ci95(rng.normal(size=n), names) for _ in range(600))]
+    assert least < np.mean(held) < 0.98
+
+
+def test_percentiles_are_those_of_students_t():
+    values = np.random.default_rng(0).normal(size=1000)
+    for n in (6, 30, 5000):
+        outside = stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf(0.975, n - 1))
+        expected = np.quantile(values, [outside, 1 - outside])
+        np.testing.assert_allclose(bootstrap.percentile_interval(values, n), expected, rtol=1e-12)
+    np.testing.assert_allclose(expected, np.percentile(values, [2.5, 97.5]), atol=2e-3)
+    assert bootstrap.percentile_interval(values, 4) is None
+    assert bootstrap.mean_ci95(np.ones(4), list("abcd")) is None
+
+
+def test_a_share_has_the_interval_of_clopper_and_pearson_by_patient():
+    hit = np.array([1.0, 1, 0, 1, 1, 1, 1, 1])
+    found = bootstrap.share_ci95(hit, [f"p{i}" for i in range(8)])
+    expected = stats.binomtest(7, 8).proportion_ci(0.95, method="exact")
+    np.testing.assert_allclose(found, (expected.low, expected.high))
+    assert bootstrap.share_ci95(np.ones(6), list("abcabc"))[0] == pytest.approx(stats.beta.ppf(0.025, 3, 1))
+    assert bootstrap.share_ci95(np.zeros(3), list("abc")) == pytest.approx((0, stats.beta.ppf(0.975, 1, 3)))

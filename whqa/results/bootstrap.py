@@ -3,7 +3,8 @@
 A resample is a vector of whole-number weights, one a row: how often the row's patient was drawn. Every statistic here
 takes rows of shape (n,) and weights (B, n) and gives (B,) values, equal to the plain statistic of the rows repeated as
 often as their weight says. So 1,000 resamples cost a few matrix products and no loop. Efron & Tibshirani 1993, ch. 13
-(percentile interval); Field & Welsh 2007 (cluster bootstrap).
+(percentile interval); Field & Welsh 2007 (cluster bootstrap); Hesterberg 2015, doi 10.1080/00031305.2015.1089789
+(percentiles further out for few patients, whose resamples spread too little).
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import betaincinv, ndtr, stdtrit
 
 from whqa.metrics.arrays import FloatArray
 
 N_RESAMPLES = 1000
+LEAST_PATIENTS = 5
+"""With fewer no percentile of the resamples is far enough out."""
 SEED = 20190712
 
 
@@ -35,12 +39,18 @@ def _weights(patients: tuple[str, ...], n_resamples: int, seed: int) -> FloatArr
     return weights
 
 
-def percentile_interval(values: FloatArray) -> tuple[float, float] | None:
-    """2.5 and 97.5 percentiles of the resamples (B,); None where fewer than nine in ten are defined."""
+def percentile_interval(values: FloatArray, n_patients: int) -> tuple[float, float] | None:
+    """95 % interval from the statistic of the resamples (B,); None for fewer than `LEAST_PATIENTS` patients, or where
+    fewer than nine in ten resamples are defined.
+
+    Its percentiles are 2.5 and 97.5 for very many patients, and those that make the interval of a mean as wide as
+    Student's t for few: Phi(-sqrt(n / (n - 1)) t(0.975, n - 1)).
+    """
     defined = values[np.isfinite(values)]
-    if len(defined) < 0.9 * len(values):
+    if n_patients < LEAST_PATIENTS or len(defined) < 0.9 * len(values):
         return None
-    low, high = np.percentile(defined, [2.5, 97.5])
+    outside = ndtr(-np.sqrt(n_patients / (n_patients - 1)) * stdtrit(n_patients - 1, 0.975))
+    low, high = np.quantile(defined, [outside, 1 - outside])
     return float(low), float(high)
 
 
@@ -100,20 +110,32 @@ def resampled_e_aurc(confidence: FloatArray, risk: FloatArray, weights: FloatArr
 def ci95(
     statistic: Callable[..., FloatArray], *columns: npt.NDArray, patients: Sequence[str]
 ) -> tuple[float, float] | None:
-    """95 % interval of `statistic(*columns, weights)`; None for a single patient or too few defined resamples."""
-    if len(set(patients)) < 2:
-        return None
-    return percentile_interval(statistic(*columns, patient_weights(patients)))
+    """95 % interval of `statistic(*columns, weights)`, or None, see `percentile_interval`."""
+    return percentile_interval(statistic(*columns, patient_weights(patients)), len(set(patients)))
 
 
 def mean_ci95(x: FloatArray, patients: Sequence[str]) -> tuple[float, float] | None:
     """`ci95(resampled_mean, x)` from one sum a patient: the same, and far cheaper for tables with many columns."""
     names, index = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    if len(names) < 2:
+    if len(names) < LEAST_PATIENTS:
         return None
     weights = patient_weights([str(name) for name in names])
     sums, sizes = np.bincount(index, weights=x), np.bincount(index).astype(np.float64)
-    return percentile_interval(_divide(weights @ sums, weights @ sizes))
+    return percentile_interval(_divide(weights @ sums, weights @ sizes), len(names))
+
+
+def share_ci95(hit: FloatArray, patients: Sequence[str]) -> tuple[float, float]:
+    """95 % interval of a share of masks (n,) from 0 to 1, one of each at least: Clopper & Pearson 1934, by patient.
+
+    Where all masks hit, resamples do not differ, and an interval of percentiles would have no width. Each patient
+    counts once, with the share of the patient's own masks.
+    """
+    _, index = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    of_patients = np.bincount(index, weights=hit) / np.bincount(index)
+    k, n, mean = float(of_patients.sum()), len(of_patients), float(np.mean(hit))
+    low = float(betaincinv(k, n - k + 1, 0.025)) if k > 0 else 0.0
+    high = float(betaincinv(k + 1, n - k, 0.975)) if k < n else 1.0
+    return min(low, mean), max(high, mean)
 
 
 def _divide(a: FloatArray, b: FloatArray) -> FloatArray:

@@ -16,7 +16,7 @@ from whqa.contract.entries import Entry, MeasuredIntervals
 from whqa.quality import LOWEST_DICE
 from whqa.results.breakdown import NO_CORRECTION, structure_gain
 from whqa.results.mean_dice import before_and_after, mean_dice
-from whqa.results.summary_entry import NO_MAP, mean_entry
+from whqa.results.summary_entry import NO_MAP, mean_entry, share_entry
 
 REFERENCE_STRATUM, BAD_STRATUM = "reference", "bad"
 STRATA = (REFERENCE_STRATUM, *LOWEST_DICE, BAD_STRATUM)
@@ -69,7 +69,7 @@ def interval_entries(rows: pd.DataFrame, measured: pd.DataFrame | None) -> Measu
     patients = rows.loc[found.index, "patient"]
     return {
         "n": len(found),
-        "coverage": mean_entry(found["hit"], patients, NO_MEASURED_INTERVAL),
+        "coverage": share_entry(found["hit"], patients, NO_MEASURED_INTERVAL),
         "width": mean_entry(found["width"], patients, NO_MEASURED_INTERVAL),
     }
 

@@ -33,6 +33,15 @@ def mean_entry(values: pd.Series, patients: pd.Series, reason: str) -> Entry:
     return found if defined.all() else {**found, "n": int(defined.sum())}
 
 
+def share_entry(values: pd.Series, patients: pd.Series, reason: str) -> Entry:
+    """`mean_entry` of a share of the rows, each 0 or 1."""
+    defined = values.notna()
+    if not defined.any():
+        return entry_of(math.nan, None, reason)
+    x = values[defined].to_numpy(float)
+    return entry_of(float(x.mean()), bootstrap.share_ci95(x, patients[defined].tolist()), reason)
+
+
 def at_path(numbers: Mapping[str, Any], path: str) -> Any:
     """The entry at a dotted path such as "volume.pcc"."""
     for key in path.split("."):

@@ -20,11 +20,11 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaincinv
 
 from whqa.metrics.arrays import FloatArray
 from whqa.metrics.error_places import MORE_PROBABLY_WRONG
 from whqa.quality import LOWEST_DICE
+from whqa.results.bootstrap import share_ci95
 
 Decision = Literal["accept", "review", "reject"]
 DECISIONS: tuple[Decision, ...] = ("accept", "review", "reject")
@@ -143,8 +143,11 @@ def _last_within(score: FloatArray, wrong: FloatArray, patient: npt.NDArray[np.o
 def _share(bad: npt.NDArray[np.bool_], patient: npt.NDArray[np.object_]) -> Mapping[str, Any]:
     if not len(bad):
         return {"n": 0, "bad": 0, "rate": None, "ci95": None}
-    people = np.unique(patient.astype(str))
-    k, n = float(sum(bad[patient.astype(str) == p].mean() for p in people)), len(people)
-    low = float(betaincinv(k, n - k + 1, 0.025)) if k > 0 else 0.0
-    high = float(betaincinv(k + 1, n - k, 0.975)) if k < n else 1.0
-    return {"n": len(bad), "bad": int(bad.sum()), "rate": k / n, "ci95": [low, high]}
+    people = patient.astype(str)
+    rate = float(np.mean([bad[people == p].mean() for p in np.unique(people)]))
+    return {
+        "n": len(bad),
+        "bad": int(bad.sum()),
+        "rate": rate,
+        "ci95": list(share_ci95(bad.astype(float), people.tolist())),
+    }
