@@ -91,7 +91,7 @@ def test_mean_from_one_sum_a_patient_has_the_same_interval():
     assert bootstrap.mean_ci95(x, ["p"] * 50) is None
 
 
-@pytest.mark.parametrize(("n", "least"), [(5, 0.9), (8, 0.92), (20, 0.93)])
+@pytest.mark.parametrize(("n", "least"), [(6, 0.92), (8, 0.92), (20, 0.93)])
 def test_intervals_of_few_patients_hold_as_they_say(n, least):
     rng = np.random.default_rng(n)
     names = [f"p{i}" for i in range(n)]
@@ -106,8 +106,8 @@ def test_percentiles_are_those_of_students_t():
         expected = np.quantile(values, [outside, 1 - outside])
         np.testing.assert_allclose(bootstrap.percentile_interval(values, n), expected, rtol=1e-12)
     np.testing.assert_allclose(expected, np.percentile(values, [2.5, 97.5]), atol=2e-3)
-    assert bootstrap.percentile_interval(values, 4) is None
-    assert bootstrap.mean_ci95(np.ones(4), list("abcd")) is None
+    assert bootstrap.percentile_interval(values, 5) is None
+    assert bootstrap.mean_ci95(np.ones(5), list("abcde")) is None
 
 
 def test_a_share_has_the_interval_of_clopper_and_pearson_by_patient():

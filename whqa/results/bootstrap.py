@@ -19,7 +19,7 @@ from scipy.special import betaincinv, ndtr, stdtrit
 from whqa.metrics.arrays import FloatArray
 
 N_RESAMPLES = 1000
-LEAST_PATIENTS = 5
+LEAST_PATIENTS = 6
 """With fewer no percentile of the resamples is far enough out."""
 SEED = 20190712
 
