@@ -46,6 +46,19 @@ def test_an_interrupt_is_no_failure(end: type[BaseException], tmp_path: Path) ->
     assert noted_failure(tmp_path) is None
 
 
+@pytest.mark.parametrize(("rank", "noted"), [("0", True), ("1", False)])
+def test_a_further_process_that_lost_the_first_knows_no_cause(
+    rank: str, noted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    with pytest.raises(RuntimeError), failure_noted(tmp_path):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:5310")
+    assert (noted_failure(tmp_path) is not None) == noted
+    with pytest.raises(ValueError, match="its own"), failure_noted(tmp_path):
+        raise ValueError("its own")
+    assert noted_failure(tmp_path) == "ValueError: its own"
+
+
 def test_a_complete_run_that_refuses_an_attempt_has_not_failed(tmp_path: Path) -> None:
     (tmp_path / COMPLETED).touch()
     with pytest.raises(InputError), failure_noted(tmp_path):

@@ -140,7 +140,7 @@ class ErrorMapConfig(ErrorMapSettings, Dropout, StageConfig):
             all, chosen on held-back training cases.
         baselines: rivals that judge the same masks; each adds rows to all tables.
         baseline_masks: how many training masks at most rivals are fitted on; fewer take less time.
-        overlays: validation cases of which pictures are drawn.
+        overlays: test cases of which pictures are drawn.
     """
 
     balance: str = BALANCE

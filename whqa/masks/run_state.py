@@ -63,9 +63,14 @@ def failure_noted(run_dir: Path) -> Iterator[None]:
         yield
     except Exception as error:
         name = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-        if not is_complete(run_dir):
+        if not is_complete(run_dir) and not _of_another_process(error):
             note_failure(run_dir, f"{name}{error}")
         raise
+
+
+def _of_another_process(error: Exception) -> bool:
+    """Whether a further process of a run only says that the first one, which was stopped or tells its own, has gone."""
+    return not is_first_rank() and bool(re.search(r"Connection (closed|reset) by peer", str(error)))
 
 
 def note_failure(run_dir: Path, why: str) -> None:

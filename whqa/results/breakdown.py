@@ -91,9 +91,13 @@ def structure_gain(rows: pd.DataFrame, key: str) -> pd.Series:
 
 
 def expected_dice_gap(rows: pd.DataFrame, key: str) -> pd.Series:
-    """|expected Dice - Dice| of a structure; nan where one of them is not known."""
+    """|expected Dice - Dice| of a structure; nan where one of them is not known.
+
+    Who expects nothing of a structure that mask lacks calls the mask right: 1, in rows that expect something of others.
+    """
     expected = rows.get(f"dice_{key}_predicted", pd.Series(float("nan"), index=rows.index)).astype(float)
-    return (expected - rows[f"dice_{key}"]).abs()
+    of_any = rows.filter(regex=r"^dice_.*_predicted$").notna().any(axis=1)
+    return (expected.where(expected.notna() | ~of_any, 1.0) - rows[f"dice_{key}"]).abs()
 
 
 def expected_dice_mae(rows: pd.DataFrame, structures: Sequence[str]) -> Entry:

@@ -3,9 +3,10 @@
 A mask is bad when its mean Dice over structures is below `BAD_DICE`. The score is what the network predicts in place of
 that Dice, or QI over the heart where it has no label head. A mask is accepted above the lowest score from which on at
 most `RISK` of the run's out-of-fold masks are bad, and rejected below the highest score up to which at most `RISK` of
-them are good; in between a person should look. The shares are bounded as (count + 1) / (n + 1) over patients, so that
-a handful of masks proves nothing (the bound of conformal risk control, Angelopoulos et al. 2024, arXiv 2208.02814, for
-one step).
+them are good; in between a person should look. The shares are taken as (count + 1) / (n + 1) over patients, as in
+conformal risk control (Angelopoulos et al. 2024, arXiv 2208.02814), so that eight patients or fewer prove nothing. As
+the threshold is the best of many, this is no guarantee: what became of each fold's masks is measured with the rule of
+the others.
 
 A fault may be too small to tell in a mean. So a place where the mask is probably wrong forbids to accept too, if it is
 more certain than the surest one in most masks without any error (a conformal p-value below `FALSE_DOUBT`): a judge is
