@@ -340,13 +340,9 @@ def test_complete_runs_of_other_settings_are_not_taken_for_ones_of_these(
         cross_validate(words, 1, _console())
 
 
-def test_a_cross_validation_tests_nothing_again() -> None:
-    with pytest.raises(InputError, match=r"fit=false: .*`whqa train ... fit=false` tests a run again"):
-        cross_validate(["experiment=demo", "fit=false"], 1, _console())
-
-
 @pytest.mark.parametrize(
-    ("word", "command"), [("stage=errormap", "train"), ("fold=0", "train"), ("sweep=learning_rate", "sweep")]
+    ("word", "command"),
+    [("stage=errormap", "train"), ("fold=0", "train"), ("fit=false", "train"), ("sweep=learning_rate", "sweep")],
 )
 def test_a_part_of_the_graph_or_several_are_not_a_cross_validation(word: str, command: str) -> None:
     with pytest.raises(InputError, match=f"whqa {command}"):

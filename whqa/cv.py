@@ -203,13 +203,11 @@ def cross_validate(
         InputError: the configuration or the data are wrong.
     """
     console = console or Console(stderr=True)
-    chosen = [o for o in overrides if o.split("=", 1)[0] in ("stage", "fold", "sweep")]
+    chosen = [o for o in overrides if o.split("=", 1)[0] in ("stage", "fold", "fit", "sweep")]
     if chosen:
         use = "`whqa sweep ...` for several values" if chosen[0].startswith("sweep") else "`whqa train` for one of them"
         raise InputError(f"{chosen[0]}: cross-validation runs all stages and folds of one experiment; use {use}")
     cfg = compose_config(overrides)
-    if not cfg.fit:
-        raise InputError(
             "fit=false: cross-validation runs what is missing; `whqa train ... fit=false` tests a run again"
         )
     # seconds of torch, which a wrong word never costs

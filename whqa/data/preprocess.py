@@ -165,8 +165,7 @@ def _check_grid(volume: Volume, sizes: npt.NDArray[np.float64], lines: Sequence[
         voxels = " x ".join(f"{length:,}" for length in shape)
         raise InputError(
             f"{volume.path}: its {extent} mm would be a grid of {voxels} voxels, for which "
-            "this machine has not the memory; correct the header's spacing, or set preprocess.crop_mm or a wider "
-            "preprocess.spacing"
+            "this machine has not the memory; correct the header's spacing, or crop or resample the scan"
         )
 
 
