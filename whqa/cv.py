@@ -208,8 +208,6 @@ def cross_validate(
         use = "`whqa sweep ...` for several values" if chosen[0].startswith("sweep") else "`whqa train` for one of them"
         raise InputError(f"{chosen[0]}: cross-validation runs all stages and folds of one experiment; use {use}")
     cfg = compose_config(overrides)
-            "fit=false: cross-validation runs what is missing; `whqa train ... fit=false` tests a run again"
-        )
     # seconds of torch, which a wrong word never costs
     from whqa.callbacks.summary_run import log_summary
     from whqa.summarize import summarize
