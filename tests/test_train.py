@@ -190,6 +190,15 @@ def test_settings_that_cannot_be(refused: Callable[..., str], words: list[str], 
     assert cause in refused(*words)
 
 
+@pytest.mark.parametrize("words", [["fold=1-0"], ["fold=0-1"], ["stage=errormap", "fold=0-1"], ["fold=9"]])
+def test_a_run_that_there_is_not_leaves_no_file(
+    words: list[str], train: Callable[..., int], tiny: Callable[[Path], list[str]], tmp_path: Path
+) -> None:
+    assert train(*tiny(tmp_path), *words) == 2
+    # Hydra makes an empty folder
+    assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+
+
 def test_a_sweep_over_processes_is_refused_with_the_right_command(
     train: Callable[..., int],
     tiny: Callable[[Path], list[str]],

@@ -31,6 +31,7 @@ from whqa.errors import STOPPED, InputError, plain_messages
 from whqa.files import system_trouble
 from whqa.masks.run_state import failure_noted
 from whqa.process import collect_seldom, follow_parent, is_first_rank, locked, sigterm_interrupts, sleep_while_waiting
+from whqa.stages.fold_word import refuse_no_such_run
 
 
 def main() -> None:
@@ -71,6 +72,8 @@ def _job(cfg: DictConfig) -> float | None:
     context = HydraConfig.get()
     try:
         refuse_doubled_sweep(cfg, context)
+        # before its directory is made
+        refuse_no_such_run(cfg)
         run_dir = run_dir_of(cfg, list(context.overrides.task))
         with locked(run_dir), failure_noted(run_dir):
             from whqa.stages.from_config import (

@@ -21,7 +21,6 @@ from whqa.callbacks.wandb_run import finished_run
 from whqa.config.instantiate import make, of_run, plain
 from whqa.config.run_config import CONFIG, refuse_other_settings
 from whqa.config.schema import Stage
-from whqa.data.folds import Folds
 from whqa.errors import InputError
 from whqa.files import write_text
 from whqa.judges.registry import make_baselines
@@ -32,7 +31,7 @@ from whqa.masks.external import refuse_bare
 from whqa.masks.importing import Imported
 from whqa.masks.made_from import MadeFrom, refuse_other_masks, segmenter_masks, write_made_from
 from whqa.masks.opinion import collect_ensembles, collect_opinions, collect_tta
-from whqa.masks.plan import MaskPlan, SegmenterJob, fold_name, parse_fold, steps_from_pair
+from whqa.masks.plan import steps_from_pair
 from whqa.masks.run_state import COMPLETED, LAST_CHECKPOINT, is_complete, made_anew, refuse_damaged, stamp
 from whqa.masks.store import MaskItem, collect_masks
 from whqa.modules.errormap import in_channels, joins_mask, mask_channels, out_channels
@@ -42,6 +41,7 @@ from whqa.modules.warm_start import start_from
 from whqa.modules.weights import read_weights
 from whqa.process import is_first_rank, keep_memory
 from whqa.results.validation_table import VALIDATION, validated
+from whqa.stages.fold_word import refuse_no_such_run, segmenter_job, tested_fold
 from whqa.stages.heard_opinions import heard_together, hears_views, told_opinions
 from whqa.stages.pair_start import network_weights, pairs_weights, refuse_pairs
 from whqa.stages.processes import cluster_environment, lead_processes
@@ -138,9 +138,8 @@ def refuse_unmakeable(cfg: DictConfig, trained_here: bool = True) -> None:
         InputError: one of them cannot be made of its settings, there is no such fold, or a training does
             not end with an epoch.
     """
-    MaskPlan(cfg.masks.plan, cfg.folds)
     chosen_kinds(cfg)
-    parse_fold(cfg.fold, cfg.folds)
+    refuse_no_such_run(cfg)
     for stage, options in ((stage, cfg[stage]) for stage in Stage):
         if options.steps % options.steps_per_epoch:
             raise InputError(
@@ -187,7 +186,7 @@ def make_segmenter(cfg: DictConfig, study: Study, run_dir: Path) -> StageRun:
     Raises:
         InputError: a setting is wrong, or the mask plan has no such segmenter.
     """
-    options, job, steps = cfg.segmenter, _segmenter_job(cfg.fold, study), cfg.segmenter.steps
+    options, job, steps = cfg.segmenter, segmenter_job(cfg.fold, study.plan), cfg.segmenter.steps
     network = make(cfg.network, in_channels=1, out_channels=study.cohort.scheme.n_classes)
     pair = study.plan.pair_before(job.held_out) if options.from_pairs else None
     if pair is not None:
@@ -212,7 +211,7 @@ def make_errormap(cfg: DictConfig, study: Study, run_dir: Path, imported: Sequen
     Raises:
         InputError: a setting is wrong, or masks are missing.
     """
-    options, fold = cfg.errormap, _single_fold(cfg.fold, study.folds)
+    options, fold = cfg.errormap, tested_fold(cfg.fold, study.folds.n)
     masks = _masks(cfg, study, fold, imported)
     makers = {mask.segmenter for mask in masks}
     digests = {maker: known for maker, known in masks_now(study, imported).items() if maker in makers}
@@ -299,29 +298,6 @@ def _masks(cfg: DictConfig, study: Study, fold: int, imported: Sequence[Imported
         return collect_masks(study.directory, study.plan, study.folds, fold, chosen.own) + masks
     refuse_bare(masks, study.folds)
     return masks
-
-
-def _segmenter_job(fold: str, study: Study) -> SegmenterJob:
-    held_out = _held_out(fold, study.folds)
-    jobs = {job.held_out: job for job in study.plan.segmenters}
-    if held_out not in jobs:
-        names = ", ".join(job.name for job in study.plan.segmenters)
-        raise InputError(f"fold={fold}: mask plan {study.plan.name!r} has the segmenters {names}")
-    return jobs[held_out]
-
-
-def _held_out(name: str, folds: Folds) -> tuple[int, ...]:
-    held_out = parse_fold(name, folds.n)
-    if name != fold_name(held_out):
-        raise InputError(f"fold={name}: write fold={fold_name(held_out)}, which also names the run's directory")
-    return held_out
-
-
-def _single_fold(name: str, folds: Folds) -> int:
-    held_out = _held_out(name, folds)
-    if len(held_out) != 1:
-        raise InputError(f"fold={name}: the error-map network is tested on one fold, 0..{folds.n - 1}")
-    return held_out[0]
 
 
 def _data_module(cfg: DictConfig, study: Study, held_out: tuple[int, ...], **kwargs: Any) -> WholeHeartDataModule:
