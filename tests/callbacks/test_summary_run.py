@@ -81,7 +81,7 @@ def test_headline_numbers_of_a_small_summary() -> None:
 def finished_study(
     tmp_path_factory: pytest.TempPathFactory, write_run: Callable[..., Path]
 ) -> tuple[Path, dict[str, Any]]:
-    directory = write_run(tmp_path_factory.mktemp("runs") / "demo", n_cases=6)
+    directory = write_run(tmp_path_factory.mktemp("runs") / "demo", n_cases=8)
     with Path("/dev/null").open("w") as nowhere:
         return directory, whqa.summarize.summarize(directory, Console(file=nowhere))
 
