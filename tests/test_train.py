@@ -190,6 +190,22 @@ def test_settings_that_cannot_be(refused: Callable[..., str], words: list[str], 
     assert cause in refused(*words)
 
 
+@pytest.mark.parametrize(
+    ("key", "whole", "cut"),
+    [
+        ("limit_val_batches", [None, 1.0], [0, 1, 0.5]),
+        ("overfit_batches", [None, 0, 0.0], [1, 0.5]),
+        ("fast_dev_run", [None, False], [True, 2]),
+        ("max_steps", [None, -1], [0, 5]),
+        ("max_time", [None], ["00:00:10:00"]),
+    ],
+)
+def test_which_settings_of_the_trainer_cut_a_run_short(key: str, whole: list[Any], cut: list[Any]) -> None:
+    of_key = from_config.SHORTENING_KEYS[key]
+    assert all(from_config._is_one_of(value, of_key) for value in whole)
+    assert not any(from_config._is_one_of(value, of_key) for value in cut)
+
+
 @pytest.mark.parametrize("words", [["fold=1-0"], ["fold=0-1"], ["stage=errormap", "fold=0-1"], ["fold=9"]])
 def test_a_run_that_there_is_not_leaves_no_file(
     words: list[str], train: Callable[..., int], tiny: Callable[[Path], list[str]], tmp_path: Path

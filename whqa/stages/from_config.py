@@ -60,7 +60,7 @@ from whqa.study import Study, chosen_kinds, import_external, make_study, masks_n
 
 # Settings of Lightning's trainer that leave out training or cases: such a run is never stamped as complete.
 SHORTENING_KEYS = {
-    **dict.fromkeys(("fast_dev_run", "overfit_batches"), (None, False, 0)),
+    **dict.fromkeys(("fast_dev_run", "overfit_batches"), (None, False, 0, 0.0)),
     **dict.fromkeys(("max_steps", "max_time"), (None, -1)),
     **dict.fromkeys(("limit_train_batches", "limit_val_batches", "limit_test_batches"), (None, 1.0)),
 }
