@@ -200,7 +200,7 @@ def test_settings_that_cannot_be(refused: Callable[..., str], words: list[str], 
         ("max_time", [None], ["00:00:10:00"]),
     ],
 )
-def test_which_settings_of_the_trainer_cut_a_run_short(key: str, whole: list[Any], cut: list[Any]) -> None:
+def test_which_settings_of_the_trainer_cut_a_run_short(key: str, whole: list[object], cut: list[object]) -> None:
     of_key = from_config.SHORTENING_KEYS[key]
     assert all(from_config._is_one_of(value, of_key) for value in whole)
     assert not any(from_config._is_one_of(value, of_key) for value in cut)
