@@ -165,6 +165,7 @@ def test_an_unknown_label_value(refused: Callable[..., str], own: Path) -> None:
         (["masks.plan=nestd"], "'nestd': must be one of out_of_fold, nested, in_sample"),
         (["masks=nested", "folds=2"], "'nested' needs at least 3 folds"),
         (["segmenter.steps=5"], "segmenter.steps=5 is not a multiple of segmenter.steps_per_epoch=12"),
+        (["callbacks.checkpoint.every_n_epochs=5"], "every_n_epochs=5: the last of segmenter's"),
         (["segmenter.patch=[16,16]"], "patch=[16, 16]"),
         (["segmenter.patch=[0,16,16]"], "patch=[0, 16, 16]"),
         (["segmenter.batch_size=0"], "batch_size=0"),

@@ -23,7 +23,7 @@ from whqa.config.run_config import refuse_mixed_settings
 from whqa.contract.entries import Entry
 from whqa.errors import InputError
 from whqa.files import as_named
-from whqa.masks.made_from import judged_digests, runs_begun
+from whqa.masks.made_from import judged_digests, mask_digest, runs_begun
 from whqa.report.numbers import show_entry, show_interval
 from whqa.report.terminal import print_columns
 from whqa.results.breakdown import correction_numbers, expected_dice_mae
@@ -134,7 +134,7 @@ def _judged(directory: Path, tables: RunTables) -> pd.DataFrame:
     rows = tables.of_first_method
     known = {k: judged_digests(directory / "errormap" / str(k)) for k in rows["fold"].unique()}
     of_rows = zip(*(rows[name].tolist() for name in ("fold", "segmenter", "case", "mask_kind")), strict=True)
-    return rows.assign(**{_MASK: [known[k].get(f"{by}/{case}/{kind}", "") for k, by, case, kind in of_rows]})
+    return rows.assign(**{_MASK: [mask_digest(known[k], *mask) for k, *mask in of_rows]})
 
 
 def _compared(first: pd.DataFrame, other: pd.DataFrame, masks: str, structures: Sequence[str]) -> Compared:

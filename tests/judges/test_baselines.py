@@ -244,6 +244,15 @@ def test_a_run_has_the_constant_whatever_it_asks_for() -> None:
         make_baselines(["entropie"], {"entropy"})
 
 
+def test_the_ensemble_is_told_error_rates_by_what_the_network_hears() -> None:
+    for there, needs in (
+        ({"log_p", "tta", "ensemble"}, {"tta", "ensemble"}),
+        ({"log_p", "ensemble"}, {"log_p", "ensemble"}),
+    ):
+        (_, ensemble) = make_baselines(["ensemble"], there)
+        assert ensemble.needs == needs
+
+
 @pytest.mark.parametrize(
     ("there", "left_out"),
     [

@@ -275,6 +275,19 @@ def test_a_prediction_is_the_calibrated_final_output(inputs: tuple[str, ...]) ->
     assert torch.equal(prediction.error_map, expected.error_map)
 
 
+def test_a_held_back_case_is_judged_with_rates_that_have_not_seen_it() -> None:
+    module, batch = _module("label", EVERYTHING), _batch()
+    seen, unseen = (Calibration(1.7, constant_rate(rate), 0.4) for rate in (0.7, 0.2))
+    module.calibration = replace(seen, held_back=unseen.rate)
+    with torch.no_grad():
+        tested, held_back, raw = module.test_step(batch, 0), module.judge_held_back(batch), module.raw(batch)
+    for found, calibration in ((tested, seen), (held_back, unseen)):
+        expected = module.predict(raw, module.judged(batch), calibration)
+        torch.testing.assert_close(found.probability, expected.probability)
+        torch.testing.assert_close(found.expected_dice, expected.expected_dice)
+    assert float(tested.probability.mean()) > float(held_back.probability.mean()) + 0.1
+
+
 @pytest.mark.parametrize("head", list(Head))
 def test_another_opinion_may_be_heard_than_the_one_that_tells_the_error_rate(head: Head) -> None:
     module, batch = _module(head, EVERYTHING), _batch()

@@ -15,14 +15,14 @@ from whqa.judges.entropy import Entropy
 from whqa.judges.reverse import Reverse
 from whqa.judges.second_opinion import SecondOpinion
 
-BASELINES: dict[str, Callable[[], Baseline]] = {
+BASELINES: dict[str, Callable[..., Baseline]] = {
     Constant.name: Constant,
     Boundary.name: partial(ByKind, Boundary()),
     Entropy.name: partial(ByKind, Entropy()),
     "opinion": SecondOpinion,
     "tta": partial(SecondOpinion, "tta", "tta"),
-    "ensemble": partial(SecondOpinion, "ensemble", "ensemble", "log_p"),
-    "ensemble_by_doubt": partial(SecondOpinion, "ensemble_by_doubt", "ensemble", ""),
+    "ensemble": partial(SecondOpinion, "ensemble", "ensemble", rates_by="log_p"),
+    "ensemble_by_doubt": partial(SecondOpinion, "ensemble_by_doubt", "ensemble", rates_by=""),
     DiceRegressor.name: DiceRegressor,
     Reverse.name: Reverse,
 }
@@ -46,6 +46,6 @@ def make_baselines(names: Sequence[str], there: Collection[str]) -> list[Baselin
     makers = dict(BASELINES)
     if "tta" in there:
         # what the network learns its error rates from
-        makers["ensemble"] = partial(SecondOpinion, "ensemble", "ensemble", "tta")
+        makers["ensemble"] = partial(makers["ensemble"], rates_by="tta")
     made = [makers[name]() for name in dict.fromkeys([Constant.name, *names])]
     return [baseline for baseline in made if baseline.needs <= set(there)]

@@ -79,6 +79,11 @@ def read_made_from(run_dir: Path) -> MadeFrom | None:
         return record
 
 
+def mask_digest(known: Mapping[str, str], maker: str, case: str, kind: str) -> str:
+    """That of one of `judged_digests`; "" where it is not known."""
+    return known.get(f"{maker}/{case}/{kind}", "")
+
+
 def judged_digests(run_dir: Path) -> dict[str, str]:
     """Digests of the masks of an error-map network, by "<maker>/<case>/<kind>"; none where an older version made it.
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from whqa.contract.entries import Entry
+from whqa.metrics.arrays import FloatArray
 from whqa.results import bootstrap
 
+Interval = Callable[[FloatArray, Sequence[str]], tuple[float, float] | None]
 NO_MAP = "the method predicts no error map"
 
 
@@ -25,21 +27,21 @@ def entry_of(value: float, ci95: tuple[float, float] | None, reason: str) -> Ent
 
 def mean_entry(values: pd.Series, patients: pd.Series, reason: str) -> Entry:
     """Mean over the rows that have a value; `n` says how many where some have none."""
-    defined = values.notna()
-    if not defined.any():
-        return entry_of(math.nan, None, reason)
-    x = values[defined].to_numpy(float)
-    found = entry_of(float(x.mean()), bootstrap.mean_ci95(x, patients[defined].tolist()), reason)
-    return found if defined.all() else {**found, "n": int(defined.sum())}
+    return _mean_entry(values, patients, reason, bootstrap.mean_ci95)
 
 
 def share_entry(values: pd.Series, patients: pd.Series, reason: str) -> Entry:
     """`mean_entry` of a share of the rows, each 0 or 1."""
+    return _mean_entry(values, patients, reason, bootstrap.share_ci95)
+
+
+def _mean_entry(values: pd.Series, patients: pd.Series, reason: str, interval: Interval) -> Entry:
     defined = values.notna()
     if not defined.any():
         return entry_of(math.nan, None, reason)
     x = values[defined].to_numpy(float)
-    return entry_of(float(x.mean()), bootstrap.share_ci95(x, patients[defined].tolist()), reason)
+    found = entry_of(float(x.mean()), interval(x, patients[defined].tolist()), reason)
+    return found if defined.all() else {**found, "n": int(defined.sum())}
 
 
 def at_path(numbers: Mapping[str, Any], path: str) -> Any:

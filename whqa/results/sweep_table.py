@@ -20,7 +20,7 @@ import pandas as pd
 from whqa.contract.entries import Entry
 from whqa.contract.sweep_json import ChosenBy, SweepFigure, SweepPoint, SweepTestFigures, SweepValidationFigures
 from whqa.errors import InputError
-from whqa.masks.made_from import judged_digests
+from whqa.masks.made_from import judged_digests, mask_digest
 from whqa.masks.plan import is_delivered
 from whqa.masks.run_state import made_again
 from whqa.results.mean_dice import mean_dice
@@ -201,9 +201,7 @@ def _rows(
     if digests is None:
         return pd.DataFrame({**found, "digest": ""})
     keys = zip(found["run"], table["segmenter"], found["case"], found["mask_kind"], strict=True)
-    return pd.DataFrame(
-        {**found, "digest": [digests[of].get(f"{by}/{case}/{kind}", "") for of, by, case, kind in keys]}
-    )
+    return pd.DataFrame({**found, "digest": [mask_digest(digests[of], *mask) for of, *mask in keys]})
 
 
 def _validation_rows(

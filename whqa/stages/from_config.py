@@ -141,16 +141,17 @@ def refuse_unmakeable(cfg: DictConfig, trained_here: bool = True) -> None:
     chosen_kinds(cfg)
     refuse_no_such_run(cfg)
     for stage, options in ((stage, cfg[stage]) for stage in Stage):
-        if options.steps % options.steps_per_epoch:
+        epochs, rest = divmod(options.steps, options.steps_per_epoch)
+        if rest:
             raise InputError(
                 f"{stage}.steps={options.steps} is not a multiple of {stage}.steps_per_epoch="
                 f"{options.steps_per_epoch}; a run is saved and resumed between epochs"
             )
         every = OmegaConf.select(cfg, "callbacks.checkpoint.every_n_epochs") or 1
-        if (options.steps // options.steps_per_epoch) % every:
+        if epochs % every:
             raise InputError(
-                f"callbacks.checkpoint.every_n_epochs={every}: the last of {stage}'s "
-                f"{options.steps // options.steps_per_epoch} epochs would not be kept; leave it out"
+                f"callbacks.checkpoint.every_n_epochs={every}: the last of {stage}'s {epochs} epochs would not be "
+                "kept; leave it out"
             )
     # no memory, whatever the width
     with torch.device("meta"):
