@@ -28,10 +28,10 @@ def correcting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainedRun]:
 
     def make(run: TrainedRun, rule: CorrectionRule | None, **more: Any) -> TrainedRun:
         for network in run.networks:
-            calibration = replace(network.module.calibration, correction=rule, **more)
+            calibration = replace(network.module.calibration, **more)
             monkeypatch.setattr(network.module, "calibration", calibration)
         better = {f"dice_{key}_corrected": run.cases[f"dice_{key}"] + 0.1 for key in run.scheme.keys}
-        return replace(run, cases=run.cases.assign(**better))
+        return replace(run, cases=run.cases.assign(**better), correction=rule, n_held_back=1)
 
     return make
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from constant_rate import EVERYTHING_WRONG
 from whqa.assessment import TrainedRun, assess, load_run
 from whqa.assessment.correction_choice import correction_choice
 from whqa.judges.calibration import CorrectionRule
+from whqa.judges.correction import RULES, MaskGains
+from whqa.results.held_back_gains import HELD_BACK_GAINS, write_gains
 from whqa.structures import MMWHS
 
 Case = tuple[Path, tuple[np.ndarray, np.ndarray]]
@@ -75,22 +78,33 @@ def test_the_record_says_of_each_structure_whether_and_why_it_was_corrected(
     assert seen == {True, False}
 
 
-def test_every_network_must_know_a_rule_and_the_most_careful_of_each_number_counts(
-    run: TrainedRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    networks = tuple(replace(load_run(run.path).networks[0], fold=fold) for fold in range(2))
-    both = replace(run, networks=networks)
-    for rules, expected in (
-        ((CorrectionRule(0.5, 0.1), CorrectionRule(0.8, 0.02)), CorrectionRule(0.8, 0.1)),
-        ((CorrectionRule(0.5, 0.1), None), None),
-        ((None, None), None),
-    ):
-        for network, rule in zip(networks, rules, strict=True):
-            monkeypatch.setattr(network.module, "calibration", replace(network.module.calibration, correction=rule))
-        choice = correction_choice(both)
-        assert choice.rule == expected
-        assert choice.reason.startswith("left alone: " if expected is None else "applied where another label has a")
-    assert correction_choice(both).unless("so it is").reason.startswith("left alone: on held-back")
+def test_the_rule_follows_from_the_held_back_masks_of_all_networks(study: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "tiny"
+    shutil.copytree(study / "runs" / "tiny", copy, ignore=shutil.ignore_patterns("masks", "figures"))
+    first, second = (copy / "errormap" / fold for fold in "01")
+    keys, gains = MMWHS.keys, np.zeros((len(RULES), MMWHS.n_classes))
+    # each network alone would take the rule that gains most of its own patients; that of fold 1 harms one of fold 0
+    of_first, of_second, harmful = gains.copy(), gains.copy(), gains.copy()
+    of_first[4, 0] = of_second[4, 0] = 0.1
+    of_second[2, 0], harmful[2, 0] = 0.3, -0.2
+    masks = {
+        first: [MaskGains("a", "a", "final", "bad", of_first), MaskGains("b", "b", "final", "mild", harmful)],
+        second: [MaskGains("c", "c", "final", "bad", of_second), MaskGains("d", "d", "final", "mild", gains)],
+    }
+    for run_dir, of_run in masks.items():
+        write_gains(run_dir / HELD_BACK_GAINS, of_run, keys)
+        (run_dir / "COMPLETED").write_text("")
+    assert [load_run(copy, [fold]).correction for fold in (0, 1)] == [RULES[4], RULES[2]]
+    both = load_run(copy, [0, 1])
+    assert (both.correction, both.n_held_back) == (RULES[4], 4)
+    assert correction_choice(both).reason.startswith("applied where another label has a probability of 0.65 and the ")
+
+
+def test_where_no_rule_can_be_known_the_reason_says_so(run: TrainedRun) -> None:
+    assert correction_choice(replace(run, correction=None, n_held_back=3)).reason.endswith("no correction helped")
+    nothing = correction_choice(replace(run, correction=None, n_held_back=0)).reason
+    assert nothing.startswith("left alone: the run held no training cases back")
+    assert correction_choice(replace(run, correction=RULES[0])).unless("so it is").reason == "left alone: so it is"
 
 
 def test_a_mask_that_is_lost_on_the_grid_of_the_run_is_left_alone(eager: TrainedRun, case: Case) -> None:

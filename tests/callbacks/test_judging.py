@@ -28,12 +28,13 @@ from whqa.judges.calibration import (
     read_calibration,
     stacked_logit,
 )
-from whqa.judges.correction import RULES, harmless_rule, other_probabilities, true_gains
+from whqa.judges.correction import RULES, MaskGains, harmless_rule, other_probabilities, true_gains
 from whqa.judges.registry import make_baselines
 from whqa.judges.second_opinion import count_opinions, opinion_rate
 from whqa.modules.errormap import RawVerdict
 from whqa.modules.volume_batches import judged_case
 from whqa.quality import ErrorPrediction, JudgedCase, stratum
+from whqa.results.held_back_gains import read_gains
 
 SHAPE = (6, 7, 8)
 ITEMS = [("a", "final"), ("a", "early"), ("b", "final"), ("b", "early")]
@@ -112,7 +113,7 @@ def test_validation_logs_the_numbers_of_sklearn_and_scipy() -> None:
 
 def test_calibration_waits_for_the_validation_after_the_training(tmp_path: Path) -> None:
     module = _Module(calibration=None)
-    calibrate = Calibrate(tmp_path / "calibration.json", "dice", 10, 0)
+    calibrate = Calibrate(tmp_path / "calibration.json", "dice", 10, 0, ("lv", "rv"))
     calibrate.on_validation_epoch_start(_trainer(), module)
     _run(calibrate, _raw, module, _trainer(), "validation")
     assert module.calibration is None
@@ -129,7 +130,7 @@ def test_calibration_weighs_families_of_masks_alike(tmp_path: Path, rule: Any) -
     assert module.calibration == read_calibration(tmp_path / "calibration.json", "") == expected
     # what a later test takes up
     module.calibration = None
-    Calibrate(tmp_path / "calibration.json", rule, 10, 0).setup(trainer, module, "test")
+    Calibrate(tmp_path / "calibration.json", rule, 10, 0, ("lv", "rv")).setup(trainer, module, "test")
     assert module.calibration == expected
     calibrate.path = tmp_path / "another.json"
     calibrate.setup(trainer, module, "test")
@@ -166,7 +167,7 @@ def test_held_back_cases_are_fitted_on_with_error_rates_that_have_not_seen_them(
     patients = [case for case, _ in ITEMS]
     for at_most in (100, 5):
         asked.clear()
-        calibrate = Calibrate(tmp_path / "calibration.json", "expected", at_most, 0)
+        calibrate = Calibrate(tmp_path / "calibration.json", "expected", at_most, 0, ("lv", "rv"))
         calibrate.on_validation_epoch_start(trainer, module)
         _run(calibrate, raw, module, trainer, "validation")
         assert len(asked) == min(at_most, 8)
@@ -184,16 +185,22 @@ def test_held_back_cases_are_fitted_on_with_error_rates_that_have_not_seen_them(
         assert module.calibration.of_held_back == fitted
         calibrate.on_validation_epoch_start(trainer, module)
         _run(calibrate, raw, module, trainer, "validation")
-        gains, strata = [], []
-        for index, item in enumerate(ITEMS):
-            case = heard(item)
-            p = fitted.predict(_logit(index), case).probability
-            q = other_probabilities(raw(index).label_logits, case.mask)
-            gains.append(true_gains(p, q, case.mask, case.reference, RULES))
-            strata.append(_stratum_of(case))
-        rule = harmless_rule(gains, strata, [0.5] * 4, patients)
+        rule = harmless_rule(_gains_of(fitted, raw, heard), [0.5] * 4)
         assert module.calibration == replace(expected, correction=rule)
         assert read_calibration(tmp_path / "calibration.json", "") == module.calibration
+
+
+def _gains_of(
+    calibration: Calibration, raw: Callable[[int], Any], heard: Callable[[tuple[str, str]], JudgedCase]
+) -> list[MaskGains]:
+    masks = []
+    for index, item in enumerate(ITEMS):
+        case = heard(item)
+        p = calibration.predict(_logit(index), case).probability
+        q = other_probabilities(raw(index).label_logits, case.mask)
+        gains = true_gains(p, q, case.mask, case.reference, RULES)
+        masks.append(MaskGains(item[0], item[0], item[1], _stratum_of(case), gains))
+    return masks
 
 
 def _stratum_of(case: JudgedCase) -> Any:
@@ -214,15 +221,15 @@ def test_a_second_loop_chooses_the_correction_of_calibrated_probabilities(tmp_pa
     assert first.of_held_back == first
     calibrate.on_validation_epoch_start(trainer, module)
     _run(calibrate, raw, module, trainer, "validation")
-    gains, strata = [], []
-    for index in range(4):
-        case = judged_case(_batch(index))
-        p = first.predict(_logit(index), case).probability
-        q = other_probabilities(raw(index).label_logits, case.mask)
-        gains.append(true_gains(p, q, case.mask, case.reference, RULES))
-        strata.append(_stratum_of(case))
-    rule = harmless_rule(gains, strata, [0.5] * 4, [case for case, _ in ITEMS])
+    masks = _gains_of(first, raw, lambda item: judged_case(_batch(ITEMS.index(item))))
+    rule = harmless_rule(masks, [0.5] * 4)
     assert rule is not None
+    # what others may choose by
+    kept = read_gains([tmp_path], ("lv", "rv"))
+    assert [(m.case, m.patient, m.kind, m.stratum) for m in kept] == [
+        (m.case, m.patient, m.kind, m.stratum) for m in masks
+    ]
+    np.testing.assert_allclose([m.gains for m in kept], [m.gains for m in masks], rtol=1e-8)
     assert module.calibration == replace(first, correction=rule)
     assert read_calibration(tmp_path / "calibration.json", "") == module.calibration
 
@@ -235,7 +242,10 @@ def test_other_processes_calibrate_but_write_nothing(tmp_path: Path) -> None:
 
 def _calibrated(root: Path, rule: Any, outputs: Callable[[int], Any], zero: bool = True) -> tuple[Calibrate, Any, Any]:
     module = _Module(calibration=None, judged=judged_case, hears_opinion=False)
-    trainer, calibrate = _trainer(TrainerFn.VALIDATING, zero), Calibrate(root / "calibration.json", rule, 10, 0)
+    trainer, calibrate = (
+        _trainer(TrainerFn.VALIDATING, zero),
+        Calibrate(root / "calibration.json", rule, 10, 0, ("lv", "rv")),
+    )
     calibrate.on_validation_epoch_start(trainer, module)
     _run(calibrate, outputs, module, trainer, "validation")
     return calibrate, module, trainer

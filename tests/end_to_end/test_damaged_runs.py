@@ -20,7 +20,10 @@ Tiny = Callable[[Path], list[str]]
 
 OF_BOTH = ("config.yaml", "made_from.json", "cases.csv", "validation.csv", "checkpoints/last.ckpt", "COMPLETED")
 OF_A_RUN = (
-    *(f"errormap/1/{name}" for name in (*OF_BOTH, "calibration.json", "features.csv", "baselines.json")),
+    *(
+        f"errormap/1/{name}"
+        for name in (*OF_BOTH, "calibration.json", "held_back_gains.csv", "features.csv", "baselines.json")
+    ),
     *(f"segmenter/1/{name}" for name in (*OF_BOTH, "masks.json", "checkpoints/early.pt")),
 )
 SIDE_EFFECTS = ("metrics.csv", "progress.json", "seconds.json", ".lock")  # logs: nothing is made from them

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -16,6 +18,7 @@ from whqa.judges.correction import (
     HARM,
     RULES,
     UNTOUCHED,
+    MaskGains,
     correct,
     expected_dice,
     harmless_rule,
@@ -254,21 +257,27 @@ def _gains(of_rules: dict[int, list[float]], changed: float = 0.0) -> Array:
     return table
 
 
+def _masks(gains: Sequence[Array], strata: Sequence[str], patients: Sequence[str]) -> list[MaskGains]:
+    return [MaskGains(p, p, "final", *of) for p, *of in zip(patients, strata, gains, strict=True)]
+
+
 def test_the_rule_with_the_best_mean_gain_is_taken() -> None:
     masks = [_gains({3: [0.1, 0.1, 0.1], 5: [0.2, 0, 0]}), _gains({3: [0, 0, 0], 5: [0.3, 0, 0]})]
-    assert harmless_rule(masks, ["bad", "fair"], [0.9, 0.1], [*"ab"]) == RULES[3]
-    assert harmless_rule(masks, ["bad", "fair"], [0.1, 0.9], [*"ab"]) == RULES[5]
+    assert harmless_rule(_masks(masks, ["bad", "fair"], "ab"), [0.9, 0.1]) == RULES[3]
+    assert harmless_rule(_masks(masks, ["bad", "fair"], "ab"), [0.1, 0.9]) == RULES[5]
 
 
 def test_no_rule_is_taken_where_none_gains() -> None:
-    assert harmless_rule([_gains({})], ["bad"], [1.0], ["a"]) is None
-    assert harmless_rule([_gains({k: [-0.1, 0, 0] for k in range(len(RULES))})], ["bad"], [1.0], ["a"]) is None
+    lost = _gains({k: [-0.1, 0, 0] for k in range(len(RULES))})
+    assert harmless_rule(_masks([_gains({})], ["bad"], "a"), [1.0]) is None
+    assert harmless_rule(_masks([lost], ["bad"], "a"), [1.0]) is None
+    assert harmless_rule([], []) is None
 
 
 def test_a_right_mask_may_hardly_change() -> None:
     good, right = _gains({2: [0.5, 0.5, 0.5]}), _gains({2: [0, 0, 0]}, changed=UNTOUCHED * 1.01)
-    assert harmless_rule([good, right], ["bad", "reference"], [1, 1], [*"ab"]) is None
-    assert harmless_rule([good, right], ["bad", "mild"], [1, 1], [*"ab"]) == RULES[2]
+    assert harmless_rule(_masks([good, right], ["bad", "reference"], "ab"), [1, 1]) is None
+    assert harmless_rule(_masks([good, right], ["bad", "mild"], "ab"), [1, 1]) == RULES[2]
 
 
 def test_one_of_a_few_right_masks_that_loses_is_not_lost_in_their_mean() -> None:
@@ -276,10 +285,10 @@ def test_one_of_a_few_right_masks_that_loses_is_not_lost_in_their_mean() -> None
     few, many = [good, lost, *[_gains({})] * 3], [good, lost, *[_gains({})] * 39]
     of_few, of_many = (["bad", *["reference"] * (len(masks) - 1)] for masks in (few, many))
     # the mean over four is within the bound, but a fifth may as well lose
-    assert harmless_rule(few, of_few, [1] * 5, [*"aabcd"]) == RULES[7]
-    assert harmless_rule(many, of_many, [1] * 41, ["0", *map(str, range(40))]) == RULES[2]
+    assert harmless_rule(_masks(few, of_few, "aabcd"), [1] * 5) == RULES[7]
+    assert harmless_rule(_masks(many, of_many, ["0", *map(str, range(40))]), [1] * 41) == RULES[2]
     # of one patient nothing is known of others
-    assert harmless_rule(few[:2], of_few[:2], [1] * 2, [*"aa"]) == RULES[7]
+    assert harmless_rule(_masks(few[:2], of_few[:2], "aa"), [1] * 2) == RULES[7]
 
 
 @given(seed=st.integers(0, 10_000))
@@ -292,7 +301,7 @@ def test_no_rule_that_harms_a_stratum_is_ever_taken(seed: int) -> None:
     strata = rng.choice(["reference", "mild", "good", "fair", "bad"], n).tolist()
     weights = rng.uniform(0.1, 5, n).tolist()
     patients = [str(i) for i in range(n)]
-    rule = harmless_rule(gains, strata, weights, patients)
+    rule = harmless_rule(_masks(gains, strata, patients), weights)
     chosen, harmless = None if rule is None else RULES.index(rule), []
     for k in range(len(RULES)):
         inside = {s: np.array([g[k] for g, of in zip(gains, strata, strict=True) if of == s]) for s in strata}

@@ -177,7 +177,7 @@ def test_another_programs_masks_weigh_as_much_as_any_other_family_in_the_calibra
     monkeypatch.setattr(calibrating, "fit_stacked", lambda h, w, *_, **__: seen.update(weights=w) or Calibration())
     trainer = SimpleNamespace(datamodule=data, is_global_zero=True, state=SimpleNamespace(fn=TrainerFn.VALIDATING))
     calibrate, module = (
-        Calibrate(tmp_path / "calibration.json", "dice", 10, 0),
+        Calibrate(tmp_path / "calibration.json", "dice", 10, 0, ("lv", "rv")),
         SimpleNamespace(judged=judged_case, hears_opinion=False, is_joint=False),
     )
     calibrate.on_validation_epoch_start(trainer, module)  # type: ignore[arg-type]

@@ -16,6 +16,8 @@ from whqa.judges.calibration import CorrectionRule
 from whqa.judges.correction import correct
 from whqa.results.breakdown import measured_correction
 
+_NOTHING_KNOWN = "the run held no training cases back by which to choose, or an older version trained it"
+
 
 @dataclass(frozen=True)
 class CorrectionChoice:
@@ -53,14 +55,14 @@ class CorrectedMask:
 
 
 def correction_choice(run: TrainedRun) -> CorrectionChoice:
-    """Of the rules that the run's networks chose on held-back training cases the most careful; none if one has none."""
+    """The rule that suits the training masks which the run's networks held back, all networks together."""
     if run.head != "label":
         return CorrectionChoice(f"left alone: {NO_LABELS}")
-    rules = [rule for n in run.networks if (rule := n.module.calibration.correction) is not None]
     measured = cast(MeasuredGain | None, measured_correction(run.cases, run.scheme.keys))
-    if len(rules) < len(run.networks):
-        return CorrectionChoice("left alone: on held-back training cases no correction helped", None, measured)
-    rule = CorrectionRule(max(r.probability for r in rules), max(r.gain for r in rules))
+    rule = run.correction
+    if rule is None:
+        helped = "on held-back training cases no correction helped" if run.n_held_back else _NOTHING_KNOWN
+        return CorrectionChoice(f"left alone: {helped}", None, measured)
     told = f"applied where another label has a probability of {rule.probability:g}"
     if rule.gain:
         told += f" and the structure's Dice is expected to gain {rule.gain:g}"

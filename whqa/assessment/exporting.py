@@ -27,6 +27,7 @@ from whqa.judges.calibration import CALIBRATION
 from whqa.masks.run_state import COMPLETED, made_again
 from whqa.report.model_card import model_card
 from whqa.results.familiarity import FEATURES_FILE
+from whqa.results.held_back_gains import HELD_BACK_GAINS
 from whqa.results.run_folds import folds_of_model
 
 NO_LICENSE = (
@@ -134,7 +135,7 @@ def _of_networks(directory: Path, run: TrainedRun, aliases: Aliases) -> Iterator
         yield f"{place}/{COMPLETED}", b""
         yield f"{place}/{CONFIG}", _kept_settings(run_dir)
         yield f"{place}/{WEIGHTS}", packed_weights(network.module, network.sha256)
-        for name in ("cases.csv", FEATURES_FILE):
+        for name in ("cases.csv", FEATURES_FILE, HELD_BACK_GAINS):
             if (run_dir / name).is_file():
                 yield f"{place}/{name}", _renamed(run_dir / name, aliases)
         if (run_dir / CALIBRATION).is_file():

@@ -25,7 +25,9 @@ from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.preprocess import Preprocess
 from whqa.errors import InputError
 from whqa.files import as_named, reading
-from whqa.judges.calibration import CALIBRATION, Calibration, read_calibration
+from whqa.judges.calibration import CALIBRATION, Calibration, CorrectionRule, read_calibration
+from whqa.judges.correction import harmless_rule
+from whqa.judges.second_opinion import family_weights
 from whqa.masks.external import choose_methods
 from whqa.masks.external_settings import ExternalSettings
 from whqa.masks.run_state import is_complete, made_again, made_anew, refuse_damaged
@@ -33,6 +35,7 @@ from whqa.modules.errormap import ErrorMapModule, in_channels, joins_mask, mask_
 from whqa.modules.segmenter import SegmenterModule
 from whqa.results.case_table import case_table
 from whqa.results.familiarity import FeatureRow, read_features
+from whqa.results.held_back_gains import read_gains
 from whqa.results.run_folds import folds_of_model
 from whqa.structures import SCHEMES, LabelScheme, label_scheme
 
@@ -87,6 +90,8 @@ class TrainedRun:
         spacing_rule: what holds where a header's pixdim and affine disagree.
         cohort, plan: names.
         cases: the error-map network's rows of the case tables of all loaded folds, see `case_table`.
+        correction: the rule that suits the training masks which all networks held back; None leaves masks alone.
+        n_held_back: how many masks that are; none in a run of an older version.
         features: of the run's own scans and masks, all folds, see `whqa.results.familiarity.read_features`.
         opinion_program: whose softmax the networks hear; None where the run's own segmenters speak, or nobody.
     """
@@ -102,6 +107,8 @@ class TrainedRun:
     plan: str
     cases: pd.DataFrame
     features: tuple[FeatureRow, ...]
+    correction: CorrectionRule | None
+    n_held_back: int
     opinion_program: OpinionProgram | None = None
 
     @property
@@ -155,6 +162,7 @@ def _of_folder(directory: Path, folds: Sequence[int] | None) -> TrainedRun:
     refuse_mixed_settings(list(run_dirs.values()))
     program = _opinion_program(run_dirs[wanted[0]], configs[wanted[0]], scheme)
     networks = tuple(_network(path, k, configs[k], scheme.n_classes, program) for k, path in run_dirs.items())
+    held_back = read_gains(run_dirs.values(), scheme.keys)
     return TrainedRun(
         directory,
         as_named(directory).name,
@@ -167,6 +175,8 @@ def _of_folder(directory: Path, folds: Sequence[int] | None) -> TrainedRun:
         str(record["plan"]),
         case_table(directory, wanted, scheme.keys),
         read_features(directory),
+        harmless_rule(held_back, family_weights([mask.kind for mask in held_back])),
+        len(held_back),
         program if networks[0].module.hears_opinion else None,
     )
 

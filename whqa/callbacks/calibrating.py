@@ -6,6 +6,7 @@ The first fits the probabilities, the second, which needs them, the rule of corr
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from whqa.callbacks.ranks import gather_by_index
 from whqa.files import write_json
 from whqa.judges.boosted_rate import BoostedRate
 from whqa.judges.calibration import Calibration, MaskLogits, corrected_by, fit_stacked, read_calibration, stacked_logit
-from whqa.judges.correction import RULES, harmless_rule, other_probabilities, true_gains
+from whqa.judges.correction import RULES, MaskGains, harmless_rule, other_probabilities, true_gains
 from whqa.judges.error_rate import RateModel
 from whqa.judges.second_opinion import count_opinions, family_weights, opinion_rate
 from whqa.judges.threshold_rule import ThresholdRule
@@ -27,6 +28,7 @@ from whqa.metrics.arrays import FloatArray, mean_defined
 from whqa.metrics.segmentation import segmentation_dice
 from whqa.modules.image_level import fit_image_level, image_level_truth
 from whqa.quality import stratum
+from whqa.results.held_back_gains import HELD_BACK_GAINS, write_gains
 
 Rate = RateModel | BoostedRate | None
 OPINION_SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -47,6 +49,7 @@ class Calibrate(pl.Callback):
         rule: of the threshold.
         at_most: training masks on which the opinion's own error rates are fitted, see `count_opinions`.
         seed: of their draw.
+        structures: keys in index order, for the table of what rules of correction would do to the held-back masks.
         counted: gets what was found of these masks, by (case, kind).
     """
 
@@ -56,15 +59,17 @@ class Calibrate(pl.Callback):
         rule: ThresholdRule,
         at_most: int,
         seed: int,
+        structures: Sequence[str],
         counted: dict[tuple[str, str], MaskLogits] | None = None,
     ) -> None:
         self.path = path
         self.rule = rule
         self.at_most = at_most
         self.seed = seed
+        self.structures = tuple(structures)
         self.counted = counted
         self.logits: dict[int, dict[float, MaskLogits]] = {}
-        self.gains: dict[int, tuple[FloatArray, str]] = {}
+        self.gains: dict[int, tuple[str, FloatArray]] = {}
         self.whole: dict[int, tuple[FloatArray, FloatArray]] = {}
         self.fitted = False
 
@@ -100,7 +105,7 @@ class Calibrate(pl.Callback):
             others = other_probabilities(outputs.label_logits, case.mask)
             dice = mean_defined(segmentation_dice(case.mask, case.reference, len(others)))
             quality = stratum(dice, bool(case.error.any()))
-            self.gains[index] = true_gains(probability, others, case.mask, case.reference, RULES), quality
+            self.gains[index] = quality, true_gains(probability, others, case.mask, case.reference, RULES)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Fit on the masks of all ranks, each once; keep the result beside the checkpoint."""
@@ -126,10 +131,10 @@ class Calibrate(pl.Callback):
         else:
             gains = gather_by_index(self.gains)
             weights = family_weights([items[i][1] for i in sorted(gains)])
-            found = [gains[i] for i in sorted(gains)]
-            patients = [cases[items[i][0]].patient for i in sorted(gains)]
-            rule = harmless_rule([g for g, _ in found], [s for _, s in found], weights, patients) if found else None
-            calibration = corrected_by(module.calibration, rule)  # type: ignore[arg-type]
+            masks = [MaskGains(items[i][0], cases[items[i][0]].patient, items[i][1], *gains[i]) for i in sorted(gains)]
+            calibration = corrected_by(module.calibration, harmless_rule(masks, weights))  # type: ignore[arg-type]
+            if trainer.is_global_zero:
+                write_gains(self.path.with_name(HELD_BACK_GAINS), masks, self.structures)
         module.calibration = calibration  # type: ignore[assignment]
         if trainer.is_global_zero:
             write_json(self.path, calibration.to_dict())

@@ -14,6 +14,7 @@ Shape suffixes: C all C + 1 labels, DHW space.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
@@ -34,6 +35,23 @@ HARM = -0.001
 """Mean change of Dice that a rule may cost the calibration's masks of any quality."""
 UNTOUCHED = 0.001
 """Voxels that a right mask may change, on average, by those that it labels: the background grows with the crop."""
+
+
+@dataclass(frozen=True, eq=False)
+class MaskGains:
+    """What rules would do to one held-back mask.
+
+    Attributes:
+        case, patient, kind: of the mask.
+        stratum: of its true quality, see `whqa.quality.stratum`.
+        gains: see `true_gains`, of `RULES`.
+    """
+
+    case: str
+    patient: str
+    kind: str
+    stratum: str
+    gains: FloatArray
 
 
 def other_probabilities(label_logits_CDHW: Tensor, mask_DHW: Tensor) -> Tensor:
@@ -161,27 +179,25 @@ def true_gains(
     return np.array(rows)
 
 
-def harmless_rule(
-    gains: Sequence[FloatArray], strata: Sequence[str], weights: Sequence[float], patients: Sequence[str]
-) -> CorrectionRule | None:
+def harmless_rule(masks: Sequence[MaskGains], weights: Sequence[float]) -> CorrectionRule | None:
     """The rule of `RULES` with the best mean gain among those that harm no stratum; None where none gains anything.
 
     Perfect masks can only lose, and there is one of each patient: there a rule must be harmless by one standard error.
 
     Args:
-        gains: of each calibration mask, see `true_gains`.
-        strata: of each mask's true quality.
+        masks: held-back ones; without any there is no rule.
         weights: of the masks.
-        patients: of each mask.
     """
-    everyone, of = np.stack(gains), np.array(strata)
+    if not masks:
+        return None
+    everyone, of = np.stack([m.gains for m in masks]), np.array([m.stratum for m in masks])
     share = np.asarray(weights, np.float64) / np.sum(weights)
     mean = (share[:, None] * everyone[:, :, :-1].mean(axis=2)).sum(axis=0)
     for name in np.unique(of):
         inside = everyone[of == name]
         change, reach = inside.mean(axis=0), np.zeros(inside.shape[1:])
         if name == "reference":
-            reach = standard_error(inside / len(inside), np.array(patients)[of == name].tolist())
+            reach = standard_error(inside / len(inside), [m.patient for m in masks if m.stratum == name])
             mean[change[:, -1] + reach[:, -1] > UNTOUCHED] = -np.inf
         mean[((change - reach)[:, :-1] < HARM).any(axis=1)] = -np.inf
     best = int(mean.argmax())

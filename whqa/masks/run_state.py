@@ -27,7 +27,10 @@ LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
 EARLY_WEIGHTS = Path("checkpoints", "early.pt")
 # What a training leaves, which only a training makes again, and what the test after it leaves.
 _OF_TRAINING = ("config.yaml", "made_from.json", str(LAST_CHECKPOINT), str(EARLY_WEIGHTS))
-_OF_TEST = ("masks.json", "cases.csv", "features.csv", "calibration.json", "baselines.json", "validation.csv")
+_OF_TEST = (
+    *("masks.json", "cases.csv", "features.csv", "calibration.json", "held_back_gains.csv"),
+    *("baselines.json", "validation.csv"),
+)
 _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 # Of a log, in bytes: its end is all that tells how a run ended.
 _LOG_END = 2**16

@@ -126,7 +126,7 @@ def errormap_callbacks(
 
     return [
         MonitorErrorMap(),
-        Calibrate(run_dir / CALIBRATION, judging.rule, judging.baseline_masks, judging.seed, counted),
+        Calibrate(run_dir / CALIBRATION, judging.rule, judging.baseline_masks, judging.seed, scheme.keys, counted),
         FitBaselines(run_dir / "baselines.json", judging.baselines, judging.baseline_masks, judging.seed),
         TrackRun(run_dir, scheme),
         RecordValidation(run_dir, validated, verdict_row),
