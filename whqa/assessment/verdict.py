@@ -15,7 +15,6 @@ from whqa.metrics.arrays import FloatArray
 from whqa.metrics.error_places import CERTAINTY_COLUMN, MORE_PROBABLY_WRONG, SMALLEST_ML
 from whqa.results.mean_dice import expected_mean_dice
 from whqa.results.triage import (
-    FALSE_DOUBT,
     Decision,
     TriageRule,
     choose_doubt,
@@ -158,6 +157,6 @@ def _rule_text(rule: TriageRule, words: str, doubt_above: float) -> str:
         f"{accept}, {reject}, else review; chosen on the run's unseen masks so that at most {100 * rule.risk:.0f} % of "
         f"the accepted have a mean Dice below {rule.bad_dice:g} and at most {100 * rule.risk:.0f} % of the rejected "
         f"have not; a doubt listed above turns accept into review, such as a place of {SMALLEST_ML:g} ml that is more "
-        f"suspect than {doubt_above:.2f}, which at most {100 * FALSE_DOUBT:.0f} % of the run's unseen masks without "
+        f"suspect than {doubt_above:.2f}, which at most {100 * rule.risk:.0f} % of the run's unseen masks without "
         "any error have"
     )

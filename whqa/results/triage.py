@@ -9,7 +9,7 @@ the threshold is the best of many, this is no guarantee: what became of each fol
 the others.
 
 A fault may be too small to tell in a mean. So a place where the mask is probably wrong forbids to accept too, if it is
-more certain than the surest one in most masks without any error (a conformal p-value below `FALSE_DOUBT`): a judge is
+more certain than the surest one in most masks without any error (a conformal p-value below `RISK`): a judge is
 never sure of every border, and most right masks have some place of P >= 0.5.
 """
 
@@ -31,8 +31,7 @@ Decision = Literal["accept", "review", "reject"]
 DECISIONS: tuple[Decision, ...] = ("accept", "review", "reject")
 BAD_DICE = LOWEST_DICE["fair"]
 RISK = 0.1
-FALSE_DOUBT = 0.2
-"""Share of masks without any error that a place may forbid to accept; a look costs less than a fault that is missed."""
+"""Of both thresholds; also the share of masks without any error that a place may forbid to accept."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def choose_rule(
     return TriageRule(accept, below, risk, bad_dice)
 
 
-def choose_doubt(certainty: FloatArray, patient: npt.NDArray[np.object_], share: float = FALSE_DOUBT) -> float:
+def choose_doubt(certainty: FloatArray, patient: npt.NDArray[np.object_], share: float = RISK) -> float:
     """Above which certainty a place forbids to accept, from out-of-fold masks without any error.
 
     Args:
