@@ -8,6 +8,7 @@ import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -139,7 +140,8 @@ def _of_networks(directory: Path, run: TrainedRun, aliases: Aliases) -> Iterator
             if (run_dir / name).is_file():
                 yield f"{place}/{name}", _renamed(run_dir / name, aliases)
         if (run_dir / CALIBRATION).is_file():
-            yield f"{place}/{CALIBRATION}", (run_dir / CALIBRATION).read_bytes()
+            # only calibrating asks what held-back cases need
+            yield f"{place}/{CALIBRATION}", _json(replace(network.module.calibration, held_back=None).to_dict())
         if network.segmenter is not None and network.segmenter_sha256 is not None:
             content = packed_weights(network.segmenter, network.segmenter_sha256)
             yield f"segmenter/{network.fold}/{WEIGHTS}", content

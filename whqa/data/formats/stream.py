@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import shlex
 import stat
 import zlib
 from collections.abc import Iterator
@@ -62,7 +63,9 @@ def first_bytes(path: Path, count: int, inflate: bool = True) -> bytes:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except _READ_ERRORS as error:
-        raise InputError(f"{path}: truncated, damaged or not readable ({cause(error)}); {_AGAIN}") from None
+        raise InputError(
+            f"{path}: truncated, damaged or not readable ({cause(error)}); {remedy_of(error, path)}"
+        ) from None
 
 
 def whole_file(path: Path) -> Payload:
@@ -110,6 +113,11 @@ def voxel_blocks(
 def cause(error: BaseException) -> str:
     """What an exception says, in a few words."""
     return str(getattr(error, "strerror", None) or error) or type(error).__name__
+
+
+def remedy_of(error: BaseException, path: Path) -> str:
+    """What helps where a file could not be read: another copy, or the leave to read this one."""
+    return f"let it be read: chmod u+r {shlex.quote(str(path))}" if isinstance(error, PermissionError) else _AGAIN
 
 
 class _ZlibReader(io.RawIOBase):
@@ -213,7 +221,7 @@ def _fill(stream: IO[bytes], part: memoryview) -> int:
 
 
 def _damaged(path: Path, error: BaseException) -> InputError:
-    return InputError(f"{path}: truncated or damaged ({cause(error)}); {_AGAIN}")
+    return InputError(f"{path}: truncated or damaged ({cause(error)}); {remedy_of(error, path)}")
 
 
 def _truncated(path: Path, got: int, declared: int) -> InputError:

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from whqa.data.case import Case, Cohort, Problem
 from whqa.data.formats.file_names import VOLUME_ENDINGS, stem
+from whqa.data.formats.stream import remedy_of
 from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.sources.case_files import CaseFiles
 from whqa.data.sources.checks import existing_folder
@@ -181,7 +182,7 @@ def _frame_numbers(patient: _Patient, wanted: tuple[str, ...]) -> tuple[dict[str
         with open(patient.info, encoding="utf-8-sig", errors="replace") as stream:
             text = stream.read(_LONGEST_INFO)
     except OSError as error:
-        return every, f"{patient.info}: not readable ({error.strerror}); copy or download it again"
+        return every, f"{patient.info}: not readable ({error.strerror}); {remedy_of(error, patient.info)}"
     stated = dict(re.findall(r"^\s*(ED|ES)\s*:\s*(\d{1,6})\s*$", text, re.MULTILINE))
     if set(stated) != set(FRAMES) or int(stated["ED"]) == int(stated["ES"]):
         return every, f"{patient.info}: must state two frames in lines such as 'ED: 1' and 'ES: 12'; correct it"
