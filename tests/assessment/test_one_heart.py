@@ -13,10 +13,13 @@ import torch
 from named_labels import saved
 
 from whqa.assessment import TrainedRun, assess, write_assessment
+from whqa.assessment.ensemble import judge_mask
 from whqa.assessment.one_heart import CHAMBERS, OneHeart
 from whqa.cli.commands import main
 from whqa.errors import InputError
+from whqa.judges.calibration import Calibration
 from whqa.judges.correction import other_probabilities
+from whqa.modules.errormap import RawVerdict
 from whqa.structures import MMWHS, LabelScheme
 
 TOTAL = {7: "pancreas", 51: "heart", 52: "aorta", 61: "atrial_appendage_left"}
@@ -60,6 +63,30 @@ def test_chambers_alone_are_no_error_of_the_outline() -> None:
     q = torch.zeros(8, 1, 1, 1)
     q[3] = 1
     assert float(ONE.judged(torch.ones(1, 1, 1), q, filled)[0]) == 0
+
+
+def test_chambers_alone_are_no_suspicion_of_the_outline(run: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The opinion is sure of the heart and undecided between its chambers."""
+    network = replace(run.networks[0], segmenter=None)
+    mask = torch.zeros(16, 16, 16, dtype=torch.int64)
+    mask[4:12, 4:12, 4:12] = 1
+    said = torch.full((8, *mask.shape), -12.0)
+    said[1:4] = torch.where(mask > 0, np.log(1 / 3), -12.0)
+    said[0] = torch.where(mask > 0, -12.0, 0.0)
+    said = said.log_softmax(dim=0)
+
+    def raw(batch: dict[str, torch.Tensor]) -> RawVerdict:
+        own = said.exp().gather(0, batch["mask"])[0]
+        return RawVerdict(torch.logit(1 - own, eps=1e-6), said)
+
+    monkeypatch.setattr(network.module, "raw", raw)
+    monkeypatch.setattr(network.module, "calibration", Calibration())
+    image = torch.zeros(mask.shape)
+    chambers = judge_mask([network], image, said.argmax(dim=0), (8.0, 8.0, 8.0), said)
+    assert chambers.certainty > 0.6
+    outline = judge_mask([network], image, mask, (8.0, 8.0, 8.0), said, ONE)
+    assert outline.certainty == 0
+    torch.testing.assert_close(outline.suspicion, outline.probability)
 
 
 @pytest.mark.parametrize("form", ["map", "folder", "stated"])

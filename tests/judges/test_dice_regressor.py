@@ -118,3 +118,11 @@ def test_it_cannot_be_fitted_on_nothing(of: list[JudgedCase], message: str) -> N
 def test_it_must_be_fitted(heard: Callable[..., JudgedCase]) -> None:
     with pytest.raises(RuntimeError, match="not fitted"):
         DiceRegressor().predict(heard())
+
+
+def test_a_mask_may_have_a_structure_that_no_mask_of_the_fit_had(fitted: DiceRegressor) -> None:
+    case = _make(50, 1)
+    mask = case.mask.clone()
+    mask[0:2, 0:2, 0:2] = 3
+    found = _of(fitted, replace(case, mask=mask))
+    assert set(found.expected_dice) == {1, 2}

@@ -19,7 +19,8 @@ from whqa.judges.doubt import SMALLEST_P, doubt_logit
 from whqa.judges.error_rate import RateModel
 from whqa.judges.mask_parts import mask_parts
 from whqa.judges.rate_features import rate_features
-from whqa.judges.second_opinion import SecondOpinion, count_opinions, family_weights, opinion_rate
+from whqa.judges.registry import make_baselines
+from whqa.judges.second_opinion import SecondOpinion, count_opinions, counts_of, family_weights, opinion_rate
 from whqa.masks.plan import MASK_KINDS
 from whqa.quality import JudgedCase
 
@@ -163,3 +164,12 @@ def test_error_rates_are_learned_from_what_the_opinion_says_alone(heard: Make) -
             np.array([(case.error & case.heart & (part == k)).sum() for k in range(4)]) / case.heart.sum().item()
         )
     assert opinion_rate(count_opinions(cases)) == fit_boosted(features, rates, [1.0] * 4)
+
+
+@pytest.mark.parametrize("names", [["tta", "ensemble"], ["ensemble", "tta"], ["ensemble"]])
+def test_counts_of_an_opinion_go_to_the_rival_that_it_is_in_any_order(names: list[str]) -> None:
+    """The ensemble hears that opinion too, for its error rates, but is fitted on what it doubts itself."""
+    baselines = make_baselines(names, {"tta", "ensemble", "log_p"})
+    found = counts_of(baselines, "tta")
+    rival = next((b for b in baselines if b.name == "tta"), None)
+    assert found is (None if rival is None else rival.counted)  # type: ignore[attr-defined]

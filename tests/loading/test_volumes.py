@@ -232,3 +232,9 @@ def test_a_batch_of_one_volume_is_torch_s_own_without_copies() -> None:
         else:
             assert found[name] == part
     assert found["image"].data_ptr() == volume["image"].data_ptr()
+
+
+def test_sides_of_voxels_are_the_case_s_own_to_the_last_digit(cases: dict[str, Any], masks: list[MaskItem]) -> None:
+    sides = (1.2, 1.2, 1.8)
+    data = data_module({name: replace(case, spacing=sides) for name, case in cases.items()}, (1,), masks=masks)
+    assert {judged_case(batch).spacing for batch in data.test_dataloader()} == {sides}

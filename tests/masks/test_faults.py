@@ -143,6 +143,16 @@ def test_a_vessel_is_cut_across_at_its_free_end(even_heart: Any) -> None:
     np.testing.assert_array_equal(left, np.arange(14, 24))
 
 
+def test_a_vessel_with_pieces_beyond_its_end_is_carried_on(even_heart: Any) -> None:
+    """As segmenters speckle; the pieces lie nearer to the chamber than the end, and farther along the axis there."""
+    mask = even_heart.mask.copy()
+    for z, y, x in ((17, 7, 32), (23, 21, 20), (26, 6, 24)):
+        mask[z - 1 : z + 1, y - 1 : y + 1, x - 1 : x + 1] = AO
+    after = replace(even_heart, mask=mask).spoil([Fault("vessel_long", AO, 0, 10.0, MIDDLE, 0)])
+    assert (after[mask > 0] == mask[mask > 0]).all()
+    assert set(np.unique(after[after != mask])) == {AO}
+
+
 @pytest.mark.parametrize("structure", [AO, PA])
 def test_vessels_of_a_heart(structure: int, heart: Any) -> None:
     """The end that is cut lies far from the chamber."""

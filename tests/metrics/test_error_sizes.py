@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from whqa.metrics.error_sizes import SIZE_COLUMNS, size_counts, sized_errors, thick
+from whqa.metrics.error_sizes import SIZE_COLUMNS, flat_axes, size_counts, sized_errors, thick
 from whqa.metrics.verdict_row import judge
 from whqa.quality import ErrorPrediction, JudgedCase
 
@@ -31,6 +31,13 @@ def test_thick_is_what_touches_the_inside(spacing: tuple[float, float, float], a
     expected = ndimage.binary_dilation(ndimage.binary_erosion(of, cross), square) & of
     assert 0 < expected.sum() < of.sum()
     assert (thick(of, spacing) == expected).all()
+
+
+@pytest.mark.parametrize("finest", [0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.6, 2.4])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_sides_of_half_again_the_length_are_flat_however_they_are_rounded(finest: float, kind: type) -> None:
+    assert flat_axes([float(kind(edge)) for edge in (finest, finest, round(1.5 * finest, 3))]) == [0, 1, 2]
+    assert flat_axes([float(kind(edge)) for edge in (finest, finest, 1.51 * finest)]) == [0, 1]
 
 
 def _faulty() -> tuple[JudgedCase, dict[str, torch.Tensor]]:

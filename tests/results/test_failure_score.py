@@ -156,3 +156,12 @@ def test_what_is_not_defined_says_why():
     found = failure_numbers(rows, STRUCTURES, choose_score(rows, STRUCTURES))
     assert found["aurc"]["mean"] is None
     assert found["auroc_per_structure"] == {}
+
+
+def test_a_structure_that_no_mask_has_is_said_to_have_no_dice():
+    rows = _rows({"dice": 0.1})
+    rows["dice_lv"] = np.nan
+    found = failure_numbers(rows, STRUCTURES, choose_score(rows, STRUCTURES))
+    assert found["auroc_per_structure"]["lv"]["mean"] is None
+    assert found["auroc_per_structure"]["lv"]["reason"] == "no mask has a lv with a Dice"
+    assert found["auroc_per_structure"]["rv"]["mean"] is not None

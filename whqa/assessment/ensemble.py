@@ -220,13 +220,15 @@ def _each(
             doubt = None if raw.doubt is None else raw.doubt.cpu()
             found = module.calibration.predict(raw.error_logit.cpu(), case, doubt)
             others = None if raw.label_logits is None else other_probabilities(raw.label_logits.cpu(), shown)
-        probability, opinion = found.probability, None if log_p is None else log_p.exp()
+        probability, suspicion = found.probability, found.suspect
+        opinion = None if log_p is None else log_p.exp()
         if one_heart is not None and others is not None and opinion is not None:
+            suspicion, _ = one_heart.judged(suspicion, others, shown)
             probability, others = one_heart.judged(probability, others, shown)
             opinion = one_heart.summed(opinion)
         tau = module.calibration.threshold
         threshold = expected_dice_threshold(probability) if tau is None else tau
-        yield _Said(probability, found.suspect, others, threshold, opinion)
+        yield _Said(probability, suspicion, others, threshold, opinion)
         module.cpu()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from whqa.judges.baseline import CaseSource
+from whqa.judges.baseline import Baseline, CaseSource
 from whqa.judges.boosted_rate import BoostedRate
 from whqa.judges.calibration import Calibration, MaskLogits, fit_calibration, fit_error_rate
 from whqa.judges.doubt import doubt_logit
@@ -32,12 +32,13 @@ class SecondOpinion:
 
     Args:
         name: in the tables.
-        attribute: of `JudgedCase`, the opinion: "log_p" of one segmenter, "tta" of the same by test-time augmentation,
-            "ensemble" of all unseen ones.
+        attribute: the opinion, see there.
         rates_by: of the opinion that tells error rates; None takes the same, "" none: they are a regression on the mean
             doubt.
 
     Attributes:
+        attribute: of `JudgedCase`, the opinion: "log_p" of one segmenter, "tta" of the same by test-time augmentation,
+            "ensemble" of all unseen ones.
         counted: what others have found of training masks, (case, kind) -> their logits, see `count_opinions`; the fit
             takes it from here.
     """
@@ -45,7 +46,7 @@ class SecondOpinion:
     wants_all = False
 
     def __init__(self, name: str = "opinion", attribute: str = "log_p", rates_by: str | None = None) -> None:
-        self.name, self._attribute, self._rates_by = name, attribute, attribute if rates_by is None else rates_by
+        self.name, self.attribute, self._rates_by = name, attribute, attribute if rates_by is None else rates_by
         self.needs = frozenset({attribute, self._rates_by} - {""})
         self._calibration: Calibration | None = None
         self.counted: dict[tuple[str, str], MaskLogits] = {}
@@ -66,23 +67,29 @@ class SecondOpinion:
         if self._calibration is None:
             raise RuntimeError(f"baseline {self.name!r} is not fitted")
         prediction = self._calibration.predict(*self._weighed(case))
-        return replace(prediction, agreement=self._agreement(case.hearing(self._attribute)))
+        return replace(prediction, agreement=self._agreement(case.hearing(self.attribute)))
 
     def _weighed(self, case: JudgedCase) -> tuple[Tensor, JudgedCase]:
         """The doubt's logit, and the case with what tells its error rate."""
-        return doubt_logit(case.hearing(self._attribute)), case.hearing(self._rates_by or None)
+        return doubt_logit(case.hearing(self.attribute)), case.hearing(self._rates_by or None)
 
     def _agreement(self, heard: JudgedCase) -> dict[str, float]:
         """How like the mask is what the opinion would draw, and how alike is what those behind it would."""
         assert heard.log_p is not None
         found = {"opinion_dice": mean_defined(segmentation_dice(heard.mask, heard.drawn, len(heard.log_p)))}
-        if self._attribute == "ensemble" and heard.pairwise_dice is not None:
+        if self.attribute == "ensemble" and heard.pairwise_dice is not None:
             found["pairwise_dice"] = heard.pairwise_dice
         return found
 
     def parameters(self) -> dict[str, Any]:
         """The calibration."""
         return {} if self._calibration is None else self._calibration.to_dict()
+
+
+def counts_of(baselines: Iterable[Baseline], opinion: str) -> dict[tuple[str, str], MaskLogits] | None:
+    """Where the rival that this opinion is takes what others have found of it; None without such a rival."""
+    rivals = (b for b in baselines if isinstance(b, SecondOpinion) and b.attribute == opinion)
+    return next((rival.counted for rival in rivals), None)
 
 
 def count_opinions(cases: Iterable[JudgedCase]) -> dict[tuple[str, str], MaskLogits]:

@@ -222,7 +222,7 @@ class WholeHeartDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Whole volumes, one a batch.
 
-        {image (1, 1, D, H, W) float32, label (1, D, H, W) int64, spacing (1, 3) float32 in mm,
+        {image (1, 1, D, H, W) float32, label (1, D, H, W) int64, spacing (1, 3) float64 in mm,
         index (1,) int64 into `test_items`, case [str], kind [str]}; with masks {mask (1, D, H, W) int64, plain like
         image, brightness (1, C + 1, 2) float32} and, where the mask has one, {entropy (1, D, H, W) float32}; with
         opinions {log_p (1, C + 1, D, H, W) float32}, with several {ensemble as log_p, pairwise_dice (1,) float64} and

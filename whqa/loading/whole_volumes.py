@@ -99,7 +99,12 @@ class VolumeDataset(Dataset[dict[str, Any]]):
             if entropy is not None:
                 volume["entropy"] = torch.from_numpy(entropy)
             volume |= {name: said for name, said in (of.said | {"heard": of.heard}).items() if said is not None}
-        return volume | {"spacing": torch.tensor(case.spacing), "index": index, "case": name, "kind": kind}
+        return volume | {
+            "spacing": torch.tensor(case.spacing, dtype=torch.float64),
+            "index": index,
+            "case": name,
+            "kind": kind,
+        }
 
 
 def batch_of_one(volumes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

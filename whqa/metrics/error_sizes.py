@@ -28,7 +28,7 @@ SIZE_COLUMNS = tuple(
     for size in SIZES
     for name in (f"{size}_voxels", f"{size}_hit_voxels", f"{size}_places", f"found_{size}_places")
 )
-_LONGER = 1.5
+_LONGER = 1.5 * (1 + 1e-6)  # sides in mm are rounded
 
 
 @dataclass(frozen=True)

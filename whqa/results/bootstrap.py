@@ -111,7 +111,10 @@ def ci95(
     statistic: Callable[..., FloatArray], *columns: npt.NDArray, patients: Sequence[str]
 ) -> tuple[float, float] | None:
     """95 % interval of `statistic(*columns, weights)`, or None, see `percentile_interval`."""
-    return percentile_interval(statistic(*columns, patient_weights(patients)), len(set(patients)))
+    n_patients = len(set(patients))
+    if n_patients < LEAST_PATIENTS:
+        return None
+    return percentile_interval(statistic(*columns, patient_weights(patients)), n_patients)
 
 
 def mean_ci95(x: FloatArray, patients: Sequence[str]) -> tuple[float, float] | None:

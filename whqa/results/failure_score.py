@@ -177,7 +177,9 @@ def _ranked_masks(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _auroc(score: FloatArray, positive: npt.NDArray[np.bool_], patients: pd.Series, what: str) -> Entry:
-    some = "every mask has" if len(positive) and positive.all() else "no mask has"
+    if not len(positive):
+        return entry_of(failure.auroc(score, positive), None, f"no mask has {what} with a Dice")
+    some = "every mask has" if positive.all() else "no mask has"
     ci95 = bootstrap.ci95(bootstrap.resampled_auroc, score, positive, patients=list(patients))
     return entry_of(failure.auroc(score, positive), ci95, f"one class only: {some} {what} with Dice below {BAD_DICE}")
 

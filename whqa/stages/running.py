@@ -30,7 +30,7 @@ from whqa.errors import InputError
 from whqa.files import write_json
 from whqa.judges.baseline import Baseline
 from whqa.judges.calibration import CALIBRATION, Calibration
-from whqa.judges.second_opinion import SecondOpinion
+from whqa.judges.second_opinion import counts_of
 from whqa.judges.threshold_rule import ThresholdRule
 from whqa.loading.augmentation import Augmentation
 from whqa.loading.datamodule import Item, WholeHeartDataModule
@@ -116,8 +116,7 @@ def errormap_callbacks(
     """
     scheme, identity = study.cohort.scheme, _identities(study, masks)
     # both hear the same opinion on the same draw of masks
-    opinions = (b for b in judging.baselines if isinstance(b, SecondOpinion) and heard in b.needs)
-    counted = next((opinion.counted for opinion in opinions), None)
+    counted = counts_of(judging.baselines, heard)
 
     def validated(item: Item) -> dict[str, Any]:
         case, kind = item

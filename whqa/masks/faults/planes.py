@@ -91,6 +91,9 @@ def _cross_section(
 
     The end itself is slanted, rounded or ragged: the sections before it grow until they are full.
     """
+    # other pieces of a scattered vessel may lie beyond the end
+    before = how_far < thick
+    voxels, how_far = voxels[before], how_far[before]
     section = (-how_far / thick).astype(int)
     areas = np.bincount(section[how_far > -max(15.0, 2 * thick)])
     full = int(np.argmax(areas >= 0.6 * areas.max()))
