@@ -143,3 +143,10 @@ def test_a_group_wants_one_of_its_options(group: str, value: str) -> None:
 def test_what_takes_a_part_out_works() -> None:
     assert "learning_rate" not in compose_config(["~callbacks.learning_rate"]).callbacks
     assert compose_config(['data.name="0"']).data.name == "0"
+
+
+@pytest.mark.parametrize("stage", ["segmenter", "errormap"])
+def test_no_setting_starts_more_processes_than_a_machine_bears(stage: str) -> None:
+    with pytest.raises(InputError, match=rf"^{stage}\.num_workers=1000000000: must be between 0 and 256"):
+        compose_config(["experiment=demo", f"{stage}.num_workers=1000000000"])
+    compose_config(["experiment=demo", f"{stage}.num_workers=256"])

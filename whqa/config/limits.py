@@ -82,7 +82,9 @@ _OF_STAGES: dict[str, _Limit] = {
     **dict.fromkeys(
         ("steps", "steps_per_epoch", "batch_size", "validate_every", "max_voxels", "baseline_masks"), _COUNT
     ),
-    **dict.fromkeys(("num_workers", "overlays"), _Number(0)),
+    "overlays": _Number(0),
+    # each is a process of a third of a gigabyte
+    "num_workers": _Number(0, 256),
     "learning_rate": _Number(1e-12, 10),
     "weight_decay": _Number(0, 10),
     **dict.fromkeys(("dice_weight", "positive_weight", "label_weight"), _Number(0, 1e6)),
