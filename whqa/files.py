@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shlex
 import stat
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from whqa.errors import InputError
 
+COPY_AGAIN = "copy or download it again"
 _TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 # Letters of what a library says of a damaged file, which may quote the file.
 _LONGEST_REASON = 200
@@ -60,6 +62,11 @@ def system_trouble(error: OSError, place: object) -> str | None:
     if error.errno is None or not (error.filename or full or locked):
         return None
     return f"{error.filename or place}: {error.strerror}; {'free some space or ' if full else ''}choose another path"
+
+
+def remedy_of(error: BaseException, path: Path) -> str:
+    """What helps where a file of somebody else's could not be read: another copy, or the leave to read this one."""
+    return f"let it be read: chmod u+r {shlex.quote(str(path))}" if isinstance(error, PermissionError) else COPY_AGAIN
 
 
 def as_named(path: str | Path) -> Path:

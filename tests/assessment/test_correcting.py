@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -94,10 +95,15 @@ def test_the_rule_follows_from_the_held_back_masks_of_all_networks(study: Path, 
     for run_dir, of_run in masks.items():
         write_gains(run_dir / HELD_BACK_GAINS, of_run, keys)
         (run_dir / "COMPLETED").write_text("")
-    assert [load_run(copy, [fold]).correction for fold in (0, 1)] == [RULES[4], RULES[2]]
+    alone = [load_run(copy, [fold]).correction for fold in (0, 1)]
+    # what never changed is left alone
+    assert alone == [replace(rule, of_structures=(rule.gain, *(math.inf,) * 6)) for rule in (RULES[4], RULES[2])]
     both = load_run(copy, [0, 1])
-    assert (both.correction, both.n_held_back) == (RULES[4], 4)
+    assert (both.correction, both.n_held_back) == (alone[0], 4)
     assert correction_choice(both).reason.startswith("applied where another label has a probability of 0.65 and the ")
+    careful = replace(RULES[3], of_structures=(*(0.05,) * 5, math.inf, 0.2))
+    told = correction_choice(replace(both, correction=careful)).reason
+    assert "is expected to gain 0.05 (ascending aorta never, pulmonary artery 0.2)" in told
 
 
 def test_where_no_rule_can_be_known_the_reason_says_so(run: TrainedRun) -> None:

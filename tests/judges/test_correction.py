@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,7 @@ from whqa.judges.correction import (
     MaskGains,
     correct,
     expected_dice,
+    harmless_by_structure,
     harmless_rule,
     other_probabilities,
     true_gains,
@@ -289,6 +292,49 @@ def test_one_of_a_few_right_masks_that_loses_is_not_lost_in_their_mean() -> None
     assert harmless_rule(_masks(many, of_many, ["0", *map(str, range(40))]), [1] * 41) == RULES[2]
     # of one patient nothing is known of others
     assert harmless_rule(_masks(few[:2], of_few[:2], "aa"), [1] * 2) == RULES[7]
+
+
+def test_a_structure_whose_changes_do_harm_too_often_must_gain_more() -> None:
+    """Each patient has one mask; in some the first structure is harmed by the two smaller gains, the last by one."""
+    by_small = {0: [0.9, 0.5, 0.5], 1: [0.4, 0.5, 0.5], 2: [0.3, 0.5, 0.5]}
+    harmed = {0: [-0.1, 0.5, -0.003], 1: [-0.01, 0.5, 0.5], 2: [0.0, 0.5, 0.5]}
+    worst = {k: [-0.1, 0.5, 0.5] for k in range(3)}
+
+    def rule_of(tables: list[dict[int, list[float]]]) -> CorrectionRule | None:
+        masks = _masks([_gains(table) for table in tables], ["bad"] * len(tables), [*map(str, range(len(tables)))])
+        return harmless_by_structure(masks, [1.0] * len(masks))
+
+    assert rule_of([by_small] * 39 + [harmed]) == replace(RULES[0], of_structures=(0.05, 0.05, 0.05))
+    assert rule_of([by_small] * 8 + [harmed] * 2) == replace(RULES[0], of_structures=(0.2, 0.05, 0.1))
+    assert rule_of([by_small] * 8 + [worst] * 2) == replace(RULES[0], of_structures=(math.inf, 0.05, 0.05))
+    assert rule_of([{}] * 3) is None
+    unchanged = {0: [0.5, 0.0, 0.5], 1: [0.4, 0.0, 0.4], 2: [0.4, 0.0, 0.3]}
+    assert rule_of([unchanged] * 3) == replace(RULES[0], of_structures=(0.05, math.inf, 0.05))
+
+
+def test_a_patient_counts_once_whatever_the_number_of_masks() -> None:
+    good, bad = _gains({0: [0.5] * 3, 1: [0.4] * 3, 2: [0.3] * 3}), _gains({0: [-0.01] * 3, 1: [0.1] * 3, 2: [0.1] * 3})
+    people = [*map(str, range(9)), *"9" * 30]
+    masks = _masks([good] * 9 + [bad] + [good] * 29, ["bad"] * 39, people)
+    rule = harmless_by_structure(masks, [1.0] * 39)
+    # 1 of 300, and as much for the standard error; the patient with one harmed mask alone would be 1 of 10
+    assert rule == replace(RULES[0], of_structures=(0.05,) * 3)
+    rule = harmless_by_structure(masks[:10], [1.0] * 10)
+    assert rule == replace(RULES[0], of_structures=(0.1,) * 3)
+
+
+def test_a_structure_gains_what_is_asked_of_it_or_is_left_alone() -> None:
+    p, q, mask = (torch.from_numpy(a) for a in _draw(3))
+    plain, gains = correct(p, q, mask, CorrectionRule(0.5, 0.0))
+    assert (gains > 0).all(), "each structure changes"
+    for asked in ((math.inf,) * 3, (0.0, math.inf, math.inf)):
+        corrected, told = correct(p, q, mask, CorrectionRule(0.5, 0.0, asked))
+        untouched = [i for i, gain in enumerate(asked, start=1) if gain == math.inf]
+        for index in untouched:
+            torch.testing.assert_close(corrected == index, mask == index)
+            assert told[index - 1] == 0
+    same, _ = correct(p, q, mask, CorrectionRule(0.5, 9.0, (0.0,) * 3))
+    torch.testing.assert_close(same, plain)
 
 
 @given(seed=st.integers(0, 10_000))

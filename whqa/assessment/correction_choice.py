@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -65,7 +66,7 @@ def correction_choice(run: TrainedRun) -> CorrectionChoice:
         return CorrectionChoice(f"left alone: {helped}", None, measured)
     told = f"applied where another label has a probability of {rule.probability:g}"
     if rule.gain:
-        told += f" and the structure's Dice is expected to gain {rule.gain:g}"
+        told += f" and the structure's Dice is expected to gain {rule.gain:g}{_exceptions(rule, run.scheme.titles)}"
     if measured is not None:
         told += (
             f"; on {measured['n']} of the run's own {'final masks' if measured['final'] else 'masks'}, of unseen "
@@ -73,6 +74,14 @@ def correction_choice(run: TrainedRun) -> CorrectionChoice:
             f"to {measured['dice_after']:.3f}"
         )
     return CorrectionChoice(told, rule, measured)
+
+
+def _exceptions(rule: CorrectionRule, titles: Sequence[str]) -> str:
+    """Such as " (pulmonary artery 0.2)"."""
+    gains = {title: rule.gain_of(i) for i, title in enumerate(titles, start=1)}
+    others = {title: gain for title, gain in gains.items() if gain != rule.gain}
+    told = [f"{title} {'never' if np.isinf(gain) else f'{gain:g}'}" for title, gain in others.items()]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def corrected_mask(judgement: Judgement, mask_DHW: npt.NDArray[np.uint8], rule: CorrectionRule | None) -> CorrectedMask:

@@ -26,7 +26,7 @@ from whqa.data.preprocess import Preprocess
 from whqa.errors import InputError
 from whqa.files import as_named, reading
 from whqa.judges.calibration import CALIBRATION, Calibration, CorrectionRule, read_calibration
-from whqa.judges.correction import harmless_rule
+from whqa.judges.correction import harmless_by_structure
 from whqa.judges.second_opinion import family_weights
 from whqa.masks.external import choose_methods
 from whqa.masks.external_settings import ExternalSettings
@@ -175,7 +175,7 @@ def _of_folder(directory: Path, folds: Sequence[int] | None) -> TrainedRun:
         str(record["plan"]),
         case_table(directory, wanted, scheme.keys),
         read_features(directory),
-        harmless_rule(held_back, family_weights([mask.kind for mask in held_back])),
+        harmless_by_structure(held_back, family_weights([mask.kind for mask in held_back])),
         len(held_back),
         program if networks[0].module.hears_opinion else None,
     )

@@ -187,7 +187,10 @@ def _structure_correction(found: Findings, index: int) -> StructureCorrection:
     if np.isnan(gain):
         return {"applied": False, "gain_expected": None, "reason": "left alone: no other label is probable enough"}
     if gain <= 0:
-        least = found.choice.rule.gain
+        least = found.choice.rule.gain_of(index)
+        if np.isinf(least):
+            reason = "left alone: on held-back training cases corrections of it did harm"
+            return {"applied": False, "gain_expected": None, "reason": reason}
         reason = f"left alone: its Dice is not expected to gain {least:g}, or only at the cost of another structure"
         return {"applied": False, "gain_expected": None, "reason": reason}
     return {"applied": True, "gain_expected": gain, "reason": f"corrected: its Dice is expected to gain {gain:.2f}"}

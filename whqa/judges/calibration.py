@@ -50,10 +50,16 @@ class CorrectionRule:
     Attributes:
         probability: a voxel may change where another label is at least this probable.
         gain: a structure may change where its Dice is expected to gain at least this much.
+        of_structures: the same of each structure 1..C, infinity for one that is left alone; None takes `gain` for all.
     """
 
     probability: float
     gain: float
+    of_structures: tuple[float, ...] | None = None
+
+    def gain_of(self, index: int) -> float:
+        """Of structure `index`, from 1 on."""
+        return self.gain if self.of_structures is None else self.of_structures[index - 1]
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ Shape suffixes: C all C + 1 labels, DHW space.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 
@@ -33,6 +34,8 @@ RULES = tuple(CorrectionRule(p, gain) for p, gain in product((0.5, 0.65, 0.8), (
 """Candidates, of which calibration picks one. Expected Dice is off by some hundredths: less is no sign of a gain."""
 HARM = -0.001
 """Mean change of Dice that a rule may cost the calibration's masks of any quality."""
+HARMED, SHARE_HARMED = -0.002, 0.1
+"""A structure is harmed that loses more Dice; share of its changes that may do harm, each patient counting once."""
 UNTOUCHED = 0.001
 """Voxels that a right mask may change, on average, by those that it labels: the background grows with the crop."""
 
@@ -122,12 +125,13 @@ class Changes:
         """See `correct`."""
         if rule is None:
             return self.mask, torch.full((self.n_classes - 1,), torch.nan, dtype=torch.float64)
+        least = torch.tensor([rule.gain_of(i) for i in range(1, self.n_classes)]).to(self.before)
         allowed = torch.ones(self.n_classes, dtype=torch.bool, device=self.mask.device)
         touched = torch.zeros_like(allowed)
         while True:
             corrected, gain, moved = self._change(rule.probability, allowed)
             touched |= moved
-            poor = moved[1:] & ((gain < rule.gain) | (gain <= 0))
+            poor = moved[1:] & ((gain < least) | (gain <= 0))
             if not poor.any():
                 found = torch.where(moved[1:], gain, torch.where(touched[1:], 0.0, torch.nan))
                 return corrected, found
@@ -202,6 +206,37 @@ def harmless_rule(masks: Sequence[MaskGains], weights: Sequence[float]) -> Corre
         mean[((change - reach)[:, :-1] < HARM).any(axis=1)] = -np.inf
     best = int(mean.argmax())
     return RULES[best] if mean[best] > 0 else None
+
+
+def harmless_by_structure(masks: Sequence[MaskGains], weights: Sequence[float]) -> CorrectionRule | None:
+    """That of `harmless_rule`; of a structure whose changes do harm too often more gain is asked, or it is left alone.
+
+    What ends where its annotator chose, as a vessel, is mended wrongly more often than what has a border in the scan,
+    and a mean hides that behind what is mended rightly.
+    """
+    rule = harmless_rule(masks, weights)
+    if rule is None:
+        return None
+    candidates = [r for r in RULES if r.probability == rule.probability and r.gain >= rule.gain]
+    of_structures = zip(*(_often_harmed(masks, RULES.index(r)) for r in candidates), strict=True)
+    gains = (
+        next((r.gain for r, harmed in zip(candidates, of_rules, strict=True) if not harmed), math.inf)
+        for of_rules in of_structures
+    )
+    return replace(rule, of_structures=tuple(gains))
+
+
+def _often_harmed(masks: Sequence[MaskGains], rule: int) -> list[bool]:
+    """Of each structure whether, up to a standard error, more than `SHARE_HARMED` of its changes do harm."""
+    change, of = np.stack([m.gains[rule, :-1] for m in masks]), np.array([m.patient for m in masks])
+    found = []
+    for one in change.T:
+        changed = one != 0
+        patients = np.unique(of[changed])
+        shares = np.array([(one[changed & (of == patient)] < HARMED).mean() for patient in patients])
+        n = len(patients)
+        found.append(not n or shares.mean() + standard_error(shares / n, patients.tolist()) > SHARE_HARMED)
+    return found
 
 
 def _expected_sizes(probability_DHW: Tensor, others_CDHW: Tensor, mask_DHW: Tensor) -> Tensor:

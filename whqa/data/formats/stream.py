@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-import shlex
 import stat
 import zlib
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ import numpy.typing as npt
 from isal import igzip, igzip_lib, isal_zlib
 
 from whqa.errors import InputError
+from whqa.files import COPY_AGAIN, remedy_of
 from whqa.process import memory_gib
 
 Encoding = Literal["raw", "gzip", "zlib"]
@@ -35,7 +35,6 @@ _MAX_TAIL = 1 << 16
 _BLOCK_BYTES = 1 << 18
 _ISAL_ERROR: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment] # its stub has it for an instance
 _READ_ERRORS = (EOFError, OSError, OverflowError, zlib.error, _ISAL_ERROR)
-_AGAIN = "copy or download it again"
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def check_size(path: Path, payload: Payload, start: int, declared: int) -> None:
     if start + declared > payload.length * (_MAX_DEFLATE_RATIO if compressed else 1):
         raise InputError(
             f"{path}: truncated, the header declares {declared:,} bytes of voxels but the file has "
-            f"{path.stat().st_size:,} bytes; {_AGAIN}"
+            f"{path.stat().st_size:,} bytes; {COPY_AGAIN}"
         )
     if not compressed and payload.length > start + declared + _MAX_TAIL:
         raise _too_long(path, declared)
@@ -113,11 +112,6 @@ def voxel_blocks(
 def cause(error: BaseException) -> str:
     """What an exception says, in a few words."""
     return str(getattr(error, "strerror", None) or error) or type(error).__name__
-
-
-def remedy_of(error: BaseException, path: Path) -> str:
-    """What helps where a file could not be read: another copy, or the leave to read this one."""
-    return f"let it be read: chmod u+r {shlex.quote(str(path))}" if isinstance(error, PermissionError) else _AGAIN
 
 
 class _ZlibReader(io.RawIOBase):
@@ -225,7 +219,7 @@ def _damaged(path: Path, error: BaseException) -> InputError:
 
 
 def _truncated(path: Path, got: int, declared: int) -> InputError:
-    return InputError(f"{path}: truncated, {got:,} of {declared:,} bytes of voxels; {_AGAIN}")
+    return InputError(f"{path}: truncated, {got:,} of {declared:,} bytes of voxels; {COPY_AGAIN}")
 
 
 def _too_long(path: Path, declared: int) -> InputError:

@@ -27,13 +27,13 @@ from pathlib import Path
 
 from whqa.data.case import Case, Cohort, Problem
 from whqa.data.formats.file_names import VOLUME_ENDINGS, stem
-from whqa.data.formats.stream import remedy_of
 from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.sources.case_files import CaseFiles
 from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.choice import Names
 from whqa.data.sources.listing import Listing, list_files, same_file
 from whqa.errors import InputError
+from whqa.files import remedy_of
 from whqa.structures import ACDC
 
 EXPECTED = (
