@@ -40,6 +40,9 @@ if name in failing:
     sys.exit(2)
 if f"{name}!" in failing:
     sys.exit(0)
+if f"{name}+" in failing:
+    pathlib.Path(root, stage, fold, "COMPLETED").touch()
+    sys.exit(2)
 if f"{name}*" in failing:
     pathlib.Path(root, "pid").write_text(str(os.getpid()))
     time.sleep(60)
@@ -104,6 +107,13 @@ def test_runs_start_after_what_they_need(graph: Callable[..., Graph], tmp_path: 
     assert not made.failed
     assert not made.blocked()
     assert "working on errormap/0" in (tmp_path / "errormap" / "0" / "train.log").read_text()
+
+
+def test_a_run_that_another_process_completed_has_not_failed(graph: Callable[..., Graph]) -> None:
+    made = graph(failing="segmenter/1+")
+    work_through(made, _console())
+    assert not made.failed
+    assert not made.blocked()
 
 
 def test_no_more_jobs_than_asked_for(graph: Callable[..., Graph], monkeypatch: pytest.MonkeyPatch) -> None:

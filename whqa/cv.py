@@ -72,6 +72,10 @@ class Graph:
         complete = {r.name for r in self.runs if r.complete}
         return [r for r in self.runs if self._waiting(r) and r.needs <= complete]
 
+    def of_name(self, name: str) -> Run:
+        """One of its runs."""
+        return next(run for run in self.runs if run.name == name)
+
     def blocked(self) -> list[Run]:
         """Runs that cannot start because something they need has failed."""
         return [r for r in self.runs if self._waiting(r)]
@@ -110,8 +114,8 @@ class Graph:
             if code is None:
                 continue
             del self.running[name]
-            run = next(r for r in self.runs if r.name == name)
-            if code != 0 or not run.complete:
+            run = self.of_name(name)
+            if not run.complete:
                 self.failed[name] = code
             if code < 0 and -code not in (signal.SIGINT, signal.SIGTERM):
                 # it had no time to say so itself
@@ -210,10 +214,12 @@ def cross_validate(
     cfg = compose_config(overrides)
     # seconds of torch, which a wrong word never costs
     from whqa.callbacks.summary_run import log_summary
+    from whqa.config.run_config import refuse_sweep
     from whqa.summarize import summarize
 
     tracked = tracking(cfg)
     experiment_dir = Path(cfg.runs_dir) / run_name(cfg.name, overrides)
+    refuse_sweep(experiment_dir)
     runs = runs_of(cfg, experiment_dir, overrides, jobs, trained_here=not slurm and work is None)
     if slurm and not all(run.complete for run in runs):
         last = partial(cross_validate, list(overrides), jobs, work=take_note)
@@ -221,6 +227,8 @@ def cross_validate(
         return 0
     graph = graph_of(runs, cfg, jobs)
     (work or work_through)(graph, console)
+    # another process that had them in hand may have ended them
+    graph.failed = {name: code for name, code in graph.failed.items() if not graph.of_name(name).complete}
     if graph.failed or graph.blocked():
         name_failures(graph, console)
         return 1
@@ -283,7 +291,7 @@ def _say_time(runs: Sequence[Run], console: Console) -> None:
 def name_failures(graph: Graph, console: Console) -> None:
     """Say which runs failed, why, where their logs are, and which runs still wait for them."""
     for name, code in sorted(graph.failed.items()):
-        directory = next(r.directory for r in graph.runs if r.name == name)
+        directory = graph.of_name(name).directory
         last = last_log_line(directory) or "no output"
         ended = "" if code is None else f" (exit code {code})"
         console.print(f"failed: {name}{ended}: {last}\n        log: {directory / LOG}", highlight=False)

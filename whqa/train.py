@@ -24,6 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig
 
 from whqa.config.instantiate import config_dir
+from whqa.config.run_config import refuse_sweep
 from whqa.config.run_name import run_name
 from whqa.config.settings_help import train_help
 from whqa.config.words import check_overrides
@@ -75,6 +76,7 @@ def _job(cfg: DictConfig) -> float | None:
         # before its directory is made
         refuse_no_such_run(cfg)
         run_dir = run_dir_of(cfg, list(context.overrides.task))
+        refuse_sweep(run_dir.parents[1])
         with locked(run_dir), failure_noted(run_dir):
             from whqa.stages.from_config import (
                 run_stage,

@@ -300,3 +300,8 @@ def test_settings_of_another_source_are_named_with_what_takes_them_out() -> None
     remedy = str(caught.value).rpartition("take it out: ")[2].split()
     with pytest.raises(InputError, match="/data/acdc"):
         make(compose_config([*words, *remedy]).data)
+
+
+def test_what_the_system_refuses_is_said_as_it_says_it() -> None:
+    with pytest.raises(FileNotFoundError, match="No such file"):
+        make(OmegaConf.create({"_target_": "os.listdir", "path": "/there/is/none"}))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from whqa.cv import Graph, plan_runs
+from whqa.errors import InputError
 from whqa.masks.plan import MaskPlan
+from whqa.stages import from_config
 from whqa.stages.schedule import Run
 from whqa.sweep import shared_graph as room
 from whqa.sweep.shared_graph import shared_graph
@@ -113,3 +116,18 @@ def test_a_run_finds_what_is_shared_when_it_starts(
     assert [(own / fold / "masks.json").read_text() for fold in "012"] == ["0", "1", "2"]
     assert all((own / fold / "COMPLETED").exists() for fold in "012")
     assert started == [["train", *run.words, "stage=errormap", f"fold={run.fold}"]]
+
+
+def test_all_points_are_looked_at_before_the_first_leaves_a_file(
+    graph: Callable[..., list[Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(config: Any, trained_here: bool) -> None:
+        if config.errormap.steps == 100:
+            raise InputError("no")
+
+    begun: list[str] = []
+    monkeypatch.setattr(from_config, "refuse_unmakeable", refused)
+    monkeypatch.setattr(room, "_runs", lambda point, *_: begun.append(point.name))
+    with pytest.raises(InputError, match="no"):
+        graph("errormap.steps=50,100")
+    assert begun == []

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from whqa.config.instantiate import config_dir, deciding, of_run
+from whqa.config.run_config import refuse_sweep
 from whqa.config.words import compose_config, search_path
+from whqa.cv import cross_validate
 from whqa.errors import InputError
 from whqa.sweep.sweep_plan import Point, plan_sweep, segmenter_settings
 
@@ -145,3 +147,12 @@ def test_an_experiment_is_not_taken_for_a_sweep(tmp_path: Path) -> None:
     (tmp_path / "mine" / "folds.json").touch()
     with pytest.raises(InputError, match="mine: holds an experiment, not a sweep"):
         plan_sweep(["experiment=demo", f"runs_dir={tmp_path}", "name=mine", "errormap.steps=50,100"])
+
+
+def test_a_sweep_is_not_taken_for_an_experiment(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "errormap.steps=50").mkdir(parents=True)
+    (tmp_path / "mine" / "errormap.steps=50" / "folds.json").touch()
+    with pytest.raises(InputError, match="mine: holds a sweep, not an experiment; choose"):
+        cross_validate(["experiment=demo", f"runs_dir={tmp_path}", "name=mine"])
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["errormap.steps=50"]
+    refuse_sweep(tmp_path / "mine" / "errormap.steps=50")

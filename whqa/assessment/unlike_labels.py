@@ -11,7 +11,10 @@ from whqa.errors import InputError
 from whqa.structures import SCHEMES, LabelScheme
 
 _SHOWN, _MANY = 8, 300
-_UNSCALED = "i = n.load(sys.argv[1]); n.save(n.Nifti1Image(i.dataobj.get_unscaled(), i.affine), sys.argv[2])"
+_UNSCALED = (
+    "i = n.load(sys.argv[1]); "
+    "n.save(n.Nifti1Image(i.dataobj.get_unscaled(), i.affine, dtype=i.get_data_dtype()), sys.argv[2])"
+)
 
 
 def explained(error: InputError, image: Grid | Volume, mask: Grid | Volume, scheme: LabelScheme) -> InputError:

@@ -93,7 +93,7 @@ def make(config: DictConfig, **arguments: Any) -> Any:
         return instantiate(config, _convert_="all", **arguments)
     except (InstantiationException, OmegaConfBaseException) as error:
         cause = error.__cause__ or error
-        if isinstance(cause, InputError):
+        if isinstance(cause, InputError | OSError):
             raise cause from None
         # by name: importing Lightning takes seconds, which a command that only reads files should not cost
         of_trainer = type(cause).__name__ == "MisconfigurationException"

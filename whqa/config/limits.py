@@ -76,6 +76,8 @@ class _OneOf:
 
 
 _Limit = _Number | _Several | _OneOf
+# Each takes a third of a gigabyte.
+_MOST_PROCESSES = 256
 _COUNT, _SHARE, _LENGTH = _Number(1), _Number(0, 1), _Number(1e-3, 1e6)
 # Of both stages; beyond the upper ends nothing is learnt, and numbers overflow.
 _OF_STAGES: dict[str, _Limit] = {
@@ -83,21 +85,20 @@ _OF_STAGES: dict[str, _Limit] = {
         ("steps", "steps_per_epoch", "batch_size", "validate_every", "max_voxels", "baseline_masks"), _COUNT
     ),
     "overlays": _Number(0),
-    # each is a process of a third of a gigabyte
-    "num_workers": _Number(0, 256),
+    "num_workers": _Number(0, _MOST_PROCESSES),
     "learning_rate": _Number(1e-12, 10),
     "weight_decay": _Number(0, 10),
     **dict.fromkeys(("dice_weight", "positive_weight", "label_weight"), _Number(0, 1e6)),
     **dict.fromkeys(("boundary_weight", "image_level_weight"), _Number(0, 1e6)),
     "focal_gamma": _Number(0, 100),
-    **dict.fromkeys(("warmup", "early", "foreground", "freeze_norm", "delivered"), _SHARE),
-    **dict.fromkeys(("validation_fraction", "opinion_dropout", "mask_dropout"), _Number(0, 1, below=True)),
+    **dict.fromkeys(("early", "foreground", "freeze_norm", "delivered"), _SHARE),
+    **dict.fromkeys(("warmup", "validation_fraction", "opinion_dropout", "mask_dropout"), _Number(0, 1, below=True)),
     "patch": _Several(3, _COUNT),
     "balance": _OneOf(get_args(Balance)),
 }
 _LIMITS: dict[str, _Limit] = {
     "seed": _Number(0, 2**32 - 1),
-    "folds": _Number(2),
+    "folds": _Number(2, 1000),
     "data.n": _COUNT,
     "data.seed": _Number(0, 2**32 - 1),
     "preprocess.spacing": _Several(3, _LENGTH, gaps=True),
@@ -106,13 +107,15 @@ _LIMITS: dict[str, _Limit] = {
     "preprocess.ct_window": _Several(2, _Number(), rising=True),
     "preprocess.mr_percentiles": _Several(2, _Number(0, 100), rising=True),
     "augmentation.rotate_deg": _Several(3, _Number(0, 180)),
-    "augmentation.scale": _Number(0, 1, below=True),
+    "augmentation.scale": _Number(0, 0.9),
     "augmentation.flip": _Several(None, _Number(0, 2)),
     **{
         f"augmentation.{key}": _SHARE for key in ("intensity_scale", "intensity_shift", "noise", "gamma", "probability")
     },
-    "network.width": _COUNT,
+    "network.width": _Number(1, 4096),
     "network.n_sides": _COUNT,
+    # losses and stored masks are of float32
+    "trainer.precision": _OneOf(("32-true", "32", 32, "bf16-mixed", "bf16", "16-mixed", "16", 16)),
     "trainer.deterministic": _OneOf((True, False, "warn")),
     "trainer.log_every_n_steps": _Number(0),
     "trainer.num_sanity_val_steps": _Number(-1),
@@ -147,6 +150,9 @@ def refuse_out_of_range(config: DictConfig) -> None:
         value = plain_value(config, key)
         if value is not None and not limit.holds(value):
             raise InputError(f"{key}={_shown(value)}: must be {limit}")
+    devices = plain_value(config, "trainer.devices")
+    if isinstance(devices, int) and devices > _MOST_PROCESSES:
+        raise InputError(f"trainer.devices={devices}: must be at most {_MOST_PROCESSES}")
     _refuse_empty(config)
     _refuse_lost_checkpoints(config)
 

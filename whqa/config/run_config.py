@@ -50,6 +50,16 @@ def refuse_other_settings(cfg: DictConfig, run_dir: Path) -> None:
             )
 
 
+def refuse_sweep(experiment: Path) -> None:
+    """Whether `runs/<experiment>` holds the points of a sweep, among which no experiment of its own may lie.
+
+    Raises:
+        InputError: it does.
+    """
+    if not (experiment / "folds.json").exists() and any(experiment.glob("*/folds.json")):
+        raise InputError(f"{experiment}: holds a sweep, not an experiment; choose another name=...")
+
+
 def refuse_mixed_settings(run_dirs: Sequence[Path]) -> None:
     """Whether runs of an experiment differ in nothing but stage and fold; those without config.yaml are passed over.
 

@@ -30,6 +30,12 @@ def shared_graph(points: Sequence[Point], jobs: int | None, trained_here: bool =
     Raises:
         InputError: see `whqa.cv.runs_of`.
     """
+    # seconds of torch, which a wrong word never costs
+    from whqa.stages.from_config import refuse_unmakeable
+
+    # before the first one leaves a file
+    for point in points:
+        refuse_unmakeable(point.config, trained_here)
     of_points = {point.name: [_named(run, point) for run in _runs(point, jobs, trained_here)] for point in points}
     keys = {run.name: key for point in points for run, key in _segmenters(point, of_points[point.name])}
     trained_by = _trained_by([run for runs in of_points.values() for run in runs if run.name in keys], keys)

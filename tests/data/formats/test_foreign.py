@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import shlex
 import subprocess
 import sys
@@ -178,6 +179,20 @@ def test_what_nibabel_reads_is_converted_by_the_command(tmp_path: Path, name: st
     line = str(error.value).partition("convert it: python ")[2].removesuffix(" and look at its sides")
     subprocess.run([sys.executable, *shlex.split(line)], check=True)
     np.testing.assert_array_equal(read_image(tmp_path / "a.nii.gz").array, ARRAY)
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.int64, np.uint64, np.float16, np.float64])
+def test_arrays_of_every_kind_are_converted_by_the_command(tmp_path: Path, kind: type) -> None:
+    values = (np.indices((4, 5, 6)).sum(axis=0) % 2).astype(kind)
+    np.save(tmp_path / "a.npy", values)
+    nib.save(nib.Nifti1Image(values.astype(np.uint8), PLACE), tmp_path / "scan.nii.gz")
+    with pytest.raises(InputError, match="a NumPy array") as error:
+        read_grid(tmp_path / "a.npy")
+    line = re.search(r"python (-c .*)", str(error.value))
+    assert line is not None
+    words = shlex.split(line[1].replace("IMAGE.nii.gz", str(tmp_path / "scan.nii.gz")))
+    subprocess.run([sys.executable, *words[:5]], check=True)
+    np.testing.assert_array_equal(read_image(Path(words[4])).array, values.astype(np.float64))
 
 
 def test_voxels_without_their_header(tmp_path: Path) -> None:

@@ -24,7 +24,10 @@ _AGAIN = "download or copy it again"
 _SERIES, _ARCHIVE = "a folder of DICOM files", "an archive of DICOM files"
 _BY_NIBABEL = "n.save(n.load(sys.argv[1]), sys.argv[2])"
 _BY_ITK = "s.WriteImage(s.ReadImage(sys.argv[1]), sys.argv[2])"
-_OF_ARRAY = "import numpy as p; n.save(n.Nifti1Image(p.load(sys.argv[1]), n.load(sys.argv[2]).affine), sys.argv[3])"
+_OF_ARRAY = (
+    "import numpy as p; a = p.load(sys.argv[1]); a = a.astype('i4' if a.dtype.kind in 'biu' else 'f4'); "
+    "n.save(n.Nifti1Image(a, n.load(sys.argv[2]).affine), sys.argv[3])"
+)
 
 _Step = Callable[[Path], str]
 
