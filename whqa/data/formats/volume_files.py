@@ -183,7 +183,7 @@ def write_volume(
         array: (X, Y, Z), of a type that NIfTI has (no bool, no 64-bit integers without need).
         affine: voxel -> RAS mm. None takes that of `like` with its pixdim, even where the two disagree, so that the
             result overlays on the image that the header came from.
-        like: header whose units, codes and description are kept.
+        like: header whose version, units, codes and description are kept.
     """
     header = None
     if like is not None:
@@ -196,7 +196,8 @@ def write_volume(
         affine = header.get_best_affine() if affine is None else affine
     if affine is None:
         raise ValueError("write_volume needs an affine or a header")
-    image = nib.Nifti1Image(array, affine, header)
+    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    image = kind(array, affine, header)
     if header is None:
         image.header.set_xyzt_units("mm")
     with atomic_path(path) as temporary, temporary.open("wb") as file:
