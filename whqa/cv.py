@@ -227,8 +227,6 @@ def cross_validate(
         return 0
     graph = graph_of(runs, cfg, jobs)
     (work or work_through)(graph, console)
-    # another process that had them in hand may have ended them
-    graph.failed = {name: code for name, code in graph.failed.items() if not graph.of_name(name).complete}
     if graph.failed or graph.blocked():
         name_failures(graph, console)
         return 1
@@ -278,6 +276,8 @@ def work_through(graph: Graph, console: Console) -> None:
     finally:
         if graph.forks:
             graph.forks.close()
+    # another process that had them in hand may have ended them
+    graph.failed = {name: code for name, code in graph.failed.items() if not graph.of_name(name).complete}
     _say_time(graph.runs, console)
 
 

@@ -41,7 +41,7 @@ RIGHT = {
     "segmenter.num_workers": {"null"},
     "errormap.num_workers": {"null"},
     # the trainer says it itself, before any scan is read
-    "trainer.accelerator": set(STRANGE),
+    "trainer.accelerator": {"null"},
     "trainer.devices": set(STRANGE),
     "trainer.precision": {"null"},
     "trainer.deterministic": {"null"},
@@ -105,6 +105,9 @@ def test_every_key_refuses_what_it_cannot_be(group: str) -> None:
         (["folds=1000000000"], "folds=1000000000: must be between 2 and 1000"),
         (["trainer.devices=1000000000"], "trainer.devices=1000000000: must be at most 256"),
         (["trainer.precision=64-true"], "trainer.precision=64-true: must be one of 32-true, 32, 32, bf16-mixed"),
+        (["network.strides=[1,2]"], "network.strides=[1, 2]: must be a list of triples of whole numbers from 1 on"),
+        (["network.strides=[[2,2,2.5]]"], "must be a list of triples of whole numbers from 1 on, such as [[2,2,1],"),
+        (["trainer.accelerator=[]"], "trainer.accelerator=[]: must be a word, such as cpu or gpu"),
         (["data.n=-4"], "data.n=-4: must be at least 1"),
         (["folds=1"], "folds=1: must be between 2 and 1000"),
         (["segmenter.learning_rate=.nan"], "segmenter.learning_rate=.nan: must be a number between 1e-12 and 10"),

@@ -13,7 +13,7 @@ from whqa.structures import SCHEMES, LabelScheme
 _SHOWN, _MANY = 8, 300
 _UNSCALED = (
     "i = n.load(sys.argv[1]); "
-    "n.save(n.Nifti1Image(i.dataobj.get_unscaled(), i.affine, dtype=i.get_data_dtype()), sys.argv[2])"
+    "n.save(n.Nifti1Image(i.dataobj.get_unscaled(), i.affine, None, None, None, i.get_data_dtype()), sys.argv[2])"
 )
 
 

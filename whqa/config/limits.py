@@ -75,7 +75,37 @@ class _OneOf:
         return f"one of {', '.join(_shown(word) for word in self.words)}"
 
 
-_Limit = _Number | _Several | _OneOf
+@dataclass(frozen=True)
+class _Triples:
+    """A list of triples of whole numbers from 1 on."""
+
+    def holds(self, value: Any) -> bool:
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            return False
+        return all(isinstance(one, Sequence) and len(one) == 3 for one in value) and all(
+            isinstance(n, int) and n >= 1 for one in value for n in one
+        )
+
+    def __str__(self) -> str:
+        return "a list of triples of whole numbers from 1 on, such as [[2,2,1],[2,2,2],[2,2,2]]"
+
+
+@dataclass(frozen=True)
+class _Word:
+    """Text, or also a list or a number that is no larger than `most`; what it says is for others to judge."""
+
+    most: int | None = None
+
+    def holds(self, value: Any) -> bool:
+        if self.most is None:
+            return isinstance(value, str)
+        return not isinstance(value, int) or value <= self.most
+
+    def __str__(self) -> str:
+        return "a word, such as cpu or gpu" if self.most is None else f"at most {self.most}"
+
+
+_Limit = _Number | _Several | _OneOf | _Triples | _Word
 # Each takes a third of a gigabyte.
 _MOST_PROCESSES = 256
 _COUNT, _SHARE, _LENGTH = _Number(1), _Number(0, 1), _Number(1e-3, 1e6)
@@ -114,6 +144,9 @@ _LIMITS: dict[str, _Limit] = {
     },
     "network.width": _Number(1, 4096),
     "network.n_sides": _COUNT,
+    "network.strides": _Triples(),
+    "trainer.accelerator": _Word(),
+    "trainer.devices": _Word(_MOST_PROCESSES),
     # losses and stored masks are of float32
     "trainer.precision": _OneOf(("32-true", "32", 32, "bf16-mixed", "bf16", "16-mixed", "16", 16)),
     "trainer.deterministic": _OneOf((True, False, "warn")),
@@ -150,9 +183,6 @@ def refuse_out_of_range(config: DictConfig) -> None:
         value = plain_value(config, key)
         if value is not None and not limit.holds(value):
             raise InputError(f"{key}={_shown(value)}: must be {limit}")
-    devices = plain_value(config, "trainer.devices")
-    if isinstance(devices, int) and devices > _MOST_PROCESSES:
-        raise InputError(f"trainer.devices={devices}: must be at most {_MOST_PROCESSES}")
     _refuse_empty(config)
     _refuse_lost_checkpoints(config)
 

@@ -31,7 +31,10 @@ from whqa.data.formats.volume import (
 from whqa.errors import InputError
 
 _LAST_TRANSFORM_CODE = 5
-_ANEW = "i = n.load(sys.argv[1]); n.save(n.Nifti1Image(i.dataobj, {affine}, dtype=i.get_data_dtype()), sys.argv[2])"
+_ANEW = (
+    "i = n.load(sys.argv[1]); "
+    "n.save(n.Nifti1Image(i.dataobj, {affine}, None, None, None, i.get_data_dtype()), sys.argv[2])"
+)
 _MM = {1: 1000, 3: 0.001}
 # How long a scan of a person is, from a small animal's to a whole body.
 _SCAN_MM = (10.0, 2500.0)
