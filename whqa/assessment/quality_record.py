@@ -189,7 +189,7 @@ def _structure_correction(found: Findings, index: int) -> StructureCorrection:
     if gain <= 0:
         least = found.choice.rule.gain_of(index)
         if np.isinf(least):
-            reason = "left alone: on held-back training cases corrections of it did harm"
+            reason = "left alone: held-back training cases do not show that correcting it does no harm"
             return {"applied": False, "gain_expected": None, "reason": reason}
         reason = f"left alone: its Dice is not expected to gain {least:g}, or only at the cost of another structure"
         return {"applied": False, "gain_expected": None, "reason": reason}

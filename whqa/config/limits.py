@@ -92,20 +92,29 @@ class _Triples:
 
 @dataclass(frozen=True)
 class _Word:
-    """Text, or also a list or a number that is no larger than `most`; what it says is for others to judge."""
-
-    most: int | None = None
+    """Text; what it says is for others to judge."""
 
     def holds(self, value: Any) -> bool:
-        if self.most is None:
-            return isinstance(value, str)
+        return isinstance(value, str)
+
+    def __str__(self) -> str:
+        return "a word, such as cpu or gpu"
+
+
+@dataclass(frozen=True)
+class _AtMost:
+    """A whole number up to `most`, or what is no number, which others judge."""
+
+    most: int
+
+    def holds(self, value: Any) -> bool:
         return not isinstance(value, int) or value <= self.most
 
     def __str__(self) -> str:
-        return "a word, such as cpu or gpu" if self.most is None else f"at most {self.most}"
+        return f"at most {self.most}"
 
 
-_Limit = _Number | _Several | _OneOf | _Triples | _Word
+_Limit = _Number | _Several | _OneOf | _Triples | _Word | _AtMost
 # Each takes a third of a gigabyte.
 _MOST_PROCESSES = 256
 _COUNT, _SHARE, _LENGTH = _Number(1), _Number(0, 1), _Number(1e-3, 1e6)
@@ -146,7 +155,7 @@ _LIMITS: dict[str, _Limit] = {
     "network.n_sides": _COUNT,
     "network.strides": _Triples(),
     "trainer.accelerator": _Word(),
-    "trainer.devices": _Word(_MOST_PROCESSES),
+    "trainer.devices": _AtMost(_MOST_PROCESSES),
     # losses and stored masks are of float32
     "trainer.precision": _OneOf(("32-true", "32", 32, "bf16-mixed", "bf16", "16-mixed", "16", 16)),
     "trainer.deterministic": _OneOf((True, False, "warn")),

@@ -125,7 +125,7 @@ class Changes:
         """See `correct`."""
         if rule is None:
             return self.mask, torch.full((self.n_classes - 1,), torch.nan, dtype=torch.float64)
-        least = torch.tensor([rule.gain_of(i) for i in range(1, self.n_classes)]).to(self.before)
+        least = self.before.new_tensor([rule.gain_of(i) for i in range(1, self.n_classes)])
         allowed = torch.ones(self.n_classes, dtype=torch.bool, device=self.mask.device)
         touched = torch.zeros_like(allowed)
         while True:

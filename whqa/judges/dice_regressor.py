@@ -84,7 +84,7 @@ class DiceRegressor:
             raise RuntimeError(f"baseline {self.name!r} is not fitted")
         structures = [int(target) for target in self._targets if target not in REGIONS]
         # a mask may have structures that no mask of the fit had
-        n = max(*structures, int(case.mask.max()))
+        n = max([*structures, int(case.mask.max())])
         x = pd.DataFrame([_numbers_of(case, n)]).reindex(columns=self._numbers)
         found = self._trees.predict(x.to_numpy())[0] * self._spread + self._middle
         said = dict(zip(self._targets, map(float, found), strict=True))
