@@ -104,7 +104,7 @@ def test_every_key_refuses_what_it_cannot_be(group: str) -> None:
         (["network.width=1000000000"], "network.width=1000000000: must be between 1 and 4096"),
         (["folds=1000000000"], "folds=1000000000: must be between 2 and 1000"),
         (["trainer.devices=1000000000"], "trainer.devices=1000000000: must be at most 256"),
-        (["trainer.precision=64-true"], "trainer.precision=64-true: must be one of 32-true, 32, 32, bf16-mixed"),
+        (["trainer.precision=64-true"], "trainer.precision=64-true: must be one of 32-true, 32, bf16-mixed"),
         (["network.strides=[1,2]"], "network.strides=[1, 2]: must be a list of triples of whole numbers from 1 on"),
         (["network.strides=[[2,2,2.5]]"], "must be a list of triples of whole numbers from 1 on, such as [[2,2,1],"),
         (["trainer.accelerator=[]"], "trainer.accelerator=[]: must be a word, such as cpu or gpu"),

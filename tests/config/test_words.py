@@ -77,7 +77,7 @@ WRONG_VALUES = [
     ("segmenter.steps=-50", "segmenter.steps=-50: must be at least 1"),
     ("errormap.validate_every=0", "errormap.validate_every=0: must be at least 1"),
     ("errormap.baseline_masks=0", "errormap.baseline_masks=0: must be at least 1"),
-    ("segmenter.warmup=1.5", "segmenter.warmup=1.5: must be between 0 and 1"),
+    ("segmenter.warmup=1.5", "segmenter.warmup=1.5: must be at least 0 and below 1"),
     ("seed=abc", "abc"),
     ("folds=2.5", "2.5"),
     ("segmenter.steps=many", "many"),

@@ -72,7 +72,7 @@ class _OneOf:
         return any(type(value) is type(word) and value == word for word in self.words)
 
     def __str__(self) -> str:
-        return f"one of {', '.join(_shown(word) for word in self.words)}"
+        return f"one of {', '.join(dict.fromkeys(map(_shown, self.words)))}"
 
 
 @dataclass(frozen=True)
