@@ -21,6 +21,7 @@ from whqa.data.formats.foreign import describe_foreign
 from whqa.data.formats.stream import Encoding, Payload, check_size, first_bytes
 from whqa.data.formats.volume import times
 from whqa.errors import InputError
+from whqa.files import COPY_AGAIN
 
 _MAX_HEADER = 1 << 20
 _MAX_LINE = 4000
@@ -234,7 +235,7 @@ def _lines(path: Path, block: bytes, kind: str, first: bytes, end: bytes) -> tup
     # ITK and Python disagree on what else ends a line
     lines = header.decode("latin-1").rstrip("\n").split("\n")
     if re.search(rb"[\x00-\x08\x0b-\x1f]", header) or max(map(len, lines)) > _MAX_LINE:
-        raise InputError(f"{path}: the {kind} header is damaged; copy or download it again")
+        raise InputError(f"{path}: the {kind} header is damaged; {COPY_AGAIN}")
     return lines, last.end()
 
 
