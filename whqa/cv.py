@@ -29,7 +29,7 @@ from whqa.config.run_name import run_name
 from whqa.config.schema import Stage
 from whqa.config.words import compose_config
 from whqa.errors import InputError
-from whqa.masks.plan import choose_kinds, steps_from_pair
+from whqa.masks.plan import chosen_by, steps_from_pair
 from whqa.masks.run_state import LOG, last_log_line, note_failure, refuse_damaged
 from whqa.masks.sharing import share_run
 from whqa.process import cpus
@@ -144,7 +144,7 @@ def plan_runs(cfg: Any, experiment_dir: Path, plan: Any, words: Sequence[str] = 
 
     Where only masks of other programs are judged (`masks.kinds`), no segmenter is needed.
     """
-    own = choose_kinds(cfg.masks.kinds, list(cfg.masks.external)).needs_segmenters
+    own = chosen_by(cfg.masks).needs_segmenters
     graph = [(*name.split("/"), needs) for name, needs in plan.graph(own, cfg.segmenter.from_pairs).items()]
     return [
         Run(stage, fold, experiment_dir / stage / fold, _work_of(cfg[stage], stage, needs), needs, tuple(words))

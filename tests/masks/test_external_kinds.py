@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from pytorch_lightning.trainer.states import TrainerFn
 
 from whqa.callbacks import calibrating
@@ -23,7 +24,7 @@ from whqa.judges.calibration import Calibration
 from whqa.judges.registry import BASELINES, make_baselines
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.loading.sampling import quality_bins
-from whqa.masks.plan import MASK_KINDS, ChosenKinds, choose_kinds, family, is_delivered
+from whqa.masks.plan import MASK_KINDS, ChosenKinds, choose_kinds, chosen_by, family, is_delivered
 from whqa.masks.store import MaskItem, write_mask
 from whqa.modules.errormap import RawVerdict
 from whqa.modules.volume_batches import judged_case
@@ -85,7 +86,30 @@ def test_programs_alone_get_masks_of_any_quality_and_need_no_segmenter() -> None
     assert (some.needs_segmenters, some.made_of_external) == (False, some.own)
 
 
-@pytest.mark.parametrize("kinds", [None, ["final"], ["nnunet", "early"], ["corrupted"], ["reference"], ["unfinished"]])
+def test_of_programs_that_give_their_softmax_masks_are_drawn_too() -> None:
+    alone = choose_kinds(["nnunet"], ["nnunet", "other"], ["nnunet"])
+    assert alone.own == ("augmented1", "augmented2", *(choose_kinds(["nnunet"], ["nnunet"]).own or ()))
+    assert (alone.needs_segmenters, alone.made_of_external, alone.speaking) == (False, alone.own, ("nnunet",))
+    some = choose_kinds(["nnunet", "augmented"], ["nnunet"], ["nnunet"])
+    assert (some.own, some.needs_segmenters) == (("augmented1", "augmented2"), False)
+    # another program's softmax is not heard where its masks are not judged
+    silent = choose_kinds(["other"], ["nnunet", "other"], ["nnunet"])
+    assert silent == choose_kinds(["other"], ["nnunet", "other"])
+
+
+@pytest.mark.parametrize("external", [{}, {"nnunet": {"root": "x"}}, {"nnunet": {"root": "x", "probabilities": "y"}}])
+def test_a_configuration_tells_who_gives_a_softmax(external: dict[str, dict[str, str]]) -> None:
+    kinds = ["nnunet", "augmented"] if external else ["augmented"]
+    found = chosen_by(OmegaConf.create({"kinds": kinds, "external": external}))
+    speaking = [name for name, program in external.items() if "probabilities" in program]
+    assert found == chosen_by({"kinds": kinds, "external": external}) == choose_kinds(kinds, list(external), speaking)
+    assert found.needs_segmenters == (not speaking)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [None, ["final"], ["nnunet", "early"], ["nnunet", "augmented"], ["corrupted"], ["reference"], ["unfinished"]],
+)
 def test_segmenters_are_needed_where_no_program_takes_their_place(kinds: list[str] | None) -> None:
     chosen = choose_kinds(kinds, ["nnunet"])
     assert (chosen.needs_segmenters, chosen.made_of_external) == (True, ())

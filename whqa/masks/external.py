@@ -165,15 +165,15 @@ def choose_methods(
             are no segmenters.
     """
     methods = [ExternalMethod(name, **vars(of_method)) for name, of_method in settings.items()]
-    chosen = choose_kinds(kinds, [method.name for method in methods])
+    speaking = [method.name for method in methods if method.probabilities is not None]
+    chosen = choose_kinds(kinds, [method.name for method in methods], speaking)
     methods = [method for method in methods if method.name in chosen.external]
     if chosen.needs_segmenters:
         return chosen, [replace(method, probabilities=None) for method in methods]
-    speaking = [method for method in methods if method.probabilities is not None]
-    if len(speaking) > 1:
+    if len(chosen.speaking) > 1:
+        first, second = (f"masks.external.{name}.probabilities" for name in chosen.speaking[:2])
         raise InputError(
-            f"{speaking[0]}.probabilities and {speaking[1]}.probabilities: one program gives the second opinion on all "
-            "masks; leave all but one out"
+            f"{first} and {second}: one program gives the second opinion on all masks; leave all but one out"
         )
     return chosen, methods
 

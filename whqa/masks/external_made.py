@@ -6,8 +6,9 @@
 A judge that learned from one program's masks alone would take every mask for one of these. So of every case there are
 the reference itself and all that is made of it and of a program's mask, in the place of a segmenter's final one; where
 several programs have masks of a case, one is drawn from (seed, case), of those that are learned from if any is named.
-They are as unseen as the mask they are made of, and are made again as soon as it, the case, the seed or the code that
-they pass through changes.
+Where a program gives its softmax, masks drawn from it (`whqa.masks.drawn`) take the place of those of augmented images.
+They are as unseen as the mask they are made of, and are made again as soon as it, the softmax, the case, the seed or
+the code that they pass through changes.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from whqa.data.cache import PreparedCase
 from whqa.data.folds import Folds
 from whqa.errors import InputError
 from whqa.files import sha256, write_rows
-from whqa.masks import corruption, faults, faulty
+from whqa.masks import corruption, drawn, faults, faulty
 from whqa.masks.corruption import Labels
+from whqa.masks.drawn import drawn_masks
 from whqa.masks.faulty import faulty_masks
 from whqa.masks.importing import Imported, digest_of
-from whqa.masks.opinion import MADE_INDEX, index_digests
+from whqa.masks.opinion import MADE_INDEX, OPINION, Opinion, index_digests
+from whqa.masks.plan import AUGMENTED_KINDS
 from whqa.masks.store import MaskItem, mask_path, read_arrays, whole_rows, write_mask
 from whqa.metrics.mask_row import mask_columns, measure_mask
 from whqa.parallel import in_processes
@@ -45,12 +48,17 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class _Task:
-    """The masks to make of one case: `base` is the program's mask."""
+    """The masks to make of one case: `base` is the program's mask, `opinion` what a program's softmax says."""
 
     base: MaskItem
+    opinion: Opinion | None
     prepared: PreparedCase
     fold: int
     made_from: str
+
+    def fitting(self, kinds: Sequence[str]) -> list[str]:
+        """Those that can be made: without a softmax none is drawn."""
+        return [kind for kind in kinds if self.opinion is not None or kind not in AUGMENTED_KINDS]
 
     @property
     def place(self) -> Path:
@@ -86,7 +94,7 @@ def with_made_masks(
     if not kinds:
         return list(imported)
     bases = [one for one in imported if one.name in (learned_from or ())] or imported
-    tasks = list(_tasks(bases, structures, folds, cases, seed))
+    tasks = list(_tasks(bases, imported, structures, folds, cases, seed))
     places = {one.name: experiment_dir / "external" / one.name for one in imported}
     known = {name: _known_rows(place) for name, place in places.items()}
     missing = [task for task in tasks if not _is_sound(task, kinds, known[task.base.segmenter])]
@@ -97,7 +105,7 @@ def with_made_masks(
         known[task.base.segmenter] |= {(row["case"], row["mask_kind"]): row for row in outcome}
     found = []
     for one in imported:
-        keys = [(task.base.case, kind) for task in tasks if task.base.segmenter == one.name for kind in kinds]
+        keys = [(t.base.case, kind) for t in tasks if t.base.segmenter == one.name for kind in t.fitting(kinds)]
         rows = _written(places[one.name], [known[one.name][key] for key in keys])
         items = [_item(places[one.name], row) for row in rows]
         found.append(replace(one, items=(*one.items, *items), digests=index_digests(places[one.name])))
@@ -105,32 +113,35 @@ def with_made_masks(
 
 
 def _tasks(
+    bases: Sequence[Imported],
     imported: Sequence[Imported],
     structures: Sequence[str],
     folds: Folds,
     cases: Mapping[str, PreparedCase],
     seed: int,
 ) -> Iterator[_Task]:
-    """One for each case that a program has a mask of, with a digest of everything that its masks follow from."""
+    """One for each case that one of `bases` has a mask of, with a digest of everything that its masks follow from."""
     code = [sha256(path) for path in _code()]
-    for case in dict.fromkeys(item.case for one in imported for item in one.items):
-        there = [(item, one.digests) for one in imported for item in one.items if item.case == case]
+    for case in dict.fromkeys(item.case for one in bases for item in one.items):
+        there = [(item, one.digests) for one in bases for item in one.items if item.case == case]
+        told = [(one.opinions[case], one.digests[f"{case}/{OPINION}"]) for one in imported if case in one.opinions]
+        opinion, *said = told[0] if told else (None,)
         base, digests = there[int(np.random.default_rng((seed, zlib.crc32(case.encode()))).integers(len(there)))]
         fold, prepared = folds.fold_of(case), cases[case]
         followed = [code, prepared.directory.name, digests[f"{case}/{base.kind}"], base.unseen, fold, seed]
-        text = json.dumps([*followed, list(structures)])
-        yield _Task(base, prepared, fold, hashlib.sha256(text.encode()).hexdigest()[:16])
+        text = json.dumps([*followed, list(structures), *said])
+        yield _Task(base, opinion, prepared, fold, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 def _code() -> Iterator[Path]:
-    yield from (Path(str(module.__file__)) for module in (faulty, corruption))
+    yield from (Path(str(module.__file__)) for module in (faulty, corruption, drawn))
     yield from sorted(Path(str(faults.__file__)).parent.glob("*.py"))
     yield Path(__file__)
 
 
 def _is_sound(task: _Task, kinds: Sequence[str], known: Mapping[Key, Row]) -> bool:
     case = task.base.case
-    for kind in kinds:
+    for kind in task.fitting(kinds):
         try:
             stored = str(read_arrays(mask_path(task.place, case, kind), "made_from")[0])
         except InputError:
@@ -148,8 +159,10 @@ def _known_rows(place: Path) -> dict[Key, Row]:
 def _make(kinds: Sequence[str], structures: Sequence[str], seed: int, task: _Task) -> list[Row]:
     """Make and store the masks of one case; their rows of the index."""
     base, label, spacing = task.base, np.array(task.prepared.label()), task.prepared.spacing
-    made = faulty_masks(base.case, label, {"final": base.mask()}, spacing, structures, seed)
-    every = chain([("reference", label, json.dumps([]))], made)
+    from_softmax = dict(drawn_masks(base.case, task.opinion.codes(), spacing, seed)) if task.opinion else {}
+    made = faulty_masks(base.case, label, {"final": base.mask()} | from_softmax, spacing, structures, seed)
+    faultless = [*from_softmax.items(), ("reference", label)]
+    every = chain(((kind, mask, json.dumps([])) for kind, mask in faultless), made)
     return [_keep(task, kind, mask, record, label, structures) for kind, mask, record in every if kind in kinds]
 
 

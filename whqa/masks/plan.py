@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from whqa.errors import InputError
 
@@ -49,10 +49,10 @@ MaskKind = Literal[
 MASK_KINDS: tuple[MaskKind, ...] = get_args(MaskKind)
 """What a segmenter of an experiment makes; any other kind is the name of another program, see `whqa.masks.external`.
 
-augmented is the segmenter's mask of the image seen a little differently, see `whqa.callbacks.augmented`; reference is
-the label itself; corrupted and novel are the label or a segmenter's mask with anatomical faults, novel ones with faults
-of kinds that no training mask has; mixed is the label in some regions and a segmenter's mask in the others; see
-`whqa.masks.faulty`.
+augmented is the segmenter's mask of the image seen a little differently, see `whqa.callbacks.augmented`, or drawn from
+another program's softmax, see `whqa.masks.drawn`; reference is the label itself; corrupted and novel are the label or a
+segmenter's mask with anatomical faults, novel ones with faults of kinds that no training mask has; mixed is the label
+in some regions and a segmenter's mask in the others; see `whqa.masks.faulty`.
 """
 FAULTY_KINDS = tuple(kind for kind in MASK_KINDS if kind.startswith(("corrupted", "novel")))
 MIXED_KINDS = tuple(kind for kind in MASK_KINDS if kind.startswith("mixed"))
@@ -102,15 +102,17 @@ class ChosenKinds:
     Attributes:
         own: kinds of `MASK_KINDS`; None is all that the experiment's segmenters make.
         external: names of other programs.
+        speaking: those of them that give their softmax.
     """
 
     own: tuple[str, ...] | None
     external: tuple[str, ...]
+    speaking: tuple[str, ...] = ()
 
     @property
     def needs_segmenters(self) -> bool:
         """Whether any segmenter must be trained; where masks are only made of some, other programs' will do."""
-        return self.own is None or not self.external or not all(map(is_made, self.own))
+        return self.own is None or not self.external or not set(self.own) <= set(_of_programs(bool(self.speaking)))
 
     @property
     def made_of_external(self) -> tuple[str, ...]:
@@ -118,17 +120,40 @@ class ChosenKinds:
         return () if self.needs_segmenters or self.own is None else self.own
 
 
-def choose_kinds(kinds: Collection[str] | None, external: Collection[str] = ()) -> ChosenKinds:
+def _of_programs(speaking: bool) -> tuple[MaskKind, ...]:
+    """Kinds that are made of other programs' masks, or of their softmax if there is one."""
+    return tuple(kind for kind in MASK_KINDS if is_made(kind) or (speaking and kind in AUGMENTED_KINDS))
+
+
+def chosen_by(masks: Any) -> ChosenKinds:
+    """`choose_kinds` of the group `masks` of a configuration, a mapping.
+
+    Raises:
+        InputError: see `choose_kinds`.
+    """
+    external = masks["external"]
+    speaking = [name for name, program in external.items() if program.get("probabilities") is not None]
+    return choose_kinds(masks["kinds"], list(external), speaking)
+
+
+def choose_kinds(
+    kinds: Collection[str] | None, external: Collection[str] = (), speaking: Collection[str] = ()
+) -> ChosenKinds:
     """The kinds that `masks.kinds` names, told apart; None takes all.
 
     A family ("corrupted") stands for all its kinds. Where other programs alone are named, masks of any quality are made
     of theirs, as they are made of the segmenters': a judge that met no others would take every mask for one of these.
 
+    Args:
+        kinds: `masks.kinds`.
+        external: names of other programs.
+        speaking: those of them that give their softmax.
+
     Raises:
         InputError: a kind is neither the segmenters' nor in `external`, or none is named.
     """
     if kinds is None:
-        return ChosenKinds(None, tuple(external))
+        return ChosenKinds(None, tuple(external), tuple(speaking))
     families = dict.fromkeys(map(family, MASK_KINDS))
     known = [*MASK_KINDS, *external]
     unknown = sorted(set(kinds) - set(known) - set(families))
@@ -137,7 +162,8 @@ def choose_kinds(kinds: Collection[str] | None, external: Collection[str] = ()) 
     if not kinds:
         raise InputError(f"masks.kinds is empty; name some of {', '.join(known)}, or leave it null for all")
     own = tuple(kind for kind in MASK_KINDS if kind in kinds or family(kind) in kinds)
-    return ChosenKinds(own or tuple(filter(is_made, MASK_KINDS)), tuple(k for k in external if k in kinds))
+    named, speak = (tuple(k for k in programs if k in kinds) for programs in (external, speaking))
+    return ChosenKinds(own or _of_programs(bool(speak)), named, speak)
 
 
 @dataclass(frozen=True)

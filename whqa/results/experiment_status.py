@@ -22,7 +22,7 @@ import yaml
 
 from whqa.data.folds import read_folds
 from whqa.errors import InputError
-from whqa.masks.plan import MaskPlan, choose_kinds
+from whqa.masks.plan import MaskPlan, chosen_by
 from whqa.masks.run_state import LOG, has_begun, is_complete, logged_failure, lost_file, noted_failure
 from whqa.process import Lock, read_lock
 from whqa.results.run_progress import PROGRESS, Progress, read_progress, saved_step
@@ -150,7 +150,7 @@ def _needs_segmenters(directory: Path) -> bool:
         # of no matter what it holds
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, InputError):
             masks = yaml.safe_load(path.read_text("utf-8"))["masks"]
-            return choose_kinds(masks["kinds"], list(masks["external"])).needs_segmenters
+            return chosen_by(masks).needs_segmenters
     return True
 
 

@@ -20,7 +20,7 @@ from whqa.config.run_name import run_name
 from whqa.config.schema import Stage
 from whqa.config.words import compose_config, sweep_choices
 from whqa.errors import InputError
-from whqa.masks.plan import choose_kinds
+from whqa.masks.plan import chosen_by
 
 _PARTS = ("stage", "fold")
 # What points must share for their numbers to be of the same cases, folds and voxels.
@@ -139,7 +139,7 @@ def _refuse_incomparable(points: Sequence[Point]) -> None:
 def has_segmenters(point: Point) -> bool:
     """Whether the point trains any."""
     masks: Any = point.config.masks
-    return choose_kinds(masks.kinds, list(masks.external)).needs_segmenters
+    return chosen_by(masks).needs_segmenters
 
 
 def _refuse_unvalidated(point: Point, stage: Stage) -> None:
