@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from whqa.config.instantiate import make
 from whqa.config.words import compose_config
 from whqa.errors import InputError
 
@@ -94,7 +95,7 @@ def test_every_key_refuses_what_it_cannot_be(group: str) -> None:
         (["network.width=null"], "network.width=null: must be a whole number, as 16 is"),
         (
             ["preprocess.ct_window=[400,-100]"],
-            "[400.0, -100.0]: must be 2 numbers, each finite, the first below the second",
+            "[400.0, -100.0]: must be 2 numbers, each between -1000000 and 1000000, the first below the second",
         ),
         (["preprocess.spacing=[0,1,1]"], "[0.0, 1.0, 1.0]: must be 3 numbers, each between 0.001 and 1000000, or null"),
         (["preprocess.mr_percentiles=[99,1]"], "must be 2 numbers, each between 0 and 100, the first below the second"),
@@ -151,6 +152,12 @@ def test_a_group_wants_one_of_its_options(group: str, value: str) -> None:
 def test_what_takes_a_part_out_works() -> None:
     assert "learning_rate" not in compose_config(["~callbacks.learning_rate"]).callbacks
     assert compose_config(['data.name="0"']).data.name == "0"
+
+
+def test_what_asks_for_more_memory_than_there_is_says_so() -> None:
+    config = OmegaConf.create({"network": {"_target_": "torch.empty", "size": [10**15]}})
+    with pytest.raises(InputError, match=r"^network: needs more memory than this machine has; choose a smaller one$"):
+        make(config.network)
 
 
 @pytest.mark.parametrize("stage", ["segmenter", "errormap"])

@@ -311,6 +311,13 @@ def test_normalisation_of_ct_and_mr() -> None:
     assert set(np.unique(flat)) == {-1}
 
 
+@pytest.mark.parametrize("width", [1e-300, 1e-45])
+def test_a_window_too_narrow_for_numbers_of_32_bits_shows_no_contrast(width: float) -> None:
+    array = np.linspace(-1000, 2000, 8 * 9 * 10, dtype="float32").reshape(8, 9, 10)
+    ct, _ = preprocess.preprocess_image(volume(array, np.eye(4)), "ct", Preprocess((1, 1, 1), ct_window=(0, width)))
+    assert set(np.unique(ct)) == {-1}
+
+
 def test_geometry_survives_json_and_brings_the_header_home(tmp_path: Path) -> None:
     phantom = make_phantom(1, 0, "mr", 3.0)
     path = tmp_path / "image.nii.gz"

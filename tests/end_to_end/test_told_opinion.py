@@ -23,7 +23,7 @@ from whqa.cli.commands import main
 from whqa.cv import cross_validate
 from whqa.errors import InputError
 from whqa.files import sha256
-from whqa.masks.plan import MASK_KINDS, is_made
+from whqa.masks.plan import AUGMENTED_KINDS, MASK_KINDS, is_made
 from whqa.report.assessment_page import render_report
 from whqa.structures import MMWHS
 
@@ -87,8 +87,8 @@ def test_the_networks_hear_the_program_and_its_rival_is_in_the_table(
     study = root / "runs" / "tiny"
     assert not (study / "segmenter").exists()
     methods = {"errormap", "constant", "boundary", "opinion"}
-    # it speaks of its own masks and of those made of them
-    kinds = {"nnunet", *filter(is_made, MASK_KINDS)}
+    # it speaks of its own masks, of those drawn from what it says and of those made of them
+    kinds = {"nnunet", *AUGMENTED_KINDS, *filter(is_made, MASK_KINDS)}
     judged = {(r["mask_kind"], r["method"]) for r in rows_of(study / "cases.csv")}
     assert judged == {(kind, m) for kind in kinds for m in methods}
     saved = torch.load(study / "errormap" / "0" / "checkpoints" / "last.ckpt", weights_only=True)

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from whqa.data.folds import Folds
 from whqa.errors import InputError
 from whqa.files import write_rows
+from whqa.masks.drawn import drawn_masks
 from whqa.masks.external_made import with_made_masks
 from whqa.masks.faulty import faulty_masks
 from whqa.masks.importing import Imported, digest_of
 from whqa.masks.made_from import MadeFrom, refuse_mixed_origins, refuse_other_masks, write_made_from
-from whqa.masks.opinion import MADE_INDEX, index_digests
-from whqa.masks.plan import MASK_KINDS, is_made
+from whqa.masks.opinion import MADE_INDEX, OPINION, Opinion, index_digests, write_opinion
+from whqa.masks.plan import AUGMENTED_KINDS, MASK_KINDS, is_made
 from whqa.masks.store import MaskItem, mask_path, read_arrays, read_index, write_mask
 
 CASES, FOLDS, SEED = ("a", "b", "c"), Folds((("a", "c"), ("b",)), seed=0), 6
@@ -52,6 +54,18 @@ class Study:
             rows.append(row)
         write_rows(place / "cases.csv", list(rows[0]), rows)
         return Imported(program, tuple(items), index_digests(place), {})
+
+    def told(self, program: str, cases: Sequence[str] = CASES, p_other: float = 0.2) -> Imported:
+        """The same with a softmax of the cases, p = `p_other` for the label that follows the mask's."""
+        brought, opinions = self.bring(program), {}
+        for case in cases:
+            mask, n = self.mask(case, program), len(self.structures) + 1
+            p = np.stack([(mask == c) * (1 - p_other) + ((mask + 1) % n == c) * p_other for c in range(n)])
+            write_opinion(self.root / "external" / program, case, torch.from_numpy(p).clamp_min(1e-6).log(), True)
+            path = mask_path(self.root / "external" / program, case, OPINION)
+            opinions[case] = Opinion(case, path, program)
+        more = {f"{case}/{OPINION}": f"{p_other}" for case in cases}
+        return replace(brought, digests=dict(brought.digests) | more, opinions=opinions)
 
     def make(
         self,
@@ -93,6 +107,33 @@ def test_they_are_those_that_a_segmenter_with_these_final_masks_would_get(study:
             assert json.loads(str(read_arrays(item.path, "faults")[0])) == json.loads(record)
             assert found.digests[f"{case}/{kind}"] == digest_of(mask)
     assert {f"{case}/nnunet" for case in CASES} < set(found.digests)
+
+
+def test_where_a_softmax_speaks_masks_are_drawn_from_it_and_others_made_of_these(study: Study) -> None:
+    (found,) = study.make(study.told("nnunet", cases=("a", "b")), kinds=(*AUGMENTED_KINDS, *KINDS))
+    made = _made(found)
+    assert {case for case, kind in made if kind in AUGMENTED_KINDS} == {"a", "b"}
+    assert {kind for case, kind in made if case == "c"} == set(KINDS)
+    codes = Opinion("b", mask_path(study.root / "external" / "nnunet", "b", OPINION), "nnunet").codes()
+    drawn = dict(drawn_masks("b", codes, study.spacing, SEED))
+    own = {"final": study.mask("b", "nnunet")} | drawn
+    wanted = faulty_masks("b", study.label, own, study.spacing, study.structures, SEED)
+    for kind, mask in [*drawn.items(), *((kind, mask) for kind, mask, _ in wanted)]:
+        np.testing.assert_array_equal(made["b", kind].mask(), mask)
+        assert (made["b", kind].segmenter, made["b", kind].unseen) == ("nnunet", True)
+    assert made["b", "augmented1"].error_rate == pytest.approx((drawn["augmented1"] != study.label).mean(), rel=1e-6)
+
+
+def test_a_softmax_speaks_for_masks_that_another_program_gives_too(study: Study) -> None:
+    both = study.make(study.told("nnunet"), study.bring("other"), kinds=AUGMENTED_KINDS, learned_from=["other"])
+    assert [len(_made(one)) for one in both] == [0, len(CASES) * len(AUGMENTED_KINDS)]
+
+
+def test_another_softmax_makes_them_again(study: Study) -> None:
+    before = study.make(study.told("nnunet"), kinds=AUGMENTED_KINDS)[0].digests
+    assert study.make(study.told("nnunet"), kinds=AUGMENTED_KINDS)[0].digests == before
+    after = study.make(study.told("nnunet", p_other=0.4), kinds=AUGMENTED_KINDS)[0].digests
+    assert all(before[f"{case}/{kind}"] != after[f"{case}/{kind}"] for case in CASES for kind in AUGMENTED_KINDS)
 
 
 def test_the_index_says_whose_they_are(study: Study) -> None:

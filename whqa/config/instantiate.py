@@ -22,6 +22,10 @@ from whqa.errors import InputError
 _HOW = re.compile(r"^(data\.root|.*\.num_workers|trainer\.(?!gradient_clip_).*|callbacks\.(checkpoint|learning_rate))$")
 
 
+NO_MEMORY = "memory: you tried to allocate"
+"""What torch says of a processor's memory; of a GPU's it has an exception."""
+
+
 def config_dir() -> Path:
     """The configuration groups: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
@@ -103,6 +107,9 @@ def make(config: DictConfig, **arguments: Any) -> Any:
             # there is no such target
             said = str(cause).partition("\nfull_key")[0].partition(", set env var")[0]
             raise InputError(f"{config._get_full_key(None)}: {said}") from error
+        if isinstance(cause, MemoryError) or NO_MEMORY in str(cause):
+            key = config._get_full_key(None)
+            raise InputError(f"{key}: needs more memory than this machine has; choose a smaller one") from error
         raise
 
 

@@ -143,7 +143,7 @@ _LIMITS: dict[str, _Limit] = {
     "preprocess.spacing": _Several(3, _LENGTH, gaps=True),
     "preprocess.crop_mm": _Several(3, _LENGTH),
     "preprocess.centre": _OneOf(get_args(Centre)),
-    "preprocess.ct_window": _Several(2, _Number(), rising=True),
+    "preprocess.ct_window": _Several(2, _Number(-1e6, 1e6), rising=True),
     "preprocess.mr_percentiles": _Several(2, _Number(0, 100), rising=True),
     "augmentation.rotate_deg": _Several(3, _Number(0, 180)),
     "augmentation.scale": _Number(0, 0.9),

@@ -283,8 +283,9 @@ class Summary(TypedDict):
         segmentation: the masks themselves.
         methods: method -> part -> numbers; parts are "final" (final masks), "all" (all mask kinds), the name of each
             other program whose masks were judged, and, where there are such masks, "augmented" (masks of augmented
-            images), "mixed" (references with some of the segmenter's errors), "corrupted" and "novel" (good masks
-            with faults of kinds that training had, or never had). The first method is the error-map network.
+            images, or drawn from another program's softmax), "mixed" (references with some of the segmenter's errors),
+            "corrupted" and "novel" (good masks with faults of kinds that training had, or never had). The first method
+            is the error-map network.
         intervals: how often intervals held the truth.
         mixed: how folds that were put together on demand (`whqa summarize --mixed`) differ in settings or data; absent
             where they do not.

@@ -305,8 +305,9 @@ def _counts(indices: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
 
 
 def _to_unit(values: npt.NDArray[np.float32], low: float, high: float) -> npt.NDArray[np.float32]:
-    """low -> -1, high -> 1, clipped; all -1 where there is no contrast at all."""
-    scaled = (values - np.float32(low)) * np.float32(2 / (high - low) if high > low else 0) - np.float32(1)
+    """low -> -1, high -> 1, clipped; all -1 where there is no contrast that numbers of 32 bits can hold."""
+    contrast = high - low > 2 / np.finfo(np.float32).max
+    scaled = (values - np.float32(low)) * np.float32(2 / (high - low) if contrast else 0) - np.float32(1)
     return np.ascontiguousarray(np.clip(scaled, -1, 1))
 
 

@@ -71,7 +71,8 @@ def _methods(tables: RunTables, summary: Mapping[str, Any], part: str, title: st
     """The two tables of one part."""
     about = {
         "final": "The masks that a user would get.",
-        "augmented": "The segmenters' masks of the images seen a little differently, as another program's might be.",
+        "augmented": "As another program's might be: the segmenters' masks of the images seen a little differently, or "
+        "masks drawn from a program's softmax.",
         "mixed": "The reference in some regions, a segmenter's mask in the others.",
         "corrupted": "Reference labels and final masks with faults put into them, of kinds that training had as well.",
         "novel": "The same with faults of kinds that training never had.",

@@ -26,8 +26,8 @@ DEFINITIONS: dict[str, str] = {
     "each MAE stands that of a constant: the mean Acc of the training masks (of final masks where these are judged, of "
     "all kinds otherwise). The constant itself varies only between folds, so it has no correlation.",
     "parts": "final: only the segmenter's final masks. augmented: the segmenter's masks of the same images "
-    "seen a little differently. mixed: the reference with the segmenter's errors in some "
-    "regions. corrupted, novel: reference labels and final masks with faults "
+    "seen a little differently, or masks drawn from another program's softmax. mixed: the reference with the "
+    "segmenter's errors in some regions. corrupted, novel: reference labels and final masks with faults "
     "put into them, of kinds that training had or never had. all: every kind, side outputs and early "
     "checkpoints as well; their wide range of quality alone raises PCC.",
     "places": f"connected pieces of at least {SMALLEST_ML:g} ml, of the true error map and of Ê. Found: of a mask's "

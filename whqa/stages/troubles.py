@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from whqa.config.instantiate import NO_MEMORY
 from whqa.errors import InputError
 from whqa.files import write_text
 
@@ -17,8 +18,6 @@ from whqa.files import write_text
 _ONE_VALUE = ("Expected more than 1 value per channel", "Expected more than 1 spatial element")
 # What it says where a process that loads data could not hand a batch over, or is gone.
 _NO_WORKER = ("DataLoader worker", "shared memory", "/torch_", "shm")
-# What it says of a processor's memory; of a GPU's it has an exception.
-_NO_MEMORY = "memory: you tried to allocate"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -54,7 +53,7 @@ def _explained(error: Exception, run_dir: Path) -> str | None:
             f"{stage}.num_workers: a process that cuts patches died or could not hand them over, as where /dev/shm is "
             f"small; set {stage}.num_workers=0"
         )
-    if any(isinstance(one, MemoryError | torch.OutOfMemoryError) or _NO_MEMORY in str(one) for one in chain):
+    if any(isinstance(one, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(one) for one in chain):
         return (
             f"{stage}.patch, {stage}.batch_size, {stage}.max_voxels: memory ran out; set a smaller {stage}.patch or "
             f"{stage}.batch_size for the training, a smaller {stage}.max_voxels for whole volumes"
