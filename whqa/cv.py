@@ -170,6 +170,7 @@ def runs_of(
     # seconds of torch, which a wrong word never costs
     from whqa.config.run_config import refuse_other_settings
     from whqa.masks.made_from import refuse_other_masks
+    from whqa.stages.foreseen import refuse_bare_folds
     from whqa.stages.from_config import refuse_unmakeable
     from whqa.study import import_external, make_study, masks_now
 
@@ -180,7 +181,9 @@ def runs_of(
     refuse_damaged(run.directory for run in runs)
     for run in runs:  # complete ones would be taken as they are
         refuse_other_settings(of_run(cfg, run.stage, run.fold), run.directory)
-    masks = masks_now(study, import_external(cfg, study, cases_at_once))
+    imported = import_external(cfg, study, cases_at_once)
+    refuse_bare_folds(cfg, study, imported)
+    masks = masks_now(study, imported)
     refuse_other_masks([run.directory for run in runs], masks)
     return runs
 

@@ -144,6 +144,14 @@ def _text(value: Any) -> Any:
     return value
 
 
+def is_text(path: Path) -> bool:
+    """Whether a path can be written into a text: names on a disk may be any bytes."""
+    try:
+        return bool(str(path).encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal digest of a file's bytes, read in pieces.
 

@@ -7,7 +7,7 @@ Training and cross-validation both stand on it. The data source is instantiated 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from whqa.masks.external import ExternalMethod, choose_methods, refuse_seen
 from whqa.masks.external_made import with_made_masks
 from whqa.masks.importing import Imported, import_masks
 from whqa.masks.made_from import Cases, Masks, cases_record, refuse_other_cases, segmenter_masks, unknown_origin
-from whqa.masks.plan import ChosenKinds, MaskPlan
+from whqa.masks.plan import ChosenKinds, MaskPlan, is_trained_on, names_of
 from whqa.process import is_first_rank
 
 
@@ -111,7 +111,26 @@ def import_external(cfg: DictConfig, study: Study, jobs: int = 1) -> list[Import
     imported = [import_masks(m, study.directory, study.cohort, study.folds, study.cases, jobs) for m in methods]
     structures, kinds, learned = study.cohort.scheme.keys, chosen.made_of_external, cfg.errormap.train_kinds
     folds, cases = study.folds, study.cases
-    return with_made_masks(imported, kinds, study.directory, structures, folds, cases, cfg.seed, learned, jobs)
+    made = with_made_masks(imported, kinds, study.directory, structures, folds, cases, cfg.seed, learned, jobs)
+    if is_first_rank():
+        for line in _lacking(made, study, chosen, learned):
+            print(f"note: {line}", file=sys.stderr)
+    return made
+
+
+def _lacking(
+    imported: Sequence[Imported], study: Study, chosen: ChosenKinds, learned: Sequence[str] | None
+) -> Iterator[str]:
+    """Which programs have no mask of some cases, and how many cases nothing is learned from."""
+    for one in imported:
+        n = len({item.case for item in one.items if item.kind == one.name})
+        if n < len(study.cases):
+            yield f"masks.external.{one.name}: masks of {n} of {len(study.cases)} cases"
+    if not chosen.needs_segmenters:
+        items = [item for one in imported for item in one.items if is_trained_on(item.kind)]
+        taught = {item.case for item in items if learned is None or set(names_of(item.kind)) & set(learned)}
+        if taught and len(taught) < len(study.cases):
+            yield f"{len(study.cases) - len(taught)} of {len(study.cases)} cases have no mask that is learned from"
 
 
 def _opinion_note(cfg: DictConfig) -> str:

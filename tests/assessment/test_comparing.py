@@ -160,6 +160,38 @@ def test_cases_of_one_name_are_compared_by_their_folders(tmp_path: Path) -> None
     assert changes == {"a": (0.5, 0.9), "a-2": pytest.approx((0.55, 0.95))}
 
 
+def test_which_of_several_masks_of_one_name_is_meant_is_not_guessed(tmp_path: Path) -> None:
+    _folder(tmp_path / "before", "a", LOW, 0.5)
+    _folder(tmp_path / "before", "other", LOW, 0.6, case="a").rename(tmp_path / "before" / "a-2")
+    _folder(tmp_path / "after", "a", LOW, 0.9)
+    for pair, counts in ((("before", "after"), "2 case(s) of this name before and 1"), (("after", "before"), "1 case")):
+        with pytest.raises(InputError, match="so that nobody knows which is which") as caught:
+            compare_assessments(tmp_path / pair[0], tmp_path / pair[1], TIME)
+        assert counts in str(caught.value)
+
+
+def test_a_gain_is_over_the_same_structures(tmp_path: Path) -> None:
+    """One that is drawn anew had no Dice: mask and expectation agreed that it is not there."""
+    for side, pa in (("before", None), ("after", 0.94)):
+        structures = {
+            key: {"name": key, "dice_expected": dice, "volume_ml": 1.0} for key, dice in (("lv", 0.9), ("pa", pa))
+        }
+        _folder(tmp_path / side, "a", LOW, 0.5, structures=structures)
+    (case,) = compare_assessments(tmp_path / "before", tmp_path / "after", TIME)["cases"]
+    gain = case["mean_dice"]
+    assert (gain["before"], gain["after"], gain["difference"]) == pytest.approx((0.95, 0.92, -0.03))
+
+
+def test_a_sheared_voxel_is_as_large_as_its_determinant_says(tmp_path: Path) -> None:
+    sheared = np.diag([10.0, 10.0, 10.0, 1.0])
+    sheared[1, 2] = 4.0
+    for side in ("before", "after"):
+        path = _folder(tmp_path / side, "a", LOW, 0.5) / "error_probability.nii.gz"
+        nib.save(nib.Nifti1Image(nib.load(path).get_fdata(dtype=np.float32), sheared), path)
+    (case,) = compare_assessments(tmp_path / "before", tmp_path / "after", TIME)["cases"]
+    assert case["left_ml"] == pytest.approx(8.0)
+
+
 def test_cases_with_unlike_structures_share_a_page(tmp_path: Path) -> None:
     heart = {"heart": {"name": "heart as one", "dice_expected": 0.7, "volume_ml": 9.0}}
     for side in ("before", "after"):

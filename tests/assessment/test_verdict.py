@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from whqa.assessment.input_findings import InputFindings
-from whqa.assessment.verdict import doubtful_above, verdict_of
+from whqa.assessment.verdict import _score_reason, doubtful_above, verdict_of
 from whqa.contract.quality_json import Place, Verdict
+from whqa.results.triage import TriageRule
 
 N = 24
 CERTAINTY = np.linspace(0.3, 0.76, N).round(4)
@@ -60,14 +61,14 @@ def test_a_place_no_surer_than_those_of_right_masks_does_not_forbid_to_accept() 
 def test_a_surer_one_does_and_is_named_whatever_larger_ones_there_are() -> None:
     found = _verdict(_run(), 0.9, 0.6, 0.69, 0.55)
     assert found["decision"] == "review"
-    assert found["reasons"][1] == "A piece of 1.9 ml in the left ventricle looks wrong, and 2 more."
+    assert found["reasons"][0] == "A piece of 1.9 ml in the left ventricle looks wrong, and 2 more."
     assert "more suspect than 0.74" in found["rule"]
 
 
 def test_places_of_most_networks_are_a_doubt_also_where_their_mean_has_none() -> None:
     found = _verdict(_run(), 0.9)
     assert found["decision"] == "review"
-    assert found["reasons"][1] == "Most networks hold a piece of 1 ml for wrong, which their mean does not."
+    assert found["reasons"][0] == "Most networks hold a piece of 1 ml for wrong, which their mean does not."
 
 
 @pytest.mark.parametrize("run", [_run(error_voxels=1), "older"])
@@ -77,3 +78,14 @@ def test_where_nobody_knows_the_places_of_right_masks_every_place_is_a_doubt(run
         run.cases = run.cases.drop(columns="place_certainty")
     found = _verdict(run, 0.51, 0.51)
     assert (found["doubt_above"], found["decision"]) == (0.5, "review")
+
+
+def test_a_score_below_a_threshold_is_not_written_as_the_threshold() -> None:
+    rule = TriageRule(0.75847, 0.33996)
+    for score, decision, said in (
+        (0.7570, "review", "The QI of 0.757 is below 0.758, from which on masks are accepted."),
+        (0.5, "review", "The QI of 0.50 is below 0.76, from which on masks are accepted."),
+        (0.33995, "reject", "The QI of 0.3399 is below 0.3400, under which masks are rejected."),
+    ):
+        assert rule.decide(score) == decision
+        assert _score_reason(score, "QI", rule, decision) == said

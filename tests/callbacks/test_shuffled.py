@@ -110,3 +110,11 @@ def test_only_inputs_that_are_masks_or_images_are_exchanged() -> None:
     assert [one.name for one in make_shuffled(["mask", "image", "mask"])] == list(ABLATIONS)
     with pytest.raises(InputError, match=r"errormap\.shuffled=\['label'\]: must be some of mask, image"):
         make_shuffled(["label"])
+
+
+def test_a_program_with_masks_of_one_patient_alone_has_no_row() -> None:
+    items = [("a", "final"), ("b", "final"), ("a", "nnunet"), ("a2", "nnunet")]
+    for name in ("mask", "image"):
+        assert Shuffled(name).predict(_Module(), _Data(items), _batch("a", "nnunet")) is None  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="has no mask 'final' of another patient"):
+        Shuffled("mask").predict(_Module(), _Data([("a", "final")]), _batch("a", "final"))  # type: ignore[arg-type]

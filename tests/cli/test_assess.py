@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -173,9 +174,23 @@ def test_a_mask_without_a_voxel_on_the_run_s_grid_is_rejected_in_words(
 def test_the_exit_code_says_what_a_pipeline_asked_for(
     decisions: tuple[str, ...], fail_on: str | None, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    judged = {f"case\n{i}": {"verdict": {"decision": decision}} for i, decision in enumerate(decisions)}
+    # masks of one scan may have one name
+    judged = [("case\n1", {"verdict": {"decision": decision}}) for decision in decisions]
     assert exit_code(fail_on, judged) == code
     assert len(capsys.readouterr().err.splitlines()) == (code == 3)
+
+
+def test_a_name_that_no_text_can_hold_is_refused_before_the_work(
+    run: Path, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, mask = (_files(scans / f)[0] for f in ("images", "masks"))
+    bad = Path(f"{scans}/bad\udcff.nii.gz")
+    shutil.copy(image, bad)
+    assert _assess(bad, mask, "--model", run, "-o", scans / "out") == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "bad\\udcff.nii.gz': the name is no text (UTF-8)" in said
+    assert not (scans / "out").exists()
 
 
 def test_a_table_of_pairs_with_a_name_that_wants_out(run: Path, scans: Path, rows_of: Read) -> None:
@@ -316,6 +331,12 @@ def test_the_help_is_quick(capsys: pytest.CaptureFixture[str]) -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
+def _without_seconds(content: dict[str, Any]) -> dict[str, Any]:
+    """quality.json, or request.json with the digest of one."""
+    written = {name: digest for name, digest in content.get("written", {}).items() if name != "quality.json"}
+    return content | {"seconds": None, "written": written}
+
+
 def test_a_batch_gives_the_same_whatever_the_number_of_processes(
     run: Path, scans: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -331,8 +352,8 @@ def test_a_batch_gives_the_same_whatever_the_number_of_processes(
     assert files == sorted(p.relative_to(scans / "2") for p in (scans / "2").rglob("*") if p.is_file())
     for file in files:
         one, two = ((scans / jobs / file).read_bytes() for jobs in ("1", "2"))
-        if file.name == "quality.json":
-            one, two = (json.dumps(json.loads(text) | {"seconds": None}).encode() for text in (one, two))
+        if file.name in ("quality.json", "request.json"):
+            one, two = (json.dumps(_without_seconds(json.loads(text))).encode() for text in (one, two))
         assert one == two, file
 
 

@@ -221,6 +221,12 @@ def test_folder_patients_and_missing_labels(tmp_path: Path) -> None:
         checked(read_folder(tmp_path, scheme="acdc"))
     with pytest.raises(InputError, match="finds nothing"):
         read_folder(tmp_path, label=None, scheme="acdc", patient=r"q\d")
+    # a group that took no part tells nothing, and the next one may
+    both = read_folder(tmp_path, label=None, scheme="acdc", patient=r"(q\d+)_|(p\d+)_")
+    assert [case.patient for case in both.cases] == [case.patient for case in cohort.cases]
+    for pattern in (r"(\d*)", r"(q\d+)?_"):
+        with pytest.raises(InputError, match="finds nothing in its name"):
+            read_folder(tmp_path, label=None, scheme="acdc", patient=pattern)
     with pytest.raises(InputError, match="not a regular expression"):
         read_folder(tmp_path, label=None, scheme="acdc", patient=r"(")
 

@@ -136,10 +136,34 @@ def test_the_index_is_that_of_a_segmenter(study: Study) -> None:
 @pytest.mark.parametrize("spacing", [None, 4.0])
 def test_the_reference_as_a_mask_has_no_error(root: Path, spacing: float | None) -> None:
     study = Study(root, spacing)
-    imported = study.bring(root=root / "data", pattern="*_label.nii.gz")
-    assert [item.error_rate for item in imported.items] == [0.0] * 4
-    for item in imported.items:
+    for case in "abc":
+        shutil.copy(root / "data" / f"{case}_label.nii.gz", root / "preds" / f"{case}.nii.gz")
+    *right, other = study.bring().items
+    assert [item.error_rate for item in right] == [0.0] * 3
+    assert other.error_rate > 0
+    for item in right:
         np.testing.assert_array_equal(item.load()[0], study.cases[item.case].label())
+
+
+def test_masks_that_no_program_makes_are_refused_or_told(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    preds = study.root / "preds"
+    study.bring(root=study.root / "data", pattern="*_label.nii.gz")
+    said = capsys.readouterr().err
+    assert said.startswith("note: masks.external.nnunet: all 4 masks are the references themselves, to the voxel; ")
+    assert said.count("\n") == 1
+    for case, axes in AXES.items():
+        _save(preds / f"{case}.nii.gz", np.zeros(SHAPE, np.int16), _affine(axes))
+    with pytest.raises(InputError, match="no mask of nnunet has a structure in common with its reference; are they"):
+        study.bring()
+    capsys.readouterr()
+    for case, axes in AXES.items():
+        mask = _perturbed(case)
+        mask[mask == VALUES["rv"]] = 0
+        _save(preds / f"{case}.nii.gz", mask, _affine(axes))
+    study.bring()
+    said = capsys.readouterr().err
+    assert said.startswith("note: masks.external.nnunet: rv of its masks meets the reference in none of 4 cases; ")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPI", "SRP", "AIL"])

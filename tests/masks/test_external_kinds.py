@@ -19,12 +19,22 @@ from whqa.callbacks.calibrating import Calibrate
 from whqa.callbacks.fitting import FitBaselines, fitting_items
 from whqa.callbacks.judging import JudgeMasks
 from whqa.data.folds import Folds
+from whqa.errors import InputError
 from whqa.judges.baseline import Baseline
 from whqa.judges.calibration import Calibration
 from whqa.judges.registry import BASELINES, make_baselines
 from whqa.loading.datamodule import WholeHeartDataModule
 from whqa.loading.sampling import quality_bins
-from whqa.masks.plan import MASK_KINDS, ChosenKinds, choose_kinds, chosen_by, family, is_delivered
+from whqa.masks.plan import (
+    MASK_KINDS,
+    ChosenKinds,
+    choose_kinds,
+    chosen_by,
+    family,
+    is_delivered,
+    refuse_unlearnable,
+    refuse_untestable,
+)
 from whqa.masks.store import MaskItem, write_mask
 from whqa.modules.errormap import RawVerdict
 from whqa.modules.volume_batches import judged_case
@@ -231,3 +241,28 @@ def test_a_baseline_that_needs_entropy_gets_no_row_without(tmp_path: Path, masks
     found = Counter((r["method"], r["mask_kind"]) for r in rows_of(tmp_path / "cases.csv"))
     methods = ("errormap", "constant", "boundary", "entropy")
     assert found == {(m, k): 2 for m in methods for k in KINDS if (m, k) != ("entropy", "nnunet")}
+
+
+@pytest.mark.parametrize(
+    ("there", "learned", "said"),
+    [
+        (["novel1", "novel2"], None, "masks.kinds: nothing is learned from novel1, novel2, which only test"),
+        (["final"], ["finall"], r"errormap.train_kinds=\['finall'\]: must be some of final$"),
+        (["final", "nnunet"], ["corrupted"], "must be some of final, nnunet$"),
+        (["final", "novel1"], ["novel"], "must be some of final$"),
+        (["final"], [], r"errormap.train_kinds=\[\]: must be some of final$"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_refused(there: list[str], learned: list[str] | None, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        refuse_unlearnable(there, learned)
+    refuse_unlearnable([*there, "corrupted3", "final"], ["corrupted", "final"])
+
+
+def test_what_there_will_be_no_masks_of_is_not_tested() -> None:
+    chosen = choose_kinds(["nnunet", "reference"], ["nnunet"])
+    for kinds in (["augmented", "corrupted"], ["finall"], ["nnunet"], []):
+        with pytest.raises(InputError, match=r"^errormap\.test_kinds=.*: must be some of reference that there are"):
+            refuse_untestable(chosen.all, kinds)
+    refuse_untestable(chosen.all, ["reference"])
+    refuse_untestable(choose_kinds(None).all, ["side2", "novel"])

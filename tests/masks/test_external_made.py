@@ -124,9 +124,13 @@ def test_where_a_softmax_speaks_masks_are_drawn_from_it_and_others_made_of_these
     assert made["b", "augmented1"].error_rate == pytest.approx((drawn["augmented1"] != study.label).mean(), rel=1e-6)
 
 
-def test_a_softmax_speaks_for_masks_that_another_program_gives_too(study: Study) -> None:
-    both = study.make(study.told("nnunet"), study.bring("other"), kinds=AUGMENTED_KINDS, learned_from=["other"])
-    assert [len(_made(one)) for one in both] == [0, len(CASES) * len(AUGMENTED_KINDS)]
+def test_a_program_that_is_only_judged_has_no_part_in_them_by_its_softmax_either(study: Study) -> None:
+    kinds = (*AUGMENTED_KINDS, *KINDS)
+    alone = _made(study.make(study.bring("other"), kinds=KINDS)[0])
+    both = study.make(study.told("nnunet"), study.bring("other"), kinds=kinds, learned_from=["other", "augmented"])
+    assert [len(_made(one)) for one in both] == [0, len(CASES) * len(KINDS)]
+    for key, item in _made(both[1]).items():
+        np.testing.assert_array_equal(item.mask(), alone[key].mask())
 
 
 def test_another_softmax_makes_them_again(study: Study) -> None:

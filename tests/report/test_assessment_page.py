@@ -222,7 +222,7 @@ def test_words_follow_the_numbers(assessed):
     assert "unlike those" in wording.how_sure(quality)[-1]
     # a mask better than the run's own is judged too low
     assert wording.how_sure(quality)[-1].endswith("so these figures may be off in either direction.")
-    quality["verdict"]["decision"] = "reject"
+    quality["verdict"] |= {"decision": "reject", "score": 0.5}
     quality["out_of_distribution"] = []
     assert "the risk of this verdict is not known" in wording.how_sure(quality)[1]
     assert "unlike" not in wording.how_sure(quality)[-1]

@@ -3,37 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from whqa.assessment.inputs import reindexed
+from whqa.assessment.mask_labels import scheme_of_mask
+from whqa.assessment.one_heart import OneHeart, is_one_heart
 from whqa.contract.quality_json import Assessment
-from whqa.data.formats.volume_files import read_label, voxel_sizes
+from whqa.data.formats.volume_files import Volume, read_grid, read_label, voxel_sizes
 from whqa.errors import InputError
 from whqa.metrics.arrays import FloatArray
 from whqa.metrics.error_detection import error_dice
 from whqa.metrics.segmentation import paired_mean_dice, segmentation_dice
 from whqa.quality import error_map, heart_region, one_minus_mean
+from whqa.structures import LabelScheme
 
 _SAME_PLACE = 1e-3
 
 
-def said_and_true(assessment: Assessment, reference: Path) -> str:
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A true label map: indices of `scheme` on its own grid."""
+
+    volume: Volume
+    scheme: LabelScheme
+
+
+def read_truth(path: Path, stated: LabelScheme | None, of_run: LabelScheme) -> Reference:
+    """The truth of a mask, read before the mask is judged, since that may take minutes.
+
+    Args:
+        path: of the label map.
+        stated: `--label-map`, the values of mask and reference; None leaves it to the names in the file and to the run.
+        of_run: values of the run's cohort.
+
+    Raises:
+        InputError: the file is bad, or no label map of this scheme.
+    """
+    scheme, _ = scheme_of_mask(read_grid(path), stated, of_run)
+    try:
+        return Reference(read_label(path, scheme, announce=False), scheme)
+    except InputError:
+        # the outline of a heart has the chambers' as its truth too
+        if not is_one_heart(scheme):
+            raise
+        return Reference(read_label(path, of_run, announce=False), of_run)
+
+
+def said_and_true(assessment: Assessment, reference: Reference) -> str:
     """One line: QI beside Acc, expected Dice beside the true one, how well the errors were found, what correction did.
 
     All of the box that was judged, of which they are said.
 
     Args:
-        assessment: of a mask of the run's scheme.
-        reference: label map on the grid of the image, in the values of the run's scheme.
+        assessment: of a mask.
+        reference: on the grid of the image.
 
     Raises:
-        InputError: the file is bad or lies on another grid.
+        InputError: it lies on another grid.
     """
     box = assessment.box or ...
-    given = (_reference(assessment, reference), assessment.mask, assessment.corrected, assessment.error_map)
+    given = (_truth(assessment, reference), assessment.mask, assessment.corrected, assessment.error_map)
     truth, mask, corrected, told = (torch.from_numpy(values[box]) for values in given)
     error = error_map(mask, truth)
     quality, n_classes = assessment.quality, assessment.scheme.n_classes
@@ -51,12 +85,15 @@ def said_and_true(assessment: Assessment, reference: Path) -> str:
     return "said / true: " + "; ".join(parts)
 
 
-def _reference(assessment: Assessment, path: Path) -> npt.NDArray[np.uint8]:
-    volume = read_label(path, assessment.scheme, announce=False)
+def _truth(assessment: Assessment, reference: Reference) -> npt.NDArray[np.uint8]:
+    volume = reference.volume
     same = volume.array.shape == assessment.mask.shape
     if not same or not np.allclose(volume.affine, assessment.affine, atol=_SAME_PLACE):
-        raise InputError(f"{path}: the reference does not lie on the grid of the image; leave --reference out")
-    return volume.array
+        raise InputError(f"{volume.path}: the reference does not lie on the grid of the image; leave --reference out")
+    chambers = None if is_one_heart(reference.scheme) else OneHeart.of(reference.scheme, assessment.scheme)
+    if chambers is not None:
+        return np.array(chambers.groups, dtype=np.uint8)[volume.array]
+    return reindexed(volume.array, reference.scheme, assessment.scheme)
 
 
 def _said(qi: Mapping[str, object]) -> str:

@@ -31,7 +31,7 @@ import torch
 from whqa.assessment.batch_case import AssessOptions, BatchCase
 from whqa.assessment.batch_table import write_table, write_worklist
 from whqa.assessment.input_places import InputFile
-from whqa.assessment.kept_cases import kept_quality, request_record, run_record
+from whqa.assessment.kept_cases import kept_quality, request_record, run_record, written_digests
 from whqa.assessment.model import TrainedRun, load_run
 from whqa.assessment.output_folder import (
     INDEX,
@@ -105,10 +105,13 @@ def assess_many(
         if (out / name).is_dir():
             raise InputError(f"{out / name}: is a folder, where a file is to be written; choose another -o")
     cases = [_failed(BatchCase(name), line) for name, line in pairs.problems]
-    folders = folder_names(pair.name for pair in pairs.found)
+    names = [*(pair.name for pair in pairs.found), *(name for name, _ in pairs.problems)]
+    folders = folder_names(names)
+    for folder in folders[len(pairs.found) :]:
+        _clear_unpaired(out / folder, pairs, options)
     asked = [
         _Asked(pair, out / folder, replace(options, modality=pair.modality or options.modality))
-        for pair, folder in zip(pairs.found, folders, strict=True)
+        for pair, folder in zip(pairs.found, folders, strict=False)
     ]
     alone = min(jobs, len(asked)) <= 1
     loaded = (lambda: model) if alone else partial(_loaded, model.path, model.folds)
@@ -121,6 +124,17 @@ def assess_many(
 
     write_text(out / INDEX, render_index(cases, model.name, time))
     return cases
+
+
+def _clear_unpaired(folder: Path, pairs: Pairs, options: AssessOptions) -> None:
+    """A case that has lost its image or mask keeps no verdict of before; where inputs of others lie, all stays."""
+    inputs = [path for pair in pairs.found for path in (pair.image, pair.mask, pair.probabilities) if path]
+    if _is_within(folder, folder.parent) and not any(_is_within(path, folder) for path in inputs):
+        clear(folder, replace(options, dicom=True).outputs)
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    return folder.resolve() in path.resolve().parents
 
 
 @cache
@@ -178,10 +192,14 @@ def _judged_or_kept(asked: _Asked, loaded: Callable[[], TrainedRun], judge: Judg
     options = replace(options, dicom=image.is_dicom)
     softmax = None if pair.probabilities is None else InputFile(pair.probabilities)
     try:
-        if folder.parent.resolve() not in folder.resolve().parents:
+        if not _is_within(folder, folder.parent):
             raise InputError(f"{folder}: leads out of {folder.parent}; remove this link")
         refuse_losing(folder, options.outputs, (pair.image, pair.mask, pair.probabilities))
-        request = request_record(pair.name, image, mask, softmax, options, run)
+        try:
+            request = request_record(pair.name, image, mask, softmax, options, run)
+        except InputError:
+            clear(folder, options.outputs)
+            raise
         kept = kept_quality(folder, request)
         if kept is not None:
             return replace(case, quality=kept, kept=True)
@@ -196,9 +214,7 @@ def _judged_or_kept(asked: _Asked, loaded: Callable[[], TrainedRun], judge: Judg
         )
         preview = folder / options.preview if options.preview else None
         write_assessment(assessment, folder, report=options.report, preview=preview)
-        # a series may have no place that segmentations could refer to
-        written = [name for name in options.outputs if (folder / name).is_file()]
-        write_json(folder / REQUEST, {**request, WRITTEN: written})
+        write_json(folder / REQUEST, {**request, WRITTEN: written_digests(folder, options.outputs)})
         return replace(case, quality=assessment.quality)
     except InputError as error:
         return _failed(case, str(error))

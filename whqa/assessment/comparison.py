@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from whqa.assessment.output_folder import PROBABILITY, QUALITY
 from whqa.contract.comparison_json import ChangedNumber, ComparedAssessments, ComparedCase
 from whqa.errors import InputError
 from whqa.files import read_json, reading
-from whqa.metrics.error_places import MORE_PROBABLY_WRONG, millilitres
+from whqa.metrics.error_places import MORE_PROBABLY_WRONG
+from whqa.metrics.segmentation import paired_mean_dice
 from whqa.results.correction_time import CorrectionTime
 from whqa.results.mean_dice import expected_mean_dice
 
@@ -40,6 +42,7 @@ def compare_assessments(before: Path, after: Path, time: CorrectionTime) -> Comp
     if before.resolve() == after.resolve():
         raise InputError(f"{after}: is compared with itself; give the folders of the masks before and after correction")
     first, second = _judged(before), _judged(after)
+    _refuse_ambiguous(first, second)
     names = [name for name in first if name in second]
     if not names:
         raise InputError(
@@ -68,20 +71,32 @@ def _judged(folder: Path) -> Judged:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder that `whqa assess ... -o` wrote")
     alone = (folder / QUALITY).is_file()
+    cases: list[tuple[str, Path, Mapping[str, Any]]] = []
     places = [folder] if alone else sorted(path.parent for path in folder.glob(f"*/{QUALITY}"))
-    found: dict[str, tuple[Path, Mapping[str, Any]]] = {}
     for place in places:
         quality = read_json(place / QUALITY, "assess it again")
         if not isinstance(quality, dict) or not quality.keys() >= _OURS:
             raise InputError(f"{place / QUALITY}: is not what `whqa assess` writes; assess it again")
         if "work" not in quality:
             raise InputError(f"{place / QUALITY}: was written by an older version of whqa; assess it again")
-        # of cases with one name, which a batch tells apart by their folders, these are the names
-        name = str(quality["case"])
-        found[name if alone or name not in found else place.name] = (place, quality)
-    if not found:
+        cases.append((str(quality["case"]), place, quality))
+    if not cases:
         raise InputError(f"{folder}: holds no {QUALITY}; give the folder that `whqa assess ... -o` wrote")
-    return found
+    times = Counter(name for name, _, _ in cases)
+    # of cases with one name, which a batch tells apart by their folders, these are the names
+    return {name if times[name] == 1 else place.name: (place, quality) for name, place, quality in cases}
+
+
+def _refuse_ambiguous(before: Judged, after: Judged) -> None:
+    """Of cases with one name nobody knows which is which, unless both folders hold as many."""
+    counts = [Counter(str(quality["case"]) for _, quality in judged.values()) for judged in (before, after)]
+    for name in counts[0] & counts[1]:
+        one, other = (count[name] for count in counts)
+        if one != other:
+            raise InputError(
+                f"{name}: {one} case(s) of this name before and {other} after, so that nobody knows which is which; "
+                "give them names of their own in a table with the columns name, image and mask, and assess them again"
+            )
 
 
 def _refuse_strangers(name: str, before: tuple[Path, Any], after: tuple[Path, Any]) -> None:
@@ -104,17 +119,17 @@ def _some(judged: Judged) -> str:
 
 def _case(name: str, before: tuple[Path, Any], after: tuple[Path, Any], time: CorrectionTime) -> ComparedCase:
     (first, was), (second, now) = before, after
-    wrong = [_wrong(place / PROBABILITY) for place in (first, second)]
+    (old, voxel_ml), (new, _) = (_wrong(place / PROBABILITY) for place in (first, second))
+    wrong = (old, new)
     if wrong[0].shape != wrong[1].shape:
         raise InputError(f"{second / PROBABILITY}: lies on another grid than {first / PROBABILITY}; assess it again")
-    voxel_ml = millilitres(was["image"]["spacing_mm"])
     gone = _changed_pieces(was["work"]["largest"], wrong[0], wrong[1])
     return {
         "case": name,
         "decision": {"before": was["verdict"]["decision"], "after": now["verdict"]["decision"]},
         "qi_heart": _change(was["qi"]["heart"]["value"], now["qi"]["heart"]["value"]),
         "qi_volume": _change(was["qi"]["volume"]["value"], now["qi"]["volume"]["value"]),
-        "mean_dice": _change(expected_mean_dice(was["structures"]), expected_mean_dice(now["structures"])),
+        "mean_dice": _paired(was["structures"], now["structures"]),
         "minutes": _change(time.minutes(was["work"]), time.minutes(now["work"])),
         "structures": {
             key: {
@@ -131,13 +146,17 @@ def _case(name: str, before: tuple[Path, Any], after: tuple[Path, Any], time: Co
     }
 
 
-def _wrong(path: Path) -> npt.NDArray[np.bool_]:
+def _wrong(path: Path) -> tuple[npt.NDArray[np.bool_], float]:
+    """Where P >= 0.5, and the volume of a voxel in ml."""
     if not path.is_file():
         raise InputError(
             f"{path}: no such file, and without it nobody knows which places are right now; assess it again"
         )
     with reading(path, "an error probability", "assess it again"):
-        return np.asarray(nib.load(path).dataobj) >= MORE_PROBABLY_WRONG
+        image = nib.load(path)
+        # of a sheared grid less than the product of its spacings
+        voxel_ml = round(abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000, 12)
+        return np.asarray(image.dataobj) >= MORE_PROBABLY_WRONG, voxel_ml
 
 
 def _changed_pieces(pieces: Sequence[Any], here: npt.NDArray[np.bool_], there: npt.NDArray[np.bool_]) -> list[Any]:
@@ -154,6 +173,16 @@ def _changed_pieces(pieces: Sequence[Any], here: npt.NDArray[np.bool_], there: n
 def _change(before: float | None, after: float | None) -> ChangedNumber:
     difference = None if before is None or after is None else float(after) - float(before)
     return {"before": before, "after": after, "difference": difference}
+
+
+def _paired(was: Mapping[str, Any], now: Mapping[str, Any]) -> ChangedNumber:
+    """Expected mean Dice over the same structures, see `paired_mean_dice`."""
+    keys = list(was)
+    dice = [np.array([s[key]["dice_expected"] for key in keys], dtype=float) for s in (was, now)]
+    if any(np.isnan(of_side).all() for of_side in dice):
+        return _change(expected_mean_dice(was), expected_mean_dice(now))
+    before, after = paired_mean_dice(*dice)
+    return _change(float(before), float(after))
 
 
 def _mean(changes: Sequence[ChangedNumber]) -> ChangedNumber:

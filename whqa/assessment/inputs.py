@@ -187,7 +187,7 @@ def _mask_as_map(
     judged = _judged(scheme, run, own.path)
     try:
         laid = in_place(place, label_values(own, scheme), resample)
-        indices = _reindexed(scheme.to_indices(laid.array, str(own.path)), scheme, judged)
+        indices = reindexed(scheme.to_indices(laid.array, str(own.path)), scheme, judged)
     except InputError as error:
         raise explained(error, place, own, scheme) from None
     scan = _image(place)
@@ -266,7 +266,7 @@ def _image(place: Grid | Volume) -> Volume:
     return Volume(values, place.affine, place.path, place.header)
 
 
-def _reindexed(indices: npt.NDArray[np.uint8], scheme: LabelScheme, wanted: LabelScheme) -> npt.NDArray[np.uint8]:
+def reindexed(indices: npt.NDArray[np.uint8], scheme: LabelScheme, wanted: LabelScheme) -> npt.NDArray[np.uint8]:
     """Indices of one scheme in those of another; structures that the run does not know are background to it."""
     if scheme.keys == wanted.keys:
         return indices

@@ -55,10 +55,12 @@ def _quality_indicator(run: TrainedRun, judgement: Judgement, region: str, confi
     by_fold = {k: v.qi[region] for k, v in judgement.by_fold.items()}
     where = None if region == "volume" else judgement.heart
     found = conformal_interval(OutOfFold.of(run.cases, f"qi_{region}", f"acc_{region}"), by_fold, confidence)
+    value = judgement.quality(where)
     return {
-        "value": judgement.quality(where),
+        "value": value,
         "soft": one_minus_mean(judgement.probability, where),
-        "interval": None if found is None else list(found),
+        # a vote of the folds may leave out what the mean of their maps says
+        "interval": None if found is None else [min(found[0], value), max(found[1], value)],
         "reason": FEW if found is None else None,
     }
 

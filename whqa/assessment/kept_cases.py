@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from whqa.assessment.input_places import InputFile
 from whqa.assessment.model import TrainedRun
 from whqa.assessment.output_folder import CORRECTED_SEG, ERROR_SEG, QUALITY, REQUEST, WRITTEN
 from whqa.errors import InputError
-from whqa.files import read_json
+from whqa.files import read_json, sha256
 from whqa.results.correction_time import CorrectionTime
 
 
@@ -72,16 +72,23 @@ def kept_quality(folder: Path, request: Mapping[str, Any]) -> dict[str, Any] | N
         # through JSON and back, as the stored one went
         earlier = read_json(folder / REQUEST, "assess it again")
         written = earlier.pop(WRITTEN, None) if isinstance(earlier, dict) else None
-        # segmentations alone may lack, and only where they did from the first
-        lacking = {CORRECTED_SEG, ERROR_SEG}.difference(map(str, written)) if isinstance(written, list) else set()
-        needed = [name for name in request["outputs"] if name not in lacking]
         same = earlier == json.loads(json.dumps(request))
-        if not same or not all((folder / name).is_file() for name in needed):
+        if not same or written != written_digests(folder, request["outputs"]) or _lacks(written, request["outputs"]):
             return None
         quality = read_json(folder / QUALITY, "assess it again")
     except InputError:
         return None
     return quality if _can_be_listed(quality) else None
+
+
+def written_digests(folder: Path, outputs: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of those of the outputs that there are, by name."""
+    return {name: sha256(folder / name) for name in outputs if (folder / name).is_file()}
+
+
+def _lacks(written: Mapping[str, str], outputs: Sequence[str]) -> bool:
+    """Segmentations alone may lack: a series may have no place that they could refer to."""
+    return not {*outputs} - {CORRECTED_SEG, ERROR_SEG} <= written.keys()
 
 
 def _can_be_listed(quality: Any) -> bool:

@@ -24,7 +24,7 @@ QUALITY, REPORT = "quality.json", "report.html"
 # of a case whose image is a DICOM series
 CORRECTED_SEG, ERROR_SEG = "corrected_mask.dcm", "error_map.dcm"
 REQUEST, TRACEBACK = "request.json", "error.txt"
-# of request.json: which of the outputs there are
+# of request.json: digests of the outputs that there are, by name
 WRITTEN = "written"
 # of a batch, beside the folders of its cases
 INDEX, TABLE, WORKLIST = "index.html", "assessments.csv", "worklist.csv"

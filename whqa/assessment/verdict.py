@@ -60,11 +60,13 @@ def verdict_of(
     decision, reason = _decision(score, words, rule, lost)
     place = _told_place(structures, places) if certainty > doubt_above else []
     doubts = [*findings.mask, *_doubts(structures, rule, unfamiliar, outside), *place]
+    # what decides stands first
+    reasons = [*doubts, reason] if decision == "accept" else [reason, *doubts]
     if (doubts and decision == "accept") or (findings.image and not lost):
         decision = "review"
     return {
         "decision": decision,
-        "reasons": [*findings.image, reason, *doubts],
+        "reasons": [*findings.image, *reasons],
         "score": score,
         "rule": _rule_text(rule, words, doubt_above) + (_OF_IMAGE if findings.image else ""),
         "accept_from": rule.accept,
@@ -117,10 +119,22 @@ def _score_reason(score: float | None, words: str, rule: TriageRule, decision: s
     if decision == "accept":
         return f"The {words} of {score:.2f} is at or above {rule.accept:.2f}, from which on masks are accepted."
     if decision == "reject":
-        return f"The {words} of {score:.2f} is below {rule.reject:.2f}, under which masks are rejected."
+        value, limit = _told_apart(score, rule.reject)
+        return f"The {words} of {value} is below {limit}, under which masks are rejected."
     if rule.accept is None:
         return f"The {words} is {score:.2f}; the run's unseen masks show no value from which on masks may be accepted."
-    return f"The {words} of {score:.2f} is below {rule.accept:.2f}, from which on masks are accepted."
+    value, limit = _told_apart(score, rule.accept)
+    return f"The {words} of {value} is below {limit}, from which on masks are accepted."
+
+
+def _told_apart(score: float, limit: float | None) -> tuple[str, str]:
+    """A score and a limit above it with so many digits, two at least, that they differ."""
+    assert limit is not None
+    for digits in range(2, 18):
+        texts = f"{score:.{digits}f}", f"{limit:.{digits}f}"
+        if texts[0] != texts[1]:
+            break
+    return texts
 
 
 def _doubts(

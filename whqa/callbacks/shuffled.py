@@ -45,6 +45,8 @@ class Shuffled:
     def predict(self, module: ErrorMapModule, data: WholeHeartDataModule, batch: Batch) -> ErrorPrediction | None:
         """For a whole-volume batch; None where there is no row: of every kind of mask one number is enough.
 
+        There is none either where another program's mask of no other patient lies in the test fold.
+
         Raises:
             InputError: the test fold has one patient alone.
         """
@@ -52,6 +54,8 @@ class Shuffled:
         if not _is_first(kind):
             return None
         other = _next_patient(data, case, kind)
+        if other is None:
+            return None
         shown = self._exchanged(batch, next(data.volumes([other])), module.n_classes)
         return module.predict(module.raw(batch, shown), module.judged(batch))
 
@@ -85,7 +89,7 @@ def _is_first(kind: str) -> bool:
     return kind not in MASK_KINDS or kind == next(k for k in MASK_KINDS if family(k) == family(kind))
 
 
-def _next_patient(data: WholeHeartDataModule, case: str, kind: str) -> tuple[str, str]:
+def _next_patient(data: WholeHeartDataModule, case: str, kind: str) -> tuple[str, str] | None:
     """(case, kind) of the mask that takes the place of this one, in a circle through the test fold."""
     items = [(name, k) for name, k in data.test_items if k == kind]
     own = data.cases[case].patient
@@ -93,6 +97,8 @@ def _next_patient(data: WholeHeartDataModule, case: str, kind: str) -> tuple[str
     for name, k in (*items[start + 1 :], *items[:start]):
         if data.cases[name].patient != own:
             return name, k
+    if kind not in MASK_KINDS:
+        return None
     raise InputError(
         f"errormap.shuffled: the test fold of case {case} has no mask {kind!r} of another patient; "
         "leave it out, or use fewer folds"

@@ -52,7 +52,10 @@ def add_assess_command(parser: argparse.ArgumentParser) -> None:
     _add_reading(parser)
     parser.add_argument("--confidence", type=float, default=0.9, help="of the intervals (default 0.9)")
     parser.add_argument(
-        "--reference", type=Path, metavar="LABEL", help="its true label map: print what was said beside it"
+        "--reference",
+        type=Path,
+        metavar="LABEL",
+        help="its true label map, in the values of the mask: print what was said beside it",
     )
     _add_output_options(parser)
     parser.epilog = (
@@ -212,7 +215,12 @@ def _preview(name: str | None) -> str | None:
 
 def _pairs(options: argparse.Namespace) -> Pairs | None:
     """Of folders or of a table; None for a single image."""
+    from whqa.files import is_text
+
     image, mask = options.image, options.mask
+    for path in filter(None, (image, mask, options.probabilities)):
+        if not is_text(path):
+            raise InputError(f"{str(path)!a}: the name is no text (UTF-8), so that no result could tell it; rename it")
     if not image.exists():
         raise InputError(f"{image}: no such file or folder")
     from whqa.assessment.pairs import is_one_case, pairs_of_folders, pairs_of_table, with_probabilities
@@ -239,7 +247,7 @@ def _pairs(options: argparse.Namespace) -> Pairs | None:
 
 
 def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: AssessOptions) -> int:
-    from whqa.assessment.against_truth import said_and_true
+    from whqa.assessment.against_truth import read_truth, said_and_true
     from whqa.assessment.input_places import InputFile
     from whqa.assessment.output_folder import QUALITY, REPORT, clear, new_folder, refuse_losing
     from whqa.assessment.pipeline import assess
@@ -250,6 +258,9 @@ def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Assess
     label_map = None if options.label_map is None else Path(options.label_map)
     given = (options.image, options.mask, options.probabilities, options.reference, label_map)
     refuse_losing(out, settings.outputs, given)
+    truth = None
+    if options.reference is not None:
+        truth = read_truth(options.reference, settings.label_map, model.scheme)
     with new_folder(out):
         assessment = assess(
             options.image,
@@ -264,16 +275,14 @@ def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Assess
         write_assessment(assessment, out, report=settings.report, preview=preview)
     quality = assessment.quality
     print(_line(assessment.name, quality))
-    for reason in quality["verdict"]["reasons"]:
-        print(f"  {reason}")
-    for strange in quality["out_of_distribution"]:
-        print(f"  unfamiliar: {strange['message']}")
-    for warning in [w for w in quality["warnings"] if w not in quality["verdict"]["reasons"]]:
-        print(f"  warning: {warning}")
-    if options.reference is not None:
-        print(said_and_true(assessment, options.reference))
+    told = [*quality["verdict"]["reasons"], *(f"unfamiliar: {s['message']}" for s in quality["out_of_distribution"])]
+    told += [f"warning: {w}" for w in quality["warnings"] if w not in quality["verdict"]["reasons"]]
+    for line in told:
+        print(f"  {_printable(line)}")
+    if truth is not None:
+        print(said_and_true(assessment, truth))
     print(out / (REPORT if settings.report else QUALITY))
-    return exit_code(options.fail_on, {assessment.name: quality})
+    return exit_code(options.fail_on, [(assessment.name, quality)])
 
 
 def _assess_many(
@@ -289,30 +298,35 @@ def _assess_many(
             print(_line(case.name, case.quality))
     print(_counts(cases))
     print(options.out / INDEX)
-    code = exit_code(options.fail_on, {case.name: case.quality for case in cases if case.quality is not None})
+    code = exit_code(options.fail_on, [(case.name, case.quality) for case in cases if case.quality is not None])
     return 1 if any(case.error for case in cases) else code
 
 
-def exit_code(fail_on: str | None, judged: Mapping[str, Mapping[str, Any]]) -> int:
+def exit_code(fail_on: str | None, judged: Sequence[tuple[str, Mapping[str, Any]]]) -> int:
     """3 where a mask got a decision that `--fail-on` names, with one line on standard error; else 0.
 
     Args:
         fail_on: a key of `FAIL_ON`, or None.
-        judged: case -> its quality.json.
+        judged: name and quality.json of each mask; names may come twice.
     """
     failing = FAIL_ON[fail_on] if fail_on else ()
-    names = [name for name, quality in judged.items() if quality["verdict"]["decision"] in failing]
+    names = [name for name, quality in judged if quality["verdict"]["decision"] in failing]
     if not names:
         return 0
     told = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
     line = f"whqa assess: --fail-on {fail_on}: {len(names)} of {len(judged)} mask(s): {told}"
-    print("".join(c if c.isprintable() else "?" for c in line), file=sys.stderr)
+    print(_printable(line), file=sys.stderr)
     return EXIT_DECISION
+
+
+def _printable(text: str) -> str:
+    """Names come from files, and a terminal obeys what is not printable."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _line(name: str, quality: Mapping[str, Any]) -> str:
     text = f"{name}: {quality['verdict']['decision']}, {_heart(quality['qi']['heart'])}"
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return _printable(text)
 
 
 def _heart(heart: Mapping[str, Any]) -> str:

@@ -276,7 +276,7 @@ class Verdict(TypedDict):
 
     Attributes:
         decision: "review" is for a person.
-        reasons: sentences, the decisive one first; then each doubt that forbids to accept.
+        reasons: sentences, the decisive one first: the doubts, where the score alone would accept, else the score.
         score: that the rule looks at, the mean of the expected Dice over structures, or QI over the heart without label
             head; null where no structure is expected, or the mask has no voxel on the run's grid.
         rule: in words.
@@ -284,7 +284,8 @@ class Verdict(TypedDict):
         reject_below: score below which masks are rejected; null where the unseen masks allow no such score.
         certainty: of the surest place, for the middle one of the networks: the highest suspicion that a connected piece
             of 1 ml reaches everywhere.
-        doubt_above: a higher certainty forbids to accept; four in five of the unseen masks without any error have none.
+        doubt_above: a higher certainty forbids to accept; where there are enough patients, at most one in ten of
+            those whose unseen masks have no error has one.
         risk: of this rule, measured.
     """
 

@@ -11,7 +11,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -24,9 +23,17 @@ from whqa.errors import InputError
 from whqa.loading.augmentation import Augmentation
 from whqa.loading.patch_settings import BALANCE, DELIVERED, Balance, Dropout, PatchSettings
 from whqa.loading.patches import PatchDataset
-from whqa.loading.sampling import PatchSampler, quality_bins
+from whqa.loading.sampling import PatchSampler, quality_bins, validation_cases
 from whqa.loading.whole_volumes import LatestCase, VolumeDataset, batch_of_one
-from whqa.masks.plan import MASK_KINDS, family, is_as_delivered, is_delivered, is_trained_on, without_number
+from whqa.masks.plan import (
+    MASK_KINDS,
+    is_as_delivered,
+    is_delivered,
+    is_trained_on,
+    names_of,
+    refuse_unlearnable,
+    refuse_untestable,
+)
 from whqa.process import cpus
 from whqa.quality import JudgedCase
 
@@ -131,12 +138,25 @@ class WholeHeartDataModule(pl.LightningDataModule):
         available = folds.without(held_out)
         self.test_cases = tuple(c for k in (held_out if test_folds is None else test_folds) for c in folds.cases(k))
         _refuse_nothing_left(available, self.test_cases, held_out)
-        self.val_cases = _validation_cases(available, cases, validation_fraction, seed, stage)
+        self.val_cases = validation_cases(available, cases, validation_fraction, seed, stage)
         self.train_cases = tuple(c for c in available if c not in self.val_cases)
         # the calibration must not know kinds that nothing was learned from either
         self.train_items = _learned(self._items(self.train_cases), train_kinds)
         self.val_items = _learned(self._items(self.val_cases), train_kinds)
+        self._refuse_bare_validation(train_kinds)
         self.test_items = _tested(self._items(self.test_cases), test_kinds)
+
+    def _refuse_bare_validation(self, train_kinds: Sequence[str] | None) -> None:
+        """Kinds that there are not; and what is calibrated on held-back cases wants a mask of one."""
+        if self.masks is not None:
+            refuse_unlearnable(dict.fromkeys(kind for _, kind in self.masks), train_kinds)
+        if self.masks is not None and (not self.train_items or (self.val_cases and not self.val_items)):
+            which = "held-back" if self.train_items else "training"
+            raise InputError(
+                f"errormap.train_kinds={None if train_kinds is None else list(train_kinds)}: none of the {which} cases "
+                f"({', '.join(self.val_cases[:3] if self.train_items else self.train_cases[:3])} ...) has such a mask; "
+                "add masks of them, or learn from further kinds"
+            )
 
     @classmethod
     def of_cohort(
@@ -306,31 +326,16 @@ class WholeHeartDataModule(pl.LightningDataModule):
 def _learned(items: Sequence[Item], kinds: Sequence[str] | None) -> list[Item]:
     """The items whose masks may be learned from, of these kinds; None is all of them."""
     allowed = [item for item in items if is_trained_on(item[1])]
-    if kinds is None:
-        return allowed
-    there = dict.fromkeys(name for _, kind in allowed for name in _names(kind))
-    if there and (not kinds or not there.keys() >= set(kinds)):
-        raise InputError(f"errormap.train_kinds={list(kinds)}: must be some of {', '.join(there)}")
-    return [item for item in allowed if not set(_names(item[1])).isdisjoint(kinds)]
+    return allowed if kinds is None else [item for item in allowed if not set(names_of(item[1])).isdisjoint(kinds)]
 
 
 def _tested(items: Sequence[Item], kinds: Sequence[str] | None) -> list[Item]:
     """The items whose masks are judged: of these kinds, None is all of them, and of all programs."""
     if kinds is None:
         return list(items)
-    known = dict.fromkeys(name for kind in MASK_KINDS for name in _names(kind))
-    chosen = [item for item in items if item[1] not in MASK_KINDS or not set(_names(item[1])).isdisjoint(kinds)]
-    if not known.keys() >= set(kinds) or (items and not chosen):
-        raise InputError(
-            f"errormap.test_kinds={list(kinds)}: must be some of {', '.join(known)} that there are masks of; those of "
-            "other programs are judged in any case"
-        )
+    chosen = [item for item in items if item[1] not in MASK_KINDS or not set(names_of(item[1])).isdisjoint(kinds)]
+    refuse_untestable(MASK_KINDS if chosen or not items else [kind for _, kind in items], kinds)
     return chosen
-
-
-def _names(kind: str) -> tuple[str, ...]:
-    """What a kind of mask may be called: with its number, without, by its family."""
-    return family(kind), without_number(kind), kind
 
 
 def _refuse_nothing_left(to_train: Sequence[str], to_test: Sequence[str], held_out: Sequence[int]) -> None:
@@ -372,20 +377,3 @@ def _by_item(masks: Sequence[MaskItem]) -> dict[Item, MaskItem]:
             "masks under judgement: a kind occurs twice for one case; remove the masks of other segmenters"
         )
     return found
-
-
-def _validation_cases(
-    available: Sequence[str], cases: Mapping[str, PreparedCase], fraction: float, seed: int, stage: str
-) -> tuple[str, ...]:
-    if not 0 <= fraction < 1:
-        raise InputError(f"{stage}.validation_fraction={fraction}: must be at least 0 and below 1")
-    if fraction == 0:
-        return ()
-    patients = sorted({cases[c].patient for c in available})
-    n = max(1, round(fraction * len(patients)))
-    if n >= len(patients):
-        raise InputError(
-            f"{stage}.validation_fraction={fraction} takes {n} of {len(patients)} training patients, all; set it to 0"
-        )
-    chosen = {patients[i] for i in np.random.default_rng(seed).permutation(len(patients))[:n]}
-    return tuple(c for c in available if cases[c].patient in chosen)

@@ -6,13 +6,14 @@ that its random draws depend on, and under DDP every process takes its share of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import distributed
 from torch.utils.data import Dataset, DistributedSampler
 
+from whqa.data.cache import PreparedCase
 from whqa.errors import InputError
 
 QUALITY_BINS = 5
@@ -95,3 +96,25 @@ def quality_bins(error_rates: Sequence[float], n_bins: int = QUALITY_BINS) -> li
     which = np.searchsorted(inner, rates, side="right")
     found = [np.flatnonzero(which == b).tolist() for b in range(n_bins)]
     return [b for b in found if b]
+
+
+def validation_cases(
+    available: Sequence[str], cases: Mapping[str, PreparedCase], fraction: float, seed: int, stage: str
+) -> tuple[str, ...]:
+    """Of the cases to train on those that are held back: all of some patients, by the seed.
+
+    Raises:
+        InputError: no share of patients, or it takes all of them.
+    """
+    if not 0 <= fraction < 1:
+        raise InputError(f"{stage}.validation_fraction={fraction}: must be at least 0 and below 1")
+    if fraction == 0:
+        return ()
+    patients = sorted({cases[c].patient for c in available})
+    n = max(1, round(fraction * len(patients)))
+    if n >= len(patients):
+        raise InputError(
+            f"{stage}.validation_fraction={fraction} takes {n} of {len(patients)} training patients, all; set it to 0"
+        )
+    chosen = {patients[i] for i in np.random.default_rng(seed).permutation(len(patients))[:n]}
+    return tuple(c for c in available if cases[c].patient in chosen)

@@ -18,11 +18,13 @@ from whqa.data.sources.checks import existing_folder
 from whqa.data.sources.listing import same_file
 from whqa.errors import InputError
 from whqa.masks.external_settings import ExternalSettings
+from whqa.masks.opinion import OPINION, VIEWS
 from whqa.masks.plan import MASK_KINDS, ChosenKinds, MaskPlan, choose_kinds, family
 from whqa.masks.store import MaskItem
 from whqa.structures import STRUCTURES, LabelScheme, label_scheme
 
-_RESERVED = (*dict.fromkeys((*MASK_KINDS, *map(family, MASK_KINDS))), "all")
+# opinions lie beside masks
+_RESERVED = (*dict.fromkeys((*MASK_KINDS, *map(family, MASK_KINDS))), OPINION, VIEWS, "all")
 # a segmenter's name is of digits and dashes
 _NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_-]*")
 

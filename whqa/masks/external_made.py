@@ -30,7 +30,7 @@ from whqa.data.cache import PreparedCase
 from whqa.data.folds import Folds
 from whqa.errors import InputError
 from whqa.files import sha256, write_rows
-from whqa.masks import corruption, drawn, faults, faulty
+from whqa.masks import corruption, drawn, faults, faulty, opinion
 from whqa.masks.corruption import Labels
 from whqa.masks.drawn import drawn_masks
 from whqa.masks.faulty import faulty_masks
@@ -87,14 +87,14 @@ def with_made_masks(
         folds: of the cases.
         cases: prepared, by id.
         seed: of the faults.
-        learned_from: `errormap.train_kinds`. Where it names programs, masks are made of theirs alone: one that is only
-            judged must have no part in what is learned from.
+        learned_from: `errormap.train_kinds`. Where it names programs, masks are made of theirs alone, and drawn from
+            their softmax: one that is only judged must have no part in what is learned from.
         jobs: processes side by side.
     """
     if not kinds:
         return list(imported)
     bases = [one for one in imported if one.name in (learned_from or ())] or imported
-    tasks = list(_tasks(bases, imported, structures, folds, cases, seed))
+    tasks = list(_tasks(bases, structures, folds, cases, seed))
     places = {one.name: experiment_dir / "external" / one.name for one in imported}
     known = {name: _known_rows(place) for name, place in places.items()}
     missing = [task for task in tasks if not _is_sound(task, kinds, known[task.base.segmenter])]
@@ -114,7 +114,6 @@ def with_made_masks(
 
 def _tasks(
     bases: Sequence[Imported],
-    imported: Sequence[Imported],
     structures: Sequence[str],
     folds: Folds,
     cases: Mapping[str, PreparedCase],
@@ -124,7 +123,7 @@ def _tasks(
     code = [sha256(path) for path in _code()]
     for case in dict.fromkeys(item.case for one in bases for item in one.items):
         there = [(item, one.digests) for one in bases for item in one.items if item.case == case]
-        told = [(one.opinions[case], one.digests[f"{case}/{OPINION}"]) for one in imported if case in one.opinions]
+        told = [(one.opinions[case], one.digests[f"{case}/{OPINION}"]) for one in bases if case in one.opinions]
         opinion, *said = told[0] if told else (None,)
         base, digests = there[int(np.random.default_rng((seed, zlib.crc32(case.encode()))).integers(len(there)))]
         fold, prepared = folds.fold_of(case), cases[case]
@@ -134,7 +133,7 @@ def _tasks(
 
 
 def _code() -> Iterator[Path]:
-    yield from (Path(str(module.__file__)) for module in (faulty, corruption, drawn))
+    yield from (Path(str(module.__file__)) for module in (faulty, corruption, drawn, opinion))
     yield from sorted(Path(str(faults.__file__)).parent.glob("*.py"))
     yield Path(__file__)
 

@@ -15,7 +15,9 @@ may be made of them, see `whqa.masks.external_made`.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -42,6 +45,7 @@ from whqa.masks.opinion import OPINION, Opinion, encode, index_digests, write_op
 from whqa.masks.store import MaskItem, mask_path, read_arrays, whole_rows, write_mask
 from whqa.metrics.mask_row import mask_columns, measure_mask
 from whqa.parallel import in_processes
+from whqa.process import is_first_rank
 from whqa.structures import LabelScheme
 
 Row = Mapping[str, Any]
@@ -101,7 +105,8 @@ def import_masks(
 
     Raises:
         InputError: a mask is missing, bad, not on its image's grid or holds unknown values, or no mask is there at all;
-            or probabilities are missing or bad, or are not those of their mask.
+            none has a voxel in common with its reference; or probabilities are missing or bad, or are not those of
+            their mask.
     """
     place = experiment_dir / "external" / method.name
     scheme, predicted = method.scheme_for(cohort), predictions(method, cohort)
@@ -124,8 +129,40 @@ def import_masks(
         # read back, so that the first run and all later ones see the same digits
         table = _known_rows(place)
         rows = [table[task.case.id] for task in tasks]
+    _refuse_unlikely(method, rows, cohort.scheme.keys)
     opinions = {case: Opinion(case, mask_path(place, case, OPINION), method.name) for case in softmax}
     return Imported(method.name, tuple(_item(method, place, row) for row in rows), index_digests(place), opinions)
+
+
+def _refuse_unlikely(method: ExternalMethod, rows: Sequence[Row], keys: Sequence[str]) -> None:
+    """Masks of a wrong folder, of wrong label values or of another cohort's cases; what is only odd is told."""
+    dice = np.array([[float(row[f"dice_{key}"] or "nan") for key in keys] for row in rows])
+    known = dice[~np.isnan(dice)]
+    if known.size and not known.any():
+        raise InputError(
+            f"{method.root}: no mask of {method.name} has a structure in common with its reference; are they of these "
+            f"cases? correct {method}.root, {method}.pattern or {method}.scheme, or take {method.name} out"
+        )
+    if is_first_rank():
+        for line in _odd(method, rows, dice, keys):
+            print(f"note: {method}: {line}", file=sys.stderr)
+
+
+def _odd(
+    method: ExternalMethod, rows: Sequence[Row], dice: npt.NDArray[np.float64], keys: Sequence[str]
+) -> Iterator[str]:
+    if all(float(row["error_rate"]) == 0 for row in rows):
+        yield (
+            f"all {len(rows)} masks are the references themselves, to the voxel; if that is not meant, correct "
+            f"{method}.root"
+        )
+    columns = zip(keys, dice.T, strict=True)
+    never = [key for key, of_key in columns if len(rows) > 1 and not np.nansum(of_key) and not np.isnan(of_key).all()]
+    if never:
+        yield (
+            f"{', '.join(never)} of its masks meets the reference in none of {len(rows)} cases; if another label value "
+            f"stands for it, state {method}.scheme"
+        )
 
 
 def _on_image_grid(case: Case, cohort: Cohort, scheme: LabelScheme) -> Volume:
@@ -203,7 +240,8 @@ def _task(
         "fold": fold,
     }
     if probabilities is not None:
-        followed["probabilities"] = [sha256(probabilities), sha256(Path(external_opinion.__file__))]
+        code = [sha256(Path(inspect.getfile(made))) for made in (external_opinion, read_class_maps, encode)]
+        followed["probabilities"] = [sha256(probabilities), *code]
     digest = hashlib.sha256(json.dumps(followed, sort_keys=True, default=sorted).encode()).hexdigest()
     return _Task(case, probabilities, prepared, fold, digest[:16])
 
@@ -229,7 +267,7 @@ def _bring(method: ExternalMethod, place: Path, cohort: Cohort, scheme: LabelSch
     case, structures = task.case, cohort.scheme.keys
     labels = _on_image_grid(case, cohort, scheme)
     mask = preprocess_label(labels, task.prepared.geometry)
-    opinion = {} if task.probabilities is None else _keep_opinion(method, place, cohort, scheme, task, labels)
+    said = {} if task.probabilities is None else _keep_opinion(method, place, cohort, scheme, task, labels)
     path = mask_path(place, case.id, method.name)
     write_mask(path, mask, None, method.name, method.unseen, made_from=np.array(task.made_from))
     reference = torch.from_numpy(np.array(task.prepared.label()))
@@ -243,7 +281,7 @@ def _bring(method: ExternalMethod, place: Path, cohort: Cohort, scheme: LabelSch
         "unseen": int(method.unseen),
         **{column: numbers[column] for column in mask_columns(structures)},
         "mask_sha256": digest_of(mask),
-        **opinion,
+        **said,
         "made_from": task.made_from,
     }
 

@@ -110,6 +110,11 @@ class ChosenKinds:
     speaking: tuple[str, ...] = ()
 
     @property
+    def all(self) -> tuple[str, ...]:
+        """Every kind of mask that there may be."""
+        return (*(MASK_KINDS if self.own is None else self.own), *self.external)
+
+    @property
     def needs_segmenters(self) -> bool:
         """Whether any segmenter must be trained; where masks are only made of some, other programs' will do."""
         return self.own is None or not self.external or not set(self.own) <= set(_of_programs(bool(self.speaking)))
@@ -164,6 +169,41 @@ def choose_kinds(
     own = tuple(kind for kind in MASK_KINDS if kind in kinds or family(kind) in kinds)
     named, speak = (tuple(k for k in programs if k in kinds) for programs in (external, speaking))
     return ChosenKinds(own or _of_programs(bool(speak)), named, speak)
+
+
+def names_of(kind: str) -> tuple[str, ...]:
+    """What a kind of mask may be called in a setting: by its family, without number, with it."""
+    return family(kind), without_number(kind), kind
+
+
+def refuse_unlearnable(there: Collection[str], train_kinds: Collection[str] | None) -> None:
+    """Whether masks of these kinds can be learned from as `errormap.train_kinds` says; None takes all.
+
+    Raises:
+        InputError: one is named that there is not, or there is none to learn from.
+    """
+    learnable = list(filter(is_trained_on, there))
+    if not learnable:
+        raise InputError(
+            f"masks.kinds: nothing is learned from {', '.join(there)}, which only test; name others too, such as final"
+        )
+    known = dict.fromkeys(name for kind in learnable for name in names_of(kind))
+    if train_kinds is not None and (not train_kinds or not known.keys() >= set(train_kinds)):
+        raise InputError(f"errormap.train_kinds={list(train_kinds)}: must be some of {', '.join(known)}")
+
+
+def refuse_untestable(there: Collection[str], test_kinds: Collection[str] | None) -> None:
+    """Whether there are masks of every kind that `errormap.test_kinds` names; None takes all.
+
+    Raises:
+        InputError: of one there is none, or none is named.
+    """
+    known = dict.fromkeys(name for kind in there if kind in MASK_KINDS for name in names_of(kind))
+    if test_kinds is not None and (not test_kinds or not known.keys() >= set(test_kinds)):
+        raise InputError(
+            f"errormap.test_kinds={list(test_kinds)}: must be some of {', '.join(known)} that there are masks of; "
+            "those of other programs are judged in any case"
+        )
 
 
 @dataclass(frozen=True)

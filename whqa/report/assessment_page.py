@@ -137,7 +137,7 @@ def _tiles(quality: QualityJson) -> list[dict[str, str]]:
 
 def _beside(found: Mapping[str, Any], confidence: float) -> str:
     if found.get("interval"):
-        return f"truth: {wording.percents(found['interval'])} ({wording.percent(confidence, 0)} interval)"
+        return f"truth: {wording.percents(found['interval'])} ({wording.confidence_words(confidence)} interval)"
     return str(found.get("reason") or "no interval")
 
 

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from whqa.report.numbers import show_share
-from whqa.report.wording import percent, sentence
+from whqa.report.wording import confidence_words, percent, sentence
 
 
 def render(template: str, *, looks: str = "", script: str = "", inline_styles: bool = False, **content: Any) -> str:
@@ -52,7 +52,12 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "sentence": sentence, "share": show_share}
+    environment.filters |= {
+        "percent": percent,
+        "confidence": confidence_words,
+        "sentence": sentence,
+        "share": show_share,
+    }
     return environment
 
 

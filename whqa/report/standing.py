@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from whqa.masks.plan import family, is_delivered
 from whqa.report.figures import PALETTE, STYLE, kind_markers
 from whqa.report.slices import new_figure
+from whqa.report.wording import confidence_words
 from whqa.results.mean_dice import expected_mean_dice
 
 THIS_CASE = "#D55E00"
@@ -99,7 +100,7 @@ def _draw_case(axis: Axes, value: float | None, interval: Sequence[float] | None
         axis.plot(
             interval, [value, value], color=THIS_CASE, linewidth=2.4, marker="|", markersize=11, markeredgewidth=2
         )
-    label = f"this case, with its {100 * confidence:.0f} % interval" if interval else "this case"
+    label = f"this case, with its {confidence_words(confidence)} interval" if interval else "this case"
     # plotted without line: the line above belongs to it
     axis.plot([], [], color=THIS_CASE, linewidth=2.4, label=label)
     axis.plot([value], [value], linestyle="none", marker="*", markersize=13, color=THIS_CASE, markeredgecolor="black")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import ceil, floor
 from typing import Any
 
 from whqa.contract.quality_json import JudgedStructure, QualityJson
-from whqa.results.triage import surest_place_words
+from whqa.results.triage import TriageRule, surest_place_words
 
 HEADLINES = {
     "accept": ("✓", "Accept", "No large error is expected in this mask."),
@@ -17,6 +18,8 @@ BADGES = {"reject": "bad", "review": "watch", "accept": "good"}
 # From here on a structure is named among the doubtful ones.
 DOUBTFUL_DICE, DOUBTFUL_SHARE = 0.8, 0.1
 _NAMED = 3
+# Of a digit: what sums of binary fractions leave.
+_EXACT = 1e-6
 _OUTCOME = {"accept": "accepted", "reject": "rejected", "review": "sent to review"}
 
 
@@ -32,8 +35,15 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def percents(interval: Sequence[float], digits: int = 1) -> str:
-    """An interval of shares: "86.0 to 95.1 %"."""
-    return f"{100 * interval[0]:.{digits}f} to {100 * interval[1]:.{digits}f} %"
+    """An interval of shares: "86.0 to 95.1 %", its ends rounded outwards, so that it is never said to be narrower."""
+    unit = 10.0 ** (2 + digits)
+    low, high = floor(interval[0] * unit + _EXACT) / unit, ceil(interval[1] * unit - _EXACT) / unit
+    return f"{100 * low:.{digits}f} to {100 * high:.{digits}f} %"
+
+
+def confidence_words(confidence: float) -> str:
+    """A confidence as it was stated: "90 %", "97.5 %"."""
+    return f"{100 * confidence:g} %"
 
 
 def time_words(minutes: float) -> str:
@@ -69,7 +79,7 @@ def _surest_place(quality: QualityJson) -> list[str]:
 
 def how_sure(quality: QualityJson) -> list[str]:
     """Interval for the truth, measured risk of the verdict, and whether both can be relied on here."""
-    heart, confidence = quality["qi"]["heart"], percent(quality["confidence"], 0)
+    heart, confidence = quality["qi"]["heart"], confidence_words(quality["confidence"])
     if heart["interval"]:
         sentences = [
             f"In truth {percents(heart['interval'])} of the voxels there are right, with {confidence} confidence."
@@ -79,14 +89,17 @@ def how_sure(quality: QualityJson) -> list[str]:
     if heart["value"] is None:
         # rejected for that, and by no rule whose risk is known
         return sentences
-    sentences.append(_risk(quality["verdict"]))
+    risk, measured = _risk(quality["verdict"])
+    sentences.append(risk)
+    figures = bool(heart["interval"]) + measured
     if quality.get("out_of_distribution"):
         sentences.append(
             "This scan or mask is unlike those that the run was trained on (see the warnings), so these figures may be "
             "off in either direction."
         )
-    else:
-        sentences.append("Both figures hold for scans and masks like those of the run.")
+    elif figures:
+        holds = "Both figures hold" if figures > 1 else "This figure holds"
+        sentences.append(f"{holds} for scans and masks like those of the run.")
     return [s for s in sentences if s]
 
 
@@ -193,18 +206,23 @@ def _doubt(structure: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _risk(verdict: Mapping[str, Any]) -> str:
-    decision, risk = verdict["decision"], verdict.get("risk") or {}
-    outcome = _OUTCOME[decision]
-    known = risk.get(decision) or risk.get(outcome)
+def _risk(verdict: Mapping[str, Any]) -> tuple[str, bool]:
+    """What became of the run's own masks of such a score, and whether that is known: doubts have no part in it."""
+    score = verdict["score"]
+    rule = TriageRule(verdict["accept_from"], verdict["reject_below"])
+    by_score = verdict["decision"] if score is None else rule.decide(score)
+    outcome, risk = _OUTCOME[by_score], verdict.get("risk") or {}
+    doubted = by_score != verdict["decision"]
+    known = risk.get(by_score)
     if not known or not known["n"]:
-        return f"None of the run's own masks was {outcome}, so the risk of this verdict is not known."
+        return f"None of the run's own masks was {outcome}, so the risk of this verdict is not known.", False
     bad = f", where bad means: {risk['bad_if']}" if risk.get("bad_if") else ""
     interval = f", 95 % interval {percents(known['ci95'])}" if known.get("ci95") else ""
+    lead = f"By its score alone the mask would be {outcome}; of" if doubted else "Of"
     return (
-        f"Of the run's own masks that this rule {outcome}, {known['bad']} of {known['n']} were bad "
+        f"{lead} the run's own masks that the score had {outcome}, {known['bad']} of {known['n']} were bad "
         f"({percent(known['rate'])} where each patient counts once{interval}){bad}."
-    )
+    ), True
 
 
 def sentence(text: str) -> str:

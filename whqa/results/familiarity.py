@@ -261,7 +261,10 @@ def _unscaled(place: float, family: Family) -> float:
 
 
 def _text(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    # what sums of binary fractions leave of nothing
+    return f"{value:.3g}" if abs(value) > 1e-9 else "0"
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

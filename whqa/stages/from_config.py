@@ -36,12 +36,13 @@ from whqa.masks.run_state import COMPLETED, LAST_CHECKPOINT, is_complete, made_a
 from whqa.masks.store import MaskItem, collect_masks
 from whqa.modules.errormap import in_channels, joins_mask, mask_channels, out_channels
 from whqa.modules.lightning import ErrorMapTraining, SegmenterTraining
-from whqa.modules.training_settings import USUAL_INPUTS, ErrorMapSettings, Head, Input, OptimiserSettings, sees_mask
+from whqa.modules.training_settings import ErrorMapSettings, Input, OptimiserSettings
 from whqa.modules.warm_start import start_from
 from whqa.modules.weights import read_weights
 from whqa.process import is_first_rank, keep_memory
 from whqa.results.validation_table import VALIDATION, validated
 from whqa.stages.fold_word import refuse_no_such_run, segmenter_job, tested_fold
+from whqa.stages.foreseen import inputs_heard, refuse_masks
 from whqa.stages.heard_opinions import heard_together, hears_views, told_opinions
 from whqa.stages.pair_start import network_weights, pairs_weights, refuse_pairs
 from whqa.stages.processes import cluster_environment, lead_processes
@@ -138,7 +139,7 @@ def refuse_unmakeable(cfg: DictConfig, trained_here: bool = True) -> None:
         InputError: one of them cannot be made of its settings, there is no such fold, or a training does
             not end with an epoch.
     """
-    chosen_kinds(cfg)
+    refuse_masks(cfg)
     refuse_no_such_run(cfg)
     for stage, options in ((stage, cfg[stage]) for stage in Stage):
         epochs, rest = divmod(options.steps, options.steps_per_epoch)
@@ -252,9 +253,7 @@ def make_errormap(cfg: DictConfig, study: Study, run_dir: Path, imported: Sequen
 def _errormap_module(cfg: DictConfig, study: Study, with_opinion: bool, views: bool) -> ErrorMapTraining:
     options, n_classes = cfg.errormap, study.cohort.scheme.n_classes
     head = str(options.head)
-    there = [name for name in USUAL_INPUTS if with_opinion or name != Input.opinion]
-    inputs = list(map(str, options.inputs or there))
-    _refuse_nothing_to_drop(options, inputs, head)
+    inputs = inputs_heard(options, with_opinion)
     channels = in_channels(inputs, n_classes), out_channels(head, inputs, n_classes, options.image_level_weight > 0)
     network = make(cfg.network, in_channels=channels[0], out_channels=channels[1])
     if joins_mask(options.deep_mask, network, inputs):
@@ -269,16 +268,6 @@ def _errormap_module(cfg: DictConfig, study: Study, with_opinion: bool, views: b
         # checkpoints take plain text alone
         **_settings(options, ErrorMapSettings, OptimiserSettings) | {"head": head, "inputs": inputs},
     )
-
-
-def _refuse_nothing_to_drop(options: DictConfig, inputs: Sequence[str], head: str) -> None:
-    if options.opinion_dropout and Input.opinion not in inputs:
-        raise InputError(f"errormap.opinion_dropout={options.opinion_dropout}: no opinion is heard; set it to 0")
-    if options.mask_dropout and not (sees_mask(inputs) and head == Head.label):
-        raise InputError(
-            f"errormap.mask_dropout={options.mask_dropout}: wants a network that sees the mask and says which label is "
-            "right; set it to 0, or errormap.inputs=null errormap.head=label"
-        )
 
 
 def _segmenters_weights(cfg: DictConfig, study: Study, inputs: Sequence[str]) -> dict[str, torch.Tensor]:

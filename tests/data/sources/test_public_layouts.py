@@ -65,6 +65,16 @@ def test_acdc_without_labels_for_testing(tmp_path: Path) -> None:
     assert read_acdc(tmp_path / "testing").problems == (), "the folder itself may be the one for testing"
 
 
+def test_acdc_the_info_beside_the_frames_says_which_they_are(tmp_path: Path) -> None:
+    patient(tmp_path / "training", "patient001", "ED: 1\nES: 12\n", frames=(1, 5, 12))
+    left = tmp_path / "zold" / "patient001"
+    left.mkdir(parents=True)
+    (left / "Info.cfg").write_text("ED: 1\nES: 5\n")
+    cohort = read_acdc(tmp_path)
+    assert [case.image.name for case in cohort.cases] == ["patient001_frame01.nii.gz", "patient001_frame12.nii.gz"]
+    assert any(str(left / "Info.cfg") in problem for problem in map(str, cohort.problems))
+
+
 @pytest.mark.parametrize(
     "info",
     [
@@ -271,6 +281,9 @@ def test_totalsegmentator_choice_of_subjects(tmp_path: Path) -> None:
     ):
         with raises(message):
             ids(**settings)
+    for table in ("image_id, split\ns0 , train\ns1,val \n\ns2,train\n", "image_id ;split\n s0; train \ns2;train\ns3\n"):
+        (tmp_path / "meta.csv").write_text(table)
+        assert ids(split="train") == ["s0", "s2"]
     (tmp_path / "meta.csv").write_text("a,b\n1,2\n")
     with raises("meta.csv: has no columns image_id and split"):
         ids(split="train")

@@ -29,7 +29,6 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from whqa.data.findings.finding import Finding
-from whqa.data.formats.volume_files import voxel_sizes
 
 VOLUMES_ML: Mapping[str, tuple[float, float]] = {
     "lv": (18, 218),
@@ -85,7 +84,8 @@ def measure(
     """
     # in the order of memory, in which files are read, it takes a third of the time
     boxes = [box and box[::-1] for box in ndimage.find_objects(indices.T, max_label=len(keys))]
-    voxel_ml = float(np.prod(voxel_sizes(affine))) / 1000
+    # of a sheared grid less than the product of its spacings
+    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     axes = tuple(axis for axis in range(3) if axis != stack)
     return {
         key: _measured(indices[box] == i, box, indices.shape, affine, voxel_ml, axes)

@@ -112,10 +112,10 @@ def _flat(listing: Listing) -> CaseFiles:
 def _patients(files: CaseFiles) -> list[_Patient]:
     """The patients of the official layout, by name."""
     found: dict[str, _Patient] = {}
-    infos: dict[str, Path] = {}
+    infos: dict[Path, Path] = {}
     for inside, path in files.listing.files.items():
         if path.name.lower() == "info.cfg":
-            infos[path.parent.name.lower()] = path
+            infos[path.parent] = path
         if _CINE.fullmatch(stem(path.name)):
             files.passed_over.add(path)
         match = _FILE.fullmatch(stem(path.name))
@@ -129,12 +129,15 @@ def _patients(files: CaseFiles) -> list[_Patient]:
         if not same_file(first, path):
             line = f"{path}: the same frame is also at {first}; remove one of them"
             patient.doubled.append((int(match["frame"]), line))
-    for name, patient in found.items():
-        patient.info = infos.get(name)
+    for patient in found.values():
+        # of a folder of the patient's name elsewhere only where the frames' own has none
+        elsewhere = [folder for folder in infos if folder.name.lower() == patient.name]
+        place = patient.folder if patient.folder in infos or len(elsewhere) != 1 else elsewhere[0]
+        patient.info = infos.pop(place, None)
     files.problems += [
-        f"{infos[name]}: no frames {name}_frame01.nii.gz lie beside it; download the patient again or remove the folder"
-        for name in sorted(infos.keys() - found.keys())
-        if re.fullmatch(r"patient\d+", name)
+        f"{path}: no frames {folder.name}_frame01.nii.gz lie beside it; download the patient again or remove the folder"
+        for folder, path in sorted(infos.items())
+        if re.fullmatch(r"patient\d+", folder.name.lower())
     ]
     return [found[name] for name in sorted(found)]
 

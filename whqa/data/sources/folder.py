@@ -82,7 +82,9 @@ def read_folder(
 
 
 def patient_of(case: str, pattern: str | None) -> str:
-    """The patient that a case's name tells: the pattern's first group or whole match; the name itself without one.
+    """The patient that a case's name tells: the pattern's first group that took part; without groups the whole match.
+
+    Without a pattern it is the name itself.
 
     Raises:
         InputError: not a regular expression, or it finds nothing in the name.
@@ -93,9 +95,10 @@ def patient_of(case: str, pattern: str | None) -> str:
         match = re.search(pattern, case)
     except (re.error, TypeError) as error:
         raise InputError(f"patient pattern {pattern!r}: not a regular expression ({error})") from None
-    if match is None:
+    told = match and (next(filter(None, match.groups()), "") if match.groups() else match[0])
+    if not told:
         raise InputError(f"case {case}: the patient pattern {pattern!r} finds nothing in its name")
-    return (match[1] if match.groups() else match[0]) or case
+    return told
 
 
 @dataclass(frozen=True)

@@ -144,12 +144,14 @@ def _of_split(listing: Listing, split: str) -> set[str]:
     text = read_text(path, "data.split needs it; leave data.split at null or add it")
     lines = text.splitlines()
     try:
-        rows = list(csv.DictReader(lines, delimiter=";" if lines and ";" in lines[0] else ","))
+        table = csv.reader(lines, delimiter=";" if lines and ";" in lines[0] else ",", skipinitialspace=True)
+        heads, *values = [[value.strip() for value in row] for row in table if row] or [[]]
     except csv.Error as error:
         raise InputError(f"{path}: not readable as a table ({error}); download it again") from None
-    if not rows or not {"image_id", "split"} <= rows[0].keys():
+    rows = [dict(zip(heads, row, strict=False)) for row in values]
+    if not {"image_id", "split"} <= set(heads):
         raise InputError(f"{path}: has no columns image_id and split; leave data.split at null or download it again")
-    known = {row["split"] for row in rows if row["split"]}
+    known = {row["split"] for row in rows if row.get("split")}
     if split not in known:
         raise InputError(f"{path}: has no split {split!r}; there are {', '.join(sorted(known))[:200]}")
-    return {row["image_id"] for row in rows if row["split"] == split}
+    return {row["image_id"] for row in rows if row.get("split") == split}
