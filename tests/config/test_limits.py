@@ -122,6 +122,8 @@ def test_every_key_refuses_what_it_cannot_be(group: str) -> None:
         (["errormap.opinion_dropout=-0.1"], "errormap.opinion_dropout=-0.1: must be at least 0 and below 1"),
         (["errormap.balance=x"], "errormap.balance=x: must be one of final, quality, none"),
         (["trainer.deterministic=abc"], "trainer.deterministic=abc: must be one of true, false, warn"),
+        (["+trainer.benchmark=3"], "trainer.benchmark=3: must be one of true, false"),
+        (["+trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val=-1: must be at least 0"),
         (["network._target_=abc"], "network._target_=abc: must be the dotted name of a class or function"),
         (
             ["callbacks.learning_rate=0"],

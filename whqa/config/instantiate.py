@@ -110,8 +110,6 @@ def make(config: DictConfig, **arguments: Any) -> Any:
         if isinstance(cause, MemoryError) or NO_MEMORY in str(cause):
             key = config._get_full_key(None)
             raise InputError(f"{key}: needs more memory than this machine has; choose a smaller one") from error
-        if isinstance(cause, RuntimeError):
-            raise InputError(_of_setting(config, str(cause).splitlines()[0])) from error
         raise
 
 

@@ -160,6 +160,7 @@ _LIMITS: dict[str, _Limit] = {
     "trainer.precision": _OneOf(("32-true", "32", 32, "bf16-mixed", "bf16", "16-mixed", "16", 16)),
     "trainer.deterministic": _OneOf((True, False, "warn")),
     "trainer.log_every_n_steps": _Number(0),
+    "trainer.benchmark": _OneOf((True, False)),
     # below, Lightning clips nothing
     "trainer.gradient_clip_val": _Number(0),
     "trainer.num_sanity_val_steps": _Number(-1),
