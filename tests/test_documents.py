@@ -240,6 +240,18 @@ def test_numbers_of_the_readme_are_those_of_the_evidence() -> None:
             assert re.search(rf"^\| {rival} \| {masks} \| \S+ \| {re.escape(lead)} \|", evidence, re.MULTILINE)
 
 
+def test_the_cohorts_of_the_readme_have_a_row_of_the_evidence() -> None:
+    section = text_of("README.md").partition("| cohort, mean Dice")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines()[2:]]
+    assert len(rows) == 3
+    evidence = text_of("docs/evidence.md").splitlines()
+    for _, network, *leads, pcc, mae in rows:
+        own = rf"\| errormap \| (final \| )?{network} .*\| {pcc} \| {mae} \|"
+        assert any(re.match(own, line) for line in evidence), network
+        for lead in filter(None, leads):
+            assert any(f"| {lead} |" in line for line in evidence), lead
+
+
 def test_a_network_can_be_configured_and_assessed() -> None:
     targets = [yaml.safe_load(path.read_text("utf-8"))["_target_"] for path in NETWORK_FILES]
     assert sorted(targets) == sorted(NETWORKS)
