@@ -152,26 +152,15 @@ def test_a_failure_does_not_stand_beside_yesterday_s_verdict(tmp_path: Path) -> 
 
 
 def test_a_case_whose_mask_is_gone_keeps_no_verdict_of_before(tmp_path: Path) -> None:
-    pairs, out = pairs_in(tmp_path, "a", "b", "c"), tmp_path / "out"
-    assess_many(pairs, stub_model(tmp_path), out, BARE, Judge())
-    (out / "b" / "notes.txt").write_text("mine")
-    # of one the path leads nowhere, of one there is no pair any more
-    pairs.found[0].mask.unlink()
-    left = replace(pairs, found=(pairs.found[0], pairs.found[2]), problems=(("b", "no mask"),))
-    outcomes = {case.name: case.error for case in assess_many(left, stub_model(tmp_path), out, BARE, Judge())}
-    assert outcomes["c"] is None
-    assert "no such file" in str(outcomes["a"])
-    assert [path.name for path in (out / "b").iterdir()] == ["notes.txt"]
-    assert not list((out / "a").iterdir())
-    assert (out / "c" / "quality.json").is_file()
-
-
-def test_inputs_that_lie_in_the_folder_of_a_lost_case_stay(tmp_path: Path) -> None:
     pairs, out = pairs_in(tmp_path, "a", "b"), tmp_path / "out"
     assess_many(pairs, stub_model(tmp_path), out, BARE, Judge())
-    corrected = replace(pairs.found[0], mask=out / "b" / "corrected_mask.nii.gz")
-    assess_many(Pairs((corrected,), (("b", "no mask"),)), stub_model(tmp_path), out, BARE, Judge())
-    assert corrected.mask.is_file()
+    (out / "a" / "notes.txt").write_text("mine")
+    pairs.found[0].mask.unlink()
+    outcomes = {case.name: case.error for case in assess_many(pairs, stub_model(tmp_path), out, BARE, Judge())}
+    assert outcomes["b"] is None
+    assert "no such file" in str(outcomes["a"])
+    assert [path.name for path in (out / "a").iterdir()] == ["notes.txt"]
+    assert (out / "b" / "quality.json").is_file()
 
 
 def test_what_is_left_of_a_failure_goes_when_the_case_is_judged(tmp_path: Path) -> None:

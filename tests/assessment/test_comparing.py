@@ -170,6 +170,16 @@ def test_which_of_several_masks_of_one_name_is_meant_is_not_guessed(tmp_path: Pa
         assert counts in str(caught.value)
 
 
+def test_what_the_last_batch_could_not_judge_is_not_compared(tmp_path: Path) -> None:
+    for side in ("before", "after"):
+        for name in ("a", "b"):
+            _folder(tmp_path / side, name, LOW, 0.5)
+    (tmp_path / "after" / "assessments.csv").write_text("name,folder,status\na,a,done\nb,,failed\n")
+    found = compare_assessments(tmp_path / "before", tmp_path / "after", TIME)
+    assert [case["case"] for case in found["cases"]] == ["a"]
+    assert (found["only_before"], found["only_after"]) == (["b"], [])
+
+
 def test_a_gain_is_over_the_same_structures(tmp_path: Path) -> None:
     """One that is drawn anew had no Dice: mask and expectation agreed that it is not there."""
     for side, pa in (("before", None), ("after", 0.94)):

@@ -6,7 +6,8 @@
     <out>/index.html           the worklist for people
 
 A case whose request.json asks for the same is kept, so that a stopped batch goes on where it stopped. A case that
-fails leaves no files but a line in the table and on standard error.
+fails leaves no files but a line in the table and on standard error; one that has lost its image or mask is a failure in
+the table, and what an earlier call wrote of it stays.
 
 Each case is judged with one thread, so that its numbers do not depend on how many are judged beside it; a process that
 has done its case goes on with the next one, which is read while others compute.
@@ -105,13 +106,10 @@ def assess_many(
         if (out / name).is_dir():
             raise InputError(f"{out / name}: is a folder, where a file is to be written; choose another -o")
     cases = [_failed(BatchCase(name), line) for name, line in pairs.problems]
-    names = [*(pair.name for pair in pairs.found), *(name for name, _ in pairs.problems)]
-    folders = folder_names(names)
-    for folder in folders[len(pairs.found) :]:
-        _clear_unpaired(out / folder, pairs, options)
+    folders = folder_names(pair.name for pair in pairs.found)
     asked = [
         _Asked(pair, out / folder, replace(options, modality=pair.modality or options.modality))
-        for pair, folder in zip(pairs.found, folders, strict=False)
+        for pair, folder in zip(pairs.found, folders, strict=True)
     ]
     alone = min(jobs, len(asked)) <= 1
     loaded = (lambda: model) if alone else partial(_loaded, model.path, model.folds)
@@ -124,13 +122,6 @@ def assess_many(
 
     write_text(out / INDEX, render_index(cases, model.name, time))
     return cases
-
-
-def _clear_unpaired(folder: Path, pairs: Pairs, options: AssessOptions) -> None:
-    """A case that has lost its image or mask keeps no verdict of before; where inputs of others lie, all stays."""
-    inputs = [path for pair in pairs.found for path in (pair.image, pair.mask, pair.probabilities) if path]
-    if _is_within(folder, folder.parent) and not any(_is_within(path, folder) for path in inputs):
-        clear(folder, replace(options, dicom=True).outputs)
 
 
 def _is_within(path: Path, folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from whqa.assessment.output_folder import PROBABILITY, QUALITY
+from whqa.assessment.output_folder import PROBABILITY, QUALITY, TABLE
 from whqa.contract.comparison_json import ChangedNumber, ComparedAssessments, ComparedCase
 from whqa.errors import InputError
 from whqa.files import read_json, reading
@@ -82,9 +83,20 @@ def _judged(folder: Path) -> Judged:
         cases.append((str(quality["case"]), place, quality))
     if not cases:
         raise InputError(f"{folder}: holds no {QUALITY}; give the folder that `whqa assess ... -o` wrote")
+    failed = _failed(folder)
+    cases = [case for case in cases if case[0] not in failed]
     times = Counter(name for name, _, _ in cases)
     # of cases with one name, which a batch tells apart by their folders, these are the names
     return {name if times[name] == 1 else place.name: (place, quality) for name, place, quality in cases}
+
+
+def _failed(folder: Path) -> set[str]:
+    """Cases that the last batch into the folder could not judge: what stands there is of an earlier one."""
+    try:
+        with (folder / TABLE).open(newline="", encoding="utf-8") as file:
+            return {str(row["name"]) for row in csv.DictReader(file) if row.get("status") == "failed" and "name" in row}
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return set()
 
 
 def _refuse_ambiguous(before: Judged, after: Judged) -> None:
