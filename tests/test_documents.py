@@ -252,6 +252,15 @@ def test_the_cohorts_of_the_readme_have_a_row_of_the_evidence() -> None:
             assert any(f"| {lead} |" in line for line in evidence), lead
 
 
+def test_the_ablations_of_the_readme_are_those_of_the_evidence() -> None:
+    section = text_of("README.md").partition("| trained | final masks |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines()[2:]]
+    assert len(rows) == 6
+    evidence = text_of("docs/evidence.md").splitlines()
+    for _, final, novel in rows:
+        assert any(f"| {final} |" in line and line.endswith(f"| {novel} |") for line in evidence), final
+
+
 def test_a_network_can_be_configured_and_assessed() -> None:
     targets = [yaml.safe_load(path.read_text("utf-8"))["_target_"] for path in NETWORK_FILES]
     assert sorted(targets) == sorted(NETWORKS)
