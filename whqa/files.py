@@ -152,6 +152,11 @@ def is_text(path: Path) -> bool:
         return False
 
 
+def printable(text: str) -> str:
+    """With ? for what is not: names come from files, and a terminal obeys control characters."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal digest of a file's bytes, read in pieces.
 

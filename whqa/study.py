@@ -25,7 +25,7 @@ from whqa.masks.external import ExternalMethod, choose_methods, refuse_seen
 from whqa.masks.external_made import with_made_masks
 from whqa.masks.importing import Imported, import_masks
 from whqa.masks.made_from import Cases, Masks, cases_record, refuse_other_cases, segmenter_masks, unknown_origin
-from whqa.masks.plan import ChosenKinds, MaskPlan, is_trained_on, names_of
+from whqa.masks.plan import ChosenKinds, MaskPlan, is_named, is_trained_on
 from whqa.process import is_first_rank
 
 
@@ -128,7 +128,7 @@ def _lacking(
             yield f"masks.external.{one.name}: masks of {n} of {len(study.cases)} cases"
     if not chosen.needs_segmenters:
         items = [item for one in imported for item in one.items if is_trained_on(item.kind)]
-        taught = {item.case for item in items if learned is None or set(names_of(item.kind)) & set(learned)}
+        taught = {item.case for item in items if learned is None or is_named(item.kind, learned)}
         if taught and len(taught) < len(study.cases):
             yield f"{len(study.cases) - len(taught)} of {len(study.cases)} cases have no mask that is learned from"
 

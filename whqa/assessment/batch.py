@@ -51,7 +51,7 @@ from whqa.assessment.pipeline import assess
 from whqa.assessment.writing import write_assessment
 from whqa.contract.quality_json import Assessment
 from whqa.errors import InputError, plain_messages
-from whqa.files import write_json, write_text
+from whqa.files import printable, write_json, write_text
 from whqa.parallel import in_processes
 from whqa.process import cpus, memory_gib
 from whqa.results.correction_time import CorrectionTime
@@ -220,6 +220,5 @@ def _judged_or_kept(asked: _Asked, loaded: Callable[[], TrainedRun], judge: Judg
 
 def _failed(case: BatchCase, line: str) -> BatchCase:
     text = f"whqa assess: {case.name}: {line}"
-    # names come from files, and a terminal obeys what is not printable
-    print("".join(c if c.isprintable() else "?" for c in text), file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
     return replace(case, error=line, report=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whqa.errors import InputError
+from whqa.files import printable
 
 if TYPE_CHECKING:
     from whqa.assessment.batch_case import AssessOptions, BatchCase
@@ -278,7 +279,7 @@ def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Assess
     told = [*quality["verdict"]["reasons"], *(f"unfamiliar: {s['message']}" for s in quality["out_of_distribution"])]
     told += [f"warning: {w}" for w in quality["warnings"] if w not in quality["verdict"]["reasons"]]
     for line in told:
-        print(f"  {_printable(line)}")
+        print(f"  {printable(line)}")
     if truth is not None:
         print(said_and_true(assessment, truth))
     print(out / (REPORT if settings.report else QUALITY))
@@ -315,18 +316,13 @@ def exit_code(fail_on: str | None, judged: Sequence[tuple[str, Mapping[str, Any]
         return 0
     told = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
     line = f"whqa assess: --fail-on {fail_on}: {len(names)} of {len(judged)} mask(s): {told}"
-    print(_printable(line), file=sys.stderr)
+    print(printable(line), file=sys.stderr)
     return EXIT_DECISION
-
-
-def _printable(text: str) -> str:
-    """Names come from files, and a terminal obeys what is not printable."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _line(name: str, quality: Mapping[str, Any]) -> str:
     text = f"{name}: {quality['verdict']['decision']}, {_heart(quality['qi']['heart'])}"
-    return _printable(text)
+    return printable(text)
 
 
 def _heart(heart: Mapping[str, Any]) -> str:

@@ -29,8 +29,8 @@ from whqa.masks.plan import (
     MASK_KINDS,
     is_as_delivered,
     is_delivered,
+    is_named,
     is_trained_on,
-    names_of,
     refuse_unlearnable,
     refuse_untestable,
 )
@@ -143,20 +143,21 @@ class WholeHeartDataModule(pl.LightningDataModule):
         # the calibration must not know kinds that nothing was learned from either
         self.train_items = _learned(self._items(self.train_cases), train_kinds)
         self.val_items = _learned(self._items(self.val_cases), train_kinds)
-        self._refuse_bare_validation(train_kinds)
+        self._refuse_unlearned(train_kinds)
         self.test_items = _tested(self._items(self.test_cases), test_kinds)
 
-    def _refuse_bare_validation(self, train_kinds: Sequence[str] | None) -> None:
-        """Kinds that there are not; and what is calibrated on held-back cases wants a mask of one."""
-        if self.masks is not None:
-            refuse_unlearnable(dict.fromkeys(kind for _, kind in self.masks), train_kinds)
-        if self.masks is not None and (not self.train_items or (self.val_cases and not self.val_items)):
-            which = "held-back" if self.train_items else "training"
-            raise InputError(
-                f"errormap.train_kinds={None if train_kinds is None else list(train_kinds)}: none of the {which} cases "
-                f"({', '.join(self.val_cases[:3] if self.train_items else self.train_cases[:3])} ...) has such a mask; "
-                "add masks of them, or learn from further kinds"
-            )
+    def _refuse_unlearned(self, train_kinds: Sequence[str] | None) -> None:
+        """Whether there are masks of the kinds, of training cases and of those that the calibration holds back."""
+        if self.masks is None:
+            return
+        refuse_unlearnable(dict.fromkeys(kind for _, kind in self.masks), train_kinds)
+        parts = (("training", self.train_cases, self.train_items), ("held-back", self.val_cases, self.val_items))
+        for which, cases, items in parts:
+            if cases and not items:
+                raise InputError(
+                    f"errormap.train_kinds={None if train_kinds is None else list(train_kinds)}: none of the {which} "
+                    f"cases ({', '.join(cases[:3])} ...) has such a mask; add some, or learn from further kinds"
+                )
 
     @classmethod
     def of_cohort(
@@ -326,14 +327,15 @@ class WholeHeartDataModule(pl.LightningDataModule):
 def _learned(items: Sequence[Item], kinds: Sequence[str] | None) -> list[Item]:
     """The items whose masks may be learned from, of these kinds; None is all of them."""
     allowed = [item for item in items if is_trained_on(item[1])]
-    return allowed if kinds is None else [item for item in allowed if not set(names_of(item[1])).isdisjoint(kinds)]
+    return allowed if kinds is None else [item for item in allowed if is_named(item[1], kinds)]
 
 
 def _tested(items: Sequence[Item], kinds: Sequence[str] | None) -> list[Item]:
     """The items whose masks are judged: of these kinds, None is all of them, and of all programs."""
     if kinds is None:
         return list(items)
-    chosen = [item for item in items if item[1] not in MASK_KINDS or not set(names_of(item[1])).isdisjoint(kinds)]
+    chosen = [item for item in items if item[1] not in MASK_KINDS or is_named(item[1], kinds)]
+    # a kind that a network has no masks of (side outputs) may be named beside others
     refuse_untestable(MASK_KINDS if chosen or not items else [kind for _, kind in items], kinds)
     return chosen
 

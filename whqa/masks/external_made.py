@@ -124,12 +124,12 @@ def _tasks(
     for case in dict.fromkeys(item.case for one in bases for item in one.items):
         there = [(item, one.digests) for one in bases for item in one.items if item.case == case]
         told = [(one.opinions[case], one.digests[f"{case}/{OPINION}"]) for one in bases if case in one.opinions]
-        opinion, *said = told[0] if told else (None,)
+        heard, *said = told[0] if told else (None,)
         base, digests = there[int(np.random.default_rng((seed, zlib.crc32(case.encode()))).integers(len(there)))]
         fold, prepared = folds.fold_of(case), cases[case]
         followed = [code, prepared.directory.name, digests[f"{case}/{base.kind}"], base.unseen, fold, seed]
         text = json.dumps([*followed, list(structures), *said])
-        yield _Task(base, opinion, prepared, fold, hashlib.sha256(text.encode()).hexdigest()[:16])
+        yield _Task(base, heard, prepared, fold, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 def _code() -> Iterator[Path]:

@@ -176,6 +176,11 @@ def names_of(kind: str) -> tuple[str, ...]:
     return family(kind), without_number(kind), kind
 
 
+def is_named(kind: str, names: Collection[str]) -> bool:
+    """Whether one of the names stands for the kind."""
+    return not set(names_of(kind)).isdisjoint(names)
+
+
 def refuse_unlearnable(there: Collection[str], train_kinds: Collection[str] | None) -> None:
     """Whether masks of these kinds can be learned from as `errormap.train_kinds` says; None takes all.
 

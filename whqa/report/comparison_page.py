@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from whqa.contract.comparison_json import ChangedNumber, ComparedAssessments
+from whqa.files import printable
 from whqa.report.html import render
 from whqa.report.wording import BADGES, HEADLINES, listed, time_words
 
@@ -76,4 +77,4 @@ def comparison_table(found: ComparedAssessments) -> Table:
 
 def _plain(text: str) -> str:
     """A terminal obeys what is not printable, rich what stands in brackets."""
-    return escape("".join(c if c.isprintable() else "?" for c in text))
+    return escape(printable(text))

@@ -20,6 +20,7 @@ from whqa.data.dicom.dicom_slices import Slice, SliceStack, stacked
 from whqa.data.dicom.functional_groups import frame_group, planes
 from whqa.data.formats.volume_files import Volume, convert_dicom
 from whqa.errors import InputError
+from whqa.files import printable
 
 # SOP classes by their names in the standard.
 _IMAGES = {
@@ -175,7 +176,7 @@ def _handle(series: _Series, others: Sequence[_Series]) -> str:
 
 def _called(series: _Series) -> str:
     header = series.first
-    text = "".join(c if c.isprintable() else "?" for c in str(header.get("SeriesDescription", "")))[:60]
+    text = printable(str(header.get("SeriesDescription", "")))[:60]
     count = int(header.get("NumberOfFrames") or 1) if len(series.files) == 1 else len(series.files)
     words = [str(header.get("Modality", "")), f'"{text}"' if text else "", f"{count} slice(s)"]
     return " ".join(filter(None, words))
