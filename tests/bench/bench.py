@@ -19,7 +19,7 @@ from rich.table import Table
 from steps import machine
 
 PARTS = (
-    *("commands", "steps", "waiting", "beside", "tiles", "case_metrics", "assessing"),
+    *("commands", "steps", "waiting", "beside", "volumes", "tiles", "case_metrics", "assessing"),
     *("preparing", "interpolation", "loading", "parts"),
 )
 

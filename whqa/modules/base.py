@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from whqa.modules.inference import forward_volume
+from whqa.modules.onednn import convolutions_of
 from whqa.modules.training_settings import OptimiserSettings
 
 Loss = Callable[[Tensor, Any], Tensor]
@@ -111,7 +112,9 @@ class DeepSupervisionModule(nn.Module):
 
     def forward(self, inputs_BCDHW: Tensor) -> list[Tensor]:
         """Logits [final, side1, ...] of a patch."""
-        outputs: list[Tensor] = self.network(self._laid_out(inputs_BCDHW))
+        laid_out = self._laid_out(inputs_BCDHW)
+        with convolutions_of(laid_out):
+            outputs: list[Tensor] = self.network(laid_out)
         return outputs
 
     def _laid_out(self, inputs_BCDHW: Tensor) -> Tensor:
@@ -120,4 +123,6 @@ class DeepSupervisionModule(nn.Module):
 
     def forward_volume(self, inputs_BCDHW: Tensor, sides: bool = False) -> list[Tensor]:
         """Logits [final], with `sides` [final, side1, ...], float32, of a whole volume of any size."""
-        return forward_volume(self.network, self._laid_out(inputs_BCDHW), self.max_voxels, sides=sides)
+        laid_out = self._laid_out(inputs_BCDHW)
+        with convolutions_of(laid_out):
+            return forward_volume(self.network, laid_out, self.max_voxels, sides=sides)
