@@ -33,6 +33,7 @@ def answer(words: list[str], folder: Path) -> tuple[int, str, str]:
         (["cv", "experiment=demo", "segmenter.stepz=3"], "did you mean 'segmenter.steps'?"),
         (["cv", "experiment=demo", "--jobs", "0"], "must be at least 1"),
         (["summarize", "runs/demo", "--reports", "-1"], "must be at least 0"),
+        (["export", "runs/demo", "-o", "models/"], "e.g. -o models/model.whqa"),
         (["summarize", "nowhere"], "`whqa cv experiment=...` makes one"),
         (["status", "nowhere"], "`whqa cv experiment=...` makes one"),
         (["assess", "a.nii.gz", "a.nii.gz", "--model", "nowhere", "-o", "out"], "`make demo` makes runs/demo"),

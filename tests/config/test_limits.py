@@ -103,6 +103,7 @@ def test_every_key_refuses_what_it_cannot_be(group: str) -> None:
         (["augmentation.scale=0.99"], "augmentation.scale=0.99: must be between 0 and 0.9"),
         (["segmenter.warmup=1"], "segmenter.warmup=1.0: must be at least 0 and below 1"),
         (["network.width=1000000000"], "network.width=1000000000: must be between 1 and 4096"),
+        (["errormap.batch_size=1000000000"], "errormap.batch_size=1000000000: must be between 1 and 4096"),
         (["folds=1000000000"], "folds=1000000000: must be between 2 and 1000"),
         (["trainer.devices=1000000000"], "trainer.devices=1000000000: must be at most 256"),
         (["trainer.precision=64-true"], "trainer.precision=64-true: must be one of 32-true, 32, bf16-mixed"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from whqa.cli.cache_text import readable
@@ -12,7 +13,7 @@ from whqa.errors import InputError
 def add_export_command(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; sets `run(options, overrides) -> exit code`."""
     parser.add_argument("directory", metavar="RUN", type=Path, help="a finished run, e.g. runs/demo")
-    parser.add_argument("-o", "--out", type=Path, metavar="FILE", required=True, help="the model file to write")
+    parser.add_argument("-o", "--out", metavar="FILE", required=True, help="the model file to write")
     parser.add_argument(
         "--with-cases", action="store_true", help="keep the names of cases and patients (default: numbers)"
     )
@@ -32,6 +33,9 @@ def add_export_command(parser: argparse.ArgumentParser) -> None:
 def _export(options: argparse.Namespace, overrides: list[str]) -> int:
     from whqa.results.run_folds import folds_of_model
 
+    if options.out.endswith(os.sep) and not options.to_onnx:
+        raise InputError(f"-o {options.out}: is a folder; name the model file in it, e.g. -o {options.out}model.whqa")
+    options.out = Path(options.out)
     n_folds = len(folds_of_model(options.directory)["folds"])
     # a wrong folder is met before torch is imported
     if options.to_onnx:

@@ -117,12 +117,13 @@ class _AtMost:
 _Limit = _Number | _Several | _OneOf | _Triples | _Word | _AtMost
 # Each takes a third of a gigabyte.
 _MOST_PROCESSES = 256
+# Patches: of 16^3, in bf16, already some 15 GB of features.
+_LARGEST_BATCH = 4096
 _COUNT, _SHARE, _LENGTH = _Number(1), _Number(0, 1), _Number(1e-3, 1e6)
 # Of both stages; beyond the upper ends nothing is learnt, and numbers overflow.
 _OF_STAGES: dict[str, _Limit] = {
-    **dict.fromkeys(
-        ("steps", "steps_per_epoch", "batch_size", "validate_every", "max_voxels", "baseline_masks"), _COUNT
-    ),
+    **dict.fromkeys(("steps", "steps_per_epoch", "validate_every", "max_voxels", "baseline_masks"), _COUNT),
+    "batch_size": _Number(1, _LARGEST_BATCH),
     "overlays": _Number(0),
     "num_workers": _Number(0, _MOST_PROCESSES),
     "learning_rate": _Number(1e-12, 10),
