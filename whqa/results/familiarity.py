@@ -4,10 +4,10 @@ Every run keeps `errormap/<fold>/features.csv`: the numbers of `whqa.results.fea
 mask of a segmenter that never saw the case, and with its reference. A number is unfamiliar where it lies outside of
 Tukey's outer fences of the run's own cases, more than 3 interquartile ranges beyond the quartiles (Exploratory Data
 Analysis, 1977, ch. 2): for a normal distribution that happens to one number in 400,000. The fences reach at least as
-far as the central 95 % of the cases, so that a minority with another protocol is known, and at least from the masks to
-the references, so that a mask better than those of the run's own segmenters is known too. Sizes, counts and spacings
-are compared on a logarithmic scale. Cohorts in which all scans are alike have an interquartile range of 0; each kind of
-number has a least one.
+far as the cases but for 2.5 % of them on either side (of fewer than 40: but for one), so that a minority with another
+protocol is known, and at least from the masks to the references, so that a mask better than those of the run's own
+segmenters is known too. Sizes, counts and spacings are compared on a logarithmic scale. Cohorts in which all scans are
+alike have an interquartile range of 0; each kind of number has a least one.
 """
 
 from __future__ import annotations
