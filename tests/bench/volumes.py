@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from whqa.modules.onednn import convolutions_of
+from whqa.modules.convolutions import convolutions_of
 from whqa.networks.voxresnet import VoxResNet
 
 EDGES, INPUTS, REPEATS = (40, 45, 56, 80), (1, 32), 5

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from whqa.modules.convolutions import convolutions_of
 from whqa.modules.inference import forward_volume
-from whqa.modules.onednn import convolutions_of
 from whqa.modules.training_settings import OptimiserSettings
 
 Loss = Callable[[Tensor, Any], Tensor]

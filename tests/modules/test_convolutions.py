@@ -1,4 +1,4 @@
-"""A single float32 volume goes through oneDNN's convolutions, with the numbers of PyTorch's own."""
+"""Convolutions on a CPU: as fast as oneDNN for a single float32 volume, with gradients that are right in bf16."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from whqa.modules.onednn import convolutions_of
+from whqa.modules.convolutions import convolutions_of
 from whqa.modules.segmenter import SegmenterModule
 from whqa.networks.voxresnet import VoxResNet
 
@@ -106,3 +106,38 @@ def test_a_network_of_monai_too() -> None:
         with convolutions_of(image):
             found = network(image)
     torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(1, 3, 4), (2, 2, 2), (2, 4, 8), (2, 8, 5), (3, 2, 2), (4, 2, 2)])
+@pytest.mark.parametrize("channels", [1, 4, 16, 32])
+def test_gradients_in_bf16_are_those_of_float32_for_every_size(size: tuple[int, int, int], channels: int) -> None:
+    torch.manual_seed(0)
+    # what oneDNN leaves unwritten shows
+    junk = [torch.full((n,), float("nan")) for n in (500, 5000, 50000, 200000)]
+    del junk
+    layer, image = nn.Conv3d(channels, 16, 3, padding=1), torch.randn(2, channels, *size)
+    exact = copy.deepcopy(layer)
+    with torch.autocast("cpu", torch.bfloat16), convolutions_of(image):
+        found = layer(image)
+    assert found.dtype == torch.bfloat16
+    found.float().square().sum().backward()
+    exact(image).square().sum().backward()
+    for mine, wanted in zip(layer.parameters(), exact.parameters(), strict=True):
+        assert mine.grad is not None
+        assert wanted.grad is not None
+        assert float((mine.grad - wanted.grad).abs().max()) < 0.05 * float(wanted.grad.abs().max())
+
+
+def test_the_smallest_patch_of_a_network_learns_in_bf16_as_in_float32() -> None:
+    image = torch.randn(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    grads = []
+    for bf16 in (True, False):
+        torch.manual_seed(0)
+        module = SegmenterModule(VoxResNet(1, 4, width=8), total_steps=1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            final = module(image)[0]
+        final.float().square().mean().backward()
+        weights = (p.grad for p in module.network.stages[-1].parameters() if p.grad is not None and p.ndim == 5)
+        grads.append(torch.cat([gradient.flatten() for gradient in weights]))
+    # as of patches of 24 and 32; 0.73 to 0.80 where oneDNN's stood
+    assert float(torch.cosine_similarity(*grads, dim=0)) > 0.87
