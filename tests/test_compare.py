@@ -70,6 +70,24 @@ def test_a_difference_is_that_of_judges_not_of_masks(two: tuple[Path, Path]) -> 
     assert other["error_dice"]["mean"] == pytest.approx(_network(two[1])["error_dice"].loc[:, ["corrupted1"]].mean())
 
 
+def test_masks_that_an_older_version_made_are_not_taken_for_the_same(two: tuple[Path, Path]) -> None:
+    for old in (two[1], two[0]):
+        for path in old.glob("errormap/*/made_from.json"):
+            path.unlink()
+        lead = compare(two)["final"][str(two[1])]["lead"]
+        assert lead["mean"] is None
+        assert "kept no digests" in lead["reason"]
+
+
+def test_other_labels_are_refused(two: tuple[Path, Path]) -> None:
+    for path in two[1].glob("*/*/made_from.json"):
+        record = json.loads(path.read_text())
+        record["cases"]["1004"]["label"] = "another"
+        path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"second: other labels than .*first \(1 case\(s\), such as '1004'\)"):
+        compare(two)
+
+
 def test_the_table_names_experiments_and_signs_differences(two: tuple[Path, Path]) -> None:
     output = io.StringIO()
     found = compare(two)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
@@ -20,7 +22,7 @@ from rich.console import Console
 
 import whqa.cv
 from whqa.config.words import compose_config
-from whqa.cv import Graph, cross_validate, name_failures, plan_runs, work_through
+from whqa.cv import Graph, _Display, cross_validate, name_failures, plan_runs, work_through
 from whqa.errors import InputError
 from whqa.masks.plan import MaskPlan
 from whqa.masks.run_state import noted_failure
@@ -357,3 +359,12 @@ def test_complete_runs_of_other_settings_are_not_taken_for_ones_of_these(
 def test_a_part_of_the_graph_or_several_are_not_a_cross_validation(word: str, command: str) -> None:
     with pytest.raises(InputError, match=f"whqa {command}"):
         cross_validate(["experiment=demo", word], 1, _console())
+
+
+def test_more_than_a_day_is_told_as_days(tmp_path: Path) -> None:
+    runs = [SimpleNamespace(name=str(i), work=1.0, done=0.0, complete=False) for i in range(3)]
+    display = _Display(SimpleNamespace(runs=runs, running={"0"}), Console(file=io.StringIO()))
+    runs[0].done = 0.1
+    display.begun -= 3600
+    # a tenth of one of three in an hour
+    assert re.search(r" left 1 day, (4:59:5\d|5:00:00)  running 0$", display._line())

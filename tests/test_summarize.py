@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 
@@ -44,6 +45,25 @@ def test_no_number_is_cut_in_a_narrow_terminal(run, width):
     shown = summary["methods"]["errormap"]["final"]
     for numbers, digits in ((shown["error_dice"], 3), (shown["volume"]["mae"], 4), (shown["heart"]["mae_constant"], 4)):
         assert f"{numbers['mean']:.{digits}f}" in tables
+
+
+@pytest.mark.parametrize("name", ["C\rR", "C\nN", 'a,"b"', "007"])
+def test_the_joined_table_holds_a_name_as_it_is(tmp_path, write_run, name):
+    run = write_run(tmp_path / "demo", kinds=("final",), hostile=name)
+    summarize(run, Console(file=io.StringIO()))
+    with (run / "cases.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file, strict=True))
+    assert {row["case"] for row in rows} >= {name}
+    assert all(None not in row and None not in row.values() for row in rows)
+
+
+def test_a_structure_that_no_mask_has_is_named(run):
+    for path in run.glob("segmenter/*/cases.csv"):
+        table = pd.read_csv(path, dtype={"case": str})
+        if "dice_lv" in table:
+            table.assign(dice_lv="").to_csv(path, index=False)
+    lv = summarize(run, Console(file=io.StringIO()))["segmentation"]["dice"]["per_structure"]["lv"]
+    assert lv["reason"] == "no final mask has a value of dice_lv"
 
 
 def test_a_run_behind_a_link_has_the_name_of_the_link(run, tmp_path):

@@ -23,7 +23,7 @@ from whqa.config.run_config import refuse_mixed_settings
 from whqa.contract.entries import Entry
 from whqa.errors import InputError
 from whqa.files import as_named
-from whqa.masks.made_from import judged_digests, mask_digest, runs_begun
+from whqa.masks.made_from import judged_digests, mask_digest, read_made_from, runs_begun
 from whqa.report.numbers import show_entry, show_interval
 from whqa.report.terminal import print_columns
 from whqa.results.breakdown import correction_numbers, expected_dice_mae
@@ -43,6 +43,7 @@ _NUMBERS: tuple[_Number, ...] = (
 """Of the columns: head, entry, digits and whether with a sign."""
 _NOT_JUDGED = "it judged no such mask"
 _OTHER_MASKS = "its masks are others than the first's: a difference would be one of the masks"
+_UNKNOWN_MASKS = "an older version made one of both, which kept no digests: nobody knows whether the masks are the same"
 _MASK = "mask_digest"
 
 
@@ -91,6 +92,7 @@ def compare(directories: Sequence[Path]) -> Comparison:
     for path, found in zip(directories, tables, strict=True):
         refuse_mixed_settings(runs_begun(path))
         _refuse_other_folds(directories[0], tables[0], path, found)
+        _refuse_other_labels(directories[0], path)
     rows = [_judged(path, one) for path, one in zip(directories, tables, strict=True)]
     parts = dict.fromkeys(chain.from_iterable(one.views for one in tables))
     return {
@@ -159,8 +161,11 @@ def _lead(first: pd.DataFrame, rows: pd.DataFrame) -> Entry:
     names = ("case", "mask_kind", _MASK)
     of_first = {(case, kind): mask for case, kind, mask in zip(*(first[name] for name in names), strict=True)}
     of_rows = zip(*(rows[name] for name in names), strict=True)
-    same = [of_first.get((case, kind), mask) == mask for case, kind, mask in of_rows]
-    return paired_lead(first, rows[same]) if any(same) else entry_of(float("nan"), None, _OTHER_MASKS)
+    both = [(mask, of_first.get((case, kind), mask)) for case, kind, mask in of_rows]
+    same = [bool(mask) and mask == other for mask, other in both]
+    unknown = not all(mask and other for mask, other in both)
+    why = _UNKNOWN_MASKS if unknown else _OTHER_MASKS
+    return paired_lead(first, rows[same]) if any(same) else entry_of(float("nan"), None, why)
 
 
 def _refuse_other_folds(first: Path, of_first: RunTables, path: Path, found: RunTables) -> None:
@@ -169,6 +174,24 @@ def _refuse_other_folds(first: Path, of_first: RunTables, path: Path, found: Run
             raise InputError(
                 f"{path}: other {what} than {first}; compare experiments of one cohort, with the same folds and seed"
             )
+
+
+def _refuse_other_labels(first: Path, path: Path) -> None:
+    """The same mask has other errors against another truth."""
+    of_first, found = (_labels(directory) for directory in (first, path))
+    other = [case for case in of_first.keys() & found.keys() if of_first[case] != found[case]]
+    if other:
+        raise InputError(
+            f"{path}: other labels than {first} ({len(other)} case(s), such as {min(other)!r}); train both again on "
+            "the same data"
+        )
+
+
+def _labels(directory: Path) -> dict[str, dict[str, int | str]]:
+    """Case -> digests of its label or of its parts; nothing where an older version made the run."""
+    record = read_made_from(directory / "errormap" / "0")
+    cases = {} if record is None else record.cases
+    return {case: {key: v for key, v in known.items() if key.startswith("label")} for case, known in cases.items()}
 
 
 def _cell(entry: Entry, digits: int, signed: bool = False) -> str:

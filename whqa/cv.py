@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -352,7 +353,7 @@ class _Display:
     def _line(self) -> str:
         done, elapsed = self._done(), time.monotonic() - self.begun
         speed = (done - self.at_begin) / elapsed if elapsed > 0 else 0.0
-        left = time.strftime("%H:%M:%S", time.gmtime((self.total - done) / speed)) if speed > 0 else "--:--:--"
+        left = timedelta(seconds=round((self.total - done) / speed)) if speed > 0 else "--:--:--"
         complete = sum(r.complete for r in self.graph.runs)
         now = ", ".join(sorted(self.graph.running)) or "nothing"
         return f"{100 * done / self.total:3.0f} %  {complete}/{len(self.graph.runs)} runs  left {left}  running {now}"

@@ -138,6 +138,10 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
         writer.writerows({k: _text(v) for k, v in row.items()} for row in rows)
 
 
+ONLY_EMPTY_IS_MISSING: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
+"""For pandas, which else takes a patient called NA for a missing value of a table by `write_rows`."""
+
+
 def _text(value: Any) -> Any:
     if isinstance(value, float | np.floating):
         return "" if np.isnan(value) else f"{value:.9g}"

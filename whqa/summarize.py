@@ -91,7 +91,8 @@ def summarize(run_dir: Path, console: Console | None = None, mixed: bool = False
         summary["mixed"] = differing
     page = render_page(tables, summary, run_dir)
     with atomic_path(run_dir / "cases.csv") as temporary:
-        tables.text.to_csv(temporary, index=False, lineterminator="\n")
+        # as the folds' tables end their lines: a carriage return within a name is quoted then
+        tables.text.to_csv(temporary, index=False, lineterminator="\r\n")
     write_json(run_dir / "summary.json", summary)
     write_text(run_dir / "summary.html", page)
     _print(summary, run_dir, console or Console())

@@ -72,3 +72,14 @@ def test_the_runs_of_an_experiment_are_summed_and_damaged_logs_left_out(tmp_path
     (runs[2] / SECONDS).write_text("{")
     line = time_spent(runs)
     assert line.startswith("200 s in all runs: start 10 %, training 50 %")
+
+
+def test_a_run_that_points_of_a_sweep_share_counts_once(tmp_path: Path) -> None:
+    text = json.dumps({phase: {"wall": 10.0, "cpu": 1.0} for phase in PHASES})
+    runs = [tmp_path / point / "segmenter" / fold for point in ("a", "b") for fold in ("0", "1")]
+    for run in runs:
+        run.mkdir(parents=True)
+        (run / SECONDS).write_text(text)
+    assert time_spent(runs).startswith(f"{20 * len(PHASES)} s in all runs")
+    (runs[-1] / SECONDS).write_text(text.replace("10.0", "10.5"))
+    assert time_spent(runs).startswith(f"{30.5 * len(PHASES):.0f} s in all runs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable
@@ -62,6 +63,22 @@ def test_the_summary_run_holds_all_numbers(
     (media,) = run.logged
     assert {"cases", "page", "risk_coverage/final", "qi_accuracy/all_heart"} <= set(media)
     assert len(media["cases"].data) == len(pd.read_csv(directory / "cases.csv"))
+
+
+def test_folds_that_differ_are_logged_where_they_were_put_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_run: Callable[..., Path]
+) -> None:
+    directory, run = write_run(tmp_path / "demo", n_cases=8), _Run()
+    for path in directory.glob("*/1/made_from.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"cases": {c: {**k, "label": "x"} for c, k in record["cases"].items()}}))
+    with Path("/dev/null").open("w") as nowhere:
+        summary = whqa.summarize.summarize(directory, Console(file=nowhere), mixed=True)
+    assert "mixed" in summary
+    monkeypatch.setattr(wandb, "init", lambda **settings: run)
+    log_summary(directory, summary, project="p", mode="offline", entity="somebody")
+    assert run.summary["final/errormap/error_dice"] == summary["methods"]["errormap"]["final"]["error_dice"]["mean"]
+    assert len(run.logged) == 1
 
 
 def test_headline_numbers_of_a_small_summary() -> None:

@@ -76,6 +76,21 @@ def test_correction_helps_only_where_its_interval_says_so(summary, ends, badge):
     assert found.badge[1] == badge
 
 
+@pytest.mark.parametrize(
+    ("mine", "theirs", "words"),
+    [
+        (_entry(0.6), _entry(0.5), "ahead, of too few patients for intervals"),
+        (_entry(0.4, 0.3, 0.5), _entry(0.5), "behind, of too few patients for intervals"),
+        (_entry(0.5, 0.4, 0.6), _entry(0.5, 0.4, 0.6), "as good"),
+    ],
+)
+def test_what_cannot_be_told_apart_is_not_called_overlapping(summary, mine, theirs, words):
+    del summary["methods"]["constant"]
+    summary["methods"]["errormap"]["final"]["error_dice"] = mine
+    summary["methods"]["entropy"]["final"]["error_dice"] = theirs
+    assert _of(summary, "error Dice").badge == ("watch", words)
+
+
 def test_intervals_are_shown_where_they_were_measured(summary):
     assert not [tile for tile in tiles(summary, "final") if "hold the truth" in tile.label]
     summary["intervals"] = {"confidence": 0.9, "final": {"acc_volume": {"coverage": _entry(0.893, 0.85, 0.94)}}}

@@ -115,3 +115,10 @@ def test_expected_dice_is_off_by_its_distance_from_dice(rows):
     assert found["expected_dice_mae"]["mean"] == pytest.approx(np.mean(each))
     none = breakdown(rows, STRUCTURES)["expected_dice_mae"]
     assert (none["mean"], none["reason"]) == (None, "the method expects no Dice")
+
+
+def test_a_structure_that_is_nowhere_says_so(rows):
+    found = breakdown(rows.assign(dice_lv=np.nan, dice_lv_corrected=np.nan), STRUCTURES)["by_structure"]
+    reasons = {found["lv"][name]["reason"] for name in ("dice_before", "dice_after", "gain", "expected_dice_mae")}
+    assert reasons == {"no judged mask and no reference has this structure"}
+    assert found["rv"]["gain"]["mean"] is not None

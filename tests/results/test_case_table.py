@@ -96,3 +96,17 @@ def test_a_damaged_table_is_named(tmp_path, write_run, column):
     pd.read_csv(path).drop(columns=column).to_csv(path, index=False)
     with pytest.raises(InputError, match=r"errormap/1/cases\.csv: not readable as a case table"):
         case_table(run, [1], STRUCTURES)
+
+
+def test_names_that_pandas_takes_for_nothing_are_names(tmp_path, write_run):
+    run = write_run(tmp_path / "demo", kinds=("final",))
+    path = run / "errormap" / "1" / "cases.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    names = dict(zip(sorted(set(table["case"])), ("NA", "nan", "null", "None"), strict=False))
+    renamed = table.assign(case=table["case"].map(names), patient=table["case"].map(names), mask_kind="n/a")
+    renamed.to_csv(path, index=False)
+    found = case_table(run, [1], STRUCTURES)
+    assert set(found["case"]) == set(names.values())
+    assert set(found["patient"]) == set(names.values())
+    assert set(found["mask_kind"]) == {"n/a"}
+    assert found["qi_heart"].dtype == float

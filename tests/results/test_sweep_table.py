@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,14 @@ def test_where_nothing_can_be_compared_nothing_is_sorted(
     points, chosen_by, why = _points(done)
     assert (chosen_by, [point["name"] for point in points]) == (None, ["a", "b"])
     assert "no validation number compares them" in why
+
+
+def test_numbers_of_other_held_back_cases_sort_nothing(finished: Callable[..., PointRows]) -> None:
+    done = {"a": finished("a", dice=0.7, masks="a"), "b": finished("b", dice=0.9, masks="b")}
+    fewer = done["b"].segmenter_validation.iloc[1:]
+    points, chosen_by, why = _points({**done, "b": replace(done["b"], segmenter_validation=fewer)})
+    assert (chosen_by, [point["name"] for point in points]) == (None, ["a", "b"])
+    assert "hold other training cases back" in why
 
 
 def test_failed_points_come_last_with_their_reason(finished: Callable[..., PointRows]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -75,5 +77,47 @@ def test_what_is_not_finished_is_refused_in_a_line(tmp_path: Path, sweep: Path, 
         write_evidence(tmp_path)
     (sweep / POINTS[0] / "summary.json").unlink()
     with pytest.raises(InputError, match=r"summary\.json: .*whqa summarize .*all_rivals") as caught:
+        write_evidence(sweep)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_folds_that_changed_since_the_summary_are_refused(tmp_path: Path, experiment: Path) -> None:
+    run = shutil.copytree(experiment, tmp_path / "demo")
+    path = run / "errormap" / "1" / "cases.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table.loc[0, "qi_volume"] = "0.5"
+    table.to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"cases\.csv: .*have changed since.*whqa summarize .*demo` writes it again"):
+        write_evidence(run)
+    summarize(run, Console(file=io.StringIO()))
+    assert write_evidence(run).is_file()
+
+
+def _differing(experiment: Path, to: Path) -> Path:
+    run = shutil.copytree(experiment, to)
+    for k in range(3):
+        settings = {"stage": "errormap", "fold": str(k), "data": {"n": 12}, "preprocess": {"a": 1}, "network": {"b": 1}}
+        settings["errormap"] = {"steps": 100 + (k == 2)}
+        (run / "errormap" / str(k) / "config.yaml").write_text(json.dumps(settings))
+    return run
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_folds_that_differ_are_put_together_only_where_the_summary_says_so(tmp_path: Path, experiment: Path) -> None:
+    run = _differing(experiment, tmp_path / "demo")
+    with pytest.raises(InputError, match=r"errormap/2 have other settings than the other runs \(errormap\.steps"):
+        write_evidence(run)
+    summarize(run, Console(file=io.StringIO()), mixed=True)
+    text = write_evidence(run).read_text()
+    assert "Folds that differ were put together: " in text
+    assert "errormap.steps" in text
+
+
+@pytest.mark.parametrize(("name", "what"), [("sweep.json", "a sweep"), (f"{POINTS[0]}/summary.json", "a summary")])
+@pytest.mark.parametrize("text", ["{}", "[]", "3"])
+def test_what_is_no_record_of_ours_is_one_line(sweep: Path, name: str, what: str, text: str) -> None:
+    (sweep / name).write_text(text)
+    with pytest.raises(InputError, match=f"{re.escape(name)}: not readable as {what} .*writes it again") as caught:
         write_evidence(sweep)
     assert "\n" not in str(caught.value)

@@ -85,12 +85,20 @@ class ClockPhases(pl.Callback):
 
 
 def time_spent(run_dirs: Iterable[Path]) -> str:
-    """One line on the runs that have a seconds.json: their wall seconds in sum, and the share of every phase."""
+    """One line on the runs that have a seconds.json: their wall seconds in sum, and the share of every phase.
+
+    A run that several points of a sweep share lies in each of them, and counts once.
+    """
     total = dict.fromkeys(PHASES, 0.0)
+    counted = set()
     for run_dir in run_dirs:
         # a log, of no matter what it holds
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            told = json.loads((run_dir / SECONDS).read_text())
+            text = (run_dir / SECONDS).read_text()
+            told, run = json.loads(text), (run_dir.parent.name, run_dir.name, text)
+            if run in counted:
+                continue
+            counted.add(run)
             for phase in PHASES:
                 total[phase] += float(told[phase]["wall"])
     everything = sum(total.values())

@@ -91,7 +91,7 @@ def _media(experiment_dir: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     from whqa.results.summary_entry import shown_views
     from whqa.results.tables import read_run, view
 
-    tables = read_run(experiment_dir)
+    tables = read_run(experiment_dir, mixed="mixed" in summary)
     media = {
         "cases": wandb_table(tables.judged),
         "page": require_wandb().Html(str(experiment_dir / "summary.html"), inject=False),

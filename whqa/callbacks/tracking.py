@@ -18,6 +18,7 @@ from whqa.callbacks.mirror import spared
 from whqa.callbacks.ranks import gather_by_index
 from whqa.callbacks.wandb_run import wandb_figure, wandb_table
 from whqa.config.wandb_settings import require_wandb
+from whqa.files import ONLY_EMPTY_IS_MISSING
 from whqa.modules.segmenter import Segmented
 from whqa.modules.volume_batches import spacing_of
 from whqa.quality import ErrorPrediction
@@ -164,7 +165,7 @@ def _case_media(path: Path) -> dict[str, Any]:
     from whqa.report.figures import scatter_figure
 
     wandb = require_wandb()
-    rows = pd.read_csv(path, dtype={"case": str, "patient": str, "segmenter": str})
+    rows = pd.read_csv(path, dtype={"case": str, "patient": str, "segmenter": str}, **ONLY_EMPTY_IS_MISSING)
     found: dict[str, Any] = {"test/cases": wandb_table(rows)}
     for region in ("volume", "heart") if "method" in rows else ():
         found[f"test/qi_accuracy_{region}"] = wandb_figure(scatter_figure(rows, region))

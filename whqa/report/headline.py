@@ -64,12 +64,18 @@ def _compared(methods: Mapping[str, Mapping[str, Any]], part: str, path: str, la
     best = max(rivals, key=lambda name: rank(rivals[name]["mean"], path))
     theirs = rivals[best]
     beside = f"best other method: {best} {cell(theirs, digits).text}"
-    ahead = rank(mine["mean"], path) > rank(theirs["mean"], path)
+    own_rank, best_rank = (rank(entry["mean"], path) for entry in (mine, theirs))
+    ahead = own_rank > best_rank
     if _apart(mine["ci95"], theirs["ci95"]):
         return HeadlineTile(
             label, shown.text, shown.interval, beside, ("good", "ahead") if ahead else ("bad", "behind")
         )
-    words = f"{'ahead' if ahead else 'behind'}, but intervals overlap"
+    if own_rank == best_rank:
+        words = "as good"
+    elif mine["ci95"] is None or theirs["ci95"] is None:
+        words = f"{'ahead' if ahead else 'behind'}, of too few patients for intervals"
+    else:
+        words = f"{'ahead' if ahead else 'behind'}, but intervals overlap"
     return HeadlineTile(label, shown.text, shown.interval, beside, ("watch", words))
 
 

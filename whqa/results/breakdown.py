@@ -16,6 +16,7 @@ from whqa.results.tables import in_order
 
 NO_EXPECTATION = "the method expects no Dice"
 NO_CORRECTION = "the method predicts no labels, so that it corrects nothing"
+_NOWHERE = "no judged mask and no reference has this structure"
 
 
 def breakdown(rows: pd.DataFrame, structures: Sequence[str]) -> Breakdown:
@@ -108,15 +109,16 @@ def expected_dice_mae(rows: pd.DataFrame, structures: Sequence[str]) -> Entry:
 
 def _structure_numbers(rows: pd.DataFrame, key: str) -> StructureNumbers:
     before, after = rows[f"dice_{key}"], _corrected(rows, key)
+    nowhere = _NOWHERE if len(rows) and before.isna().all() else None
     error_dice = rows.get(f"error_dice_{key}", pd.Series(float("nan"), index=rows.index)).astype(float)
     absent = "no judged mask was measured within this structure; tables of older runs lack the column"
     absent = absent if len(rows) == 0 or rows["error_dice"].notna().any() else NO_MAP
     return {
-        "error_dice": mean_entry(error_dice, rows["patient"], absent),
-        "dice_before": mean_entry(before.where(after.notna()), rows["patient"], NO_CORRECTION),
-        "dice_after": mean_entry(after.where(before.notna()), rows["patient"], NO_CORRECTION),
-        "gain": mean_entry(structure_gain(rows, key), rows["patient"], NO_CORRECTION),
-        "expected_dice_mae": mean_entry(expected_dice_gap(rows, key), rows["patient"], NO_EXPECTATION),
+        "error_dice": mean_entry(error_dice, rows["patient"], nowhere or absent),
+        "dice_before": mean_entry(before.where(after.notna()), rows["patient"], nowhere or NO_CORRECTION),
+        "dice_after": mean_entry(after.where(before.notna()), rows["patient"], nowhere or NO_CORRECTION),
+        "gain": mean_entry(structure_gain(rows, key), rows["patient"], nowhere or NO_CORRECTION),
+        "expected_dice_mae": mean_entry(expected_dice_gap(rows, key), rows["patient"], nowhere or NO_EXPECTATION),
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from whqa.files import reading
+from whqa.files import ONLY_EMPTY_IS_MISSING, reading
 from whqa.masks.run_state import made_again
 from whqa.metrics.verdict_row import NETWORK
 from whqa.results.mean_dice import mean_dice, mean_dice_predicted
@@ -34,7 +34,8 @@ def case_table(run_dir: Path, folds: Sequence[int], structures: Sequence[str]) -
 def _network_rows(path: Path) -> pd.DataFrame:
     numbers = ("acc_volume", "qi_volume", "acc_heart", "qi_heart")
     with reading(path, "a case table", made_again(path.parent)):
-        table = pd.read_csv(path, dtype={"case": str, "patient": str, "mask_kind": str})
+        text = {"case": str, "patient": str, "mask_kind": str}
+        table = pd.read_csv(path, dtype=text, **ONLY_EMPTY_IS_MISSING)
         table = table[table["method"] == NETWORK].assign(fold=lambda t: t["fold"].astype(int))
         dice = [c for c in table if str(c).startswith("dice_")]
         if table.empty or table[["case", "patient", "mask_kind"]].isna().any(axis=None):

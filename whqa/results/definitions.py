@@ -23,8 +23,8 @@ DEFINITIONS: dict[str, str] = {
     'Soft QI = 1 - mean(P). Each over a region. Region "volume": '
     'the whole preprocessed crop around the heart. Region "heart": the mask\'s foreground dilated by 10 mm.',
     "PCC, Spearman, MAE": "Pearson and rank correlation of QI with Acc over masks, and the mean of |QI - Acc|. Beside "
-    "each MAE stands that of a constant: the mean Acc of the training masks (of final masks where these are judged, of "
-    "all kinds otherwise). The constant itself varies only between folds, so it has no correlation.",
+    'each MAE stands that of a constant: the mean Acc of the training masks of the kind that is judged, in "all" of '
+    "all kinds. The constant itself varies only between folds, so it has no correlation.",
     "parts": "final: only the segmenter's final masks. augmented: the segmenter's masks of the same images "
     "seen a little differently, or masks drawn from another program's softmax. mixed: the reference with the "
     "segmenter's errors in some regions. corrupted, novel: reference labels and final masks with faults "

@@ -261,7 +261,8 @@ def _unscaled(place: float, family: Family) -> float:
 
 
 def _text(value: float) -> str:
-    if abs(value) >= 1000:
+    # three digits would write the half that is missing to a thousand as 1e+03
+    if abs(value) >= 999.5:
         return f"{value:,.0f}"
     # what sums of binary fractions leave of nothing
     return f"{value:.3g}" if abs(value) > 1e-9 else "0"

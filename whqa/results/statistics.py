@@ -74,10 +74,15 @@ def segmentation_numbers(segmented: pd.DataFrame, structures: tuple[str, ...]) -
     final = segmented[segmented["mask_kind"] == "final"]
 
     def measured(prefix: str) -> PerStructure:
-        reason = f"no final mask has a {prefix}<structure> value" if len(segmented) else "no segmenter was trained"
-        columns = final.reindex(columns=[f"{prefix}{key}" for key in structures])
-        each = {key: mean_entry(columns[f"{prefix}{key}"], final["patient"], reason) for key in structures}
-        return {**mean_entry(columns.mean(axis=1), final["patient"], reason), "per_structure": each}
+        names = {key: f"{prefix}{key}" for key in structures}
+        columns = final.reindex(columns=list(names.values()))
+
+        def entry(values: pd.Series, what: str) -> Entry:
+            reason = f"no final mask has a value of {what}" if len(segmented) else "no segmenter was trained"
+            return mean_entry(values, final["patient"], reason)
+
+        each = {key: entry(columns[name], name) for key, name in names.items()}
+        return {**entry(columns.mean(axis=1), f"{prefix}*"), "per_structure": each}
 
     return {"dice": measured("dice_"), "hd95_mm": measured("hd95_")}
 

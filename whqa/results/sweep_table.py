@@ -40,6 +40,10 @@ _NOTHING = (
     "the points judge other masks of segmenters that are equally good: no validation number compares them, so they "
     "stand in the order of the command"
 )
+_OTHER_CASES = (
+    "the points hold other training cases back, and each number is of its own: none compares them, so they stand in "
+    "the order of the command"
+)
 _FIRST = "it is the first point"
 
 
@@ -115,6 +119,9 @@ def _chosen(
     masks = {name: _masks_of(done[name].validation) for name in names}
     if all(masks[name] == masks[names[0]] for name in names):
         return sorted(names, key=lambda name: -error_dice[name]), "validation.error_dice", _SAME_MASKS
+    held_back = [_masks_of(done[name].segmenter_validation) for name in names]
+    if any(cases != held_back[0] for cases in held_back):
+        return list(names), None, _OTHER_CASES
     if len(set(segmenter_dice.values())) == 1 or not all(map(math.isfinite, segmenter_dice.values())):
         return list(names), None, _NOTHING
     order: list[str] = []

@@ -26,7 +26,7 @@ from whqa.data.formats.volume_files import Volume
 from whqa.data.phantom import phantom_cohort, phantom_of_case
 from whqa.data.preprocess import Preprocess, heart_of, preprocess_image, preprocess_label
 from whqa.errors import InputError
-from whqa.files import write_rows
+from whqa.files import ONLY_EMPTY_IS_MISSING, write_rows
 from whqa.masks.store import read_arrays, stored_mask
 from whqa.metrics.error_detection import error_dice_by_structure
 from whqa.metrics.segmentation import segmentation_dice
@@ -70,7 +70,7 @@ def _kept(path: Path, first: pd.DataFrame) -> pd.DataFrame | None:
     """What an earlier call wrote, where it is about the same masks."""
     if not path.is_file():
         return None
-    found = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str))
+    found = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str), **ONLY_EMPTY_IS_MISSING)
     columns = [*_KEY, "acc_volume"]
     if not set(first) <= set(found) or len(found) != len(first):
         return None

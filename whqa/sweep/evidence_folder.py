@@ -10,6 +10,7 @@ in summary.json or `whqa compare`, but for the ceiling (`whqa.sweep.ceiling`).
 from __future__ import annotations
 
 import base64
+import csv
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +21,9 @@ import pandas as pd
 
 from whqa.callbacks.phases import time_spent
 from whqa.compare import compare
+from whqa.config.run_config import refuse_mixed_settings
 from whqa.errors import InputError
-from whqa.files import as_named, atomic_path, read_json, write_text
+from whqa.files import as_named, atomic_path, read_json, reading, write_text
 from whqa.masks.made_from import runs_begun
 from whqa.report import evidence_tables as tables_of
 from whqa.report import summary_figures
@@ -34,7 +36,7 @@ from whqa.results.tables import RunTables, read_run
 from whqa.sweep.ceiling import NOISE_FREE, noise_free_rows
 from whqa.sweep.evidence_cases import cases_picture
 
-EVIDENCE = "evidence"
+EVIDENCE, SUMMARY = "evidence", "summary.json"
 SHOWN = ("whqa", "torch", "python", "device", "platform")
 """Of the environment in summary.json."""
 
@@ -70,16 +72,36 @@ def write_evidence(directory: Path) -> Path:
     """
     directory = as_named(directory)
     found = _finished(directory)
-    remedy = f"`whqa summarize {shlex.quote(str(found.first))}` writes it"
-    summary, tables = read_json(found.first / "summary.json", remedy), read_run(found.first)
+    summary, tables = _summary(found.first)
     out = directory / EVIDENCE
     out.mkdir(exist_ok=True)
     ceiling = _ceiling(found.first, tables)
-    sections = [*_head(directory, found, summary), *_tables(summary, ceiling), *_variants(found)]
+    with reading(found.first / SUMMARY, "a summary", _remedy(found.first)):
+        sections = [*_head(directory, found, summary), *_tables(summary, ceiling)]
+    sections += _variants(found)
     figures = [*_figures(out, tables, summary), *_cases(out, cases_picture(found.first, tables))]
     text = "\n\n".join([*sections, *figures]) + "\n"
     write_text(out / "evidence.md", text)
     return out / "evidence.md"
+
+
+def _remedy(run: Path) -> str:
+    return f"`whqa summarize {shlex.quote(str(run))}` writes it again"
+
+
+def _summary(run: Path) -> tuple[Any, RunTables]:
+    """summary.json and the tables of the folds that it was made of."""
+    summary = read_json(run / SUMMARY, _remedy(run))
+    mixed = isinstance(summary, dict) and "mixed" in summary
+    if not mixed:
+        refuse_mixed_settings(runs_begun(run))
+    tables, joined = read_run(run, mixed), run / "cases.csv"
+    with reading(joined, "a case table", _remedy(run)):
+        with joined.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        if rows != [list(tables.text), *tables.text.astype(str).to_numpy().tolist()]:
+            raise ValueError("the folds have changed since")
+    return summary, tables
 
 
 def _finished(directory: Path) -> Finished:
@@ -89,14 +111,15 @@ def _finished(directory: Path) -> Finished:
         return Finished(directory, {}, (), "")
     remedy = "the same `whqa sweep ...` writes it again"
     told = read_json(sweep, remedy)
-    points = {point["name"]: point for point in told["points"]}
-    first = points[told["first"]]
+    with reading(sweep, "a sweep", remedy):
+        points = {point["name"]: point for point in told["points"]}
+        first, command = points[told["first"]], shlex.join(["whqa", "sweep", *told["settings"]])
     if first["state"] != "done":
         raise InputError(f"{directory / first['name']}: the first point of the sweep failed; {remedy}")
     others = [name for name, point in points.items() if name != told["first"]]
     variants = {directory / name: _settings(points[name]) for name in others if points[name]["state"] == "done"}
     failed = [name for name in others if points[name]["state"] != "done"]
-    return Finished(directory / told["first"], variants, failed, shlex.join(["whqa", "sweep", *told["settings"]]))
+    return Finished(directory / told["first"], variants, failed, command)
 
 
 def _settings(point: Mapping[str, Any]) -> str:
@@ -117,6 +140,8 @@ def _head(directory: Path, found: Finished, summary: Mapping[str, Any]) -> Itera
     known = summary["environment"]
     made = ", ".join(f"{name} {known[name]}" for name in SHOWN if known.get(name))
     yield f"{spent}. {made}." if spent else f"{made}."
+    if "mixed" in summary:
+        yield f"Folds that differ were put together: {summary['mixed']}."
     for name in found.failed:
         yield f"Not finished, so that it is missing below: {name}."
 
