@@ -125,6 +125,20 @@ def test_a_mapping_merges_values_and_ignores_others() -> None:
     assert label_scheme({"lv": 1, "ignore": 9}).ignored == {9}
 
 
+def test_structures_may_go_by_their_usual_names() -> None:
+    own = label_scheme({"LV": 1, "left atrium": [2, 3], "Myocardium": 4, "Ignore": 9, "Scar": 5})
+    assert own.values == {"lv": 1, "la": 2, "myo": 4, "Scar": 5}
+    assert (own.aliases, own.ignored) == ({3: "la"}, {9})
+    with pytest.raises(InputError, match=r"names 'lv' twice; list its values: lv: \[1, 2\]"):
+        label_scheme({"LV": 1, "left ventricle": 2})
+
+
+def test_unknown_values_are_told_beside_all_that_is_known() -> None:
+    own = label_scheme({"lv": 1, "myo": [2, 5], "ignore": [7, 8]})
+    with pytest.raises(InputError, match=r"has background 0, lv 1, myo 2 and 5, ignores 7, 8\..*ignore:\[\.\.\.\]"):
+        own.to_indices(np.array([6]), "x")
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -11,6 +11,7 @@ classes, task "heartchambers_highres" of both versions; "total" of version 2 has
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,13 +122,22 @@ class LabelScheme:
                 return indices
         strays = (np.unique(block[~np.isin(block, list(codes))]) for block in _blocks(labels))
         unknown = sorted({int(value) for found in strays for value in found})
-        known = ", ".join(f"{k} {v}" for k, v in self.values.items())
         more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
         raise InputError(
-            f"{source}: unknown label value(s) {unknown[:8]}{more}; scheme {self.name!r} has background 0, {known}. "
-            "Correct the file or state another label scheme",
+            f"{source}: unknown label value(s) {unknown[:8]}{more}; scheme {self.name!r} has background 0, "
+            f"{', '.join(self._told())}. Correct the file or state another label scheme; in one of your own, "
+            "ignore:[...] takes the values of other organs",
             "unknown-labels",
         )
+
+    def _told(self) -> Iterator[str]:
+        """Every structure with its values, and what is ignored."""
+        for key, value in self.values.items():
+            yield " and ".join([f"{key} {value}", *(str(v) for v, of in self.aliases.items() if of == key)])
+        if self.ignored:
+            some = sorted(self.ignored)
+            more = f" and {len(some) - 8} more" if len(some) > 8 else ""
+            yield f"ignores {', '.join(map(str, some[:8]))}{more}"
 
     def to_values(self, indices: npt.NDArray[np.integer]) -> npt.NDArray[np.int16]:
         """Indices -> file values, any shape; int16 as in MMWHS."""
@@ -171,14 +181,42 @@ SCHEMES: dict[str, LabelScheme] = {
 }
 
 
+# Normalised names; `ventricle_left` is turned into `left_ventricle` first.
+_NAMES = {
+    "lv": "lv lvc lvbp lv_cavity lv_blood_pool left_ventricle left_ventricle_cavity left_ventricle_blood_cavity "
+    "left_ventricle_blood_pool left_ventricular_cavity left_ventricular_blood_pool heart_left_ventricle",
+    "rv": "rv rvc rvbp rv_cavity rv_blood_pool right_ventricle right_ventricle_cavity right_ventricle_blood_cavity "
+    "right_ventricle_blood_pool right_ventricular_cavity right_ventricular_blood_pool heart_right_ventricle",
+    "la": "la lac la_cavity left_atrium left_atrium_cavity left_atrium_blood_cavity left_atrial_cavity "
+    "heart_left_atrium",
+    "ra": "ra rac ra_cavity right_atrium right_atrium_cavity right_atrium_blood_cavity right_atrial_cavity "
+    "heart_right_atrium",
+    "myo": "myo myocardium mlv lvm lvmyo lv_myo lv_myocardium myo_lv heart_myocardium left_ventricle_myocardium "
+    "left_ventricular_myocardium myocardium_of_the_left_ventricle myocardium_left_ventricle",
+    "ao": "ao aa aorta ascending_aorta aorta_ascending asc_aorta",
+    "pa": "pa pulmonary_artery pulmonary_trunk main_pulmonary_artery",
+}
+_KEYS = {name: key for key, names in _NAMES.items() for name in names.split()}
+
+
+def structure_key(name: str) -> str:
+    """Our key of a structure that another data set names; the normalised name where it is none of the seven."""
+    plain = re.sub(r"[\W_]+", "_", name.lower()).strip("_")
+    turned = re.sub(r"(atrium|ventricle)_(left|right)", r"\2_\1", plain)
+    if "(" in name and turned not in _KEYS:
+        return structure_key(re.sub(r"\([^()]*\)?", "", name))
+    return _KEYS.get(turned, plain)
+
+
 def label_scheme(scheme: str | Mapping[str, Any] | LabelScheme) -> LabelScheme:
     """A scheme by name (one of `SCHEMES`) or from a mapping of structure -> file value.
 
     A list of values merges them into one structure, whose first value is the one that is written. The key `ignore`
-    lists values of other organs that count as background: `{"lv": 1, "myo": [2, 5], "ignore": [7, 8]}`.
+    lists values of other organs that count as background: `{"lv": 1, "myo": [2, 5], "ignore": [7, 8]}`. Structures may
+    have other names than ours, see `structure_key`.
 
     Raises:
-        InputError: no scheme has that name, or the mapping is not one.
+        InputError: no scheme has that name, or the mapping is not one or names a structure twice.
     """
     if isinstance(scheme, LabelScheme):
         return scheme
@@ -190,7 +228,19 @@ def label_scheme(scheme: str | Mapping[str, Any] | LabelScheme) -> LabelScheme:
         return SCHEMES[scheme]
     if not isinstance(scheme, Mapping):
         raise InputError(f"label scheme {scheme!r}: must be a name of {sorted(SCHEMES)} or structure: value pairs")
-    return merged_scheme("custom", scheme)
+    pairs: dict[str, Any] = {}
+    for name, values in scheme.items():
+        key = scheme_key(str(name))
+        if key in pairs:
+            raise InputError(f"label scheme {dict(scheme)}: names {key!r} twice; list its values: {key}: [1, 2]")
+        pairs[key] = values
+    return merged_scheme("custom", pairs)
+
+
+def scheme_key(name: str) -> str:
+    """Our key of a structure or of what is ignored, by whatever name; the name itself where it is neither."""
+    key = structure_key(name)
+    return key if key in STRUCTURES or key == "ignore" else name
 
 
 def merged_scheme(name: str, values: Mapping[str, Any]) -> LabelScheme:

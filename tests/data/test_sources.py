@@ -211,6 +211,19 @@ def test_folder_layouts(tmp_path: Path, image: str, label: str) -> None:
     assert (cohort.name, cohort.cases[0].modality, cohort.scheme.keys) == ("mine", "ct", ("heart",))
 
 
+def test_endings_of_files_may_be_written_in_capitals(tmp_path: Path) -> None:
+    for name, ending in (("a", ".NII.GZ"), ("b", ".nii.gz"), ("c", ".Nii.gz")):
+        for kind in ("image", "label"):
+            (tmp_path / f"{name}_{kind}{ending}").touch()
+    cases = read_folder(tmp_path, scheme="acdc").cases
+    found = [(case.id, case.image.name, case.label_files[0].name) for case in cases]
+    assert found == [
+        ("a", "a_image.NII.GZ", "a_label.NII.GZ"),
+        ("b", "b_image.nii.gz", "b_label.nii.gz"),
+        ("c", "c_image.Nii.gz", "c_label.Nii.gz"),
+    ]
+
+
 def test_folder_patients_and_missing_labels(tmp_path: Path) -> None:
     for key in ("p1_ed", "p1_es", "p2_ed"):
         put(tmp_path / f"{key}_image.nii.gz")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from whqa.config.words import compose_config
 from whqa.data.folds import Folds
@@ -83,3 +85,22 @@ def test_a_case_without_a_mask_or_an_opinion_costs_no_training(tmp_path: Any) ->
         _refuse(study, *PROGRAM, SPEAKS, imported=brought("abc", "abc"))
     with pytest.raises(InputError, match="case d1: no second opinion, as of 1 case"):
         _refuse(study, *PROGRAM, SPEAKS, imported=brought("abcd", "abc"))
+
+
+class _Bare(torch.nn.Module):
+    """Lacks what both stages ask of a network."""
+
+    def __init__(self, in_channels: int, out_channels: int, width: int, strides: object) -> None:
+        super().__init__()
+        self.n_sides, self.divisor = 0, (1, 1, 1)
+
+
+def test_a_network_that_lacks_what_both_stages_ask_is_refused_before_a_scan_is_read() -> None:
+    cfg = compose_config(["experiment=demo"])
+    cfg.network._target_ = "whqa.networks.bare_for_a_test.Bare"
+    with pytest.MonkeyPatch.context() as patch:
+        module = ModuleType("whqa.networks.bare_for_a_test")
+        module.Bare = _Bare  # type: ignore[attr-defined]
+        patch.setitem(sys.modules, module.__name__, module)
+        with pytest.raises(InputError, match=r"network: .*bare_for_a_test\.Bare has no classifiers, which both stages"):
+            refuse_unmakeable(cfg)

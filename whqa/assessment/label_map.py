@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from whqa.data.sources.names import scheme_of_names, structure_key
+from whqa.data.sources.names import scheme_of_names
 from whqa.errors import InputError
-from whqa.structures import SCHEMES, STRUCTURES, LabelScheme, label_scheme
+from whqa.structures import SCHEMES, STRUCTURES, LabelScheme, label_scheme, scheme_key, structure_key
 
 _LARGEST_BYTES = 1 << 20
 _FORMS = "lv=1,myo=2+5,ignore=7+8, a JSON or YAML file with such pairs, or nnU-Net's dataset.json"
@@ -35,7 +35,7 @@ def parse_label_map(text: str) -> LabelScheme:
     pairs: dict[str, Any] = {}
     for part in text.split(","):
         name, _, values = (piece.strip() for piece in part.partition("="))
-        key = _key(name)
+        key = scheme_key(name)
         if not key or key in pairs:
             raise InputError(f"--label-map {text}: {part!r} is no pair, or names {name!r} again; write {_FORMS}")
         pairs[key] = [_whole(value, text) for value in values.split("+")]
@@ -65,7 +65,7 @@ def _of_file(path: Path) -> LabelScheme:
         return _of_labels(labels, content.get("regions_class_order"), path)
     content = {name: value for name, value in content.items() if value != 0 or structure_key(str(name)) in STRUCTURES}
     try:
-        keys = [_key(str(name)) for name in content]
+        keys = [scheme_key(str(name)) for name in content]
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice:
             raise InputError(f"names {twice!r} twice; list its values instead: {twice}: [1, 2]")
@@ -85,12 +85,12 @@ def _of_labels(labels: Mapping[Any, Any], order: Any, path: Path) -> LabelScheme
     remedy = f"write the pairs: --label-map {pairs}"
     region = next((name for name, values in named.items() if len(values) > 1), None)
     if region is not None:
-        known = any(_key(name) in STRUCTURES for name in named)
+        known = any(scheme_key(name) in STRUCTURES for name in named)
         what = remedy if known else "say which value of the masks is which structure: --label-map lv=1,rv=2"
         raise InputError(f"{path}: label {region[:80]!r} is a region of several values, not a label value; {what}")
-    single = {name: values[0] for name, values in named.items() if _key(name) != "ignore"}
+    single = {name: values[0] for name, values in named.items() if scheme_key(name) != "ignore"}
     scheme = scheme_of_names(path.stem, single, None, str(path), remedy)
-    ignored = {value for name, values in named.items() if _key(name) == "ignore" for value in values}
+    ignored = {value for name, values in named.items() if scheme_key(name) == "ignore" for value in values}
     return replace(scheme, ignored=scheme.ignored | ignored)
 
 
@@ -107,7 +107,7 @@ def _values_by_name(labels: Mapping[Any, Any], path: Path) -> dict[str, list[int
 
 def _values_of_regions(named: Mapping[str, list[int]], order: Any) -> dict[str, list[int]] | None:
     """The one value of each region in nnU-Net's predictions, where that is the value that no smaller region has."""
-    kept = {name: values for name, values in named.items() if values == [0] or _key(name) == "ignore"}
+    kept = {name: values for name, values in named.items() if values == [0] or scheme_key(name) == "ignore"}
     regions = {name: values for name, values in named.items() if name not in kept}
     if not isinstance(order, list) or len(order) != len(regions) or any(type(value) is not int for value in order):
         return None
@@ -124,16 +124,11 @@ def _as_pairs(named: Mapping[str, Sequence[int]]) -> str:
     pairs: dict[str, list[int]] = {}
     taken: set[int] = {0}
     for name, values in sorted(named.items(), key=lambda item: len(item[1])):
-        key = _key(name) if _key(name) in STRUCTURES else "ignore"
+        key = scheme_key(name) if scheme_key(name) in STRUCTURES else "ignore"
         pairs.setdefault(key, []).extend(value for value in values if value not in taken)
         taken.update(values)
     found = sorted((sorted(values), key) for key, values in pairs.items() if values)
     return ",".join(f"{key}={'+'.join(map(str, values))}" for values, key in found)
-
-
-def _key(name: str) -> str:
-    key = structure_key(name)
-    return key if key in STRUCTURES or key == "ignore" else name
 
 
 def _whole(value: str, text: str) -> int:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from whqa.data.formats.volume_files import Grid, LayeredLabels, Volume, label_names
-from whqa.data.sources.names import APPENDAGE, HEART, ONE_HEART, structure_key
+from whqa.data.sources.names import APPENDAGE, HEART, ONE_HEART
 from whqa.errors import InputError
-from whqa.structures import GREAT_VESSELS, SCHEMES, STRUCTURES, LabelScheme, merged_scheme
+from whqa.structures import GREAT_VESSELS, SCHEMES, STRUCTURES, LabelScheme, merged_scheme, structure_key
 
 # What programs write where nobody gave a name.
 _NO_NAME = re.compile(r"(segment|label|class|structure|region|roi|value|mask|object)?[\W_]*\d*", re.IGNORECASE)

@@ -18,9 +18,9 @@ from whqa.data.formats.volume_files import (
 )
 from whqa.data.reading import BINARY_MASK
 from whqa.data.sources.listing import list_files
-from whqa.data.sources.names import APPENDAGE, HEART, structure_key
+from whqa.data.sources.names import APPENDAGE, HEART
 from whqa.errors import InputError
-from whqa.structures import GREAT_VESSELS, STRUCTURES, LabelScheme
+from whqa.structures import GREAT_VESSELS, STRUCTURES, LabelScheme, structure_key
 
 _READ = (HEART, APPENDAGE, *STRUCTURES)
 PARTS = "segmentations"

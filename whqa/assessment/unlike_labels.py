@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -69,9 +70,14 @@ def _remedy(found: list[int], strange: list[int], scheme: LabelScheme) -> str:
         )
     names = [s.name for s in SCHEMES.values() if set(scheme.keys) <= set(s.keys) and _is_likely(s, set(found))]
     if names:
-        return f"its values are those of {' or '.join(names)}: --label-map {names[0]} if that is where it comes from"
-    pairs = [f"{key}={value}" for key, value in zip(scheme.keys, found, strict=False)]
-    return f"say which value is which, such as --label-map {','.join(pairs)}, in the right order"
+        likely = f"its values are those of {' or '.join(names)}: --label-map {names[0]} if that is where it comes from"
+        return f"{likely}; else {_pairs(found, scheme)}"
+    return _pairs(found, scheme)
+
+
+def _pairs(found: Sequence[int], scheme: LabelScheme) -> str:
+    pairs = ",".join(f"{key}={value}" for key, value in zip(scheme.keys, found, strict=False))
+    return f"say which value is which, such as --label-map {pairs}, in the right order"
 
 
 def _altered(found: set[int], scheme: LabelScheme) -> str:

@@ -90,7 +90,8 @@ def recognised(root: str | Path, settings: Sequence[str] = ()) -> str:
             )
         raise InputError(
             f"{folder}: not the layout of any source that is recognised by itself; state --source, one of "
-            f"{', '.join(sources())} (folder takes patterns: image=, label=, scheme=, modality=)"
+            f"{', '.join(sources())}; folder takes patterns: --source folder 'image=*_image.nii.gz' "
+            "'label=*_label.nii.gz' 'scheme={lv:1,myo:2}'"
         )
     if len(found) > 1:
         found = {source: cohort for source, cohort in found.items() if _values_fit(cohort)} or found

@@ -46,7 +46,9 @@ def prepare_cohort(
     outcomes = prepare_each(cohort, cache, progress, jobs)
     bad = [outcome.error for outcome in outcomes if outcome.error]
     if bad:
-        more = f" (and {len(bad) - 1} more; `whqa data prepare` names all)" if len(bad) > 1 else ""
+        more = (
+            f" (and {len(bad) - 1} more; `whqa data prepare` with the same settings names all)" if len(bad) > 1 else ""
+        )
         raise InputError(bad[0] + more)
     return {outcome.case: outcome.prepared for outcome in outcomes if outcome.prepared is not None}
 

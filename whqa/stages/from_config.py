@@ -157,11 +157,7 @@ def refuse_unmakeable(cfg: DictConfig, trained_here: bool = True) -> None:
     # no memory, whatever the width
     with torch.device("meta"):
         network = make(cfg.network, in_channels=1, out_channels=2)
-    if cfg.errormap.deep_mask and not hasattr(network, "join"):
-        target = cfg.network._target_
-        raise InputError(
-            f"errormap.deep_mask=true: {target} cannot; use network=voxresnet, or errormap.deep_mask=false"
-        )
+    _refuse_foreign(cfg, network)
     _refuse_seen_start(cfg)
     refuse_pairs(cfg)
     make_baselines(cfg.errormap.baselines, ())
@@ -170,6 +166,21 @@ def refuse_unmakeable(cfg: DictConfig, trained_here: bool = True) -> None:
     here = {} if trained_here else _ANYWHERE
     make(cfg.trainer, logger=False, enable_checkpointing=False, plugins=cluster_environment() or None, **here)
     torch.use_deterministic_algorithms(deterministic)
+
+
+def _refuse_foreign(cfg: DictConfig, network: torch.nn.Module) -> None:
+    """What both stages ask of a network, see docs/howto/add_network.md."""
+    target = cfg.network._target_
+    lacking = [name for name in ("n_sides", "divisor", "classifiers") if not hasattr(network, name)]
+    if lacking:
+        raise InputError(
+            f"network: {target} has no {' and no '.join(lacking)}, which both stages ask of a network; add it as in "
+            "whqa.networks.voxresnet.VoxResNet, or choose one with network=voxresnet"
+        )
+    if cfg.errormap.deep_mask and not hasattr(network, "join"):
+        raise InputError(
+            f"errormap.deep_mask=true: {target} cannot; use network=voxresnet, or errormap.deep_mask=false"
+        )
 
 
 def _refuse_seen_start(cfg: DictConfig) -> None:

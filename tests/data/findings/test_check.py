@@ -146,6 +146,11 @@ def test_an_empty_label_map_and_an_empty_image(folder: Path) -> None:
     }
 
 
+def test_a_label_map_of_unknown_values_is_not_called_empty(folder: Path) -> None:
+    rewrite(folder / "ct_train_1001_label.nii.gz", lambda a: np.unique(a, return_inverse=True)[1].reshape(a.shape))
+    assert found(check(folder)) == {("error", "unknown-labels", "ct_train_1001")}
+
+
 def test_files_of_the_layout_that_are_missing(folder: Path) -> None:
     (folder / "ct_train_1001_label.nii.gz").unlink()
     (folder / "mr_train_1002_image.nii.gz").unlink()

@@ -10,9 +10,10 @@ import pytest
 from whqa.config.cohorts import recognised
 from whqa.data.sources.checks import checked
 from whqa.data.sources.decathlon import read_decathlon
-from whqa.data.sources.names import modality_of, structure_key
+from whqa.data.sources.names import modality_of
 from whqa.data.sources.nnunet import read_nnunet
 from whqa.errors import InputError
+from whqa.structures import structure_key
 
 Build = Callable[..., Path]
 Put = Callable[[Path], Path]

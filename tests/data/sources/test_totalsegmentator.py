@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from layout_files import put, raises, subject
 
+from whqa.config.cohorts import recognised
 from whqa.data.case import Case, Cohort
 from whqa.data.reading import read_case
 from whqa.data.sources.checks import checked
@@ -95,6 +96,16 @@ def test_totalsegmentator_missing_files_are_problems(tmp_path: Path) -> None:
     subject(tmp_path / "copy", "s0")
     with raises("ct.nii.gz: subject s0 is also at"):
         checked(read_totalsegmentator(tmp_path))
+
+
+def test_a_label_map_beside_the_scan_is_another_layout(tmp_path: Path) -> None:
+    for name in ("p1", "p2"):
+        for file in ("ct", "label"):
+            put(tmp_path / name / f"{file}.nii.gz")
+    with pytest.raises(InputError, match=r"no subject has a folder segmentations.*'label=\*/label\.nii\.gz'"):
+        read_totalsegmentator(tmp_path)
+    with pytest.raises(InputError, match=r"state --source, .*'image=\*_image\.nii\.gz'"):
+        recognised(tmp_path)
 
 
 def test_totalsegmentator_scan_without_a_heart(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from whqa.data.sources.names import ONE_HEART, structure_key
+from whqa.data.sources.names import ONE_HEART
 from whqa.errors import InputError
-from whqa.structures import GREAT_VESSELS, STRUCTURES, LabelScheme
+from whqa.structures import GREAT_VESSELS, STRUCTURES, LabelScheme, structure_key
 
 
 class Code(NamedTuple):

@@ -19,6 +19,7 @@ from whqa.data.findings.finding import Finding
 from whqa.data.findings.grid import grid_findings, oblique_degrees, orientation, place_findings, stack_axis
 from whqa.data.findings.intensity import blood_findings, intensity_findings
 from whqa.data.findings.neighbours import neighbour_findings
+from whqa.data.findings.patients import patient_findings
 from whqa.data.findings.sides import Stack, flips, odd_stacks, says_nothing, stack_of
 from whqa.data.formats.volume_files import Grid, Volume, read_grid, read_image, voxel_sizes
 from whqa.data.reading import read_reference
@@ -91,6 +92,7 @@ def check_cohort(cohort: Cohort, jobs: int | None = None) -> CohortReport:
     together = _between_cases(cases)
     findings = [Finding("error", "layout", problem) for problem in cohort.problems]
     findings += [Finding("warning", "unused-file", f"{path}: {_UNUSED}") for path in cohort.unused]
+    findings += patient_findings(cohort)
     for checked in cases:
         findings += [*checked.findings, *together.get(checked.case.id, ())]
     return CohortReport(cohort, tuple(cases), tuple(findings))
@@ -172,6 +174,9 @@ def _reference_findings(
         yield Finding.of_error(error, checked.case.id)
         if error.code == "unknown-labels":
             reference = _without_strays(cohort, checked.case, place)
+            if reference is not None and not reference.array.any():
+                # of a label map of unknown values alone, nothing more is known
+                return
     if reference is None:
         return
     for note in reference.notes[len(own.notes) :]:

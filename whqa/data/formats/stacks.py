@@ -53,7 +53,7 @@ def describe_stack(path: Path, header: nib.Nifti1Header, shape: tuple[int, ...])
         return "it holds layers that overlap; export one label map, in which each voxel has one structure"
     index = ", ".join("0" for _ in shape[3:])
     line = python_line(_FIRST.format(index=index), path, written_beside(path, "first"))
-    return f"it holds a series or several channels; give one volume a file, such as the first: {line}"
+    return f"it holds a series or several channels; give one volume in its place, such as the first: {line}"
 
 
 def _one_map(path: Path, array: str) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from whqa.data.case import Cohort, Modality
+from whqa.data.formats.file_names import VOLUME_ENDINGS
 from whqa.data.formats.volume_files import SpacingRule
 from whqa.data.sources.case_files import CaseFiles
 from whqa.data.sources.checks import check_modality, existing_folder
@@ -69,13 +70,14 @@ def read_folder(
     depth = max(p.text.count("/") for p in (images, labels) if p)
     listing = list_files(existing_folder(root, expected), None if images.nested else depth, endings=None)
     files = CaseFiles(listing, expected)
+    labelled = {} if labels is None else {labels.key(inside): path for inside, path in listing.files.items()}
     for case, (key, path) in _images(listing, images, labels).items():
         files.images[case] = path
-        inside = labels.path(key) if labels else ""
-        if inside in listing.files:
-            files.labels[case] = listing.files[inside]
+        if labels and key in labelled:
+            files.labels[case] = labelled[key]
         elif labels:
-            line = f"label file {files.folder / inside} is missing; add it, remove the image or correct the pattern"
+            line = f"label file {files.folder / labels.path(key)} is missing; add it, remove the image or correct the "
+            line += "pattern" + (" (image and label of **/ lie in one folder)" if labels.nested else "")
             files.tell(f"{path}: {line}", case)
     cases = files.cases(modality, partial(patient_of, pattern=patient))
     return files.cohort(cases, name, label_scheme(scheme), spacing_rule, without, what=f"images {image}")
@@ -126,6 +128,10 @@ class _Pattern:
     @cached_property
     def _regex(self) -> re.Pattern[str]:
         before, after = (re.escape(part) for part in self.text.removeprefix("**/").split("*"))
+        ending = next((end for end in VOLUME_ENDINGS if self.text.lower().endswith(end)), "")
+        if ending:
+            # programs of other systems write .NII.GZ
+            after = after.removesuffix(re.escape(self.text[-len(ending) :])) + f"(?i:{re.escape(ending)})"
         return re.compile(f"(?P<folders>{'(?:[^/]+/)*' if self.nested else ''}){before}(?P<name>[^/]+){after}")
 
     def key(self, inside: str) -> tuple[str, str] | None:
@@ -141,10 +147,11 @@ class _Pattern:
 def _images(listing: Listing, images: _Pattern, labels: _Pattern | None) -> dict[str, tuple[tuple[str, str], Path]]:
     """Case name -> key and path. A wide image pattern such as `*.nii.gz` does not take the label maps for images."""
     found: dict[str, tuple[tuple[str, str], Path]] = {}
+    owners = {images.key(inside) for inside in listing.files}
     for inside, path in listing.files.items():
         key = images.key(inside)
         owner = labels.key(inside) if labels else None
-        if key is None or (owner and images.path(owner) in listing.files):
+        if key is None or (owner and owner in owners):
             continue
         case = "".join(key).replace("/", "_")
         if case in found:

@@ -9,23 +9,8 @@ from typing import Any
 
 from whqa.data.case import Modality
 from whqa.errors import InputError
-from whqa.structures import SCHEMES, STRUCTURES, LabelScheme, merged_scheme
+from whqa.structures import SCHEMES, STRUCTURES, LabelScheme, merged_scheme, structure_key
 
-# Normalised names; `ventricle_left` is turned into `left_ventricle` first.
-_NAMES = {
-    "lv": "lv lvc lvbp lv_cavity lv_blood_pool left_ventricle left_ventricle_cavity left_ventricle_blood_cavity "
-    "left_ventricle_blood_pool left_ventricular_cavity left_ventricular_blood_pool heart_left_ventricle",
-    "rv": "rv rvc rvbp rv_cavity rv_blood_pool right_ventricle right_ventricle_cavity right_ventricle_blood_cavity "
-    "right_ventricle_blood_pool right_ventricular_cavity right_ventricular_blood_pool heart_right_ventricle",
-    "la": "la lac la_cavity left_atrium left_atrium_cavity left_atrium_blood_cavity left_atrial_cavity "
-    "heart_left_atrium",
-    "ra": "ra rac ra_cavity right_atrium right_atrium_cavity right_atrium_blood_cavity right_atrial_cavity "
-    "heart_right_atrium",
-    "myo": "myo myocardium mlv lvm lvmyo lv_myo lv_myocardium myo_lv heart_myocardium left_ventricle_myocardium "
-    "left_ventricular_myocardium myocardium_of_the_left_ventricle myocardium_left_ventricle",
-    "ao": "ao aa aorta ascending_aorta aorta_ascending asc_aorta",
-    "pa": "pa pulmonary_artery pulmonary_trunk main_pulmonary_artery",
-}
 HEART = "heart"
 """Key of the heart as one structure, which a mask may have in place of its chambers."""
 APPENDAGE = "atrial_appendage_left"
@@ -35,7 +20,6 @@ CHAMBERS_INSTEAD = (
     "folder chambers"
 )
 ONE_HEART = f"TotalSegmentator's task total of version 2 has the heart as one structure; {CHAMBERS_INSTEAD}"
-_KEYS = {name: key for key, names in _NAMES.items() for name in names.split()}
 _BACKGROUND = {"background", "bg", "none", "unlabelled", "unlabeled"}
 _WORDS: dict[Modality, frozenset[str]] = {
     "ct": frozenset(("ct", "cta", "ccta", "cect", "ncct", "cbct")),
@@ -43,15 +27,6 @@ _WORDS: dict[Modality, frozenset[str]] = {
         ("mr", "mri", "cmr", "cmri", "mra", "t1", "t1w", "t1ce", "t1gd", "t2", "t2w", "flair", "bssfp", "cine", "lge")
     ),
 }
-
-
-def structure_key(name: str) -> str:
-    """Our key of a structure that another data set names; the normalised name where it is none of the seven."""
-    plain = re.sub(r"[\W_]+", "_", name.lower()).strip("_")
-    turned = re.sub(r"(atrium|ventricle)_(left|right)", r"\2_\1", plain)
-    if "(" in name and turned not in _KEYS:
-        return structure_key(re.sub(r"\([^()]*\)?", "", name))
-    return _KEYS.get(turned, plain)
 
 
 def modality_of(*texts: str) -> Modality | None:

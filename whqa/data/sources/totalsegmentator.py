@@ -70,8 +70,9 @@ def read_totalsegmentator(
         A cohort whose references come in parts. A subject without a folder `segmentations` is unlabelled.
 
     Raises:
-        InputError: no such folder, no subjects in it, a name that is not there, or a split that meta.csv does not
-            have. A subject with `segmentations` that lack some of the seven files is a problem of the cohort.
+        InputError: no such folder, no subjects in it, other volumes in place of segmentations, a name that is not
+            there, or a split that meta.csv does not have. A subject with `segmentations` that lack some of the seven
+            files is a problem of the cohort.
     """
     files = CaseFiles(
         list_files(existing_folder(root, EXPECTED), depth=3, endings=(*VOLUME_ENDINGS, "meta.csv")), EXPECTED
@@ -81,6 +82,13 @@ def read_totalsegmentator(
     what = "TotalSegmentator subjects"
     if not places:
         return files.cohort((), name, TOTALSEGMENTATOR_V1, spacing_rule, None, what=what)
+    others = [inside for inside in volumes if inside.rpartition("/")[2] != "ct"]
+    if others and not any("segmentations/" in inside for inside in others):
+        raise InputError(
+            f"{files.folder}: no subject has a folder segmentations, and other volumes lie beside ct.nii.gz; if one of "
+            "them is the label map, take the source folder with 'image=*/ct.nii.gz' 'label=*/label.nii.gz' "
+            "'scheme={lv:1,myo:2}'"
+        )
     chosen = _chosen(places, subjects, without, files.folder, name)
     if split is not None:
         chosen &= _of_split(files.listing, split)
