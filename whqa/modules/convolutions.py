@@ -3,8 +3,8 @@
 *Slow*: PyTorch (2.13) takes oneDNN for float32 only of batches of two and more, or where channels times the first two
 edges are over 20,480 (`ConvParams::use_mkldnn` in aten/src/ATen/native/Convolution.cpp); else `slow_conv3d`, an im2col
 of its own. Whole volumes come one at a time, so on CPUs without native bf16 their coarser resolutions did. Measured on
-one thread with AVX2 alone, VoxResNet of width 16, one input, CPU ms: 40^3 85 -> 39, 45^3 228 -> 66, 56^3 122 -> 102,
-80^3 445 -> 367 (`make bench ARGS="--only volumes"`); logits differ by 2e-7.
+one thread with AVX2 alone, VoxResNet of width 16, one input, CPU ms: 40^3 87 -> 40, 45^3 152 -> 71, 56^3 134 -> 118,
+80^3 401 -> 321 (`make bench ARGS="--only volumes"`); logits differ by 2e-7.
 
 *Wrong*: in bf16 oneDNN's gradient of the weights of a 3^3 convolution is wrong, and now and then not finite, where the
 first edge of its input has one or two voxels, as that of patches of 16 has behind three halvings (PyTorch 2.13,
