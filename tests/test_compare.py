@@ -173,3 +173,18 @@ def test_a_part_that_one_experiment_did_not_judge_is_told_as_such(
         assert {(e["mean"], e["reason"]) for e in entries} == {(None, "it judged no such mask")}
         assert found["corrupted"][str(two[0])]["n"] == 12
         print_comparison(found, Console(file=io.StringIO(), width=200))
+
+
+def test_a_link_to_an_experiment_is_that_experiment(two: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(two[0])
+    with pytest.raises(InputError, match="link: named twice"):
+        compare([two[0], tmp_path / "link"])
+
+
+@pytest.mark.parametrize("command", ["summarize", "compare"])
+def test_a_sweep_is_called_one(two: tuple[Path, Path], command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(two[0].parent), *([str(two[0])] if command == "compare" else [])]
+    with pytest.raises(SystemExit) as left:
+        main([command, *words])
+    assert left.value.code == 2
+    assert f"holds a sweep, not an experiment; name one of its points, such as {two[0]}" in capsys.readouterr().err

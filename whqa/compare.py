@@ -85,7 +85,8 @@ def compare(directories: Sequence[Path]) -> Comparison:
     directories = [as_named(path) for path in directories]
     if len(directories) < 2:
         raise InputError("name two or more finished experiments, such as runs/first and runs/second")
-    twice = next((path for i, path in enumerate(directories) if path in directories[:i]), None)
+    real = [path.resolve() for path in directories]
+    twice = next((path for i, path in enumerate(directories) if real[i] in real[:i]), None)
     if twice is not None:
         raise InputError(f"{twice}: named twice; name each experiment once")
     tables = [read_run(path) for path in directories]
