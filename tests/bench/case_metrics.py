@@ -7,7 +7,6 @@ phantom, bent.
 from __future__ import annotations
 
 import statistics
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from scipy import ndimage
+from timing import cpu_seconds
 
 from whqa.data.phantom import make_phantom
 from whqa.metrics.error_detection import average_precision, error_dice
@@ -70,13 +70,6 @@ def works(spacing: float) -> dict[str, tuple[Work, Work]]:
     }
 
 
-def seconds(work: Work) -> float:
-    """CPU time of all threads for one round."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
-
-
 def spread(values: Sequence[float], digits: int = 1) -> str:
     """Median and, in brackets, least and most."""
     return f"{statistics.median(values):.{digits}f} [{min(values):.{digits}f}-{max(values):.{digits}f}]"
@@ -95,7 +88,7 @@ def print_table(console: Console) -> None:
         sums = np.zeros((2, REPEATS))
         for name, (ours, theirs) in works(spacing).items():
             np.testing.assert_allclose(ours(), theirs(), rtol=1e-5)
-            times = np.array([[seconds(ours), seconds(theirs)] for _ in range(REPEATS)]).T
+            times = np.array([[cpu_seconds(ours), cpu_seconds(theirs)] for _ in range(REPEATS)]).T
             sums += times
             table.add_row(name, f"{size}^3", *(spread(list(1e3 * t)) for t in times), spread(list(times[1] / times[0])))
         table.add_row("sum", f"{size}^3", *(spread(list(1e3 * t)) for t in sums), spread(list(sums[1] / sums[0])))

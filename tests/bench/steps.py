@@ -12,7 +12,6 @@ import argparse
 import json
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import torch
 from monai.losses import DiceCELoss
 from rich.console import Console
 from rich.table import Table
+from timing import cpu_seconds
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -90,17 +90,10 @@ def plain(edge: int, width: int) -> Step:
     return step
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """CPU seconds of one round."""
-    begun = time.process_time()
-    work()
-    return time.process_time() - begun
-
-
 def peak(dtype: torch.dtype) -> float:
     """Floating-point operations a second of square matrices, the best of a few."""
     a, b = (torch.randn(MATRIX, MATRIX).to(dtype) for _ in range(2))
-    return 2 * MATRIX**3 / min(seconds(lambda: a @ b) for _ in range(REPEATS))
+    return 2 * MATRIX**3 / min(cpu_seconds(lambda: a @ b) for _ in range(REPEATS))
 
 
 def compare(edge: int, width: int) -> dict[str, Any]:
@@ -109,7 +102,7 @@ def compare(edge: int, width: int) -> dict[str, Any]:
     with FlopCounterMode(display=False) as counter:
         theirs()
     mine()
-    pairs = [(seconds(mine), seconds(theirs)) for _ in range(REPEATS)]
+    pairs = [(cpu_seconds(mine), cpu_seconds(theirs)) for _ in range(REPEATS)]
     own, other = ([1e3 * pair[i] for pair in pairs] for i in (0, 1))
     ratios = [theirs / mine for mine, theirs in pairs]
     dtype = torch.bfloat16 if cpu_precision() == "bf16-mixed" else torch.float32

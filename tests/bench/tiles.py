@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from monai.inferers import sliding_window_inference
 from rich.console import Console
 from rich.table import Table
+from timing import cpu_seconds
 from torch import Tensor
 
 from whqa.config.speed import cpu_precision
@@ -46,13 +46,6 @@ def volume() -> Tensor:
     image = torch.from_numpy(make_phantom(0, 0, "ct", 1.05).image).float()
     image = ((image - 200) / 450).clamp(-1, 1)[None, None, : SHAPE[0], : SHAPE[1], : SHAPE[2]]
     return image.contiguous(memory_format=torch.channels_last_3d)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """CPU time of one round."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
 
 
 def print_table(console: Console, run: Path = Path("runs/demo")) -> None:
@@ -86,7 +79,7 @@ def print_table(console: Console, run: Path = Path("runs/demo")) -> None:
         partial(windows, network, image, bf16),
         partial(windows, plain, as_it_comes, False),
     ]
-    times = [[seconds(work) for work in works] for _ in range(REPEATS)]
+    times = [[cpu_seconds(work) for work in works] for _ in range(REPEATS)]
     theirs = [statistics.median(row[k] for row in times) for k in (-2, -1)]
     for column, limit in enumerate(LIMITS):
         tiles = halo_tiles(SHAPE, limit, network.reach, network.divisor, network.halo)

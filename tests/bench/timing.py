@@ -27,6 +27,13 @@ def median_seconds(work: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """CPU time of one round in this process."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
 def peak_bytes() -> int:
     """The most memory that this process has held."""
     status = Path("/proc/self/status")

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from timing import cpu_seconds
 from torch import Tensor
 
 from whqa.modules.convolutions import convolutions_of
 from whqa.networks.voxresnet import VoxResNet
 
 EDGES, INPUTS, REPEATS = (40, 45, 56, 80), (1, 32), 5
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """CPU time of one round."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
 
 
 @torch.no_grad()
@@ -49,7 +41,7 @@ def print_table(console: Console) -> None:
             image = torch.randn(1, inputs, edge, edge, edge).contiguous(memory_format=torch.channels_last_3d)
             apart = float((ours(network, image) - pytorchs(network, image)).abs().max())
             works = [partial(work, network, image) for work in (pytorchs, ours)]
-            pairs = [[seconds(work) for work in works] for _ in range(REPEATS)]
+            pairs = [[cpu_seconds(work) for work in works] for _ in range(REPEATS)]
             before, after = (f"{1e3 * statistics.median(column):.0f}" for column in zip(*pairs, strict=True))
             ratio = statistics.median(a / b for a, b in pairs)
             table.add_row(f"{edge}^3", str(inputs), before, after, f"{ratio:.2f}", f"{apart:.0e}")

@@ -117,7 +117,7 @@ class _AtMost:
 _Limit = _Number | _Several | _OneOf | _Triples | _Word | _AtMost
 # Each takes a third of a gigabyte.
 _MOST_PROCESSES = 256
-# Patches: of 16^3, in bf16, already some 15 GB of features.
+# Patches; more than any card holds, and a mistyped number waits for memory in place of a line.
 _LARGEST_BATCH = 4096
 _COUNT, _SHARE, _LENGTH = _Number(1), _Number(0, 1), _Number(1e-3, 1e6)
 # Of both stages; beyond the upper ends nothing is learnt, and numbers overflow.
