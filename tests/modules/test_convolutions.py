@@ -128,6 +128,28 @@ def test_gradients_in_bf16_are_those_of_float32_for_every_size(size: tuple[int, 
         assert float((mine.grad - wanted.grad).abs().max()) < 0.05 * float(wanted.grad.abs().max())
 
 
+@pytest.mark.parametrize(
+    ("size", "stride", "in_float32"),
+    [
+        ((6, 6, 2), (2, 2, 2), True),
+        ((6, 6, 1), (1, 1, 2), True),
+        ((6, 6, 3), (2, 2, 2), False),
+        ((6, 6, 2), (2, 2, 1), False),
+        ((2, 6, 6), (1, 1, 1), True),
+        ((3, 6, 6), (2, 2, 2), False),
+    ],
+)
+@pytest.mark.parametrize("learning", [True, False])
+def test_layers_that_onednn_gets_wrong_compute_in_float32(
+    size: tuple[int, int, int], stride: tuple[int, int, int], in_float32: bool, learning: bool
+) -> None:
+    torch.manual_seed(0)
+    layer, image = nn.Conv3d(8, 8, 3, padding=1, stride=stride), torch.randn(2, 8, *size)
+    with torch.set_grad_enabled(learning), torch.autocast("cpu", torch.bfloat16), convolutions_of(image, stride):
+        found = layer(image)
+    assert torch.equal(found, layer(image).to(torch.bfloat16)) == in_float32
+
+
 def test_the_smallest_patch_of_a_network_learns_in_bf16_as_in_float32() -> None:
     image = torch.randn(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
     grads = []

@@ -113,7 +113,7 @@ class DeepSupervisionModule(nn.Module):
     def forward(self, inputs_BCDHW: Tensor) -> list[Tensor]:
         """Logits [final, side1, ...] of a patch."""
         laid_out = self._laid_out(inputs_BCDHW)
-        with convolutions_of(laid_out):
+        with convolutions_of(laid_out, getattr(self.network, "divisor", (1, 1, 1))):
             outputs: list[Tensor] = self.network(laid_out)
         return outputs
 
@@ -124,5 +124,5 @@ class DeepSupervisionModule(nn.Module):
     def forward_volume(self, inputs_BCDHW: Tensor, sides: bool = False) -> list[Tensor]:
         """Logits [final], with `sides` [final, side1, ...], float32, of a whole volume of any size."""
         laid_out = self._laid_out(inputs_BCDHW)
-        with convolutions_of(laid_out):
+        with convolutions_of(laid_out, getattr(self.network, "divisor", (1, 1, 1))):
             return forward_volume(self.network, laid_out, self.max_voxels, sides=sides)

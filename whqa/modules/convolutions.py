@@ -7,9 +7,11 @@ one thread with AVX2 alone, VoxResNet of width 16, one input, CPU ms: 40^3 87 ->
 80^3 401 -> 321 (`make bench ARGS="--only volumes"`); logits differ by 2e-7.
 
 *Wrong*: in bf16 oneDNN's gradient of the weights of a 3^3 convolution is wrong, and now and then not finite, where the
-first edge of its input has one or two voxels, as that of patches of 16 has behind three halvings (PyTorch 2.13,
-AVX512-BF16: all of 40 tries off by over a twentieth of the largest gradient in float32, for every number of channels
-and other edges; none with three voxels and more). Such a layer, the smallest of a network, computes in float32.
+first edge of its input has two voxels, as that of patches of 16 has behind three halvings, or one and it has one
+channel (PyTorch 2.13, AVX512-BF16: 40 of 40 and 20 of 40 tries off by over a twentieth of the largest gradient in
+float32, whatever the other edges; none with three voxels and more). On CPUs with AMX the output of a strided one is
+wrong where the last edge of it has one voxel (github.com/pytorch/pytorch/pull/188426). Such layers, the smallest of a
+network, compute in float32.
 """
 
 from __future__ import annotations
@@ -28,12 +30,19 @@ _THIN = 2
 """Voxels along the first edge up to which gradients in bf16 are wrong."""
 
 
-def convolutions_of(inputs_BCDHW: Tensor) -> AbstractContextManager[Any]:
-    """Within it a network convolves these inputs as fast as oneDNN can, and with gradients that are right."""
+def convolutions_of(inputs_BCDHW: Tensor, divisor: Sequence[int] = (1, 1, 1)) -> AbstractContextManager[Any]:
+    """Within it a network convolves these inputs as fast as oneDNN can, and with gradients that are right.
+
+    Args:
+        inputs_BCDHW: of the network.
+        divisor: its total strides: what they leave of the edges says whether a layer may be wrong. Looking at every
+            layer would cost a passage of 40^3 three hundredths.
+    """
     if inputs_BCDHW.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return nullcontext()
     if _in_bf16(inputs_BCDHW):
-        return _Float32OfThin() if torch.is_grad_enabled() else nullcontext()
+        least = [-(-edge // step) for edge, step in zip(inputs_BCDHW.shape[2:], divisor, strict=True)]
+        return _Float32OfThin() if least[0] <= _THIN or least[2] == 1 else nullcontext()
     return _OneDNN() if inputs_BCDHW.dtype == torch.float32 and len(inputs_BCDHW) == 1 else nullcontext()
 
 
@@ -67,8 +76,16 @@ class _OneDNN(_OfLayers):
 
 class _Float32OfThin(_OfLayers):
     def convolved(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Tensor:
-        if inputs.shape[2] > _THIN:
+        if inputs.shape[2] > _THIN and not _strided_to_one(inputs.shape[4], weight.shape[4], *how):
             return torch.conv3d(inputs, weight, bias, *how)
         with torch.autocast("cpu", enabled=False):
             found = torch.conv3d(inputs.float(), weight.float(), None if bias is None else bias.float(), *how)
         return found.to(torch.bfloat16)
+
+
+def _strided_to_one(
+    last: int, kernel: int, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int
+) -> bool:
+    """Whether a step along the last edge leaves one voxel of it."""
+    left = (last + 2 * padding[2] - dilation[2] * (kernel - 1) - 1) // stride[2] + 1
+    return stride[2] > 1 and left == 1
