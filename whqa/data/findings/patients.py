@@ -25,6 +25,6 @@ def patient_findings(cohort: Cohort) -> Iterator[Finding]:
             "warning",
             "one-person",
             f"{shared[0]} stands in the names of cases that count as {len(patients[shared[0]])} patients{more}: folds "
-            "may part one person's scans, and intervals are too narrow; the source folder takes what tells the patient "
-            f"in a name, such as 'patient=\"({re.sub('[0-9]+', '', shared[0])}[0-9]+)\"'",
+            "may part one person's scans, and intervals are too narrow; the sources folder, nnunet and decathlon take "
+            f"what tells the patient in a name, such as 'patient=\"({re.sub('[0-9]+', '', shared[0])}[0-9]+)\"'",
         )
