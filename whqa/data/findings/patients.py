@@ -17,7 +17,7 @@ def patient_findings(cohort: Cohort) -> Iterator[Finding]:
     patients: dict[str, set[str]] = defaultdict(set)
     for case in cohort.cases:
         for person in _PERSON.findall(case.id):
-            patients[person.lower()].add(case.patient)
+            patients[person].add(case.patient)
     shared = sorted(person for person, found in patients.items() if len(found) > 1)
     if shared:
         more = f" ({len(shared)} such names)" if len(shared) > 1 else ""
