@@ -129,7 +129,7 @@ def test_structures_may_go_by_their_usual_names() -> None:
     own = label_scheme({"LV": 1, "left atrium": [2, 3], "Myocardium": 4, "Ignore": 9, "Scar": 5})
     assert own.values == {"lv": 1, "la": 2, "myo": 4, "Scar": 5}
     assert (own.aliases, own.ignored) == ({3: "la"}, {9})
-    with pytest.raises(InputError, match=r"names 'lv' twice; list its values: lv: \[1, 2\]"):
+    with pytest.raises(InputError, match=r"names 'lv' twice; list its values instead: lv: \[1, 2\]"):
         label_scheme({"LV": 1, "left ventricle": 2})
 
 

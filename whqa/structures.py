@@ -232,7 +232,7 @@ def label_scheme(scheme: str | Mapping[str, Any] | LabelScheme) -> LabelScheme:
     for name, values in scheme.items():
         key = scheme_key(str(name))
         if key in pairs:
-            raise InputError(f"label scheme {dict(scheme)}: names {key!r} twice; list its values: {key}: [1, 2]")
+            raise InputError(f"label scheme: names {key!r} twice; list its values instead: {key}: [1, 2]")
         pairs[key] = values
     return merged_scheme("custom", pairs)
 

@@ -1,14 +1,16 @@
-"""Two hearts in which faults are made: one of even voxels, one of few thick slices."""
+"""Two hearts in which faults are made, one of even voxels, one of few thick slices; a study of another program."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from external_study import Study, program_root
 
 from whqa.data.phantom import make_phantom
 from whqa.masks.corruption import Fault, corrupt, draw_faults
@@ -47,3 +49,15 @@ def sliced_heart() -> LabelledHeart:
 
 def _indices(number: int, spacing: float) -> npt.NDArray[np.uint8]:
     return MMWHS.to_indices(make_phantom(3, number, "ct", spacing).label, "phantom")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Images, references, and predictions of another program."""
+    return program_root(tmp_path)
+
+
+@pytest.fixture
+def study(root: Path) -> Study:
+    """A study of these."""
+    return Study(root)

@@ -20,7 +20,6 @@ from external_study import (
     canonical,
     labels,
     perturbed,
-    program_root,
     save_image,
 )
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
@@ -28,17 +27,6 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from whqa.errors import InputError
 from whqa.masks.external import ExternalMethod, refuse_bare
 from whqa.masks.store import read_index
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Images, references, and predictions of another program."""
-    return program_root(tmp_path)
-
-
-@pytest.fixture
-def study(root: Path) -> Study:
-    return Study(root)
 
 
 def test_masks_come_to_the_grid_of_their_image(study: Study) -> None:

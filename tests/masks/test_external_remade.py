@@ -19,7 +19,6 @@ from external_study import (
     affine_of,
     canonical,
     perturbed,
-    program_root,
     save_image,
 )
 
@@ -28,17 +27,6 @@ from whqa.masks.external import ExternalMethod, predictions
 from whqa.masks.made_from import MadeFrom, refuse_other_masks, write_made_from
 from whqa.masks.run_state import COMPLETED
 from whqa.masks.store import mask_path, read_index, write_mask
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Images, references, and predictions of another program."""
-    return program_root(tmp_path)
-
-
-@pytest.fixture
-def study(root: Path) -> Study:
-    return Study(root)
 
 
 def _times(study: Study) -> dict[str, int]:

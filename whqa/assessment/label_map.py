@@ -65,11 +65,7 @@ def _of_file(path: Path) -> LabelScheme:
         return _of_labels(labels, content.get("regions_class_order"), path)
     content = {name: value for name, value in content.items() if value != 0 or structure_key(str(name)) in STRUCTURES}
     try:
-        keys = [scheme_key(str(name)) for name in content]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
-        if twice:
-            raise InputError(f"names {twice!r} twice; list its values instead: {twice}: [1, 2]")
-        return label_scheme(dict(zip(keys, content.values(), strict=True)))
+        return label_scheme(content)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
