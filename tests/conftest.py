@@ -343,5 +343,5 @@ def unlike_contract() -> Callable[[Any, str], list[str]]:
 def undrawn() -> Iterator[None]:
     """Summaries without pictures: drawing is tested with the page, elsewhere it only takes time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("whqa.report.figures.png", lambda *_, **__: b"")
+        patch.setattr("whqa.report.style.png", lambda *_, **__: b"")
         yield

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from whqa.errors import InputError
-from whqa.parallel import ProcessDiedError, in_processes
+from whqa.parallel import ProcessDiedError, at_once, in_processes, process_beside
 
 PATIENCE = 240  # seconds, until a test gives up on what should come soon
 
@@ -60,6 +60,59 @@ def test_one_job_stays_in_this_process() -> None:
     assert found[1][:2] == (1, os.getpid())
     assert [isinstance(f, Exception) for f in found] == [True, False, True]
     assert in_processes(work, []) == []
+
+
+def dies_elsewhere(here: int) -> int:
+    if os.getpid() != here:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return here
+
+
+def test_a_process_beside_imports_then_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whqa.parallel.cpus", lambda: 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    with process_beside(os.getpid) as start:
+        assert os.environ["OMP_NUM_THREADS"] == "7"
+        good, bad, travelling = (start(work, item) for item in (5, 2, 3))
+        square, pid, threads = good()
+        assert (square, threads) == (25, "1")
+        assert pid != os.getpid()
+        with pytest.raises(InputError, match="item 2 is bad"):
+            bad()
+        # a result that cannot travel is made here
+        with pytest.raises(TwoArgumentsError, match="this and that"):
+            travelling()
+    assert not multiprocessing.active_children()
+
+
+def test_work_of_a_process_that_died_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whqa.parallel.cpus", lambda: 2)
+    with process_beside(os.getpid) as start:
+        first = start(dies_elsewhere, os.getpid())
+        assert first() == os.getpid()
+        assert start(dies_elsewhere, os.getpid())() == os.getpid()
+    assert not multiprocessing.active_children()
+
+
+def test_one_cpu_has_no_process_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whqa.parallel.cpus", lambda: 1)
+    with process_beside(os.getpid) as start:
+        assert start is at_once
+        assert start(work, 5)()[1] == os.getpid()
+        assert not multiprocessing.active_children()
+
+
+def test_a_process_beside_ends_where_the_block_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whqa.parallel.cpus", lambda: 2)
+
+    def fail() -> None:
+        with process_beside(os.getpid) as start:
+            start(time.sleep, 600)  # longer than any patience
+            raise InputError("no")
+
+    with pytest.raises(InputError, match="no"):
+        fail()
+    assert not multiprocessing.active_children()
 
 
 def test_no_jobs_at_all() -> None:

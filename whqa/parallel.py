@@ -2,6 +2,11 @@
 
     outcomes = in_processes(work, items, jobs=4, title="checking")      # results, or the exception, in the items' order
 
+    with process_beside(prepare) as start:          # one process that works beside this one
+        result = start(work, item)
+        ...
+        result()
+
 `work` and its items must be picklable: a module's function, `functools.partial`, plain data. Children start afresh
 (no fork: the parent may hold threads), compute with one thread each, and end with their parent.
 """
@@ -17,10 +22,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any, TypeVar
-
-from rich.console import Console
-from rich.progress import Progress
+from functools import partial
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol, TypeVar
 
 from whqa.errors import InputError
 from whqa.process import PARENT, cpus, follow_parent
@@ -28,6 +32,14 @@ from whqa.process import PARENT, cpus, follow_parent
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class Start(Protocol):
+    """Begin `work(item)`; what it returns waits for the result, and raises what the work raised."""
+
+    def __call__(self, work: Callable[[Item], Result], item: Item, /) -> Callable[[], Result]:
+        """A module's function and what it takes."""
+        ...
 
 
 class ProcessDiedError(Exception):
@@ -104,7 +116,7 @@ def _until_one_dies(
     """Work through `waiting`; where a process dies, stop and return the items that were under way."""
     queue = list(waiting)
     under_way: dict[Future[Result | Exception], int] = {}
-    with _pool(min(jobs, len(queue))) as pool:
+    with _single_threaded(), _pool(min(jobs, len(queue))) as pool:
         while queue or under_way:
             try:
                 while queue and len(under_way) < jobs:
@@ -121,21 +133,74 @@ def _until_one_dies(
     return []
 
 
+def at_once(work: Callable[[Item], Result], item: Item) -> Callable[[], Result]:
+    """Work in this process, when its result is asked for."""
+    return partial(work, item)
+
+
+@contextmanager
+def process_beside(prepare: Callable[[], Any]) -> Iterator[Start]:
+    """One process that prepares while this one goes on, then takes work; it ends with the block.
+
+    Its work is done in this process where it died, and where there is a single CPU.
+
+    Args:
+        prepare: called there first, to import what the work needs; a module's function.
+    """
+    if cpus() < 2:
+        yield at_once
+        return
+    others = set(multiprocessing.active_children())
+    with _pool(1) as pool:
+        with _single_threaded(), _interrupts_held():
+            pool.submit(prepare)
+
+        def start(work: Callable[[Item], Result], item: Item) -> Callable[[], Result]:
+            try:
+                future = pool.submit(work, item)
+            except BrokenProcessPool:
+                return at_once(work, item)
+            return partial(_result_or, future, at_once(work, item))
+
+        yield start
+        # it has nothing left to do, and to end by itself takes it a tenth of a second
+        _terminate(others)
+
+
+def _result_or(future: Future[Result], otherwise: Callable[[], Result]) -> Result:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return otherwise()
+
+
 @contextmanager
 def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    before = {name: os.environ.get(name) for name in _THREADS}
     others = set(multiprocessing.active_children())
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_child, (os.getpid(),))
     try:
         yield pool
         pool.shutdown()
     except BaseException:
-        for child in set(multiprocessing.active_children()) - others:
-            child.terminate()
+        _terminate(others)
         # the pool's own thread complains where Python ends under it
         pool.shutdown(wait=True, cancel_futures=True)
         raise
+
+
+def _terminate(others: set[BaseProcess]) -> None:
+    """End all children but these."""
+    for child in set(multiprocessing.active_children()) - others:
+        child.terminate()
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Processes that are started meanwhile compute with one thread each."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
     finally:
         for name, value in before.items():
             if value is None:
@@ -164,6 +229,10 @@ def _start_child(parent: int) -> None:
 
 @contextmanager
 def _bar(title: str, total: int) -> Iterator[Callable[[], None]]:
+    # half of what importing this module would take
+    from rich.console import Console
+    from rich.progress import Progress
+
     console = Console(file=sys.stderr)
     with Progress(console=console, transient=True, disable=not (title and console.is_terminal)) as progress:
         task: Any = progress.add_task(title, total=total)

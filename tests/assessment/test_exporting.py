@@ -37,7 +37,7 @@ def run(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, target = study / "runs" / "tiny", tmp_path_factory.mktemp("exporting") / "tiny"
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("masks", "figures"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("whqa.report.figures.png", lambda figure: b"")
+        patch.setattr("whqa.report.style.png", lambda figure: b"")
         summarize(target)
     return target
 

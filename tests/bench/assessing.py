@@ -41,10 +41,9 @@ STAGES = {
     "back to the scan's grid": ("whqa.assessment.pipeline", "", "from_run_grid"),
     "intervals, verdict": ("whqa.assessment.pipeline", "", "quality_record"),
     "write .nii.gz": ("whqa.assessment.writing", "", "write_volume"),
-    "report: pictures": ("whqa.report.assessment_page", "", "_planes"),
-    "report: standings": ("whqa.report.assessment_page", "", "_standings"),
+    "report: pictures": ("whqa.report.assessment_page", "", "draw"),
     "report: viewer": ("whqa.report.assessment_page", "", "viewer_of"),
-    "report: rest": ("whqa.report.assessment_page", "", "write_report"),
+    "report: rest": ("whqa.assessment.writing", "", "write_assessment"),
 }
 
 
@@ -83,8 +82,11 @@ def stages(image: str, mask: str, run: str, out: str) -> None:
     for name, place in STAGES.items():
         clock.watch(name, *place)
     clock.seconds["imports"] = time.process_time() - started
+    from whqa import parallel
     from whqa.cli.commands import main
 
+    # what a process beside this one would draw is drawn here
+    parallel.cpus = lambda: 1
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
         main(["assess", image, mask, "--model", run, "-o", out])
     for name, seconds in clock.seconds.items():

@@ -185,7 +185,7 @@ def test_the_same_cases_under_the_same_keys_every_epoch() -> None:
 
 
 def test_pictures_show_three_planes_through_one_voxel_the_right_way_round() -> None:
-    from whqa.report.slices import side_by_side
+    from whqa.report.shown import side_by_side
 
     layer = np.arange(np.prod(SHAPE)).reshape(SHAPE)
     at = (4, 1, 2)

@@ -24,7 +24,7 @@ from whqa.cv import Graph, cross_validate
 from whqa.masks.sharing import share_run
 
 # before the first fork
-from whqa.report import figures
+from whqa.report import style
 from whqa.stages import from_config  # noqa: F401
 from whqa.summarize import summarize  # noqa: F401
 
@@ -72,7 +72,7 @@ def cross_validated(settings: list[str], change: int | None, delay: float) -> in
 
 if __name__ == "__main__":
     # drawn they take longest, and only fill a page
-    figures.png = lambda figure: b""
+    style.png = lambda figure: b""
     draw = random.Random(0)
     for at in (*map(int, sys.argv[1].split(",")), None):
         print("ended:", cross_validated(sys.argv[2:], at, draw.uniform(0.0, _LATEST_S)), file=sys.stderr, flush=True)

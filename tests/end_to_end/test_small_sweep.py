@@ -62,7 +62,7 @@ def sweep(words: list[str], drawn: bool) -> Swept:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", sys.argv)
         if not drawn:
-            patch.setattr("whqa.report.figures.png", lambda figure: b"")
+            patch.setattr("whqa.report.style.png", lambda figure: b"")
         try:
             code = cross_validate_all(plan, 1, Console(file=io.StringIO()), Console(file=output, width=200), work=work)
         finally:

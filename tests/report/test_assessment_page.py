@@ -6,6 +6,8 @@ import base64
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 
 from whqa.report import assessment_page as assessment
-from whqa.report import judged_view, slices, standing, viewer, wording
+from whqa.report import judged_pictures, judged_view, pictures, shown, standing, style, viewer, wording
 from whqa.report.assessment_page import render_report, write_preview, write_report
 from whqa.structures import label_scheme
 
@@ -59,9 +61,7 @@ def view(assessed):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Pages without the pictures, which take most of their time."""
-    monkeypatch.setattr(
-        assessment, "_picture", lambda figure, alt, caption: {"uri": "", "alt": alt, "caption": caption}
-    )
+    monkeypatch.setattr(assessment, "draw", lambda shown: pictures.DrawnPicture(b"", shown.alt, shown.caption))
 
 
 @pytest.mark.parametrize("options", [{}, {"decision": "accept", "correct": False}])
@@ -320,17 +320,51 @@ def test_view_keeps_all_that_is_to_be_seen(assessed, view):
 
 
 def test_slices_with_most_predicted_error_are_shown(assessed, view, html):
-    at = slices.worst_voxel(view.error_map, view.mask)
+    at = shown.worst_voxel(view.error_map, view.mask)
     counts = view.error_map.sum(axis=(0, 1))
     assert counts[at[2]] == counts.max()
     text = Page(html).text()
-    for axis_index, plane in slices.PLANES:
+    for axis_index, plane in shown.PLANES:
         assert f"{plane.capitalize()}, {view.slice_words(axis_index, at)}" in text
-    figure = judged_view.plane_figure(view, 2, at)
+    figure = judged_pictures.plane_figure(view, 2, at)
     tint = figure.axes[1].images[1].get_array()[..., 3]
     np.testing.assert_allclose(tint, 0.85 * view.probability[:, :, at[2]].T, atol=1e-6)
-    changed = judged_view.change_figure(view, 2, at).axes[1].images[1].get_array()[..., 3]
+    changed = judged_pictures.change_figure(view, 2, at).axes[1].images[1].get_array()[..., 3]
     np.testing.assert_array_equal(changed > 0, (view.mask != view.corrected)[:, :, at[2]].T)
+
+
+@pytest.mark.parametrize("axis_index", [0, 1, 2])
+def test_a_single_slice_is_drawn_as_in_its_scan(view, axis_index):
+    at = shown.worst_voxel(view.error_map, view.mask)
+    (cut,) = (s for s in pictures.changed_slices(view) if s.axis_index == axis_index)
+    assert cut.view.mask.shape[axis_index] == 1
+    (cut,) = (s for s in pictures.error_slices(view) if s.axis_index == axis_index)
+    for draw in (judged_pictures.plane_figure, judged_pictures.change_figure):
+        assert style.png(draw(*cut[:3])) == style.png(draw(view, axis_index, at))
+    here = [0 if i == axis_index else n for i, n in enumerate(at)]
+    np.testing.assert_allclose(cut.view.affine @ [*here, 1], view.affine @ [*at, 1])
+    assert cut.view.slice_words(axis_index, here) == view.slice_words(axis_index, at)
+
+
+def test_drawing_needs_neither_torch_nor_what_reads_scans():
+    """A process beside this one draws; each of these takes from a quarter of a second to two seconds to import."""
+    code = "import sys; from whqa.report.pictures import prepare; prepare();"
+    code += "print(sorted({'torch', 'nibabel', 'pandas'} & set(sys.modules)), 'matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] True\n"
+
+
+def test_pictures_come_from_whoever_was_started(assessed, tmp_path):
+    asked = []
+
+    def start(work, item):
+        asked.append(item)
+        return lambda: work(item)
+
+    write = assessment.begin_report(assessed(), start)
+    assert len(asked) == 9
+    write(tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == render_report(assessed())
 
 
 def test_preview_is_one_picture_with_the_verdict(assessed, tmp_path):
@@ -339,7 +373,7 @@ def test_preview_is_one_picture_with_the_verdict(assessed, tmp_path):
     assert picture.shape[1] == assessment.PREVIEW_DPI * 10
     assert [p.name for p in tmp_path.iterdir()] == ["out.png"]
     view = judged_view.judged_view(assessed())
-    figure = judged_view.preview_figure(view, HOSTILE, ["Reject: no"])
+    figure = judged_pictures.preview_figure(view, HOSTILE, ["Reject: no"])
     assert figure.get_suptitle() == f"{HOSTILE}\nReject: no"
     assert len(figure.axes) == 6
 
@@ -352,7 +386,8 @@ def test_report_is_one_file(assessed, tmp_path, undrawn):
 
 def test_standing_shows_every_mask_and_this_case(assessed):
     found = assessed()
-    axis = standing.standing_figure(found.population, found.quality, "heart").axes[0]
+    heart, *_ = standing.standings_of(found.population, found.quality)
+    axis = judged_pictures.standing_figure(heart).axes[0]
     dots = np.concatenate(
         [np.column_stack(li.get_data()) for li in axis.lines if li.get_markersize() < 5 and li.get_marker() != "None"]
     )
@@ -363,9 +398,9 @@ def test_standing_shows_every_mask_and_this_case(assessed):
     (star,) = (li for li in axis.lines if li.get_marker() == "*" and li.get_markersize() > 5)
     np.testing.assert_allclose(star.get_xydata(), [(0.912, 0.912)])
     lower = sum(r["qi_heart"] < 0.912 for r in found.population if r["mask_kind"] == "final")
-    assert standing.rank_words(found.population, found.quality).startswith(f"{lower} of the run's 12 final masks ")
+    assert wording.rank_words(found.population, found.quality).startswith(f"{lower} of the run's 12 final masks ")
     renamed = [{**r, "mask_kind": "nnunet" if r["mask_kind"] == "final" else "corrupted1"} for r in found.population]
-    words = standing.rank_words(renamed, found.quality)
+    words = wording.rank_words(renamed, found.quality)
     assert words.startswith(f"{lower} of the run's 12 masks of other programs ")
 
 

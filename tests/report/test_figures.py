@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whqa.report import figures, slices, strips
+from whqa.report import figures, shown, slices, strips, style
 from whqa.report.summary_strata import reliability_figure
 from whqa.structures import MMWHS
 
@@ -55,7 +55,7 @@ def test_overlay_goes_through_the_slice_with_most_errors(volume):
     true, predicted = _images(axes[1])[1], _images(axes[2])[1]
     np.testing.assert_array_equal(true[..., 3] > 0, wrong[:, :, worst].T)
     np.testing.assert_allclose(predicted[..., 3], 0.5 * true[..., 3])
-    assert figures.png(figure).startswith(b"\x89PNG")
+    assert style.png(figure).startswith(b"\x89PNG")
 
 
 def test_planes_have_their_size_in_mm_and_the_right_on_the_left(volume):
@@ -87,7 +87,7 @@ def test_structures_are_named_inside_themselves(volume):
     figure = slices.new_figure(3, 3)
     axis = figure.subplots()
     at = (9, 10, 6)
-    slices.show_plane(axis, image, 2, at, SPACING, slices.grey_window(image))
+    slices.show_plane(axis, image, 2, at, SPACING, shown.grey_window(image))
     slices.draw_contours(axis, mask, 2, at, MMWHS.colours, MMWHS.keys)
     named = {t.get_text(): t.get_position() for t in axis.texts if t.get_text() in MMWHS.keys}
     assert set(named) == {"lv", "myo"}
@@ -145,7 +145,7 @@ def test_scatter_has_the_identity_the_intervals_and_notes(table):
         assert [line.get_slope() for line in lines] == [1]
         low, high = figures.span(table, "volume")
         assert axis.get_xlim() == axis.get_ylim() == pytest.approx((low, high))
-    assert figures.png(figure, dpi=40).startswith(b"\x89PNG")
+    assert style.png(figure, dpi=40).startswith(b"\x89PNG")
 
 
 def _dots(figure):
@@ -168,7 +168,7 @@ def test_strips_show_every_value_and_skip_what_is_empty(table):
     assert "tta" not in found
     for method in ("errormap", "constant"):
         assert sorted(found[method]) == sorted(table.loc[table["method"] == method, "error_dice"])
-    assert figures.png(figure, dpi=40).startswith(b"\x89PNG")
+    assert style.png(figure, dpi=40).startswith(b"\x89PNG")
     labels = [t.get_text() for t in strips.segmentation_figure(table, ["lv"]).axes[0].get_xticklabels()]
     assert labels == ["left\nventricle"]
 

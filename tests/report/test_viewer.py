@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from whqa.report import judged_view, slices, viewer
+from whqa.report import judged_view, shown, viewer
 from whqa.structures import STRUCTURES, LabelScheme
 
 
@@ -64,7 +64,7 @@ def test_viewer_volumes_shrink_until_they_fit_and_stay_in_place(view):
 
 def test_places_lead_to_the_errors(view):
     places = {p["title"]: p["mm"] for p in json.loads(viewer.viewer_of(view, False).data)["places"]}
-    at = slices.worst_voxel(view.error_map, view.mask)
+    at = shown.worst_voxel(view.error_map, view.mask)
     np.testing.assert_allclose(places["most predicted error"], (view.affine @ [*at, 1])[:3], atol=2e-3)
     assert "pulmonary artery" not in places
     assert "right atrium" in places

@@ -20,9 +20,12 @@ from whqa.data.dicom.seg_writing import ERROR_SEGMENT, structure_segments, write
 from whqa.data.formats.volume_files import write_volume
 from whqa.errors import InputError
 from whqa.files import write_json
+from whqa.parallel import Start, at_once
 
 
-def write_assessment(assessment: Assessment, out: Path, *, report: bool = True, preview: Path | None = None) -> None:
+def write_assessment(
+    assessment: Assessment, out: Path, *, report: bool = True, preview: Path | None = None, start: Start = at_once
+) -> None:
     """Write the files of the contract into `out`; quality.json comes last and says that the rest is whole.
 
     Args:
@@ -30,12 +33,29 @@ def write_assessment(assessment: Assessment, out: Path, *, report: bool = True, 
         out: folder; it is made where there is none.
         report: whether report.html is written.
         preview: path of a PNG for a glance, or None.
+        start: has the report's pictures drawn while the volumes are written, see `whqa.parallel`.
 
     Raises:
         OSError: the disk does not take them.
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / QUALITY).unlink(missing_ok=True)
+    write_page = None
+    if report:
+        from whqa.report.assessment_page import begin_report  # jinja2
+
+        write_page = begin_report(assessment, start)
+    _write_volumes(assessment, out)
+    if write_page:
+        write_page(out / REPORT)
+    if preview:
+        from whqa.report.assessment_page import write_preview  # matplotlib
+
+        write_preview(assessment, preview)
+    write_json(out / QUALITY, assessment.quality)
+
+
+def _write_volumes(assessment: Assessment, out: Path) -> None:
     header = assessment.header
     affine = assessment.affine if header is None else None
     corrected = assessment.corrected if assessment.corrected_values is None else assessment.corrected_values
@@ -48,14 +68,6 @@ def write_assessment(assessment: Assessment, out: Path, *, report: bool = True, 
         except InputError as error:
             # minutes of work, all of it there as NIfTI
             assessment.quality["warnings"].append(str(error))
-    if report or preview:
-        from whqa.report.assessment_page import write_preview, write_report  # matplotlib
-
-        if report:
-            write_report(assessment, out / REPORT)
-        if preview:
-            write_preview(assessment, preview)
-    write_json(out / QUALITY, assessment.quality)
 
 
 def _write_dicom(assessment: Assessment, out: Path) -> None:

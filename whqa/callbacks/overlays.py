@@ -87,8 +87,8 @@ class Overlays(pl.Callback):
 
     def _draw(self, shown: _Shown) -> None:
         # matplotlib is needed for a few cases only
-        from whqa.report.figures import png
         from whqa.report.slices import overlay_figure
+        from whqa.report.style import png
 
         figure = overlay_figure(
             shown.image,

@@ -136,7 +136,7 @@ def _step(trainer: pl.Trainer) -> int:
 
 def _picture(outputs: Any, batch: Any, n_classes: int) -> Picture:
     """Where to cut depends only on what stays the same from epoch to epoch."""
-    from whqa.report.slices import middle, side_by_side, worst_voxel  # imports matplotlib
+    from whqa.report.shown import middle, side_by_side, worst_voxel
 
     reference = batch["label"][0].cpu().numpy()
     judging = "mask" in batch

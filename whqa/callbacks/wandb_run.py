@@ -105,6 +105,6 @@ def wandb_figure(figure: Any) -> Any:
     """A matplotlib figure as a W&B image."""
     import PIL.Image
 
-    from whqa.report.figures import png
+    from whqa.report.style import png
 
     return require_wandb().Image(PIL.Image.open(io.BytesIO(png(figure))))

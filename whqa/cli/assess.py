@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from whqa.assessment.batch_case import AssessOptions, BatchCase
     from whqa.assessment.model import TrainedRun
     from whqa.assessment.pairs import Pairs
+    from whqa.parallel import Start
     from whqa.results.correction_time import CorrectionTime
 
 NO_MODEL = (
@@ -148,26 +150,35 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
     axes = stated_axes(options.orientation)
     model_path = options.model.expanduser()
     read_metadata(model_path) if model_path.is_file() else folds_of_model(model_path)
-    # after the words of the command line are checked: these imports take seconds
-    from whqa.assessment.batch_case import AssessOptions
-    from whqa.assessment.model import load_run
+    with _drawing_beside(options.report and pairs is None) as start:
+        # after the words of the command line are checked: these imports take seconds
+        from whqa.assessment.batch_case import AssessOptions
+        from whqa.assessment.model import load_run
 
-    settings = AssessOptions(
-        options.modality,
-        scheme,
-        options.confidence,
-        options.report,
-        preview,
-        options.resample,
-        axes,
-        options.series,
-    )
-    model = load_run(model_path, options.fold)
-    _check_told(options, pairs, model)
-    _check_reference(options, pairs)
-    if pairs is None:
-        return _assess_one(options, model, settings)
+        settings = AssessOptions(
+            options.modality,
+            scheme,
+            options.confidence,
+            options.report,
+            preview,
+            options.resample,
+            axes,
+            options.series,
+        )
+        model = load_run(model_path, options.fold)
+        _check_told(options, pairs, model)
+        _check_reference(options, pairs)
+        if pairs is None:
+            return _assess_one(options, model, settings, start)
     return _assess_many(options, pairs, model, settings, time)
+
+
+def _drawing_beside(wanted: bool) -> AbstractContextManager[Start]:
+    """Where a report is drawn while the rest is written; cases of a batch share the CPUs already."""
+    from whqa.parallel import at_once, process_beside
+    from whqa.report.pictures import prepare
+
+    return process_beside(prepare) if wanted else nullcontext(at_once)
 
 
 def _usual() -> dict[str, Any]:
@@ -247,7 +258,7 @@ def _pairs(options: argparse.Namespace) -> Pairs | None:
     return None
 
 
-def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: AssessOptions) -> int:
+def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: AssessOptions, start: Start) -> int:
     from whqa.assessment.against_truth import read_truth, said_and_true
     from whqa.assessment.input_places import InputFile
     from whqa.assessment.output_folder import QUALITY, REPORT, clear, new_folder, refuse_losing
@@ -273,7 +284,7 @@ def _assess_one(options: argparse.Namespace, model: TrainedRun, settings: Assess
         preview = out / settings.preview if settings.preview else None
         # only now: a call that fails leaves what an earlier one wrote
         clear(out, settings.outputs)
-        write_assessment(assessment, out, report=settings.report, preview=preview)
+        write_assessment(assessment, out, report=settings.report, preview=preview, start=start)
     quality = assessment.quality
     print(_line(assessment.name, quality))
     told = [*quality["verdict"]["reasons"], *(f"unfamiliar: {s['message']}" for s in quality["out_of_distribution"])]

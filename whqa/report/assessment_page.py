@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from whqa.contract.quality_json import Assessment, QualityJson
 from whqa.files import atomic_path, write_text
-from whqa.report import figures, judged_view, slices, standing, wording
+from whqa.parallel import Start, at_once
+from whqa.report import wording
 from whqa.report.html import data_uri, render
+from whqa.report.judged_view import judged_view
+from whqa.report.pictures import Asked, DrawnPicture, changed_slices, draw, error_slices
+from whqa.report.shown import CHANGED, PREDICTED_ERROR, JudgedView, tags_of
+from whqa.report.standing import standings_of
 from whqa.report.viewer import OPACITY, Viewer, ViewerUnavailableError, viewer_of
 from whqa.results.mean_dice import expected_mean_dice
 from whqa.results.worklist import piece_words, slices_through
@@ -21,41 +25,73 @@ PREVIEW_DPI = 120
 # Of pictures and volumes; the viewer's script and the texts are another 1.3 MB.
 PAGE_BYTES = 13_500_000
 _PREVIEW_COLUMNS = 110
-_PLANE_DPI, _PICTURE_BYTES = 140, 600_000
 _PIECES = 20
-_PARTS = {"heart": "QI over the heart", "volume": "QI over the whole volume", "dice": "mean Dice"}
 
 
 def write_report(assessment: Assessment, path: Path) -> None:
     """Write the report as one self-contained HTML file, whole or not at all."""
-    write_text(path, render_report(assessment))
+    begin_report(assessment)(path)
+
+
+def begin_report(assessment: Assessment, start: Start = at_once) -> Callable[[Path], None]:
+    """Begin a report.
+
+    Args:
+        assessment: of one mask.
+        start: has its pictures drawn, in this process or in others.
+
+    Returns:
+        Writes it, whole or not at all.
+    """
+    view = judged_view(assessment)
+    drawn = [[start(draw, shown) for shown in part] for part in _asked(assessment, view)]
+    return lambda path: write_text(path, _page(assessment, view, drawn))
 
 
 def write_preview(assessment: Assessment, path: Path) -> None:
     """Write one PNG for a glance: the verdict, and mask and predicted error in three planes."""
+    from whqa.report.judged_pictures import preview_figure  # matplotlib
+    from whqa.report.style import png
+
     quality = assessment.quality
     _, word, sentence = wording.HEADLINES[quality["verdict"]["decision"]]
     words = [f"{word}: {sentence}", *wording.what_is_wrong(quality), "Research software, not a medical device."]
     lines = [line for sentence in words for line in textwrap.wrap(sentence, _PREVIEW_COLUMNS)]
-    figure = judged_view.preview_figure(judged_view.judged_view(assessment), assessment.name, lines)
+    figure = preview_figure(judged_view(assessment), assessment.name, lines)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(figures.png(figure, PREVIEW_DPI))
+        temporary.write_bytes(png(figure, PREVIEW_DPI))
 
 
 def render_report(assessment: Assessment) -> str:
     """The page as HTML; everything that comes from files is escaped."""
+    view = judged_view(assessment)
+    return _page(assessment, view, [[at_once(draw, shown) for shown in part] for part in _asked(assessment, view)])
+
+
+def _asked(assessment: Assessment, view: JudgedView) -> Asked:
     quality = assessment.quality
-    view = judged_view.judged_view(assessment)
-    applied = bool(quality["correction"]["applied"])
-    planes, standings = _planes(view, changes=False), _standings(assessment)
-    changes = _planes(view, changes=True) if applied and view.changed.any() else []
-    drawn, pieces = [*planes, *standings, *changes], _pieces(assessment)
+    corrected = quality["correction"]["applied"] and view.changed.any()
+    return Asked(
+        error_slices(view),
+        changed_slices(view) if corrected else [],
+        standings_of(assessment.population, quality),
+    )
+
+
+def _page(assessment: Assessment, view: JudgedView, drawn: Sequence[Sequence[Callable[[], DrawnPicture]]]) -> str:
+    quality = assessment.quality
+    applied, pieces = bool(quality["correction"]["applied"]), _pieces(assessment)
+    with_volumes = partial(viewer_of, view, applied, pieces=[piece["mm"] for piece in pieces])
     try:
-        left = PAGE_BYTES - sum(len(picture["uri"]) for picture in drawn)
-        viewer: Viewer | None = viewer_of(view, applied, left, [piece["mm"] for piece in pieces])
+        viewer: Viewer | None = with_volumes(budget=PAGE_BYTES)
         viewer_missing = ""
     except ViewerUnavailableError as error:
         viewer, viewer_missing = None, str(error)
+    # only now: they may be drawn beside this process
+    planes, changes, standings = ([_shown(picture()) for picture in part] for part in drawn)
+    left = PAGE_BYTES - sum(len(picture["uri"]) for picture in (*planes, *changes, *standings))
+    if viewer and len(viewer.data) > left:
+        viewer = with_volumes(budget=left)
     return render(
         "assessment.html.j2",
         looks="assessment.css",
@@ -83,12 +119,16 @@ def render_report(assessment: Assessment) -> str:
         labels=[row for row in rows if row["volume"] or row["corrected"]],
         planes=planes,
         any_error=bool(view.error_map.any()),
-        tints={"error": slices.PREDICTED_ERROR, "changed": judged_view.CHANGED},
+        tints={"error": PREDICTED_ERROR, "changed": CHANGED},
         changes=changes,
         standings=standings,
-        rank=standing.rank_words(assessment.population, quality),
+        rank=wording.rank_words(assessment.population, quality),
         provenance=_provenance(quality),
     )
+
+
+def _shown(picture: DrawnPicture) -> dict[str, str]:
+    return {"uri": data_uri(picture.png), "alt": picture.alt, "caption": picture.caption}
 
 
 def _pieces(assessment: Assessment) -> list[dict[str, Any]]:
@@ -144,7 +184,7 @@ def _beside(found: Mapping[str, Any], confidence: float) -> str:
 def _rows(assessment: Assessment) -> list[dict[str, Any]]:
     """The table of structures; bar positions in percent of the bar."""
     scheme, found = assessment.scheme, assessment.quality["structures"]
-    tags, rows = judged_view.tags_of(scheme), []
+    tags, rows = tags_of(scheme), []
     for key, tag, colour in zip(scheme.keys, tags, scheme.colours, strict=True):
         s = found[key]
         interval, dice = s["dice_interval"], s["dice_expected"]
@@ -167,45 +207,6 @@ def _rows(assessment: Assessment) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _planes(view: judged_view.JudgedView, changes: bool) -> list[dict[str, str]]:
-    """Per plane the slice with most predicted errors, or that in which the correction changed most."""
-    at = slices.worst_voxel(view.changed if changes else view.error_map, view.mask)
-    draw = judged_view.change_figure if changes else judged_view.plane_figure
-    shown = "the mask before, and below it after the correction"
-    if not changes:
-        shown = "the mask's outlines, and below it the predicted error"
-    return [
-        _picture(
-            draw(view, axis_index, at),
-            f"{plane.capitalize()} slice: {shown}",
-            f"{plane.capitalize()}, {view.slice_words(axis_index, at)}",
-        )
-        for axis_index, plane in slices.PLANES
-    ]
-
-
-def _standings(assessment: Assessment) -> list[dict[str, str]]:
-    population, quality = assessment.population, assessment.quality
-    known = [row for row in population if row.get("mean_dice_predicted") is not None]
-    parts = [part for part in _PARTS if population and (part != "dice" or known)]
-    return [
-        _picture(
-            standing.standing_figure(population, quality, part),
-            f"{_PARTS[part]} of the run's own masks against the truth, and this case",
-            _PARTS[part],
-        )
-        for part in parts
-    ]
-
-
-def _picture(figure: Figure, alt: str, caption: str) -> dict[str, str]:
-    png = figures.png(figure, _PLANE_DPI)
-    if len(png) > _PICTURE_BYTES:
-        # noise does not compress
-        png = figures.png(figure, _PLANE_DPI / 2)
-    return {"uri": data_uri(png), "alt": alt, "caption": caption}
 
 
 def _provenance(quality: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

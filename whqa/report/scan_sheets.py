@@ -1,7 +1,7 @@
 """Pictures of scans as they are in their files: a contact sheet of a cohort, a sheet of slices of one case.
 
 Planes are cut along the file's own axes, brought to the closest R, A, S; an oblique scan stays as it was acquired. They
-are shown in radiological convention, as in `whqa.report.slices`, to scale in mm. A labelled scan is cut to its heart.
+are shown in radiological convention, as in `whqa.report.shown`, to scale in mm. A labelled scan is cut to its heart.
 Short-axis stacks whose header does not know the patient (see `whqa.data.findings.sides`) get planes without a name.
 
 A sheet is one matplotlib axes in inches: hundreds of axes would take minutes.
@@ -26,15 +26,8 @@ from whqa.data.findings.sides import says_nothing
 from whqa.data.formats.volume_files import Volume, voxel_sizes
 from whqa.data.reading import read_case
 from whqa.quality import box_around
-from whqa.report.slices import (
-    DIRECTIONS,
-    PLANES,
-    deepest,
-    grey_window,
-    middle,
-    new_figure,
-    structure_legend,
-)
+from whqa.report.shown import PLANES, grey_window, middle
+from whqa.report.slices import DIRECTIONS, deepest, new_figure, outline, structure_legend
 from whqa.structures import LabelScheme
 
 _MARGIN_MM = 20.0
@@ -339,7 +332,7 @@ def _draw_contours(
     for i in order:
         inside = label == i + 1
         if inside.any() and not inside.all():
-            axis.contour(x, y, inside.astype(float), levels=[0.5], colors=[scheme.colours[i]], linewidths=0.8)
+            outline(axis, x, y, inside, scheme.colours[i], width=0.8)
             if named and inside.sum() > _NAMED_SHARE * inside.size:
                 row, column = deepest(inside)
                 axis.text(x[column], y[row], scheme.keys[i], color=scheme.colours[i], fontsize=6.5, **_CENTRED, **_DARK)

@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from whqa.masks.plan import MASK_KINDS
-from whqa.report.figures import PALETTE, STYLE, kind_legend, kind_points, method_colours
+from whqa.report.figures import kind_legend, kind_points, method_colours
 from whqa.report.slices import new_figure
+from whqa.report.style import PALETTE, STYLE
 from whqa.results.mean_dice import before_and_after
 from whqa.results.tables import METHOD_ORDER, in_order, with_map
 from whqa.structures import STRUCTURES

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from whqa.judges.constant import REGIONS
-from whqa.report import figures, strips
+from whqa.report import figures, strips, style
 from whqa.report.html import data_uri
 from whqa.report.numbers import show_entry, show_interval
 from whqa.report.summary_strata import bias_by_bin, reliability_figure
@@ -158,4 +158,4 @@ def _bias(rows: pd.DataFrame, region: str) -> str:
 def image_of(figure: Figure, alt: str) -> Image:
     """A figure and what it shows in words."""
     width = figure.get_figwidth()
-    return Image(data_uri(figures.png(figure)), alt, round(PX_PER_INCH * width), width > WIDE_FROM)
+    return Image(data_uri(style.png(figure)), alt, round(PX_PER_INCH * width), width > WIDE_FROM)

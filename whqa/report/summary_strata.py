@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from whqa.judges.constant import REGIONS
-from whqa.report.figures import STYLE, method_colours
+from whqa.report.figures import method_colours
 from whqa.report.numbers import show_number
 from whqa.report.slices import new_figure
+from whqa.report.style import STYLE
 from whqa.report.summary_tables import Cell, PageTable, TableRow, cell, minus, share_cell
 from whqa.results.summary_entry import at_path
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import matplotlib.colors
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +25,7 @@ from isal import igzip
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from whqa.report.judged_view import JudgedView, tags_of
-from whqa.report.slices import PREDICTED_ERROR, worst_voxel
+from whqa.report.shown import PREDICTED_ERROR, JudgedView, tags_of, worst_voxel
 
 PACKAGE = "ipyniivue"
 BUDGET_BYTES = 10_000_000
@@ -226,7 +224,7 @@ def _description(view: JudgedView) -> dict[str, Any]:
 
 
 def _rgb(colour: str) -> list[int]:
-    return [round(255 * c) for c in matplotlib.colors.to_rgb(colour)]
+    return [*bytes.fromhex(colour.removeprefix("#"))]
 
 
 def _places(view: JudgedView) -> list[dict[str, Any]]:

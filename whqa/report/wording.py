@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import ceil, floor
+from math import ceil, floor, isfinite
 from typing import Any
 
 from whqa.contract.quality_json import JudgedStructure, QualityJson
+from whqa.masks.plan import is_delivered
 from whqa.results.triage import TriageRule, surest_place_words
 
 HEADLINES = {
@@ -228,3 +229,19 @@ def _risk(verdict: Mapping[str, Any]) -> tuple[str, bool]:
 def sentence(text: str) -> str:
     """With a capital letter and a full stop."""
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def rank_words(population: Sequence[Mapping[str, Any]], quality: Mapping[str, Any]) -> str:
+    """How many of the run's own final masks got a lower QI over the heart; nothing where this one has none.
+
+    In a run without segmenters, how many of the other programs' masks.
+    """
+    final = [r for r in population if r["mask_kind"] == "final"]
+    usual = final or [r for r in population if is_delivered(str(r["mask_kind"]))]
+    known = [float(v) for r in usual if (v := r.get("qi_heart")) is not None and isfinite(v)]
+    what = "final masks" if final else "masks of other programs"
+    value = quality["qi"]["heart"]["value"]
+    if not known or value is None:
+        return ""
+    lower = sum(v < value for v in known)
+    return f"{lower} of the run's {len(known)} {what} got a lower QI over the heart than this one."
