@@ -258,6 +258,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         self.foreground, self.augmentation, self.seed = foreground, augmentation, seed
         self._structures: dict[str, list[npt.NDArray[np.int16]]] = {}
         self._doubtful: dict[int, npt.NDArray[np.int16]] = {}
+        self._said: dict[str, npt.NDArray[np.uint8]] = {}
         self._masks, self._volumes = MaskMemory(), VolumeMaps()
 
     def __len__(self) -> int:
@@ -324,6 +325,13 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
                 return rng.choice(structures[rng.integers(len(structures))])
         return rng.integers(0, case.shape)
 
+    def _most_probable(self, case: str) -> npt.NDArray[np.uint8]:
+        """Labels of the opinion on a case, of which there are many masks."""
+        if case not in self._said:
+            opinion = self.opinions[case]  # type: ignore[index]
+            self._said[case] = self._masks.load(opinion.path, opinion.codes).argmin(axis=0).astype(np.uint8)
+        return self._said[case]
+
     def _doubtful_voxels(self, number: int, case: PreparedCase) -> npt.NDArray[np.int16]:
         item = self.items[number]
         if isinstance(item, str):
@@ -333,7 +341,6 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
             wrong = mask != self._volumes.of(case)[1]
             if self.opinions is not None:
                 # centres chosen by the truth alone would teach that whatever is doubted is wrong
-                opinion = self.opinions[case.id]
-                wrong |= mask != self._masks.load(opinion.path, opinion.codes).argmin(axis=0)
+                wrong |= mask != self._most_probable(case.id)
             self._doubtful[number] = spread_points(np.flatnonzero(wrong), wrong.shape)
         return self._doubtful[number]
