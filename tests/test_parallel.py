@@ -10,12 +10,13 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from whqa.errors import InputError
-from whqa.parallel import ProcessDiedError, at_once, in_processes, process_beside
+from whqa.parallel import ProcessDiedError, in_processes, process_beside
 
 PATIENCE = 240  # seconds, until a test gives up on what should come soon
 
@@ -97,7 +98,7 @@ def test_work_of_a_process_that_died_is_done_here(monkeypatch: pytest.MonkeyPatc
 def test_one_cpu_has_no_process_beside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("whqa.parallel.cpus", lambda: 1)
     with process_beside(os.getpid) as start:
-        assert start is at_once
+        assert start is partial
         assert start(work, 5)()[1] == os.getpid()
         assert not multiprocessing.active_children()
 

@@ -24,7 +24,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.process import BaseProcess
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from whqa.errors import InputError
 from whqa.process import PARENT, cpus, follow_parent
@@ -32,14 +32,6 @@ from whqa.process import PARENT, cpus, follow_parent
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-
-
-class Start(Protocol):
-    """Begin `work(item)`; what it returns waits for the result, and raises what the work raised."""
-
-    def __call__(self, work: Callable[[Item], Result], item: Item, /) -> Callable[[], Result]:
-        """A module's function and what it takes."""
-        ...
 
 
 class ProcessDiedError(Exception):
@@ -133,22 +125,17 @@ def _until_one_dies(
     return []
 
 
-def at_once(work: Callable[[Item], Result], item: Item) -> Callable[[], Result]:
-    """Work in this process, when its result is asked for."""
-    return partial(work, item)
-
-
 @contextmanager
-def process_beside(prepare: Callable[[], Any]) -> Iterator[Start]:
-    """One process that prepares while this one goes on, then takes work; it ends with the block.
+def process_beside(prepare: Callable[[], Any]) -> Iterator[Callable[..., Callable[[], Any]]]:
+    """One process that prepares while this one goes on, then takes work: `start(work, item)()` is `work(item)`.
 
-    Its work is done in this process where it died, and where there is a single CPU.
+    It ends with the block. Its work is done in this process where it died, and where there is a single CPU.
 
     Args:
         prepare: called there first, to import what the work needs; a module's function.
     """
     if cpus() < 2:
-        yield at_once
+        yield partial
         return
     others = set(multiprocessing.active_children())
     with _pool(1) as pool:
@@ -159,8 +146,8 @@ def process_beside(prepare: Callable[[], Any]) -> Iterator[Start]:
             try:
                 future = pool.submit(work, item)
             except BrokenProcessPool:
-                return at_once(work, item)
-            return partial(_result_or, future, at_once(work, item))
+                return partial(work, item)
+            return partial(_result_or, future, partial(work, item))
 
         yield start
         # it has nothing left to do, and to end by itself takes it a tenth of a second

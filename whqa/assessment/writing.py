@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,11 @@ from whqa.data.dicom.seg_writing import ERROR_SEGMENT, structure_segments, write
 from whqa.data.formats.volume_files import write_volume
 from whqa.errors import InputError
 from whqa.files import write_json
-from whqa.parallel import Start, at_once
+from whqa.report.pictures import Start
 
 
 def write_assessment(
-    assessment: Assessment, out: Path, *, report: bool = True, preview: Path | None = None, start: Start = at_once
+    assessment: Assessment, out: Path, *, report: bool = True, preview: Path | None = None, start: Start = partial
 ) -> None:
     """Write the files of the contract into `out`; quality.json comes last and says that the rest is whole.
 
@@ -33,7 +34,7 @@ def write_assessment(
         out: folder; it is made where there is none.
         report: whether report.html is written.
         preview: path of a PNG for a glance, or None.
-        start: has the report's pictures drawn while the volumes are written, see `whqa.parallel`.
+        start: has the report's pictures drawn while the volumes are written; in this process by default.
 
     Raises:
         OSError: the disk does not take them.

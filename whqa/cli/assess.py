@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from whqa.assessment.batch_case import AssessOptions, BatchCase
     from whqa.assessment.model import TrainedRun
     from whqa.assessment.pairs import Pairs
-    from whqa.parallel import Start
+    from whqa.report.pictures import Start
     from whqa.results.correction_time import CorrectionTime
 
 NO_MODEL = (
@@ -175,10 +176,10 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _drawing_beside(wanted: bool) -> AbstractContextManager[Start]:
     """Where a report is drawn while the rest is written; cases of a batch share the CPUs already."""
-    from whqa.parallel import at_once, process_beside
+    from whqa.parallel import process_beside
     from whqa.report.pictures import prepare
 
-    return process_beside(prepare) if wanted else nullcontext(at_once)
+    return process_beside(prepare) if wanted else nullcontext(partial)
 
 
 def _usual() -> dict[str, Any]:

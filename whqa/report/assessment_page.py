@@ -10,11 +10,10 @@ from typing import Any
 
 from whqa.contract.quality_json import Assessment, QualityJson
 from whqa.files import atomic_path, write_text
-from whqa.parallel import Start, at_once
 from whqa.report import wording
 from whqa.report.html import data_uri, render
 from whqa.report.judged_view import judged_view
-from whqa.report.pictures import Asked, DrawnPicture, changed_slices, draw, error_slices
+from whqa.report.pictures import Asked, DrawnPicture, Start, changed_slices, draw, error_slices
 from whqa.report.shown import CHANGED, PREDICTED_ERROR, JudgedView, tags_of
 from whqa.report.standing import standings_of
 from whqa.report.viewer import OPACITY, Viewer, ViewerUnavailableError, viewer_of
@@ -33,7 +32,7 @@ def write_report(assessment: Assessment, path: Path) -> None:
     begin_report(assessment)(path)
 
 
-def begin_report(assessment: Assessment, start: Start = at_once) -> Callable[[Path], None]:
+def begin_report(assessment: Assessment, start: Start = partial) -> Callable[[Path], None]:
     """Begin a report.
 
     Args:
@@ -65,7 +64,7 @@ def write_preview(assessment: Assessment, path: Path) -> None:
 def render_report(assessment: Assessment) -> str:
     """The page as HTML; everything that comes from files is escaped."""
     view = judged_view(assessment)
-    return _page(assessment, view, [[at_once(draw, shown) for shown in part] for part in _asked(assessment, view)])
+    return _page(assessment, view, [[partial(draw, shown) for shown in part] for part in _asked(assessment, view)])
 
 
 def _asked(assessment: Assessment, view: JudgedView) -> Asked:
