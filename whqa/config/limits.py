@@ -192,8 +192,9 @@ def refuse_out_of_range(config: DictConfig) -> None:
     Raises:
         InputError: one is beyond them; names it, its value, and what it may be.
     """
+    plain = OmegaConf.to_container(config)
     for key, limit in _LIMITS.items():
-        value = plain_value(config, key)
+        value = plain_value(plain, key)
         if value is not None and not limit.holds(value):
             raise InputError(f"{key}={_shown(value)}: must be {limit}")
     _refuse_empty(config)
@@ -209,9 +210,9 @@ def wanted(key: str) -> str:
     return text or kind
 
 
-def plain_value(config: DictConfig, key: str) -> Any:
-    """The value of a dotted key as plain containers, interpolations as they are written; None where there is none."""
-    found = OmegaConf.to_container(config)
+def plain_value(plain: Any, key: str) -> Any:
+    """The value of a dotted key of plain containers; None where there is none, or an interpolation."""
+    found = plain
     for part in key.split("."):
         found = found.get(part) if isinstance(found, dict) else None
     return found if not (isinstance(found, str) and found.startswith("${")) else None
@@ -255,7 +256,7 @@ def _refuse_lost_checkpoints(config: DictConfig) -> None:
 
 
 def _of_checkpoint(config: DictConfig) -> Iterator[tuple[str, Any]]:
-    checkpoint = plain_value(config, "callbacks.checkpoint") or {}
+    checkpoint = plain_value(OmegaConf.to_container(config), "callbacks.checkpoint") or {}
     if "ModelCheckpoint" in str(checkpoint.get("_target_")):
         named = (*_OF_CHECKPOINT, *(key for key in _OF_OTHER_CHECKPOINTS if key in checkpoint))
         yield from ((f"callbacks.checkpoint.{key}", checkpoint.get(key)) for key in named)

@@ -224,10 +224,11 @@ def _refuse_no_options(overrides: Sequence[str]) -> None:
 
 def _refuse_no_targets(config: DictConfig) -> None:
     """What `instantiate` shall make must say of what."""
+    plain = OmegaConf.to_container(config)
     for group in ("data", "network", "trainer"):
-        _refuse_no_target(group, plain_value(config, group), f"choose one with {group}=...")
+        _refuse_no_target(group, plain_value(plain, group), f"choose one with {group}=...")
     for group in ("callbacks", "logger"):
-        for name, one in (plain_value(config, group) or {}).items():
+        for name, one in (plain_value(plain, group) or {}).items():
             remedy = "leave it out" if name == "checkpoint" else f"~{group}.{name} takes it out"
             _refuse_no_target(f"{group}.{name}", one, remedy)
 
@@ -298,8 +299,9 @@ def _refuse_wrong_types(config: DictConfig, overrides: Sequence[str]) -> None:
     if not changed:
         return
     default = compose("config", overrides=[o for o in overrides if not o.startswith(_UNTYPED)])
+    plain = [OmegaConf.to_container(c) for c in (default, config)]
     for key in changed:
-        before, now = (plain_value(c, key) for c in (default, config))
+        before, now = (plain_value(c, key) for c in plain)
         if str(OmegaConf.select(config, key, throw_on_resolution_failure=False)).startswith("${"):
             continue
         if now is None and not key.startswith(("data.", "network.")):
