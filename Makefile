@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 EXP ?= demo
 # Runs side by side; without it, as many as suit the cores, the memory and the runs.
 JOBS ?=
-# Processes of the tests, of one thread each.
-WORKERS ?= 2
+# Processes of the tests, of one thread and about a gigabyte each; by default as many as there are cores, up to 8.
+WORKERS ?= auto
 ARGS ?=
 # W&B runs that are uploaded side by side.
 UPLOADS ?= 4
@@ -38,7 +38,7 @@ demo: setup ## the main job on built-in phantoms: train, one table, then judge a
 	  --reference data/demo-scan/ct_train_1001_label.nii.gz --model runs/demo -o runs/demo/assess
 
 test: setup ## the default tests (no slow, no gpu)
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

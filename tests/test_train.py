@@ -311,7 +311,13 @@ class Reported(Callback):
 
 @pytest.mark.parametrize(("stage", "figure"), [("segmenter", 0.75), ("errormap", 0.25)])
 def test_a_sweeper_hears_of_held_back_training_cases_and_no_number_of_the_test(
-    stage: str, figure: float, train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str,
+    figure: float,
+    train: Callable[..., int],
+    phantoms: Path,
+    tiny: Callable[[Path], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run_dir = tmp_path / "runs" / "sweep" / stage / "0"
     run_dir.mkdir(parents=True)
@@ -322,7 +328,8 @@ def test_a_sweeper_hears_of_held_back_training_cases_and_no_number_of_the_test(
         "b,1,final,b,1,0.125,0.5,1.0\nc,1,final,c,1,0.375,0.75,\n"
     )
     monkeypatch.setattr(Reported, "values", [])
-    words = ["name=sweep", f"stage={stage}", f"runs_dir={tmp_path / 'runs'}", f"data_dir={tmp_path / 'data'}"]
+    shutil.copytree(phantoms / "data", tmp_path / "data")
+    words = [*tiny(tmp_path), "name=sweep", f"stage={stage}"]
     OmegaConf.save(compose_config(words), run_dir / "config.yaml", resolve=True)
     assert train(*words, f"+hydra.callbacks.reported._target_={__name__}.Reported") == 0
     assert Reported.values == [figure]
