@@ -76,7 +76,7 @@ NOT_PRINTED = {
     },
     **{key: {"summarize"} for key in ("whqa.data.dicom.series", "whqa.data.dicom.heart_parts")},
     "whqa.results.correction_time": {"summarize"},  # which asks for no other minutes
-    "whqa.parallel": {"train", "data phantom"},  # in one process; files that were just written
+    "whqa.parallel.many": {"train", "data phantom"},  # in one process; files that were just written
     "whqa.report.cohort_sheets": {"data phantom"},  # it shows all
 }
 # An option of the commands that read a folder, a setting of those that run an experiment: a message names both.

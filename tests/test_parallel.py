@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from whqa.errors import InputError
-from whqa.parallel import ProcessDiedError, in_processes, process_beside
+from whqa.parallel.beside import process_beside
+from whqa.parallel.many import ProcessDiedError, in_processes
 
 PATIENCE = 240  # seconds, until a test gives up on what should come soon
 
@@ -70,7 +71,7 @@ def dies_elsewhere(here: int) -> int:
 
 
 def test_a_process_beside_imports_then_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whqa.parallel.cpus", lambda: 2)
+    monkeypatch.setattr("whqa.parallel.beside.cpus", lambda: 2)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     with process_beside(os.getpid) as start:
         assert os.environ["OMP_NUM_THREADS"] == "7"
@@ -87,7 +88,8 @@ def test_a_process_beside_imports_then_works(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_work_of_a_process_that_died_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whqa.parallel.cpus", lambda: 2)
+    monkeypatch.setattr("whqa.parallel.beside.cpus", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with process_beside(os.getpid) as start:
         first = start(dies_elsewhere, os.getpid())
         assert first() == os.getpid()
@@ -95,8 +97,10 @@ def test_work_of_a_process_that_died_is_done_here(monkeypatch: pytest.MonkeyPatc
     assert not multiprocessing.active_children()
 
 
-def test_one_cpu_has_no_process_beside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whqa.parallel.cpus", lambda: 1)
+@pytest.mark.parametrize(("cpus", "threads"), [(1, "7"), (2, "1")])
+def test_one_cpu_or_thread_has_no_process_beside(cpus: int, threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whqa.parallel.beside.cpus", lambda: cpus)
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
     with process_beside(os.getpid) as start:
         assert start is partial
         assert start(work, 5)()[1] == os.getpid()
@@ -104,7 +108,8 @@ def test_one_cpu_has_no_process_beside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_process_beside_ends_where_the_block_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whqa.parallel.cpus", lambda: 2)
+    monkeypatch.setattr("whqa.parallel.beside.cpus", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
     def fail() -> None:
         with process_beside(os.getpid) as start:
@@ -140,7 +145,7 @@ def test_interrupted_it_ends_at_once_and_leaves_nothing(tmp_path: Path, to_all: 
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from test_parallel import slow
-        from whqa.parallel import in_processes
+        from whqa.parallel.many import in_processes
         if __name__ == "__main__":
             try:
                 in_processes(slow, range(6), jobs=2)

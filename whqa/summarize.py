@@ -23,6 +23,8 @@ from whqa.contract.summary_json import Segmentation, Summary
 from whqa.errors import InputError
 from whqa.files import as_named, atomic_path, write_json, write_text
 from whqa.masks.made_from import refuse_mixed_origins, runs_begun, unknown_origin
+from whqa.parallel.beside import Start, process_beside
+from whqa.report import style
 from whqa.report.numbers import Columns, show_entry, show_interval, show_share
 from whqa.report.summary_page import render_page
 from whqa.report.terminal import print_columns
@@ -64,7 +66,11 @@ def summarize(run_dir: Path, console: Console | None = None, mixed: bool = False
     Raises:
         InputError: a fold is missing, a case is judged twice or nowhere, or a table is damaged.
     """
-    run_dir = as_named(run_dir)
+    with process_beside(style.warm_up) as start:
+        return _summarize(as_named(run_dir), console or Console(), mixed, start)
+
+
+def _summarize(run_dir: Path, console: Console, mixed: bool, start: Start) -> Summary:
     tables = read_run(run_dir, mixed)
     if not mixed:
         refuse_mixed_settings(runs_begun(run_dir))
@@ -89,13 +95,13 @@ def summarize(run_dir: Path, console: Console | None = None, mixed: bool = False
     }
     if differing:
         summary["mixed"] = differing
-    page = render_page(tables, summary, run_dir)
+    page = render_page(tables, summary, run_dir, start)
     with atomic_path(run_dir / "cases.csv") as temporary:
         # as the folds' tables end their lines: a carriage return within a name is quoted then
         tables.text.to_csv(temporary, index=False, lineterminator="\r\n")
     write_json(run_dir / "summary.json", summary)
     write_text(run_dir / "summary.html", page)
-    _print(summary, run_dir, console or Console())
+    _print(summary, run_dir, console)
     return summary
 
 

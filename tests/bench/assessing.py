@@ -82,11 +82,11 @@ def stages(image: str, mask: str, run: str, out: str) -> None:
     for name, place in STAGES.items():
         clock.watch(name, *place)
     clock.seconds["imports"] = time.process_time() - started
-    from whqa import parallel
     from whqa.cli.commands import main
+    from whqa.parallel import beside
 
     # what a process beside this one would draw is drawn here
-    parallel.cpus = lambda: 1
+    beside.cpus = lambda: 1
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
         main(["assess", image, mask, "--model", run, "-o", out])
     for name, seconds in clock.seconds.items():

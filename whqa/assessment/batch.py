@@ -52,7 +52,7 @@ from whqa.assessment.writing import write_assessment
 from whqa.contract.quality_json import Assessment
 from whqa.errors import InputError, plain_messages
 from whqa.files import printable, write_json, write_text
-from whqa.parallel import in_processes
+from whqa.parallel.many import in_processes
 from whqa.process import cpus, memory_gib
 from whqa.results.correction_time import CorrectionTime
 

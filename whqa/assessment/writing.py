@@ -21,7 +21,7 @@ from whqa.data.dicom.seg_writing import ERROR_SEGMENT, structure_segments, write
 from whqa.data.formats.volume_files import write_volume
 from whqa.errors import InputError
 from whqa.files import write_json
-from whqa.report.pictures import Start
+from whqa.parallel.beside import Start
 
 
 def write_assessment(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from whqa.assessment.batch_case import AssessOptions, BatchCase
     from whqa.assessment.model import TrainedRun
     from whqa.assessment.pairs import Pairs
-    from whqa.report.pictures import Start
+    from whqa.parallel.beside import Start
     from whqa.results.correction_time import CorrectionTime
 
 NO_MODEL = (
@@ -176,7 +176,7 @@ def _assess(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _drawing_beside(wanted: bool) -> AbstractContextManager[Start]:
     """Where a report is drawn while the rest is written; cases of a batch share the CPUs already."""
-    from whqa.parallel import process_beside
+    from whqa.parallel.beside import process_beside
     from whqa.report.pictures import prepare
 
     return process_beside(prepare) if wanted else nullcontext(partial)

@@ -229,11 +229,13 @@ def _summarize(options: argparse.Namespace, overrides: list[str]) -> int:
     from whqa.results.run_folds import folds_to_summarize
 
     folds_to_summarize(options.directory.resolve())
-    from whqa.callbacks.summary_run import log_summary, options_of
-    from whqa.config.wandb_settings import check_wandb
     from whqa.summarize import summarize
 
     if options.wandb:
+        # Lightning's loggers come along, two seconds of import
+        from whqa.callbacks.summary_run import log_summary, options_of
+        from whqa.config.wandb_settings import check_wandb
+
         check_wandb(options_of(options.directory))
     if options.reports:
         from whqa.assessment.worst_reports import write_worst_reports

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -171,9 +172,7 @@ def _parsed(words: Sequence[str]) -> list[Override]:
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:
-    def known_keys() -> list[str]:
-        return _known_keys(overrides)
-
+    known_keys = partial(_known_keys, overrides)
     _refuse_places(overrides)
     _refuse_no_options(overrides)
     try:
@@ -299,9 +298,8 @@ def _refuse_wrong_types(config: DictConfig, overrides: Sequence[str]) -> None:
     if not changed:
         return
     default = compose("config", overrides=[o for o in overrides if not o.startswith(_UNTYPED)])
-    plain = [OmegaConf.to_container(c) for c in (default, config)]
     for key in changed:
-        before, now = (plain_value(c, key) for c in plain)
+        before, now = (plain_value(OmegaConf.to_container(c), key) for c in (default, config))
         if str(OmegaConf.select(config, key, throw_on_resolution_failure=False)).startswith("${"):
             continue
         if now is None and not key.startswith(("data.", "network.")):

@@ -15,7 +15,7 @@ from functools import partial
 from whqa.data.cache import Cache, CropWarning, PreparedCase
 from whqa.data.case import Case, Cohort
 from whqa.errors import InputError
-from whqa.parallel import ProcessDiedError, in_processes
+from whqa.parallel.many import ProcessDiedError, in_processes
 
 
 @dataclass(frozen=True)

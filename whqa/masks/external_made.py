@@ -39,7 +39,7 @@ from whqa.masks.opinion import MADE_INDEX, OPINION, Opinion, index_digests
 from whqa.masks.plan import AUGMENTED_KINDS
 from whqa.masks.store import MaskItem, mask_path, read_arrays, whole_rows, write_mask
 from whqa.metrics.mask_row import mask_columns, measure_mask
-from whqa.parallel import in_processes
+from whqa.parallel.many import in_processes
 
 Row = Mapping[str, Any]
 Key = tuple[str, str]

@@ -44,7 +44,7 @@ from whqa.masks.external_opinion import agreement, labels_of_classes, log_probab
 from whqa.masks.opinion import OPINION, Opinion, encode, index_digests, write_opinion
 from whqa.masks.store import MaskItem, mask_path, read_arrays, whole_rows, write_mask
 from whqa.metrics.mask_row import mask_columns, measure_mask
-from whqa.parallel import in_processes
+from whqa.parallel.many import in_processes
 from whqa.process import is_first_rank
 from whqa.structures import LabelScheme
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from whqa.contract.quality_json import Assessment, QualityJson
 from whqa.files import atomic_path, write_text
+from whqa.parallel.beside import Start
 from whqa.report import wording
 from whqa.report.html import data_uri, render
 from whqa.report.judged_view import judged_view
-from whqa.report.pictures import Asked, DrawnPicture, Start, changed_slices, draw, error_slices
+from whqa.report.pictures import Asked, DrawnPicture, changed_slices, draw, error_slices
 from whqa.report.shown import CHANGED, PREDICTED_ERROR, JudgedView, tags_of
 from whqa.report.standing import standings_of
 from whqa.report.viewer import OPACITY, Viewer, ViewerUnavailableError, viewer_of

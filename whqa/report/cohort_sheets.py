@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from whqa.data.case import Cohort
 from whqa.errors import InputError
 from whqa.files import atomic_path
-from whqa.parallel import in_processes
+from whqa.parallel.many import in_processes
 from whqa.report.scan_sheets import SheetTile, case_sheet, contact_sheet, sheet_tile, slices_of
 
 _SHEET_DPI, _CASE_DPI = 110, 130

@@ -5,7 +5,7 @@ What is to be drawn is little data; this module and those that draw import neith
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from whqa.report.shown import PLANES, JudgedView, Standing, worst_voxel
@@ -44,10 +44,6 @@ class DrawnPicture(NamedTuple):
     png: bytes
     alt: str
     caption: str
-
-
-Start = Callable[[Callable[[ShownSlice | Standing], DrawnPicture], ShownSlice | Standing], Callable[[], DrawnPicture]]
-"""Begins to draw, in this process or in another; what it returns waits for the picture. functools.partial is one."""
 
 
 def error_slices(view: JudgedView) -> list[ShownSlice]:

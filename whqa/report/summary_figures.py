@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from whqa.judges.constant import REGIONS
+from whqa.parallel.beside import Start
 from whqa.report import figures, strips, style
 from whqa.report.html import data_uri
 from whqa.report.numbers import show_entry, show_interval
@@ -26,14 +28,44 @@ PX_PER_INCH = 112
 WIDE_FROM = 5.8
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Image:
-    """A picture in the page: data URI, what it shows in words, its width in px, and whether it needs the whole page."""
+    """A picture in the page.
 
-    uri: str
+    Attributes:
+        figure: is drawn when it is asked for.
+        alt: what it shows in words.
+        width: in px.
+        wide: whether it needs the whole page.
+    """
+
+    figure: Figure
     alt: str
     width: int
     wide: bool
+    _drawn: Callable[[], bytes] | None = None
+
+    def begin(self, start: Start) -> None:
+        """Have it drawn by another process."""
+        self._drawn = start(style.png, self.figure)
+
+    @cached_property
+    def png(self) -> bytes:
+        """The file."""
+        return self._drawn() if self._drawn else style.png(self.figure)
+
+    @property
+    def uri(self) -> str:
+        """The same as data URI."""
+        return data_uri(self.png)
+
+
+def drawn(images: Sequence[Image], start: Start) -> None:
+    """Draw all, every other one in the process that `start` gives work to, see `whqa.parallel.beside`."""
+    for image in images[::2]:
+        image.begin(start)
+    for image in (*images[1::2], *images[::2]):
+        assert image.png is not None
 
 
 def scatters(tables: RunTables, summary: Mapping[str, Any], parts: Mapping[str, str]) -> list[Image]:
@@ -158,4 +190,4 @@ def _bias(rows: pd.DataFrame, region: str) -> str:
 def image_of(figure: Figure, alt: str) -> Image:
     """A figure and what it shows in words."""
     width = figure.get_figwidth()
-    return Image(data_uri(style.png(figure)), alt, round(PX_PER_INCH * width), width > WIDE_FROM)
+    return Image(figure, alt, round(PX_PER_INCH * width), width > WIDE_FROM)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from whqa.contract.summary_json import Summary
+from whqa.parallel.beside import Start
 from whqa.report import summary_figures as page_figures
 from whqa.report import summary_strata as page_strata
 from whqa.report import summary_tables as page_tables
@@ -22,8 +24,8 @@ from whqa.results.triage import BAD_DICE
 from whqa.structures import STRUCTURES
 
 
-def render_page(tables: RunTables, summary: Summary, run_dir: Path) -> str:
-    """The page as HTML; everything that comes from files is escaped."""
+def render_page(tables: RunTables, summary: Summary, run_dir: Path, start: Start = partial) -> str:
+    """The page as HTML; everything that comes from files is escaped; `start` has a part of the figures drawn."""
     parts = {part: view_title(part) for part in shown_views(summary["methods"])}
     head = next(iter(parts))
     titles = {key: STRUCTURES[key].name if key in STRUCTURES else key for key in tables.structures}
@@ -52,19 +54,28 @@ def render_page(tables: RunTables, summary: Summary, run_dir: Path) -> str:
             "The segmenter's final masks of unseen cases. HD95: 95th percentile of surface distances; where a "
             "structure is missing from one of the two, the diagonal of the image.",
         ),
-        images={
-            "scatter": page_figures.scatters(tables, summary, parts),
-            "bland_altman": page_figures.bland_altman(tables, parts),
-            "risk": page_figures.risk_curves(tables, summary, parts),
-            "reliability": page_figures.reliability_curves(summary, parts),
-            "structure": page_figures.by_structure(tables, head, parts[head]),
-            "kind": page_figures.by_kind(tables) if len(tables.kinds) > 1 else [],
-            "segmentation": page_figures.segmentation(tables),
-            "correction": page_figures.correction(tables, head, parts[head]),
-        },
+        images=_images(tables, summary, parts, start),
         worst=_worst(tables, run_dir),
         definitions=DEFINITIONS | SPLIT_DEFINITIONS | (EXTERNAL_DEFINITIONS if tables.external else {}),
     )
+
+
+def _images(
+    tables: RunTables, summary: Mapping[str, Any], parts: Mapping[str, str], start: Start
+) -> dict[str, list[page_figures.Image]]:
+    head, title = next(iter(parts.items()))
+    images = {
+        "scatter": page_figures.scatters(tables, summary, parts),
+        "bland_altman": page_figures.bland_altman(tables, parts),
+        "risk": page_figures.risk_curves(tables, summary, parts),
+        "reliability": page_figures.reliability_curves(summary, parts),
+        "structure": page_figures.by_structure(tables, head, title),
+        "kind": page_figures.by_kind(tables) if len(tables.kinds) > 1 else [],
+        "segmentation": page_figures.segmentation(tables),
+        "correction": page_figures.correction(tables, head, title),
+    }
+    page_figures.drawn([image for group in images.values() for image in group], start)
+    return images
 
 
 def _methods(tables: RunTables, summary: Mapping[str, Any], part: str, title: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ in summary.json or `whqa compare`, but for the ceiling (`whqa.sweep.ceiling`).
 
 from __future__ import annotations
 
-import base64
 import csv
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -235,5 +234,5 @@ def _cases(out: Path, found: Image | str) -> Iterator[str]:
 
 def _written(out: Path, name: str, image: Image) -> str:
     with atomic_path(out / name) as path:
-        path.write_bytes(base64.b64decode(image.uri.partition(",")[2]))
+        path.write_bytes(image.png)
     return f"![{' '.join(image.alt.split())}]({name})"

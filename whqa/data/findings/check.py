@@ -24,7 +24,7 @@ from whqa.data.findings.sides import Stack, flips, odd_stacks, says_nothing, sta
 from whqa.data.formats.volume_files import Grid, Volume, read_grid, read_image, voxel_sizes
 from whqa.data.reading import read_reference
 from whqa.errors import InputError
-from whqa.parallel import in_processes
+from whqa.parallel.many import in_processes
 from whqa.structures import VENTRICLES
 
 _UNUSED = "belongs to no case, so it is not read; give it and its partner names of the layout, or move it away"

@@ -18,7 +18,7 @@ from whqa.data.phantom.synthesis import Phantom, check_phantom, make_phantom
 from whqa.data.sources.mmwhs import read_mmwhs
 from whqa.errors import InputError
 from whqa.files import atomic_path, read_json, write_json
-from whqa.parallel import in_processes
+from whqa.parallel.many import in_processes
 from whqa.process import cpus
 
 VERSION = 1

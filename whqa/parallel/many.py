@@ -2,36 +2,26 @@
 
     outcomes = in_processes(work, items, jobs=4, title="checking")      # results, or the exception, in the items' order
 
-    with process_beside(prepare) as start:          # one process that works beside this one
-        result = start(work, item)
-        ...
-        result()
-
 `work` and its items must be picklable: a module's function, `functools.partial`, plain data. Children start afresh
 (no fork: the parent may hold threads), compute with one thread each, and end with their parent.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import pickle
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import partial
-from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from whqa.errors import InputError
-from whqa.process import PARENT, cpus, follow_parent
+from whqa.parallel.children import interrupts_held, pool_of, single_threaded
+from whqa.process import cpus
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 class ProcessDiedError(Exception):
@@ -108,11 +98,11 @@ def _until_one_dies(
     """Work through `waiting`; where a process dies, stop and return the items that were under way."""
     queue = list(waiting)
     under_way: dict[Future[Result | Exception], int] = {}
-    with _single_threaded(), _pool(min(jobs, len(queue))) as pool:
+    with single_threaded(), pool_of(min(jobs, len(queue))) as pool:
         while queue or under_way:
             try:
                 while queue and len(under_way) < jobs:
-                    with _interrupts_held():
+                    with interrupts_held():
                         under_way[pool.submit(_attempt, work, items[queue[0]])] = queue[0]
                     queue.pop(0)
                 done, _ = wait(under_way, return_when=FIRST_COMPLETED)
@@ -123,95 +113,6 @@ def _until_one_dies(
             except BrokenProcessPool:
                 return list(under_way.values())
     return []
-
-
-@contextmanager
-def process_beside(prepare: Callable[[], Any]) -> Iterator[Callable[..., Callable[[], Any]]]:
-    """One process that prepares while this one goes on, then takes work: `start(work, item)()` is `work(item)`.
-
-    It ends with the block. Its work is done in this process where it died, and where there is a single CPU.
-
-    Args:
-        prepare: called there first, to import what the work needs; a module's function.
-    """
-    if cpus() < 2:
-        yield partial
-        return
-    others = set(multiprocessing.active_children())
-    with _pool(1) as pool:
-        with _single_threaded(), _interrupts_held():
-            pool.submit(prepare)
-
-        def start(work: Callable[[Item], Result], item: Item) -> Callable[[], Result]:
-            try:
-                future = pool.submit(work, item)
-            except BrokenProcessPool:
-                return partial(work, item)
-            return partial(_result_or, future, partial(work, item))
-
-        yield start
-        # it has nothing left to do, and to end by itself takes it a tenth of a second
-        _terminate(others)
-
-
-def _result_or(future: Future[Result], otherwise: Callable[[], Result]) -> Result:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return otherwise()
-
-
-@contextmanager
-def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_child, (os.getpid(),))
-    try:
-        yield pool
-        pool.shutdown()
-    except BaseException:
-        _terminate(others)
-        # the pool's own thread complains where Python ends under it
-        pool.shutdown(wait=True, cancel_futures=True)
-        raise
-
-
-def _terminate(others: set[BaseProcess]) -> None:
-    """End all children but these."""
-    for child in set(multiprocessing.active_children()) - others:
-        child.terminate()
-
-
-@contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Processes that are started meanwhile compute with one thread each."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits, also for a process that is started meanwhile, until it can end in silence."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_child(parent: int) -> None:
-    # Ctrl-C reaches every process of the terminal: a child ends at once and in silence
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    os.environ[PARENT] = str(parent)
-    follow_parent()
 
 
 @contextmanager

@@ -1,0 +1,65 @@
+"""One process that works beside this one.
+
+    with process_beside(prepare) as start:
+        result = start(work, item)
+        ...
+        result()
+
+`work`, its item and its result must be picklable: a module's function, plain data.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+from whqa.parallel.children import interrupts_held, pool_of, single_threaded, terminate
+from whqa.process import cpus
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Start = Callable[..., Callable[[], Any]]
+"""As functools.partial: takes a function and its item, and returns what waits for the result."""
+
+
+@contextmanager
+def process_beside(prepare: Callable[[], Any]) -> Iterator[Start]:
+    """One process that prepares while this one goes on, then takes work: `start(work, item)()` is `work(item)`.
+
+    It ends with the block. Its work is done in this process where it died, where there is a single CPU, and where
+    this process was told to compute with one thread (OMP_NUM_THREADS=1), for others work beside it.
+
+    Args:
+        prepare: called there first, to import what the work needs; a module's function.
+    """
+    if cpus() < 2 or os.environ.get("OMP_NUM_THREADS") == "1":
+        yield partial
+        return
+    others = set(multiprocessing.active_children())
+    with pool_of(1) as pool:
+        with single_threaded(), interrupts_held():
+            pool.submit(prepare)
+
+        def start(work: Callable[[Item], Result], item: Item) -> Callable[[], Result]:
+            try:
+                future = pool.submit(work, item)
+            except BrokenProcessPool:
+                return partial(work, item)
+            return partial(_result_or, future, partial(work, item))
+
+        yield start
+        # it has nothing left to do, and to end by itself takes it a tenth of a second
+        terminate(others)
+
+
+def _result_or(future: Future[Result], otherwise: Callable[[], Result]) -> Result:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return otherwise()
