@@ -107,6 +107,24 @@ def test_one_cpu_or_thread_has_no_process_beside(cpus: int, threads: str, monkey
         assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize("place", ["children.ProcessPoolExecutor", "children.ProcessPoolExecutor.submit"])
+@pytest.mark.parametrize(
+    "trouble", [OSError(38, "no semaphores"), NotImplementedError(), BlockingIOError(11, "too many")]
+)
+def test_a_system_that_gives_no_process_has_the_work_done_here(
+    place: str, trouble: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise trouble
+
+    monkeypatch.setattr("whqa.parallel.beside.cpus", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(f"whqa.parallel.{place}", none)
+    with process_beside(os.getpid) as start:
+        assert start(work, 5)()[1] == os.getpid()
+    assert not multiprocessing.active_children()
+
+
 def test_a_process_beside_ends_where_the_block_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("whqa.parallel.beside.cpus", lambda: 2)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

@@ -219,7 +219,7 @@ def cross_validate(
     # seconds of torch, which a wrong word never costs
     from whqa.callbacks.summary_run import log_summary
     from whqa.config.run_config import refuse_sweep
-    from whqa.summarize import summarize
+    from whqa.summarize import summarize_beside
 
     tracked = tracking(cfg)
     experiment_dir = Path(cfg.runs_dir) / run_name(cfg.name, overrides)
@@ -234,7 +234,7 @@ def cross_validate(
     if graph.failed or graph.blocked():
         name_failures(graph, console)
         return 1
-    summary = summarize(experiment_dir)
+    summary = summarize_beside(experiment_dir)
     if tracked:
         log_summary(experiment_dir, summary, **tracked)
     return 0

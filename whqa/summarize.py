@@ -52,13 +52,23 @@ _COLUMNS: Columns = (
 """Head, entry and digits; the first is shown with its interval."""
 
 
-def summarize(run_dir: Path, console: Console | None = None, mixed: bool = False) -> Summary:
+def summarize_beside(run_dir: Path, mixed: bool = False) -> Summary:
+    """`summarize` for commands: a process beside draws half of the figures.
+
+    That process imports whatever script is at work, which a command can bear and a user's script may not.
+    """
+    with process_beside(style.warm_up) as start:
+        return summarize(run_dir, mixed=mixed, start=start)
+
+
+def summarize(run_dir: Path, console: Console | None = None, mixed: bool = False, *, start: Start = partial) -> Summary:
     """Join the folds of `run_dir` and write cases.csv, summary.json and summary.html there.
 
     Args:
         run_dir: `runs/<experiment>` with folds.json and all folds of both stages completed.
         console: where the table is printed; standard output by default.
         mixed: also put folds of different settings or data together, and say so.
+        start: has a part of the figures drawn, see `whqa.parallel.beside`.
 
     Returns:
         The content of summary.json.
@@ -66,11 +76,7 @@ def summarize(run_dir: Path, console: Console | None = None, mixed: bool = False
     Raises:
         InputError: a fold is missing, a case is judged twice or nowhere, or a table is damaged.
     """
-    with process_beside(style.warm_up) as start:
-        return _summarize(as_named(run_dir), console or Console(), mixed, start)
-
-
-def _summarize(run_dir: Path, console: Console, mixed: bool, start: Start) -> Summary:
+    run_dir = as_named(run_dir)
     tables = read_run(run_dir, mixed)
     if not mixed:
         refuse_mixed_settings(runs_begun(run_dir))
@@ -101,7 +107,7 @@ def _summarize(run_dir: Path, console: Console, mixed: bool, start: Start) -> Su
         tables.text.to_csv(temporary, index=False, lineterminator="\r\n")
     write_json(run_dir / "summary.json", summary)
     write_text(run_dir / "summary.html", page)
-    _print(summary, run_dir, console)
+    _print(summary, run_dir, console or Console())
     return summary
 
 

@@ -229,7 +229,7 @@ def _summarize(options: argparse.Namespace, overrides: list[str]) -> int:
     from whqa.results.run_folds import folds_to_summarize
 
     folds_to_summarize(options.directory.resolve())
-    from whqa.summarize import summarize
+    from whqa.summarize import summarize_beside
 
     if options.wandb:
         # Lightning's loggers come along, two seconds of import
@@ -242,7 +242,7 @@ def _summarize(options: argparse.Namespace, overrides: list[str]) -> int:
 
         for path in write_worst_reports(options.directory, options.reports, options.mixed):
             print(path / "report.html", flush=True)
-    summary = summarize(options.directory, mixed=options.mixed)
+    summary = summarize_beside(options.directory, options.mixed)
     if options.wandb:
         log_summary(options.directory, summary, **options_of(options.directory))
     return 0

@@ -13,9 +13,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -27,13 +27,16 @@ Result = TypeVar("Result")
 Start = Callable[..., Callable[[], Any]]
 """As functools.partial: takes a function and its item, and returns what waits for the result."""
 
+_NO_PROCESSES = (OSError, NotImplementedError)
+"""Of a system that gives none: too many are there, no memory is left, or it has no semaphores."""
+
 
 @contextmanager
 def process_beside(prepare: Callable[[], Any]) -> Iterator[Start]:
     """One process that prepares while this one goes on, then takes work: `start(work, item)()` is `work(item)`.
 
-    It ends with the block. Its work is done in this process where it died, where there is a single CPU, and where
-    this process was told to compute with one thread (OMP_NUM_THREADS=1), for others work beside it.
+    It ends with the block. Its work is done in this process where it died or could not be had, where there is a single
+    CPU, and where this process was told to compute with one thread (OMP_NUM_THREADS=1), for others work beside it.
 
     Args:
         prepare: called there first, to import what the work needs; a module's function.
@@ -42,20 +45,31 @@ def process_beside(prepare: Callable[[], Any]) -> Iterator[Start]:
         yield partial
         return
     others = set(multiprocessing.active_children())
-    with pool_of(1) as pool:
-        with single_threaded(), interrupts_held():
-            pool.submit(prepare)
+    with ExitStack() as stack:
+        try:
+            pool = stack.enter_context(pool_of(1))
+        except _NO_PROCESSES:
+            yield partial
+            return
+        started = _submitted(pool, prepare) is not None
 
         def start(work: Callable[[Item], Result], item: Item) -> Callable[[], Result]:
-            try:
-                future = pool.submit(work, item)
-            except BrokenProcessPool:
-                return partial(work, item)
-            return partial(_result_or, future, partial(work, item))
+            here = partial(work, item)
+            future = _submitted(pool, here) if started else None
+            return here if future is None else partial(_result_or, future, here)
 
         yield start
         # it has nothing left to do, and to end by itself takes it a tenth of a second
         terminate(others)
+
+
+def _submitted(pool: ProcessPoolExecutor, work: Callable[[], Result]) -> Future[Result] | None:
+    """None where the process died or could not be had."""
+    try:
+        with single_threaded(), interrupts_held():
+            return pool.submit(work)
+    except (BrokenProcessPool, *_NO_PROCESSES):
+        return None
 
 
 def _result_or(future: Future[Result], otherwise: Callable[[], Result]) -> Result:
