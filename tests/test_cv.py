@@ -320,7 +320,7 @@ def test_all_runs_of_a_finished_study_are_skipped_and_the_summary_made(
 ) -> None:
     """And with a failure the exit code is 1 and no summary is made."""
     summarized: list[Path] = []
-    monkeypatch.setattr("whqa.summarize.summarize", summarized.append)
+    monkeypatch.setattr("whqa.summarize.summarize_beside", summarized.append)
     words = tiny(tmp_path)
     words[words.index(f"data_dir={tmp_path / 'data'}")] = f"data_dir={phantoms / 'data'}"
     monkeypatch.setattr(Graph, "start", lambda self, run: self.failed.update({run.name: 1}))

@@ -108,7 +108,7 @@ def test_summarize_logs_when_asked_with_the_settings_of_the_runs(
 ) -> None:
     asked: list[dict[str, Any]] = []
     shutil.copy(finished_study[0] / "folds.json", tmp_path)
-    monkeypatch.setattr(whqa.summarize, "summarize", lambda directory, mixed: {})
+    monkeypatch.setattr(whqa.summarize, "summarize_beside", lambda directory, mixed: {})
     monkeypatch.setattr(summary_run, "log_summary", lambda directory, summary, **options: asked.append(options))
     for words, expected in (([], []), (["--wandb"], [{"project": "whqa", "mode": "offline"}])):
         with pytest.raises(SystemExit) as end:
