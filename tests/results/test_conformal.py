@@ -9,9 +9,24 @@ import pandas as pd
 import pytest
 
 from whqa.results import conformal
-from whqa.results.conformal import NEIGHBOURHOOD, WIDENING, OutOfFold, belt_of, conformal_interval, held_out_intervals
+from whqa.results.conformal import (
+    NEIGHBOURHOOD,
+    WIDENING,
+    OutOfFold,
+    belt_of,
+    belt_of_folds,
+    held_out_intervals,
+    interval_of,
+)
 
 FOLDS = 5
+
+
+def conformal_interval(
+    known: OutOfFold, predicted: dict[int, float], confidence: float = 0.9
+) -> tuple[float, float] | None:
+    belt = belt_of_folds(known, tuple(predicted), confidence)
+    return None if belt is None else interval_of(belt, list(predicted.values()))
 
 
 def _cohort(seed: int, n: int = 40, perfect: int = 1, others: int = 8, folds: int = FOLDS) -> OutOfFold:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from whqa.assessment.model import TrainedRun
 from whqa.assessment.one_heart import NO_CHAMBERS
 from whqa.contract.quality_json import QualityIndicator, Regions
 from whqa.quality import one_minus_mean
-from whqa.results.conformal import OutOfFold, conformal_interval
+from whqa.results.conformal import interval_of
 
 FEW = "too few unseen cases in the run for an interval of this confidence"
 
@@ -54,7 +54,7 @@ def _quality_indicator(run: TrainedRun, judgement: Judgement, region: str, confi
         return {"value": None, "soft": None, "interval": None, "reason": LOST}
     by_fold = {k: v.qi[region] for k, v in judgement.by_fold.items()}
     where = None if region == "volume" else judgement.heart
-    found = conformal_interval(OutOfFold.of(run.cases, f"qi_{region}", f"acc_{region}"), by_fold, confidence)
+    found = _interval(run, f"qi_{region}", f"acc_{region}", by_fold, confidence)
     value = judgement.quality(where)
     return {
         "value": value,
@@ -76,5 +76,12 @@ def _expected(
     if not chambers:
         return ExpectedDice(value, None, NO_CHAMBERS)
     by_fold = {k: v.dice[index] for k, v in judgement.by_fold.items() if not np.isnan(v.dice[index])}
-    found = conformal_interval(OutOfFold.of(run.cases, f"dice_{key}_predicted", f"dice_{key}"), by_fold, confidence)
+    found = _interval(run, f"dice_{key}_predicted", f"dice_{key}", by_fold, confidence)
     return ExpectedDice(value, None if found is None else list(found), FEW if found is None else None)
+
+
+def _interval(
+    run: TrainedRun, predicted: str, true: str, by_fold: Mapping[int, float], confidence: float
+) -> tuple[float, float] | None:
+    belt = run.belt(predicted, true, tuple(by_fold), confidence)
+    return None if belt is None else interval_of(belt, list(by_fold.values()))

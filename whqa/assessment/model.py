@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,6 +34,7 @@ from whqa.masks.run_state import is_complete, made_again, made_anew, refuse_dama
 from whqa.modules.errormap import ErrorMapModule, in_channels, joins_mask, mask_channels, out_channels
 from whqa.modules.segmenter import SegmenterModule
 from whqa.results.case_table import case_table
+from whqa.results.conformal import ConfidenceBelt, OutOfFold, belt_of_folds
 from whqa.results.familiarity import FeatureRow, read_features
 from whqa.results.held_back_gains import read_gains
 from whqa.results.run_folds import folds_of_model
@@ -110,6 +111,14 @@ class TrainedRun:
     correction: CorrectionRule | None
     n_held_back: int
     opinion_program: OpinionProgram | None = None
+    _belts: dict[tuple[Any, ...], ConfidenceBelt | None] = field(default_factory=dict, init=False, repr=False)
+
+    def belt(self, predicted: str, true: str, folds: tuple[int, ...], confidence: float) -> ConfidenceBelt | None:
+        """Which truths these folds' predictions speak for, by two columns of `cases`; found once for all masks."""
+        key = (predicted, true, folds, confidence)
+        if key not in self._belts:
+            self._belts[key] = belt_of_folds(OutOfFold.of(self.cases, predicted, true), folds, confidence)
+        return self._belts[key]
 
     @property
     def head(self) -> str:

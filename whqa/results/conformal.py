@@ -30,7 +30,7 @@ Libraries for this (crepes, MAPIE) know classes of rows, but neither patients no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,24 +145,21 @@ def belt_of(known: OutOfFold, confidence: float) -> ConfidenceBelt | None:
     )
 
 
-def conformal_interval(
-    known: OutOfFold, predicted: Mapping[int, float], confidence: float = 0.9
-) -> tuple[float, float] | None:
-    """Interval for the truth of a new mask.
+def belt_of_folds(known: OutOfFold, folds: Sequence[int], confidence: float) -> ConfidenceBelt | None:
+    """The belt of the predictions of these folds, those whose networks judge a new mask; None as of `belt_of`."""
+    return belt_of(known.where(np.isin(known.fold, folds)), confidence)
+
+
+def interval_of(belt: ConfidenceBelt, predicted: Sequence[float]) -> tuple[float, float]:
+    """Interval (low, high) within [0, 1] for the truth of a new mask.
+
+    It holds what at least half of the networks' own intervals hold, and what lies between.
 
     Args:
-        known: out-of-fold predictions.
-        predicted: fold -> what that fold's network predicts for the new mask. Rows of other folds are not used; the
-            interval holds what at least half of the networks' own intervals hold, and what lies between.
-        confidence: 1 - alpha.
-
-    Returns:
-        (low, high) within [0, 1]; None where there are too few patients for this confidence.
+        belt: of the networks' folds.
+        predicted: what each network predicts for the mask.
     """
-    belt = belt_of(known.where(np.isin(known.fold, list(predicted))), confidence)
-    if belt is None:
-        return None
-    low, high = belt.intervals(np.array(list(predicted.values()), np.float64))
+    low, high = belt.intervals(np.array(predicted, np.float64))
     half = (len(low) + 1) // 2
     return float(np.sort(low)[half - 1]), float(np.sort(high)[-half])
 
