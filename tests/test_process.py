@@ -86,3 +86,10 @@ def test_a_job_of_slurm_takes_the_cpus_that_it_was_allotted(
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", allotted)
     assert cpus() == found
+
+
+def test_the_last_search_for_garbage_is_left_out() -> None:
+    code = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 1000));"
+    code += "from whqa.process import collect_seldom; collect_seldom()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

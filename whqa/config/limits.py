@@ -198,7 +198,7 @@ def refuse_out_of_range(config: DictConfig) -> None:
         if value is not None and not limit.holds(value):
             raise InputError(f"{key}={_shown(value)}: must be {limit}")
     _refuse_empty(config)
-    _refuse_lost_checkpoints(config)
+    _refuse_lost_checkpoints(plain)
 
 
 def wanted(key: str) -> str:
@@ -247,16 +247,16 @@ def _refuse_empty(config: DictConfig) -> None:
             raise InputError(f"{key}=[]: must be {_kind(key)}")
 
 
-def _refuse_lost_checkpoints(config: DictConfig) -> None:
-    for key, value in _of_checkpoint(config):
+def _refuse_lost_checkpoints(plain: Any) -> None:
+    for key, value in _of_checkpoint(plain):
         right = (_OF_CHECKPOINT | _OF_OTHER_CHECKPOINTS)[key.rpartition(".")[2]]
         if value != right or isinstance(value, bool) != isinstance(right, bool):
             said = f"must be {_shown(right)}, as the file that a run goes on from; leave it out"
             raise InputError(f"{key}={_shown(value)}: {said}")
 
 
-def _of_checkpoint(config: DictConfig) -> Iterator[tuple[str, Any]]:
-    checkpoint = plain_value(OmegaConf.to_container(config), "callbacks.checkpoint") or {}
+def _of_checkpoint(plain: Any) -> Iterator[tuple[str, Any]]:
+    checkpoint = plain_value(plain, "callbacks.checkpoint") or {}
     if "ModelCheckpoint" in str(checkpoint.get("_target_")):
         named = (*_OF_CHECKPOINT, *(key for key in _OF_OTHER_CHECKPOINTS if key in checkpoint))
         yield from ((f"callbacks.checkpoint.{key}", checkpoint.get(key)) for key in named)

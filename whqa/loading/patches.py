@@ -258,7 +258,6 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         self.foreground, self.augmentation, self.seed = foreground, augmentation, seed
         self._structures: dict[str, list[npt.NDArray[np.int16]]] = {}
         self._doubtful: dict[int, npt.NDArray[np.int16]] = {}
-        self._said: dict[str, npt.NDArray[np.uint8]] = {}
         self._masks, self._volumes = MaskMemory(), VolumeMaps()
 
     def __len__(self) -> int:
@@ -326,11 +325,10 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         return rng.integers(0, case.shape)
 
     def _most_probable(self, case: str) -> npt.NDArray[np.uint8]:
-        """Labels of the opinion on a case, of which there are many masks."""
-        if case not in self._said:
-            opinion = self.opinions[case]  # type: ignore[index]
-            self._said[case] = self._masks.load(opinion.path, opinion.codes).argmin(axis=0).astype(np.uint8)
-        return self._said[case]
+        """Labels of the opinion on a case, of which there are many masks; kept beside these, within the same limit."""
+        opinion = self.opinions[case]  # type: ignore[index]
+        codes = self._masks.load(opinion.path, opinion.codes)
+        return self._masks.load(opinion.path / "labels", lambda: codes.argmin(axis=0).astype(np.uint8))
 
     def _doubtful_voxels(self, number: int, case: PreparedCase) -> npt.NDArray[np.int16]:
         item = self.items[number]

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -46,16 +46,14 @@ def process_beside(prepare: Callable[[], Any]) -> Iterator[Start]:
         return
     others = set(multiprocessing.active_children())
     with ExitStack() as stack:
-        try:
+        pool = None
+        with suppress(*_NO_PROCESSES):
             pool = stack.enter_context(pool_of(1))
-        except _NO_PROCESSES:
-            yield partial
-            return
-        started = _submitted(pool, prepare) is not None
+        started = pool is not None and _submitted(pool, prepare) is not None
 
         def start(work: Callable[[Item], Result], item: Item) -> Callable[[], Result]:
             here = partial(work, item)
-            future = _submitted(pool, here) if started else None
+            future = _submitted(pool, here) if pool is not None and started else None
             return here if future is None else partial(_result_or, future, here)
 
         yield start

@@ -73,11 +73,11 @@ def _slices(view: JudgedView, at: Sequence[int], corrected: bool, shown: str) ->
 
 
 def prepare() -> None:
-    """Import what draws, and draw something: the first picture of a process takes twice as long as the others."""
-    from whqa.report.judged_pictures import standing_figure
-    from whqa.report.style import png
+    """Import what draws, see `whqa.report.style.warm_up`."""
+    import whqa.report.judged_pictures  # noqa: F401
+    from whqa.report.style import warm_up
 
-    png(standing_figure(Standing({"final": [(0.0, 0.0), (1.0, 1.0)]}, 0.5, (0.4, 0.6), "", "x", "y", "", "")))
+    warm_up()
 
 
 def draw(shown: ShownSlice | Standing) -> DrawnPicture:
